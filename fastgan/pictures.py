@@ -1,0 +1,352 @@
+"""Pictures of a run: sample grids and training curves, drawn with NumPy and Pillow alone."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from fastgan.errors import FastganError
+
+Target = str | os.PathLike[str] | IO[bytes]
+
+_PAPER = (255, 255, 255)
+_INK = (38, 41, 46)
+_FAINT_INK = (112, 118, 126)
+_RULE = (232, 234, 237)
+# Okabe-Ito hues: they stay apart for colour-blind readers; the order puts D's and G's curves in blue and orange.
+_HUES = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233), (90, 90, 90), (150, 110, 60))
+
+
+def pixels(images: Any) -> np.ndarray:
+    """Turn float NCHW in [0, 1] (torch or NumPy, 1 or 3 channels; out-of-range values are clipped, NaN becomes 0) into uint8 NHWC with 3 channels.
+
+    Raises FastganError for another rank or channel count.
+    """
+    if hasattr(images, "detach"):
+        images = images.detach().float().cpu().numpy()
+    array = np.asarray(images)
+    if array.ndim != 4 or array.shape[1] not in (1, 3) or 0 in array.shape:
+        raise FastganError(f"a picture grid takes images of shape (N, 1 or 3, H, W), not {array.shape}; add the missing axis or choose 3 channels")
+    if array.dtype != np.uint8:
+        array = np.clip(np.nan_to_num(array.astype(np.float32), nan=0.0), 0.0, 1.0)
+        array = (array * 255.0 + 0.5).astype(np.uint8)
+    return np.repeat(array.transpose(0, 2, 3, 1), 3 // array.shape[1], axis=3)
+
+
+def _magnify(side: int, scale: int | None) -> int:
+    """Integer factor that brings a cell's longer side to about 84 pixels (28 -> 84, 32 -> 96, 64 and larger stay)."""
+    if scale is not None:
+        if scale < 1:
+            raise FastganError(f"scale must be a whole number of at least 1, not {scale}")
+        return int(scale)
+    return max(1, round(84 / side))
+
+
+def grid(images: Any, *, columns: int | None = None, padding: int = 2, scale: int | None = None) -> Image.Image:
+    """Lay images out row by row.
+
+    images: float NCHW in [0, 1] (or uint8), torch or NumPy, 1 or 3 channels. columns: default is the near-square layout. padding: white pixels between and
+    around cells. scale: integer magnification (nearest neighbour, so that pixels stay pixels); by default small images grow to about 84 pixels a side.
+    """
+    cells = pixels(images)
+    count, height, width, _ = cells.shape
+    columns = min(count, columns or math.ceil(math.sqrt(count)))
+    if columns < 1:
+        raise FastganError(f"columns must be at least 1, not {columns}")
+    factor = _magnify(max(height, width), scale)
+    return Image.fromarray(_tile(cells, columns, padding, factor))
+
+
+def _tile(cells: np.ndarray, columns: int, padding: int, factor: int) -> np.ndarray:
+    count, height, width, _ = cells.shape
+    rows = -(-count // columns)
+    step_y, step_x = height * factor + padding, width * factor + padding
+    canvas = np.full((rows * step_y + padding, columns * step_x + padding, 3), 255, np.uint8)
+    cells = cells.repeat(factor, axis=1).repeat(factor, axis=2)
+    for index, cell in enumerate(cells):
+        y, x = padding + (index // columns) * step_y, padding + (index % columns) * step_x
+        canvas[y : y + height * factor, x : x + width * factor] = cell
+    return canvas
+
+
+def labelled_grid(
+    images: Any, *, columns: int, row_labels: Sequence[object] | None = None, column_labels: Sequence[object] | None = None,
+    title: str | None = None, padding: int = 2, scale: int | None = None,
+) -> Image.Image:  # fmt: skip
+    """`grid` with a caption left of each row and above each column: conditional samples, one class a row. Missing captions stay blank."""
+    body = grid(images, columns=columns, padding=padding, scale=scale)
+    cells = pixels(images)
+    columns = min(len(cells), columns)
+    rows = -(-len(cells) // columns)
+    cell_w, cell_h = (body.width - padding) / columns, (body.height - padding) / rows
+    font, heading = _font(13), _font(16)
+    row_text = [str(label) for label in row_labels or ()][:rows]
+    column_text = [_shorten(str(label), font, cell_w - 2) for label in column_labels or ()][:columns]
+    left = math.ceil(max((font.getlength(text) for text in row_text), default=0)) + (14 if row_text else 0)
+    top = (26 if title else 0) + (22 if column_text else 0)
+    canvas = Image.new("RGB", (left + body.width, top + body.height), _PAPER)
+    canvas.paste(body, (left, top))
+    draw = ImageDraw.Draw(canvas)
+    if title:
+        draw.text((left + padding, 13), _shorten(title, heading, body.width), font=heading, fill=_INK, anchor="lm")
+    for index, text in enumerate(row_text):
+        draw.text((left - 8, top + padding / 2 + (index + 0.5) * cell_h), text, font=font, fill=_INK, anchor="rm")
+    for index, text in enumerate(column_text):
+        draw.text((left + padding / 2 + (index + 0.5) * cell_w, top - 10), text, font=font, fill=_INK, anchor="mm")
+    return canvas
+
+
+def save_grid(path: Target, images: Any, *, columns: int | None = None, padding: int = 2, scale: int | None = None) -> None:
+    """Write `grid(images)` as PNG to a path or an open binary file."""
+    save(grid(images, columns=columns, padding=padding, scale=scale), path)
+
+
+def save(picture: Image.Image, target: Target) -> None:
+    """Write a picture as PNG to a path or an open binary file (a caller that wants an atomic write passes its temporary file)."""
+    if isinstance(target, (str, os.PathLike)):
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(os.fspath(target), format="PNG")
+    else:
+        picture.save(target, format="PNG")
+
+
+def _font(size: float) -> Any:
+    return ImageFont.load_default(size)
+
+
+def _shorten(text: str, font: Any, room: float) -> str:
+    if font.getlength(text) <= room:
+        return text
+    while len(text) > 1 and font.getlength(text + "…") > room:
+        text = text[:-1]
+    return text + "…"
+
+
+# --------------------------------------------------------------------------------------------------------------------------------- curves
+
+_SKIP = {"step", "images", "epoch", "time", "wall", "seconds", "elapsed"}
+_SPEED = ("images_per_s", "img/s", "images/s", "imgs_per_s")
+
+
+def panel_of(key: str) -> str | None:
+    """Name of the panel a metric is drawn in; None for bookkeeping that is no curve (step, time, epoch, ...)."""
+    name = key.lower()
+    last = name.rsplit("/", 1)[-1]
+    if name in _SKIP or last in _SKIP or last.startswith(("time", "wall", "seconds")):
+        return None
+    if name in _SPEED or last in _SPEED:
+        return "images per second"
+    if "logit" in last or last.startswith("score"):
+        return "logits of D"
+    if "acc" in last.split("_"):
+        return "accuracy of D"
+    if "diversity" in name:
+        return "diversity of samples"
+    if name.startswith("lr/") or last == "lr" or last.startswith("lr_"):
+        return "learning rate"
+    if name.startswith("grad") or "grad_norm" in last:
+        return "gradient norm"
+    if "loss" in name.split("/") or last.startswith("loss"):
+        return "loss"
+    return "other"
+
+
+_ORDER = ("loss", "logits of D", "accuracy of D", "diversity of samples", "gradient norm", "learning rate", "images per second", "other")
+
+
+def curves(rows: Sequence[Mapping[str, Any]], path: Target | None = None, *, title: str | None = None, width: int = 960) -> Image.Image:
+    """Draw metric rows ({"step": int, "loss/D": float, ...}) as stacked panels that share the step axis; write a PNG to `path` when given.
+
+    A row may lack any key. Each curve is smoothed over about a fiftieth of the run, with its raw line faint behind it; non-finite values are gaps marked by a red
+    tick at the panel's foot.
+    """
+    panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    for key in keys:
+        panel = panel_of(key)
+        points = [(row["step"], row[key]) for row in rows if "step" in row and isinstance(row.get(key), (int, float)) and not isinstance(row.get(key), bool)]
+        if panel is None or not points:
+            continue
+        panels.setdefault(panel, {})[key] = (np.array([p[0] for p in points], float), np.array([p[1] for p in points], float))
+    names = [name for name in _ORDER if name in panels]
+    picture = _Chart(width, [(name, panels[name]) for name in names], title).draw()
+    if path is not None:
+        save(picture, path)
+    return picture
+
+
+def smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """Centred triangular moving average that ignores non-finite values and shrinks at the ends; non-finite inputs stay NaN."""
+    good = np.isfinite(values)
+    if window < 2 or good.sum() < 3:
+        return np.where(good, values, np.nan)
+    kernel = np.bartlett(2 * (window // 2) + 3)[1:-1]
+    half = len(kernel) // 2
+    weight = np.convolve(good.astype(float), kernel)[half : half + len(values)]
+    total = np.convolve(np.where(good, values, 0.0), kernel)[half : half + len(values)]
+    return np.where(good, total / np.maximum(weight, 1e-30), np.nan)
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round tick positions (1, 2, 2.5 or 5 times a power of ten apart) inside [low, high]."""
+    if not (math.isfinite(low) and math.isfinite(high)) or high <= low:
+        return [low]
+    raw = (high - low) / max(count, 1)
+    base = 10.0 ** math.floor(math.log10(raw))
+    gap = base * next(m for m in (1, 2, 2.5, 5, 10) if m * base >= raw * 0.999)
+    first = math.ceil(low / gap - 1e-9)
+    return [round(i * gap, 12) for i in range(first, math.floor(high / gap + 1e-9) + 1)]
+
+
+def _number(value: float) -> str:
+    size = abs(value)
+    if size >= 1e6:
+        return f"{value / 1e6:g}M"
+    if size >= 1e4:
+        return f"{value / 1e3:g}k"
+    if 0 < size < 1e-3:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:g}"
+
+
+def _reading(value: float) -> str:
+    """Three significant digits, whole numbers from 100 on."""
+    return f"{value:,.0f}" if 100 <= abs(value) < 1e7 else f"{value:.3g}"
+
+
+class _Chart:
+    """One drawing: everything is laid out in final pixels and drawn at twice the size."""
+
+    S = 2
+
+    def __init__(self, width: int, panels: list[tuple[str, dict[str, tuple[np.ndarray, np.ndarray]]]], title: str | None):
+        self.panels, self.title = panels, title
+        self.panel_height = 178 if len(panels) <= 4 else 150
+        self.left, self.right, self.head, self.gap, self.foot = 66, 22, 46 if title else 14, 14, 40
+        self.caption = 24
+        self.width = width
+        self.height = self.head + max(1, len(panels)) * (self.caption + self.panel_height + self.gap) + self.foot
+        self.image = Image.new("RGB", (self.width * self.S, self.height * self.S), _PAPER)
+        self.pen = ImageDraw.Draw(self.image)
+
+    def text(self, x: float, y: float, text: str, size: int = 12, fill: tuple[int, int, int] = _INK, anchor: str = "lm") -> None:
+        self.pen.text((x * self.S, y * self.S), text, font=_font(size * self.S), fill=fill, anchor=anchor)
+
+    def line(self, points: Sequence[tuple[float, float]], fill: tuple[int, int, int], width: float) -> None:
+        if len(points) > 1:
+            self.pen.line([(x * self.S, y * self.S) for x, y in points], fill=fill, width=max(1, round(width * self.S)), joint="curve")
+
+    def draw(self) -> Image.Image:
+        if self.title:
+            self.text(self.left, 25, _shorten(self.title, _font(18), self.width - self.left - self.right), 18)
+        every = [steps for _, series in self.panels for steps, _ in series.values()]
+        low, high = (min(s.min() for s in every), max(s.max() for s in every)) if every else (0.0, 1.0)
+        if not every:
+            self.text(self.width / 2, self.height / 2, "no metrics yet", 16, _FAINT_INK, "mm")
+        if high <= low:
+            low, high = low - 0.5, high + 0.5
+        top = self.head
+        for index, (name, series) in enumerate(self.panels):
+            self.panel(top, name, series, low, high, last=index == len(self.panels) - 1)
+            top += self.caption + self.panel_height + self.gap
+        return self.image.resize((self.width, self.height), Image.Resampling.LANCZOS)
+
+    def panel(self, top: float, name: str, series: dict[str, tuple[np.ndarray, np.ndarray]], low: float, high: float, *, last: bool) -> None:
+        x0, x1, y0, y1 = self.left, self.width - self.right, top + self.caption, top + self.caption + self.panel_height
+        window = {key: max(1, len(values) // 50) for key, (_, values) in series.items()}
+        smoothed = {key: smooth(values, window[key]) for key, (_, values) in series.items()}
+        bottom, ceiling = _range(name, [values for _, values in series.values()], list(smoothed.values()))
+
+        def at(step: float, value: float) -> tuple[float, float]:
+            y = y1 - (value - bottom) / (ceiling - bottom) * (y1 - y0)
+            return x0 + (step - low) / (high - low) * (x1 - x0), min(max(y, y0 - 2), y1 + 2)
+
+        for tick in ticks(bottom, ceiling, 4):
+            y = at(low, tick)[1]
+            self.line([(x0, y), (x1, y)], _RULE if abs(tick) > 1e-12 else (196, 200, 205), 1)
+            self.text(x0 - 8, y, _number(tick), 11, _FAINT_INK, "rm")
+        for tick in ticks(low, high, 8):
+            x = at(tick, bottom)[0]
+            self.line([(x, y0), (x, y1)], _RULE, 1)
+            if last:
+                self.text(x, y1 + 13, _number(tick), 11, _FAINT_INK, "mm")
+        if last:
+            self.text((x0 + x1) / 2, y1 + 31, "generator step", 12, _FAINT_INK, "mm")
+        hues = {key: _HUES[i % len(_HUES)] for i, key in enumerate(sorted(series, key=_rank))}
+        for key, (steps, values) in series.items():
+            if window[key] > 1:
+                hue = tuple(round(c + (255 - c) * 0.72) for c in hues[key])
+                for run in _runs(steps, values):
+                    self.line([at(*p) for p in run], hue, 0.75)  # type: ignore[arg-type]
+            for step in steps[~np.isfinite(values)]:
+                x = at(step, bottom)[0]
+                self.line([(x, y1 - 7), (x, y1)], (200, 30, 30), 2)
+        for key, (steps, _) in series.items():
+            for run in _runs(steps, smoothed[key]):
+                if len(run) == 1:
+                    x, y = at(*run[0])
+                    self.pen.ellipse([(x - 2) * self.S, (y - 2) * self.S, (x + 2) * self.S, (y + 2) * self.S], fill=hues[key])
+                self.line([at(*p) for p in run], hues[key], 1.8)
+        self.line([(x0, y0), (x0, y1), (x1, y1)], (150, 155, 162), 1)
+        self.text(x0, top + 11, name, 14)
+        self.legend(x1, top + 11, {key: (hues[key], _last(values)) for key, (_, values) in sorted(series.items(), key=lambda kv: _rank(kv[0]))})
+
+    def legend(self, right: float, y: float, entries: dict[str, tuple[tuple[int, int, int], float | None]]) -> None:
+        font = _font(12 * self.S)
+        x = right
+        for key, (hue, value) in reversed(entries.items()):
+            label = key if value is None else f"{key}  {_reading(value)}"
+            x -= font.getlength(label) / self.S
+            if x < self.left + 150:
+                break
+            self.text(x, y, label, 12)
+            self.line([(x - 22, y), (x - 6, y)], hue, 3)
+            x -= 38
+
+
+def _rank(key: str) -> tuple[int, str]:
+    """D before G and real before fake, so that a colour means the same side in each panel."""
+    last = key.rsplit("/", 1)[-1].lower()
+    first = 0 if last == "d" or last.endswith("real") else 1 if last == "g" or last.endswith("fake") else 2
+    return first, key
+
+
+def _last(values: np.ndarray) -> float | None:
+    good = values[np.isfinite(values)]
+    return float(good[-1]) if good.size else None
+
+
+def _runs(steps: np.ndarray, values: np.ndarray) -> list[list[tuple[float, float]]]:
+    """Stretches of consecutive finite points."""
+    runs: list[list[tuple[float, float]]] = [[]]
+    for step, value in zip(steps, values):
+        if math.isfinite(value):
+            runs[-1].append((step, value))
+        elif runs[-1]:
+            runs.append([])
+    return [run for run in runs if run]
+
+
+def _range(name: str, raw: list[np.ndarray], smoothed: list[np.ndarray]) -> tuple[float, float]:
+    """Vertical range: all of the smoothed curves and the middle 98 % of the raw ones, so that one spike does not flatten the rest."""
+    if name == "accuracy of D":
+        return -0.02, 1.02
+    finite = [v[np.isfinite(v)] for v in raw]
+    ends = [e for v in finite if v.size for e in np.percentile(v, [1, 99])]
+    ends += [e for v in smoothed if np.isfinite(v).any() for e in (np.nanmin(v), np.nanmax(v))]
+    if not ends:
+        return 0.0, 1.0
+    low, high = min(ends), max(ends)
+    if name == "diversity of samples":
+        return 0.0, max(1.05, 1.07 * high)
+    if low >= 0 and low < 0.5 * high:
+        low = 0.0
+    span = high - low or abs(high) * 0.1 or 1.0
+    return low - (0.05 * span if low else 0.0), high + 0.07 * span
