@@ -24,15 +24,17 @@ _HUES = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159,
 
 
 def pixels(images: Any) -> np.ndarray:
-    """Turn float NCHW in [0, 1] (torch or NumPy, 1 or 3 channels; out-of-range values are clipped, NaN becomes 0) into uint8 NHWC with 3 channels.
+    """Turn float NCHW in [0, 1] (torch or NumPy, 1 or 3 channels) into uint8 NHWC with 3 channels.
 
-    Raises FastganError for another rank or channel count.
+    uint8 passes unchanged; out-of-range values are clipped, NaN becomes 0. Raises FastganError for another rank or channel count.
     """
     if hasattr(images, "detach"):
         images = images.detach().float().cpu().numpy()
     array = np.asarray(images)
     if array.ndim != 4 or array.shape[1] not in (1, 3) or 0 in array.shape:
-        raise FastganError(f"a picture grid takes images of shape (N, 1 or 3, H, W), not {array.shape}; add the missing axis or choose 3 channels")
+        raise FastganError(
+            f"a picture grid takes images of shape (N, 1 or 3, H, W), not {array.shape}; add the missing axis or choose 3 channels"
+        )
     if array.dtype != np.uint8:
         array = np.clip(np.nan_to_num(array.astype(np.float32), nan=0.0), 0.0, 1.0)
         array = (array * 255.0 + 0.5).astype(np.uint8)
@@ -51,8 +53,9 @@ def _magnify(side: int, scale: int | None) -> int:
 def grid(images: Any, *, columns: int | None = None, padding: int = 2, scale: int | None = None) -> Image.Image:
     """Lay images out row by row.
 
-    images: float NCHW in [0, 1] (or uint8), torch or NumPy, 1 or 3 channels. columns: default is the near-square layout. padding: white pixels between and
-    around cells. scale: integer magnification (nearest neighbour, so that pixels stay pixels); by default small images grow to about 84 pixels a side.
+    images: float NCHW in [0, 1] (or uint8), torch or NumPy, 1 or 3 channels. columns: default is the near-square layout.
+    padding: white pixels between and around cells. scale: integer magnification (nearest neighbour, so that pixels stay
+    pixels); by default small images grow to about 84 pixels a side.
     """
     cells = pixels(images)
     count, height, width, _ = cells.shape
@@ -79,7 +82,10 @@ def labelled_grid(
     images: Any, *, columns: int, row_labels: Sequence[object] | None = None, column_labels: Sequence[object] | None = None,
     title: str | None = None, padding: int = 2, scale: int | None = None,
 ) -> Image.Image:  # fmt: skip
-    """`grid` with a caption left of each row and above each column: conditional samples, one class a row. Missing captions stay blank."""
+    """`grid` with a caption left of each row and above each column: conditional samples, one class a row.
+
+    Missing captions stay blank.
+    """
     body = grid(images, columns=columns, padding=padding, scale=scale)
     cells = pixels(images)
     columns = min(len(cells), columns)
@@ -128,8 +134,6 @@ def _shorten(text: str, font: Any, room: float) -> str:
     return text + "…"
 
 
-# --------------------------------------------------------------------------------------------------------------------------------- curves
-
 _SKIP = {"step", "images", "epoch", "time", "wall", "seconds", "elapsed"}
 _SPEED = ("images_per_s", "img/s", "images/s", "imgs_per_s")
 
@@ -157,20 +161,31 @@ def panel_of(key: str) -> str | None:
     return "other"
 
 
-_ORDER = ("loss", "logits of D", "accuracy of D", "diversity of samples", "gradient norm", "learning rate", "images per second", "other")
+_ORDER = (
+    "loss",
+    "logits of D",
+    "accuracy of D",
+    "diversity of samples",
+    "gradient norm",
+    "learning rate",
+    "images per second",
+    "other",
+)
 
 
-def curves(rows: Sequence[Mapping[str, Any]], path: Target | None = None, *, title: str | None = None, width: int = 960) -> Image.Image:
-    """Draw metric rows ({"step": int, "loss/D": float, ...}) as stacked panels that share the step axis; write a PNG to `path` when given.
+def curves(
+    rows: Sequence[Mapping[str, Any]], path: Target | None = None, *, title: str | None = None, width: int = 960
+) -> Image.Image:
+    """Draw metric rows ({"step": int, "loss/D": float, ...}) as stacked panels that share the step axis.
 
-    A row may lack any key. Each curve is smoothed over about a fiftieth of the run, with its raw line faint behind it; non-finite values are gaps marked by a red
-    tick at the panel's foot.
+    A PNG is written to `path` when given. A row may lack any key. Each curve is smoothed over about a fiftieth of the run, with
+    its raw line faint behind it; non-finite values are gaps marked by a red tick at the panel's foot.
     """
     panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
     keys = list(dict.fromkeys(key for row in rows for key in row))
     for key in keys:
         panel = panel_of(key)
-        points = [(row["step"], row[key]) for row in rows if "step" in row and isinstance(row.get(key), (int, float)) and not isinstance(row.get(key), bool)]
+        points = [(row["step"], row[key]) for row in rows if "step" in row and _is_number(row.get(key))]
         if panel is None or not points:
             continue
         panels.setdefault(panel, {})[key] = (np.array([p[0] for p in points], float), np.array([p[1] for p in points], float))
@@ -179,6 +194,10 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Target | None = None, *, tit
     if path is not None:
         save(picture, path)
     return picture
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
@@ -241,7 +260,9 @@ class _Chart:
 
     def line(self, points: Sequence[tuple[float, float]], fill: tuple[int, int, int], width: float) -> None:
         if len(points) > 1:
-            self.pen.line([(x * self.S, y * self.S) for x, y in points], fill=fill, width=max(1, round(width * self.S)), joint="curve")
+            self.pen.line(
+                [(x * self.S, y * self.S) for x, y in points], fill=fill, width=max(1, round(width * self.S)), joint="curve"
+            )
 
     def draw(self) -> Image.Image:
         if self.title:
@@ -258,7 +279,9 @@ class _Chart:
             top += self.caption + self.panel_height + self.gap
         return self.image.resize((self.width, self.height), Image.Resampling.LANCZOS)
 
-    def panel(self, top: float, name: str, series: dict[str, tuple[np.ndarray, np.ndarray]], low: float, high: float, *, last: bool) -> None:
+    def panel(
+        self, top: float, name: str, series: dict[str, tuple[np.ndarray, np.ndarray]], low: float, high: float, *, last: bool
+    ) -> None:
         x0, x1, y0, y1 = self.left, self.width - self.right, top + self.caption, top + self.caption + self.panel_height
         window = {key: max(1, len(values) // 50) for key, (_, values) in series.items()}
         smoothed = {key: smooth(values, window[key]) for key, (_, values) in series.items()}
@@ -296,7 +319,7 @@ class _Chart:
                 self.line([at(*p) for p in run], hues[key], 1.8)
         self.line([(x0, y0), (x0, y1), (x1, y1)], (150, 155, 162), 1)
         self.text(x0, top + 11, name, 14)
-        self.legend(x1, top + 11, {key: (hues[key], _last(values)) for key, (_, values) in sorted(series.items(), key=lambda kv: _rank(kv[0]))})
+        self.legend(x1, top + 11, {key: (hues[key], _last(series[key][1])) for key in sorted(series, key=_rank)})
 
     def legend(self, right: float, y: float, entries: dict[str, tuple[tuple[int, int, int], float | None]]) -> None:
         font = _font(12 * self.S)
@@ -335,7 +358,7 @@ def _runs(steps: np.ndarray, values: np.ndarray) -> list[list[tuple[float, float
 
 
 def _range(name: str, raw: list[np.ndarray], smoothed: list[np.ndarray]) -> tuple[float, float]:
-    """Vertical range: all of the smoothed curves and the middle 98 % of the raw ones, so that one spike does not flatten the rest."""
+    """Vertical range: the smoothed curves and the middle 98 % of the raw ones, so that one spike does not flatten the rest."""
     if name == "accuracy of D":
         return -0.02, 1.02
     finite = [v[np.isfinite(v)] for v in raw]

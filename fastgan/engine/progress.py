@@ -14,13 +14,20 @@ REFRESH = 0.5
 class Progress:
     """Shows `step` of `total` with images/s, the losses and the time left.
 
-    total: last step. start: the step a resumed run begins at, so that the time left counts only what this process does. stream: default standard error. On a
-    terminal a tqdm bar is redrawn at most twice a second. Anywhere else one plain line is written at most twice a second, then ever more rarely (after t seconds, one each
-    t/50), so that a run of days leaves a readable log; the last state is always written by `close`.
+    total: last step. start: the step a resumed run begins at, so that the time left counts only what this process does.
+    stream: default standard error. On a terminal a tqdm bar is redrawn at most twice a second. Anywhere else one plain line is
+    written at most twice a second, then ever more rarely (after t seconds, one each t/50), so that a run of days leaves a
+    readable log; the last state is always written by `close`.
     """
 
     def __init__(
-        self, total: int, *, start: int = 0, stream: TextIO | None = None, label: str = "", clock: Callable[[], float] = time.monotonic
+        self,
+        total: int,
+        *,
+        start: int = 0,
+        stream: TextIO | None = None,
+        label: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.total, self.start, self.label = int(total), int(start), label
         self.stream = stream if stream is not None else sys.stderr
@@ -36,9 +43,14 @@ class Progress:
             from tqdm import tqdm
 
             self.bar = tqdm(
-                total=self.total, initial=self.start, file=self.stream, desc=label or None, unit="step", mininterval=REFRESH, miniters=1,
-                dynamic_ncols=True, bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]", leave=True,
-            )  # fmt: skip
+                total=self.total,
+                initial=self.start,
+                file=self.stream,
+                desc=label or None,
+                mininterval=REFRESH,
+                dynamic_ncols=True,
+                bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+            )
             self.bar.monitor_interval = 0
 
     def update(self, step: int, images_per_s: float | None = None, row: Mapping[str, Any] | None = None) -> None:
