@@ -1,0 +1,342 @@
+"""Adam/AdamW with EMA over one flat, 128-byte-padded fp32 buffer: one launch a network, every hyper-parameter read from device memory.
+
+Kingma & Ba 2015, algorithm 1, as torch.optim.Adam computes it; Loshchilov & Hutter 2019 for the decoupled decay. In order, per element:
+unscale, decay, moments, bias correction, update, EMA, low-precision copy. A step whose `found_inf` is set leaves every buffer as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastgan.errors import FastganError
+
+ALIGN = 32  # fp32 elements in 128 bytes: a parameter never shares a cache line or a 16-byte vector with its neighbour
+# On a CPU, walk the buffers in pieces that stay in the second-level cache over the ten element-wise passes.
+CPU_CHUNK = 1 << 16
+
+
+class FlatParameters:
+    """A network's parameters as views of one flat fp32 buffer, each padded with zeros to 128 bytes.
+
+    parameters: an nn.Module, (name, parameter) pairs, or parameters; all fp32 on one device. 4-D weights lie channels_last inside the buffer
+    unless `channels_last=False`. Values are kept; the Parameters stay the same objects. FastganError for none, another type or two devices.
+
+    data, grad: fp32 (numel,) with numel a multiple of 32; names, parameters: lists in buffer order.
+    """
+
+    def __init__(
+        self, parameters: nn.Module | Iterable[tuple[str, Tensor]] | Iterable[Tensor], *, channels_last: bool = True
+    ) -> None:
+        items = list(parameters.named_parameters() if isinstance(parameters, nn.Module) else parameters)
+        named = [item if isinstance(item, tuple) else (f"parameter {i}", item) for i, item in enumerate(items)]
+        if not named:
+            raise FastganError("no parameters to flatten")
+        self.names = [name for name, _ in named]
+        self.parameters = [p for _, p in named]
+        device = self.parameters[0].device
+        for name, p in named:
+            if p.dtype != torch.float32 or p.device != device:
+                raise FastganError(f"{name} is {p.dtype} on {p.device}: flat parameters are float32 on one device ({device})")
+        if len({id(p) for p in self.parameters}) < len(named):
+            raise FastganError("a parameter is listed twice: name each once")
+        self._channels_last = channels_last
+        self.offsets: list[int] = []
+        total = 0
+        for p in self.parameters:
+            self.offsets.append(total)
+            total += -(-p.numel() // ALIGN) * ALIGN
+        self.data = torch.zeros(total, device=device)
+        self.grad = torch.zeros(total, device=device)
+        self._grad_views = self.views(self.grad)
+        with torch.no_grad():
+            for p, view in zip(self.parameters, self.views(self.data)):
+                view.copy_(p)
+                p.data = view
+        self._where = [(p.data_ptr(), p.stride()) for p in self.parameters]
+
+    def views(self, flat: Tensor) -> list[Tensor]:
+        """`flat` (numel,) of any type as tensors shaped (and, for 4-D weights, laid out) like the parameters, sharing its memory."""
+        out = []
+        for p, offset in zip(self.parameters, self.offsets):
+            part = flat[offset : offset + p.numel()]
+            if p.dim() == 4 and self._channels_last:
+                n, c, h, w = p.shape
+                out.append(part.view(n, h, w, c).permute(0, 3, 1, 2))
+            else:
+                out.append(part.view(p.shape))
+        return out
+
+    def named_views(self, flat: Tensor) -> dict[str, Tensor]:
+        """`views` by parameter name."""
+        return dict(zip(self.names, self.views(flat)))
+
+    def check(self) -> None:
+        """FastganError naming the first parameter that no longer is a view of `data` (after `.to()`, `.half()`, a new `.data`)."""
+        for name, p, (pointer, stride) in zip(self.names, self.parameters, self._where):
+            if p.data_ptr() != pointer or p.stride() != stride or p.dtype != torch.float32:
+                raise FastganError(
+                    f"{name} no longer lies in its flat buffer (moved or cast to {p.dtype} on {p.device}): "
+                    "move the network first, then build FlatParameters and the optimiser"
+                )
+
+    @torch.no_grad()
+    def collect_grads_(self, grads: Sequence[Tensor | None] | None = None) -> Tensor:
+        """Copy gradients (default: each parameter's .grad) into `grad`, one multi-tensor launch; a missing one counts as zero. Returns `grad`."""
+        source = [p.grad for p in self.parameters] if grads is None else grads
+        if len(source) != len(self.parameters):
+            raise FastganError(f"{len(source)} gradients for {len(self.parameters)} parameters")
+        pairs = [(v, g) for v, g in zip(self._grad_views, source) if g is not None and g.data_ptr() != v.data_ptr()]
+        for view, g in zip(self._grad_views, source):
+            if g is None:
+                view.zero_()
+        if pairs:
+            torch._foreach_copy_([v for v, _ in pairs], [g for _, g in pairs])
+        return self.grad
+
+
+def nonfinite(grad: Tensor) -> Tensor:
+    """0-dim fp32: 1 where `grad` holds an infinity or NaN, else 0. Decided on the device."""
+    return (~torch.linalg.vector_norm(grad, float("inf")).isfinite()).to(torch.float32)
+
+
+def _device_scalar(value: float | Tensor, like: Tensor) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    return torch.full((), value, dtype=torch.float64, device=like.device)
+
+
+def adam_ema_reference_(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    ema: Tensor | None,
+    low: Tensor | None,
+    step: Tensor,
+    lr: Tensor,
+    beta1: Tensor,
+    beta2: Tensor,
+    eps: Tensor,
+    weight_decay: Tensor | None,
+    ema_decay: Tensor | None,
+    scale: Tensor | None,
+    found_inf: Tensor | None,
+    decoupled: bool,
+) -> None:
+    skip = None if found_inf is None else found_inf != 0
+    # Scalars in float64, rounded once to fp32: what torch.optim.Adam does with Python floats.
+    lr, beta1, beta2 = lr.double(), beta1.double(), beta2.double()
+    t = step.double() + 1
+    weight1, weight2, keep2 = 1 - beta1, 1 - beta2, beta2
+    minus_step_size = -(lr / (1 - beta1**t))
+    root = (1 - beta2**t).sqrt().to(param.dtype)
+    shrink = None if weight_decay is None or not decoupled else 1 - lr * weight_decay.double()
+    ema_weight = None if ema_decay is None else 1 - ema_decay.double()
+    inverse_scale = None if scale is None else scale.double().reciprocal().to(grad.dtype)
+    if skip is not None:
+        # A skipped step runs the same arithmetic with neutral scalars and zero gradients: every buffer keeps its bits.
+        zero, one = torch.zeros_like(lr), torch.ones_like(lr)
+        weight1, weight2, keep2 = weight1.where(~skip, zero), weight2.where(~skip, zero), keep2.where(~skip, one)
+        minus_step_size = minus_step_size.where(~skip, zero)
+        shrink = None if shrink is None else shrink.where(~skip, one)
+        ema_weight = None if ema_weight is None else ema_weight.where(~skip, zero)
+    dtype = param.dtype
+    weight1, weight2, keep2 = weight1.to(dtype), weight2.to(dtype), keep2.to(dtype)
+    minus_step_size, eps = minus_step_size.to(dtype), eps.to(dtype)
+    size = param.numel()
+    chunk = CPU_CHUNK if param.device.type == "cpu" else max(size, 1)
+    for start in range(0, size, chunk):
+        part = slice(start, start + chunk)
+        p, g, m, v = param[part], grad[part], exp_avg[part], exp_avg_sq[part]
+        if inverse_scale is not None:
+            g = g * inverse_scale
+        if skip is not None:
+            g = torch.where(skip, 0.0, g)
+        if weight_decay is not None:
+            if shrink is not None:
+                p.mul_(shrink.to(dtype))
+            elif skip is None:
+                g = torch.addcmul(g, p, weight_decay.to(dtype))
+            else:
+                g = torch.where(skip, 0.0, torch.addcmul(g, p, weight_decay.to(dtype)))
+        m.lerp_(g, weight1)
+        v.mul_(keep2).addcmul_(g * weight2, g)
+        denominator = v.sqrt().div_(root).add_(eps)
+        p.addcdiv_(m * minus_step_size, denominator)
+        if ema is not None and ema_weight is not None:
+            ema[part].lerp_(p, ema_weight.to(dtype))
+        if low is not None:
+            low[part].copy_(p)
+    step.add_(1 if skip is None else (~skip).to(step.dtype))
+
+
+@torch.no_grad()
+def adam_ema_(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    ema: Tensor | None = None,
+    low: Tensor | None = None,
+    *,
+    step: Tensor,
+    lr: float | Tensor,
+    beta1: float | Tensor,
+    beta2: float | Tensor,
+    eps: float | Tensor,
+    weight_decay: float | Tensor | None = None,
+    ema_decay: float | Tensor | None = None,
+    scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
+    decoupled: bool = False,
+    impl: str = "auto",
+) -> None:
+    """One Adam (`decoupled`: AdamW) step in place on flat fp32 (numel,) buffers; `step` (0-dim, steps done so far) advances by one.
+
+    `ema` (fp32) moves to `param` by 1 - ema_decay; `low` (bf16/fp16) receives the new `param`; `grad` is divided by `scale`, not changed.
+    Where `found_inf` is not 0 nothing changes, `step`, `ema` and `low` included. Scalars are 0-dim device tensors, best float64 (their bias
+    corrections then round as PyTorch's); Python floats are baked into a captured graph. `weight_decay=None` skips the decay.
+    Raises FastganError for buffers of unequal size.
+    """
+    for name, buffer in (("grad", grad), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq), ("ema", ema), ("low", low)):
+        if buffer is not None and buffer.shape != param.shape:
+            raise FastganError(f"{name} has shape {tuple(buffer.shape)}, the flat parameters {tuple(param.shape)}")
+    if (ema is None) != (ema_decay is None):
+        raise FastganError("ema and ema_decay go together: give both or neither")
+    scalars = [_device_scalar(x, param) for x in (lr, beta1, beta2, eps)]
+    decay = None if weight_decay is None else _device_scalar(weight_decay, param)
+    ema_rate = None if ema_decay is None else _device_scalar(ema_decay, param)
+    adam_ema_reference_(param, grad, exp_avg, exp_avg_sq, ema, low, step, *scalars, decay, ema_rate, scale, found_inf, decoupled)
+
+
+class FlatAdam(torch.optim.Optimizer):
+    """torch.optim.Adam/AdamW over a FlatParameters: same hyper-parameters, same state_dict (each loads the other's), one launch a step.
+
+    ema_decay (float or 0-dim device tensor) keeps `ema`, a flat fp32 copy; low_precision (torch.bfloat16 or float16) keeps `low`.
+    Hyper-parameters live in `param_groups[0]`; `sync_hyper()` copies changed ones to the device (`step` does it too, so call it by hand only before
+    replaying a captured step). lr may be a 0-dim device tensor. One parameter group; amsgrad and maximize are refused; a parameter without
+    gradient counts as zero gradient, where torch.optim.Adam would leave it out.
+    """
+
+    def __init__(
+        self,
+        flat: FlatParameters,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        decoupled_weight_decay: bool = False,
+        ema_decay: float | Tensor | None = None,
+        low_precision: torch.dtype | None = None,
+        impl: str = "auto",
+    ) -> None:
+        if not isinstance(lr, Tensor) and lr < 0:
+            raise FastganError(f"lr must not be negative: {lr}")
+        if eps < 0 or weight_decay < 0 or not all(0.0 <= b < 1.0 for b in betas):
+            raise FastganError(f"Adam needs eps >= 0, weight_decay >= 0, 0 <= betas < 1: eps {eps}, weight_decay {weight_decay}, betas {betas}")
+        defaults = dict(
+            lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=False, maximize=False, foreach=None, capturable=False,
+            differentiable=False, fused=None, decoupled_weight_decay=decoupled_weight_decay,
+        )  # fmt: skip
+        super().__init__(flat.parameters, defaults)
+        self.flat = flat
+        self.impl = impl
+        self.exp_avg = torch.zeros_like(flat.data)
+        self.exp_avg_sq = torch.zeros_like(flat.data)
+        self.steps = torch.zeros((), device=flat.data.device)
+        self.ema_decay = ema_decay
+        self.ema = None if ema_decay is None else flat.data.clone()
+        self.low = None if low_precision is None else flat.data.to(low_precision)
+        # lr, beta1, beta2, eps, weight_decay, ema_decay: float64, as PyTorch computes with Python floats.
+        self._hyper = torch.zeros(6, dtype=torch.float64, device=flat.data.device)
+        self._synced: tuple[float, ...] | None = None
+        self._bind_state()
+        self.sync_hyper()
+
+    def _bind_state(self) -> None:
+        for p, m, v in zip(self.flat.parameters, self.flat.views(self.exp_avg), self.flat.views(self.exp_avg_sq)):
+            self.state[p] = {"step": self.steps, "exp_avg": m, "exp_avg_sq": v}
+
+    def sync_hyper(self) -> None:
+        """Copy hyper-parameters that changed on the host to the device. Outside a captured region, before each replay."""
+        group = self.param_groups[0]
+        values = (group["lr"], *group["betas"], group["eps"], group["weight_decay"], self.ema_decay or 0.0)
+        host = tuple(0.0 if isinstance(x, Tensor) else float(x) for x in values)
+        if host != self._synced:
+            self._hyper.copy_(torch.tensor(host, dtype=torch.float64))
+            self._synced = host
+
+    @torch.no_grad()
+    def step(  # type: ignore[override]
+        self,
+        closure: Callable[[], Any] | None = None,
+        *,
+        grads: Sequence[Tensor | None] | None = None,
+        scale: Tensor | None = None,
+        found_inf: Tensor | None = None,
+    ) -> Any:
+        """One update from each parameter's .grad, or from `grads` (in flat.parameters' order). FastganError if a view is broken."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self.flat.check()
+        group = self.param_groups[0]
+        if not torch.cuda.is_available() or not torch.cuda.is_current_stream_capturing():
+            self.sync_hyper()
+        lr, beta1, beta2, eps, decay, ema_decay = self._hyper.unbind()
+        adam_ema_(
+            self.flat.data,
+            self.flat.collect_grads_(grads),
+            self.exp_avg,
+            self.exp_avg_sq,
+            self.ema,
+            self.low,
+            step=self.steps,
+            lr=group["lr"] if isinstance(group["lr"], Tensor) else lr,
+            beta1=beta1,
+            beta2=beta2,
+            eps=eps,
+            weight_decay=decay if group["weight_decay"] != 0 else None,
+            ema_decay=None if self.ema is None else self.ema_decay if isinstance(self.ema_decay, Tensor) else ema_decay,
+            scale=scale,
+            found_inf=found_inf,
+            decoupled=group["decoupled_weight_decay"],
+            impl=self.impl,
+        )
+        return loss
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        if self.param_groups:
+            raise FastganError("FlatAdam updates one flat buffer: use one FlatParameters and one FlatAdam a parameter group")
+        super().add_param_group(param_group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch.optim.Adam's: `step` is a tensor of its own for each parameter, since Adam advances each."""
+        state = super().state_dict()
+        state["state"] = {i: {**entry, "step": self.steps.clone()} for i, entry in state["state"].items()}
+        return state
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load this class's or torch.optim.Adam/AdamW's state. FastganError for amsgrad, maximize or unequal step counts."""
+        for group in state_dict["param_groups"]:
+            if group.get("amsgrad") or group.get("maximize"):
+                raise FastganError("FlatAdam has neither amsgrad nor maximize: this state was made with one of them")
+        super().load_state_dict(state_dict)
+        loaded = [self.state.get(p, {}) for p in self.flat.parameters]
+        steps = {float(entry["step"]) if entry else 0.0 for entry in loaded}
+        if len(steps) > 1:
+            raise FastganError(f"this Adam state counts {sorted(steps)} steps for different parameters: FlatAdam has one count")
+        self.steps.fill_(steps.pop())
+        views = zip(loaded, self.flat.views(self.exp_avg), self.flat.views(self.exp_avg_sq))
+        for entry, m, v in views:
+            m.copy_(entry["exp_avg"]) if entry else m.zero_()
+            v.copy_(entry["exp_avg_sq"]) if entry else v.zero_()
+        self._bind_state()
+        self.sync_hyper()
