@@ -33,7 +33,7 @@ def pixels(images: Any) -> np.ndarray:
     array = np.asarray(images)
     if array.ndim != 4 or array.shape[1] not in (1, 3) or 0 in array.shape:
         raise FastganError(
-            f"a picture grid takes images of shape (N, 1 or 3, H, W), not {array.shape}; add the missing axis or choose 3 channels"
+            f"a picture grid takes images of shape (N, 1 or 3, H, W), not {array.shape}; add the missing axis or use 3 channels"
         )
     if array.dtype != np.uint8:
         array = np.clip(np.nan_to_num(array.astype(np.float32), nan=0.0), 0.0, 1.0)
