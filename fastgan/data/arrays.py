@@ -1,0 +1,236 @@
+"""Arrays in memory and in files (.npy, .npz, idx, idx.gz): read in chunks, recognised, turned into uint8 NHWC images."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from fastgan.data.pixels import fit
+from fastgan.errors import FastganError
+
+CHUNK_BYTES = 16 << 20
+_IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+class Rows:
+    """An array read front to back in chunks, any number of times. `whole` is the array itself where it has random access."""
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        *,
+        whole: np.ndarray | None = None,
+        opener: Callable[[], IO[bytes]] | None = None,
+        channels_first: bool = False,
+    ) -> None:
+        self.shape, self.dtype, self.whole, self._opener, self.channels_first = shape, dtype, whole, opener, channels_first
+
+    @staticmethod
+    def of(array: np.ndarray, *, channels_first: bool = False) -> Rows:
+        return Rows(array.shape, array.dtype, whole=array, channels_first=channels_first)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """Consecutive runs of rows of about CHUNK_BYTES each."""
+        row_bytes = max(1, math.prod(self.shape[1:]) * self.dtype.itemsize)
+        step = max(1, CHUNK_BYTES // row_bytes)
+        if self.whole is not None:
+            yield from (self.whole[i : i + step] for i in range(0, len(self), step))
+            return
+        assert self._opener is not None
+        with self._opener() as file:
+            for start in range(0, len(self), step):
+                count = min(step, len(self) - start)
+                data = file.read(count * row_bytes)
+                if len(data) != count * row_bytes:
+                    raise FastganError(f"the file ends after {start:,} of {len(self):,} samples: it is truncated")
+                yield np.frombuffer(data, dtype=self.dtype).reshape(count, *self.shape[1:])
+
+    def load(self) -> np.ndarray:
+        """All of it in memory."""
+        if self.whole is not None:
+            return self.whole
+        chunks = list(self.chunks())
+        return np.concatenate(chunks) if chunks else np.empty(self.shape, self.dtype)
+
+
+class Images:
+    """Rows recognised as images: uint8 NHWC chunks of them, fitted to size (height, width) and channels."""
+
+    def __init__(self, rows: Rows, name: str, size: tuple[int, int] | None, channels: int | None, axis: int | None) -> None:
+        self.rows, self._axis = rows, axis
+        high, wide = [n for i, n in enumerate(rows.shape[1:], 1) if i != axis]
+        depth = rows.shape[axis] if axis is not None else 1
+        self._fit = (size is not None and size != (high, wide)) or (channels is not None and channels != depth)
+        self._size, self._channels = size, channels or depth
+        self.shape = (*(size or (high, wide)), self._channels)
+        self._scale = _scale(rows, name)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def ready(self) -> np.ndarray | None:
+        """The array itself if it already is what is wanted, so that nothing needs copying."""
+        whole = self.rows.whole
+        if whole is None or self._fit or whole.dtype != np.uint8 or self._axis == 1:
+            return None
+        whole = whole if self._axis is not None else whole[..., None]
+        return whole if whole.flags.c_contiguous else None
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """uint8 (m, H, W, C), C contiguous."""
+        for chunk in self.rows.chunks():
+            images = self._scale(chunk)
+            images = images[..., None] if self._axis is None else np.moveaxis(images, self._axis, -1)
+            if self._fit:
+                images = np.stack([fit_array(image, self._size, self._channels) for image in images])
+            yield np.ascontiguousarray(images)
+
+
+def fit_array(image: np.ndarray, size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
+    """A uint8 (H, W, C) array, C in 1, 3, 4, fitted as files are."""
+    from PIL import Image
+
+    return fit(Image.fromarray(np.ascontiguousarray(image[:, :, 0] if image.shape[2] == 1 else image)), size, channels)
+
+
+def image_axis(shape: tuple[int, ...], dtype: np.dtype, *, channels_first: bool, primary: bool) -> tuple[bool, int | None]:
+    """Whether an array of this shape holds images, and its channel axis (None: (N, H, W)).
+
+    (N, H, W) counts as images when it is uint8, or when it is the main array; (N, H, W, C) and (N, C, H, W) with C in 1, 3, 4
+    always. Where both readings fit, a tensor is channels first and an array channels last.
+    """
+    if dtype.kind not in "uifb":
+        return False, None
+    if len(shape) == 3:
+        return (dtype == np.uint8 or primary), None
+    if len(shape) != 4:
+        return False, None
+    fits = [axis for axis in ((1, 3) if channels_first else (3, 1)) if shape[axis] in (1, 3, 4)]
+    return (True, fits[0]) if fits else (False, None)
+
+
+def _scale(rows: Rows, name: str) -> Callable[[np.ndarray], np.ndarray]:
+    """The map from stored values to uint8, chosen once from the range of the whole array."""
+    kind = rows.dtype.kind
+    if rows.dtype == np.uint8:
+        return lambda x: x
+    if kind == "b":
+        return lambda x: x.astype(np.uint8) * np.uint8(255)
+    if rows.dtype.newbyteorder("=") == np.uint16:
+        return lambda x: ((x.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    low, high = math.inf, -math.inf
+    for chunk in rows.chunks():
+        if chunk.size:
+            low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
+            if kind == "f" and not np.isfinite(chunk).all():
+                raise FastganError(f"{name}: image values must be finite; replace NaN and infinities before training")
+    if kind in "ui":
+        if low < 0 or high > 255:
+            raise FastganError(f"{name}: integer images must lie in 0..255, found {low:g}..{high:g}; scale them to uint8")
+        return lambda x: x.astype(np.uint8)
+    return float_scale(low, high, name)
+
+
+def float_scale(low: float, high: float, name: str) -> Callable[[np.ndarray], np.ndarray]:
+    """The map to uint8 of floats in [0, 1], [-1, 1] or [0, 255]: which of them follows from the smallest and largest value."""
+    slack = 1e-3  # what resampling and float16 leave outside
+    if low >= -slack and high <= 1 + slack:
+        gain, shift = 255.0, 0.0
+    elif low >= -1 - slack and high <= 1 + slack:
+        gain, shift = 127.5, 127.5
+    elif low >= -slack and high <= 255 + slack:
+        gain, shift = 1.0, 0.0
+    else:
+        raise FastganError(f"{name}: floating-point images must lie in [0, 1], [-1, 1] or [0, 255], found [{low:g}, {high:g}]")
+    return lambda x: np.clip(np.rint(x.astype(np.float32) * gain + shift), 0, 255).astype(np.uint8)
+
+
+def open_idx(path: Path) -> Rows:
+    """The array of an idx file, plain or gzipped (format: LeCun, MNIST)."""
+    zipped = path.name.endswith(".gz")
+    with _opened(path, zipped) as file:
+        head = file.read(4)
+        if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or not head[3]:
+            raise FastganError(f"{path} is not an idx file: its first bytes are {head.hex() or 'missing'}; check the download")
+        shape = tuple(int(n) for n in np.frombuffer(file.read(4 * head[3]), dtype=">u4"))
+        if len(shape) != head[3]:
+            raise FastganError(f"{path} is truncated: download it again")
+    dtype, offset = np.dtype(_IDX_TYPES[head[2]]), 4 + 4 * head[3]
+    if not zipped:
+        if path.stat().st_size < offset + math.prod(shape) * dtype.itemsize:
+            raise FastganError(f"{path} is truncated: download it again")
+        whole = np.memmap(path, dtype=dtype, mode="c", offset=offset, shape=shape) if math.prod(shape) else np.empty(shape, dtype)
+        return Rows(shape, dtype, whole=whole)
+
+    def data() -> IO[bytes]:
+        file = _opened(path, zipped)
+        file.read(offset)
+        return file
+
+    return Rows(shape, dtype, opener=data)
+
+
+def _opened(path: Path, zipped: bool) -> IO[bytes]:
+    return gzip.open(path, "rb") if zipped else path.open("rb")  # type: ignore[return-value]
+
+
+def idx_labels_beside(path: Path) -> Path | None:
+    """The labels of an idx image file by the usual naming: ...-images-idx3-ubyte -> ...-labels-idx1-ubyte, gzipped or not."""
+    name = path.name.removesuffix(".gz").replace("images", "labels").replace("idx3", "idx1")
+    for candidate in (path.with_name(name + ".gz"), path.with_name(name)):
+        if candidate != path and candidate.is_file():
+            return candidate
+    return None
+
+
+def open_npy(path: Path) -> Rows:
+    """The array of a .npy file, memory mapped. Pickled objects are refused."""
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise FastganError(f"{path} is not a readable .npy array of numbers: {error}") from None
+    return Rows.of(array)
+
+
+def open_npz(path: Path) -> dict[str, Rows]:
+    """The arrays of a .npz file by name, read from the archive in chunks. Pickled objects are refused."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [m for m in archive.infolist() if m.filename.endswith(".npy")]
+            return {m.filename.removesuffix(".npy"): _npz_member(path, archive, m) for m in members}
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
+        raise FastganError(f"{path} is not a readable .npz file: {error}") from None
+
+
+def _npz_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Rows:
+    with archive.open(member) as file:
+        shape, fortran, dtype = _npy_header(file)
+    if dtype.hasobject:
+        raise ValueError(f"{member.filename} holds Python objects, which are never loaded")
+    if fortran and len(shape) > 1:
+        with zipfile.ZipFile(path) as again, again.open(member) as file:
+            return Rows.of(np.load(file, allow_pickle=False))
+
+    def data() -> IO[bytes]:
+        file = zipfile.ZipFile(path).open(member)
+        _npy_header(file)
+        return file
+
+    return Rows(shape, dtype, opener=data)
+
+
+def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, Any]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)

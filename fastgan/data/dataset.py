@@ -1,0 +1,174 @@
+"""What the engine sees of any data: named fields of equal length, random access, a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastgan.errors import FastganError
+
+_CHUNK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Field:
+    """One named array of a data set.
+
+    kind: "image" (uint8, shape (H, W, C)), "label" (int64, shape ()) or "tensor" (anything else). shape is one sample's.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+class Dataset:
+    """A data set of named fields, all of one length, held as arrays or memory maps (images uint8 NHWC).
+
+    fields: name -> Field. classes: names of the labels, or None. skipped: (name, reason) of what was left out.
+    names: one name a sample where it came from files, or None.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        arrays: Mapping[str, np.ndarray],
+        kinds: Mapping[str, str],
+        *,
+        classes: Sequence[str] | None = None,
+        skipped: Iterable[tuple[str, str]] = (),
+        names: Sequence[str] | None = None,
+        digests: Mapping[str, str] | None = None,
+    ) -> None:
+        lengths = {key: len(array) for key, array in arrays.items()}
+        if len(set(lengths.values())) != 1:
+            listed = ", ".join(f"{key} has {count:,}" for key, count in lengths.items())
+            raise FastganError(f"{name}: all parts must have the same number of samples, but {listed}")
+        self.name = name
+        self._arrays = dict(arrays)
+        self.fields = {key: Field(kinds[key], tuple(a.shape[1:]), a.dtype) for key, a in arrays.items()}
+        self.classes = list(classes) if classes is not None else None
+        self.skipped = list(skipped)
+        self.names = names
+        self._digests = dict(digests or {})
+        self._length = next(iter(lengths.values()))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Copies of the samples at index, int64 (b,): name -> array (b, *shape); images uint8 NHWC."""
+        return {key: np.take(array, index, axis=0) for key, array in self._arrays.items()}
+
+    def array(self, field: str) -> np.ndarray:
+        """A whole field (n, *shape), an array or a memory map. Not a copy: do not write to it."""
+        return self._arrays[field]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all fields together, decoded."""
+        return sum(array.nbytes for array in self._arrays.values())
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes the "label" field has, or None without one."""
+        field = self.fields.get("label")
+        if field is None or field.kind != "label":
+            return None
+        return len(self.classes) if self.classes is not None else int(self._arrays["label"].max()) + 1
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over names, kinds, shapes, types and decoded content of all fields, in order; read chunk by chunk."""
+        for key, array in self._arrays.items():
+            if key not in self._digests:
+                self._digests[key] = RowDigest(array.shape[1:], array.dtype).update(array).hexdigest()
+        described = [
+            [key, f.kind, list(f.shape), f.dtype.str, len(self), self._digests[key]] for key, f in sorted(self.fields.items())
+        ]
+        return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+    def describe(self) -> str:
+        """One line: name, number and shape of the samples, classes, what was left out."""
+        parts = []
+        for key, field in self.fields.items():
+            shape = "x".join(map(str, field.shape))
+            if field.kind == "image":
+                parts.append(f"{len(self):,} images {shape}" if key == "image" else f"{key} {shape}")
+            elif field.kind == "label" and key == "label":
+                parts.append(f"{self.num_classes} classes")
+            else:
+                parts.append(f"{key} {shape or 'scalar'} {field.dtype}")
+        line = f"{self.name}: {', '.join(parts)}"
+        return f"{line}; {left_out(self.skipped)}" if self.skipped else line
+
+    def __repr__(self) -> str:
+        return f"<Dataset {self.describe()}>"
+
+
+class Aligned:
+    """Several sources read in step, sample i of each belonging together: `Aligned(image="photos", source="sketches")`.
+
+    Each value is anything `fastgan.data.open` takes. Field names: `Aligned(image=a, source=b)` gives a's fields as they are
+    and b's image as "source", its other fields as "source_label" and so on. Equal lengths are required.
+    """
+
+    def __init__(self, **sources: Any) -> None:
+        if not sources:
+            raise FastganError("Aligned() needs at least one source: Aligned(image=..., source=...)")
+        self.sources = sources
+
+
+class RowDigest:
+    """SHA-256 over the SHA-256s of fixed runs of rows, so that parts of a large array can be checked on their own."""
+
+    def __init__(self, shape: Sequence[int], dtype: np.dtype) -> None:
+        row_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        self.rows = max(1, _CHUNK_BYTES // max(1, row_bytes))
+        self.chunks: list[bytes] = []
+        self._open, self._filled = hashlib.sha256(), 0
+
+    def update(self, rows: np.ndarray) -> RowDigest:
+        """Add rows (m, *shape), in order."""
+        start = 0
+        while start < len(rows):
+            part = rows[start : start + self.rows - self._filled]
+            self._open.update(np.ascontiguousarray(part).data.cast("B") if part.size else b"")
+            self._filled += len(part)
+            start += len(part)
+            if self._filled == self.rows:
+                self.chunks.append(self._open.digest())
+                self._open, self._filled = hashlib.sha256(), 0
+        return self
+
+    def all_chunks(self) -> list[bytes]:
+        """The digest of each run of rows, the last one perhaps short."""
+        return self.chunks + ([self._open.digest()] if self._filled else [])
+
+    def hexdigest(self) -> str:
+        return hashlib.sha256(b"".join(self.all_chunks())).hexdigest()
+
+
+def printable(name: str) -> str:
+    """A file name that is safe on one line of any terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
+
+
+def left_out(skipped: Sequence[tuple[str, str]], show: int = 3) -> str:
+    """What was left out, in one line with the total and the first few names."""
+    listed = ", ".join(f"{printable(name)} ({printable(reason)})" for name, reason in skipped[:show])
+    more = f", and {len(skipped) - show:,} more" if len(skipped) > show else ""
+    return f"left out {len(skipped):,} unreadable file{'s' * (len(skipped) != 1)}: {listed}{more}"
+
+
+def finish(values: np.ndarray) -> tuple[np.ndarray, list[str] | None]:
+    """Labels as given -> (int64 or float array, class names when they were strings)."""
+    if values.dtype.kind in "US":
+        classes, index = np.unique(values.astype(str), return_inverse=True)
+        return index.reshape(-1).astype(np.int64), [str(c) for c in classes]
+    return (values.astype(np.int64) if values.dtype.kind in "iub" else values), None

@@ -1,0 +1,128 @@
+"""One encoded image in, one uint8 array out: the only place that calls an image decoder."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+MAX_PIXELS = 89_478_485  # Pillow's own warning level: 2^30 bytes / 4 / 3, about 9459 x 9459
+MAX_FILE_BYTES = 512 << 20
+_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_GREY = ("1", "L", "LA", "La", "I", "F")
+_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
+
+
+class Unreadable(Exception):
+    """An image that is left out; the message is the reason shown to people."""
+
+
+def looks_like_image(head: bytes) -> bool:
+    """Whether the first 8 bytes of a file belong to one of `FORMATS` (so that a film is never read whole to find out)."""
+    return head.startswith(_MAGIC) or (head[:1] == b"P" and head[1:2].isdigit() and head[2:3].isspace())
+
+
+def decode(data: bytes, size: tuple[int, int] | None = None, channels: int | None = None) -> np.ndarray:
+    """Decode one image file held in memory.
+
+    size: (height, width) to fit, by scaling until it covers and cropping the centre; None keeps the image's own.
+    channels: 1, 3 or 4; None gives 1 for grey images and 3 for all others.
+    Returns uint8 (H, W, C). EXIF rotation is applied, the first frame of an animation taken, 16-bit samples scaled to 8,
+    transparent pixels composited on white (unless channels is 4). Raises Unreadable with the reason.
+    """
+    from PIL import Image, ImageOps
+
+    if not data:
+        raise Unreadable("empty file")
+    if not looks_like_image(data[:8]):
+        raise Unreadable("not an image")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Unreadable(f"{image.width}x{image.height} pixels: a decompression bomb")
+            if size is not None and image.format in ("JPEG", "MPO"):
+                side = 2 * max(size)  # decode at a fraction of the size, but never below twice what is kept
+                image.draft(image.mode, (side, side))
+            image.load()
+            upright = ImageOps.exif_transpose(image) or image
+            return fit(upright, size, channels)
+    except Unreadable:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise Unreadable("a decompression bomb") from None
+    except Image.UnidentifiedImageError:
+        raise Unreadable("damaged, or not an image") from None
+    except Exception as error:  # decoders raise anything on damaged bytes (struct.error, SyntaxError, KeyError, ...)
+        raise Unreadable(f"damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from None
+
+
+def fit(image: PILImage, size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
+    """A decoded Pillow image as uint8 (H, W, C), fitted to size (height, width) and channels as in `decode`."""
+    from PIL import Image
+
+    if channels is None:
+        channels = 1 if image.mode in _GREY or image.mode.startswith("I;16") else 3
+    image = _eight_bit(image)
+    if size is not None:
+        image = _cover(image, size)
+    if channels == 4:
+        image = image.convert("RGBA")
+    elif image.mode == "RGBA":
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image).convert("L" if channels == 1 else "RGB")
+    else:
+        image = image.convert("L" if channels == 1 else "RGB")
+    array = np.asarray(image)
+    return array[:, :, None] if array.ndim == 2 else array
+
+
+def _eight_bit(image: PILImage) -> PILImage:
+    """To one of the modes L, RGB, RGBA."""
+    from PIL import Image
+
+    mode = image.mode
+    if mode in _ALPHA or image.has_transparency_data:
+        return image.convert("RGBA")
+    if mode in ("L", "RGB"):
+        return image
+    if mode.startswith("I;16") or mode == "I":
+        values = np.asarray(image).astype(np.int64)
+        if values.size and (values.min() < 0 or values.max() > 65535):
+            raise Unreadable("32-bit integer pixels without a known range")
+        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    if mode == "F":
+        floats = np.asarray(image)
+        if not (np.isfinite(floats).all() and floats.min() >= 0 and floats.max() <= 1):
+            raise Unreadable("floating-point pixels outside [0, 1]")
+        return Image.fromarray(np.rint(floats * 255).astype(np.uint8))
+    if mode == "LAB":
+        from PIL import ImageCms
+
+        rgb = ImageCms.profileToProfile(image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB")
+        assert rgb is not None
+        return rgb
+    return image.convert("L" if mode == "1" else "RGB")
+
+
+def _cover(image: PILImage, size: tuple[int, int]) -> PILImage:
+    """Scale (height, width alike) until the image covers size, and cut the centre out, in one resampling."""
+    from PIL import Image
+
+    height, width = size
+    if image.size == (width, height):
+        return image
+    scale = min(image.width / width, image.height / height)
+    if scale == 1:  # a pure crop stays on whole pixels: half a pixel of offset would blur
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        return image.crop((left, top, left + width, top + height))
+    wide, high = width * scale, height * scale
+    left, top = (image.width - wide) / 2, (image.height - high) / 2
+    # Both filters are antialiased in Pillow; Lanczos is the sharper one down, and rings more than bicubic up.
+    filter_ = Image.Resampling.LANCZOS if scale > 1 else Image.Resampling.BICUBIC
+    box = (max(left, 0.0), max(top, 0.0), min(left + wide, image.width), min(top + high, image.height))
+    return image.resize((width, height), filter_, box=box)

@@ -1,0 +1,182 @@
+"""Batches on the device as a function of the position alone: resident on the device, or streamed, bit for bit the same."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastgan.data.dataset import Dataset
+from fastgan.data.permutation import Order
+from fastgan.errors import FastganError
+
+
+class Stream:
+    """Endless batches of one data set.
+
+    name: "image" gives the fields under their own names; any other name s gives s for the image field and s_<field> for the
+    rest. It also keys order and flips, so that two streams over one data set differ. seed: int. batch_size: samples of all
+    ranks together, divisible by world. dtype: of the images. flip: mirror each image left-right with probability 1/2, a
+    function of (seed, name, position), the same for all image fields of a sample. resident_bytes: a data set of at most this
+    size lives on the device as uint8. Raises FastganError when the data set is smaller than a batch.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        name: str,
+        seed: int,
+        batch_size: int,
+        device: torch.device | str,
+        dtype: torch.dtype = torch.float32,
+        flip: bool = False,
+        resident_bytes: int = 2**31,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if batch_size < 1 or batch_size % world:
+            raise FastganError(f"batch size {batch_size} does not divide by {world} processes: use a multiple of {world}")
+        if len(dataset) < batch_size:
+            raise FastganError(
+                f"{dataset.name} has {len(dataset):,} readable samples, fewer than one batch of {batch_size}: "
+                f"lower --batch-size to {len(dataset)} or less, or add images"
+            )
+        self.dataset, self.name, self.seed = dataset, name, int(seed)
+        self.batch_size, self.rank, self.world = batch_size, rank, world
+        self.local_size = batch_size // world
+        self.device, self.dtype, self.flip = torch.device(device), dtype, flip
+        self.resident = dataset.nbytes <= resident_bytes
+        self.keys = {field: self._key(field) for field in dataset.fields}
+        self._order = Order(self.seed, name, len(dataset))
+        self._held: dict[str, Tensor] = {}
+        if self.resident:
+            self._held = {field: _tensor(dataset.array(field)).to(self.device) for field in dataset.fields}
+        self._worker: ThreadPoolExecutor | None = None
+        self._ahead: dict[int, Future[Any]] = {}
+        self._staging = None if self.resident else _Staging(self)
+
+    def _key(self, field: str) -> str:
+        if self.name == "image":
+            return field
+        return self.name if field == "image" else f"{self.name}_{field}"
+
+    def index(self, position: int) -> np.ndarray:
+        """Which samples this rank sees in the batch that starts at global position, int64 (batch_size / world,)."""
+        return self._order(position + self.rank * self.local_size, self.local_size)
+
+    def prefetch(self, position: int) -> None:
+        """Hint: batch(position) comes soon. A worker thread prepares it."""
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(1, thread_name_prefix="fastgan-data")
+        if position not in self._ahead and len(self._ahead) < 2:
+            self._ahead[position] = self._worker.submit(self._prepare, position)
+
+    def batch(self, position: int) -> dict[str, Tensor]:
+        """The samples at global positions [position + rank * b, ...), b = batch_size / world, on the device.
+
+        Image fields: `dtype` (b, C, H, W) channels_last in [-1, 1]. Labels: int64 (b,). Other fields: as they are, (b, *shape).
+        """
+        ahead = self._ahead.pop(position, None)
+        prepared = ahead.result() if ahead is not None else self._prepare(position)
+        flip = self._flips(position)
+        if self._staging is None:
+            index = torch.from_numpy(prepared).to(self.device, non_blocking=True)
+            return self._assemble(self._held, index, flip)
+        rows = self._staging.upload(prepared)
+        return self._assemble(rows, torch.arange(self.local_size, device=self.device), flip)
+
+    def close(self) -> None:
+        """Stop the worker thread."""
+        if self._worker is not None:
+            self._worker.shutdown(cancel_futures=True)
+            self._worker, self._ahead = None, {}
+
+    def _prepare(self, position: int) -> Any:
+        index = self.index(position)
+        return index if self._staging is None else self._staging.read(index)
+
+    def _flips(self, position: int) -> Tensor | None:
+        if not self.flip:
+            return None
+        from fastgan.ops.random import stream_id, uniform
+
+        where = torch.tensor(position + self.rank * self.local_size, dtype=torch.int64, device=self.device)
+        drawn = uniform(self.seed, where, self.local_size, (1,), stream=stream_id("flip:" + self.name))
+        return drawn.reshape(-1) < 0.5
+
+    def _assemble(self, rows: dict[str, Tensor], index: Tensor, flip: Tensor | None) -> dict[str, Tensor]:
+        from fastgan.ops.images import gather
+
+        out = {}
+        for field, spec in self.dataset.fields.items():
+            if spec.kind == "image":
+                out[self.keys[field]] = gather(rows[field], index, flip=flip, dtype=self.dtype)
+            else:
+                out[self.keys[field]] = rows[field].index_select(0, index)
+        return out
+
+
+class _Staging:
+    """Rows from the memory map to the device; through two pinned slots and a copy stream on CUDA."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.dataset, self.device = stream.dataset, stream.device
+        self.cuda = self.device.type == "cuda"
+        self.slots: list[dict[str, Tensor]] = []
+        self.turn = 0
+        if self.cuda:
+            self.copies = torch.cuda.Stream(self.device)
+            for _ in range(2):
+                slot = {
+                    key: torch.empty((stream.local_size, *f.shape), dtype=_torch_dtype(f.dtype), pin_memory=True)
+                    for key, f in self.dataset.fields.items()
+                }
+                self.slots.append(slot)
+            self.copied: list[torch.cuda.Event | None] = [None, None]
+
+    def read(self, index: np.ndarray) -> tuple[int, dict[str, Tensor]]:
+        """The rows at index, in host memory."""
+        if not self.cuda:
+            return 0, {key: torch.from_numpy(rows) for key, rows in self.dataset.read(index).items()}
+        turn, self.turn = self.turn, 1 - self.turn
+        event = self.copied[turn]
+        if event is not None:
+            event.synchronize()  # the slot's last copy must have left before it is overwritten
+        for key, rows in self.slots[turn].items():
+            np.take(self.dataset.array(key), index, axis=0, out=rows.numpy())
+        return turn, self.slots[turn]
+
+    def upload(self, prepared: tuple[int, dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The same rows on the device, ordered before what the current stream does next."""
+        turn, rows = prepared
+        if not self.cuda:
+            return rows
+        current = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self.copies):
+            moved = {key: value.to(self.device, non_blocking=True) for key, value in rows.items()}
+            event = torch.cuda.Event()
+            event.record(self.copies)
+        self.copied[turn] = event
+        current.wait_event(event)
+        for value in moved.values():
+            value.record_stream(current)
+        return moved
+
+
+def _torch_dtype(dtype: np.dtype) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, dtype=dtype)).dtype
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """A tensor over the array's memory: nothing is copied."""
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
