@@ -1,0 +1,28 @@
+"""Registered operators: each has a PyTorch reference, one or more engines behind ``impl=``, and a proof (``fastgan verify``).
+
+Public names are loaded on first use, so that importing one op does not pay for the others.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# module -> the public names it exports: one line a family
+_EXPORTS: dict[str, tuple[str, ...]] = {
+    "dispatch": ("prefer", "why"),
+}
+_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF})

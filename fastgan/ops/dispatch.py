@@ -1,0 +1,152 @@
+"""Which engine runs a call: ``impl = "auto" | "reference" | "cudnn" | "triton"``.
+
+``auto`` never fails: it takes the tuning table's engine where that covers the call, otherwise the next in the op's order of
+preference, and remembers why (:func:`why`). A named engine that cannot run the call raises one line. A decision is made once
+per (op, impl, device, dtype, facts) and is a dictionary lookup afterwards: no device query, no table search.
+
+    _choose = Dispatcher("batch_norm", ("triton", "cudnn", "reference"), unsupported)
+
+    def unsupported(engine: str, dtype: torch.dtype, *facts) -> str | None:      # a reason, or None where the engine covers
+    the call
+        channels_last, = facts
+        return None if engine != "triton" or channels_last else "needs channels_last"
+
+    engine = _choose(impl, x, x.is_contiguous(memory_format=torch.channels_last))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from fastgan.errors import FastganError
+from fastgan.kernels import tuning
+from fastgan.kernels._common import DTYPE_NAMES, INTERPRET, has_triton
+
+IMPLS = ("auto", "reference", "cudnn", "triton")
+
+_override: str | None = os.environ.get("FASTGAN_IMPL") or None
+if _override not in (None, *IMPLS):
+    raise FastganError(f"FASTGAN_IMPL={_override}: choose one of {', '.join(IMPLS)}")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The engine a call got, and what each engine tried before it lacked."""
+
+    op: str
+    engine: str
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        reasons = "; ".join(f"{engine}: {reason}" for engine, reason in self.skipped)
+        return f"{self.op}: {self.engine}" + (f" ({reasons})" if reasons else "")
+
+
+@functools.cache
+def missing(engine: str, device: torch.device) -> str | None:
+    """Why ``engine`` cannot run anything on ``device``, or None. Asked of the driver once per device."""
+    if engine == "reference":
+        return None
+    if engine == "cudnn":
+        return None if device.type == "cuda" and torch.backends.cudnn.is_available() else f"no cuDNN for a {device.type} tensor"
+    if not has_triton:
+        return "Triton is not installed"
+    if INTERPRET:
+        return None if device.type == "cpu" else "the interpreter (TRITON_INTERPRET=1) takes CPU tensors"
+    if device.type != "cuda" or torch.version.hip:
+        return f"no Triton kernels for a {device.type} tensor: they need an NVIDIA GPU, or TRITON_INTERPRET=1 for CPU tensors"
+    major, minor = torch.cuda.get_device_capability(device)
+    return None if major >= 8 else f"the kernels need an Ampere or newer GPU, this one is sm_{major}{minor}"
+
+
+class Dispatcher:
+    """The choice for one op. ``engines`` in order of preference, ``reference`` last; ``unsupported`` sees only hashable facts,
+    so decisions can be kept.
+    """
+
+    def __init__(self, op: str, engines: tuple[str, ...], unsupported: Callable[..., str | None] | None = None) -> None:
+        self.op = op
+        self.engines = engines
+        self.unsupported = unsupported
+        self.last: Decision | None = None
+        self._kept: dict[Hashable, Decision] = {}
+        _DISPATCHERS[op] = self
+
+    def __call__(self, impl: str, x: torch.Tensor, *facts: Hashable, shape: tuple[tuple[str, int], ...] | None = None) -> str:
+        """The engine for a call on ``x``. ``shape`` (named sizes, e.g. ``(("c", 64), ("rows", 4096))``) lets the tuning table
+        choose the engine.
+        """
+        if _override is not None and impl == "auto":
+            impl = _override if _override in self.engines else "auto"
+        key = (impl, x.device, x.dtype, facts, shape)
+        decision = self._kept.get(key)
+        if decision is None:
+            decision = self._kept[key] = self._decide(impl, x.device, x.dtype, facts, shape)
+        self.last = decision
+        return decision.engine
+
+    def _decide(
+        self,
+        impl: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        facts: tuple[Hashable, ...],
+        shape: tuple[tuple[str, int], ...] | None,
+    ) -> Decision:
+        if impl not in IMPLS:
+            raise FastganError(f'impl="{impl}" for {self.op}: choose one of {", ".join(IMPLS)}')
+        if impl != "auto":
+            if impl not in self.engines:
+                raise FastganError(f'{self.op} has no engine "{impl}": choose one of auto, {", ".join(self.engines)}')
+            if reason := self._reason(impl, device, dtype, facts):
+                raise FastganError(f'{self.op} cannot run with impl="{impl}": {reason}; use impl="auto"')
+            return Decision(self.op, impl)
+        order = list(self.engines)
+        chosen = tuning.engine(self.op, DTYPE_NAMES.get(dtype, str(dtype)), dict(shape), device) if shape is not None else None
+        if chosen in order:
+            order.remove(chosen)
+            order.insert(0, chosen)
+        skipped: list[tuple[str, str]] = []
+        for engine in order:
+            reason = self._reason(engine, device, dtype, facts)
+            if reason is None:
+                return Decision(self.op, engine, tuple(skipped))
+            skipped.append((engine, reason))
+        return Decision(self.op, "reference", tuple(skipped))
+
+    def _reason(self, engine: str, device: torch.device, dtype: torch.dtype, facts: tuple[Hashable, ...]) -> str | None:
+        if reason := missing(engine, device):
+            return reason
+        return self.unsupported(engine, dtype, *facts) if self.unsupported else None
+
+
+_DISPATCHERS: dict[str, Dispatcher] = {}
+
+
+def why(op: str | None = None) -> str:
+    """One line for the last decision of ``op``, or of every op called so far: the engine, and what the ones before it lacked."""
+    if op is not None and op not in _DISPATCHERS:
+        raise FastganError(f"no op named {op!r}: choose from {', '.join(sorted(_DISPATCHERS)) or 'none (no ops imported)'}")
+    chosen = [_DISPATCHERS[op]] if op else list(_DISPATCHERS.values())
+    return "\n".join(str(d.last) for d in chosen if d.last) or "not called yet"
+
+
+@contextlib.contextmanager
+def prefer(impl: str) -> Iterator[None]:
+    """Within the block, ops called with impl="auto" use ``impl`` where they have it (and raise if it cannot run the call).
+    FASTGAN_IMPL does so for a process.
+    """
+    global _override
+    if impl not in IMPLS:
+        raise FastganError(f'impl="{impl}": choose one of {", ".join(IMPLS)}')
+    before, _override = _override, impl
+    try:
+        yield
+    finally:
+        _override = before

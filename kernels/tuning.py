@@ -1,0 +1,220 @@
+"""Tuning tables: committed JSON per GPU model and Triton minor version, looked up and never made at run time.
+
+A launcher asks ``config(name, dtype, shape, default, device)``. The answer is the exact entry, else the nearest eligible one
+(same type, same Triton minor version, at most :data:`MAX_DOUBLINGS` away in size, shared memory fits the device, same GPU
+model before same compute capability), else
+``default``. The user's own tables come first: ``FASTGAN_CONFIG_DIR``, or ``fastgan/tuning`` in the user's configuration
+directory. ``fastgan tune`` writes them. Lookups are kept, so a launch costs one dictionary access; they work in graph capture,
+in custom ops and in the interpreter (where ``default`` wins).
+
+File ``configs/<gpu>/triton-<minor>.json``::
+
+    {"gpu": "NVIDIA H100 80GB HBM3", "capability": "sm_90", "triton": "3.7", "entries": [
+      {"op": "norm_stats", "type": "bf16", "shape": {"c": 256, "rows": 8192}, "engine": "triton", "config": {"BLOCK": 64,
+      "num_warps": 4},
+       "shared": 8192, "ms": 0.01, "error": 1e-3, "torch": "2.13.0", "triton": "3.7.1", "commit": "abc1234", "date":
+       "2026-01-31"}]}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastgan.errors import FastganError
+from fastgan.kernels._common import DTYPE_NAMES, INTERPRET, log2_distance, triton_minor
+
+Config = dict[str, Any]
+Shape = tuple[tuple[str, int], ...]
+
+SHIPPED = Path(__file__).parent / "configs"
+MAX_DOUBLINGS = 3.0  # beyond that, an entry says little about the shape asked for
+
+_overrides: dict[str, Config] = {}
+_recording: list[tuple[str, str, Shape]] | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One measured choice. ``op`` is the name the launcher (config) or the dispatcher (engine) asks with; ``ms`` and ``error``
+    are evidence.
+    """
+
+    op: str
+    type: str
+    shape: dict[str, int]
+    engine: str = "triton"
+    config: Config = field(default_factory=dict)
+    shared: int = 0
+    ms: float | None = None
+    error: float | None = None
+    torch: str = ""
+    triton: str = ""
+    commit: str = ""
+    date: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """All entries of one GPU model under one Triton minor version."""
+
+    gpu: str
+    capability: str
+    triton: str
+    entries: tuple[Entry, ...]
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class Device:
+    """What eligibility needs to know of a GPU; made from the driver once per device index, or by hand in tests."""
+
+    gpu: str
+    capability: str
+    shared: int
+
+
+def slug(gpu: str) -> str:
+    """A GPU's name as a folder: ``"NVIDIA H100 80GB HBM3"`` -> ``"nvidia-h100-80gb-hbm3"``."""
+    return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
+
+
+def user_dir() -> Path:
+    """Where a user's own tables live: ``FASTGAN_CONFIG_DIR``, else ``fastgan/tuning`` under ``XDG_CONFIG_HOME``
+    (``~/.config``).
+    """
+    if own := os.environ.get("FASTGAN_CONFIG_DIR"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "fastgan" / "tuning"
+
+
+def read(path: Path) -> Table:
+    """The table in ``path``; FastganError names the file and what is wrong with it."""
+    try:
+        raw = json.loads(path.read_text())
+        return Table(raw["gpu"], raw["capability"], raw["triton"], tuple(Entry(**e) for e in raw["entries"]), path)
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise FastganError(f"tuning table {path} cannot be read ({type(e).__name__}: {e}): delete it or run fastgan tune") from e
+
+
+def write(path: Path, table: Table) -> None:
+    """Writes ``table`` whole (to a neighbour, then renamed), entries sorted so that diffs stay small."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    entries = [asdict(e) for e in sorted(table.entries, key=lambda e: (e.op, e.type, sorted(e.shape.items())))]
+    lines = ",\n  ".join(json.dumps(e) for e in entries)
+    head = {"gpu": table.gpu, "capability": table.capability, "triton": table.triton}
+    beside = path.with_suffix(f".{os.getpid()}.tmp")
+    beside.write_text(json.dumps(head)[:-1] + ', "entries": [\n  ' + lines + "\n]}\n")
+    beside.replace(path)
+
+
+@functools.cache
+def tables() -> tuple[Table, ...]:
+    """Every table for this Triton minor version: the user's first, then those shipped. Read once a process; :func:`forget`
+    drops them.
+    """
+    found = []
+    for root in (user_dir(), SHIPPED):
+        for path in sorted(root.glob(f"*/triton-{triton_minor()}.json")) if root.is_dir() else ():
+            found.append(read(path))
+    return tuple(found)
+
+
+def entries(name: str, capability: str | None = None) -> list[Entry]:
+    """All entries for ``name`` in the tables of this Triton minor version, of one compute capability (``"sm_90"``) where
+    given.
+    """
+    return [e for t in tables() if capability in (None, t.capability) for e in t.entries if e.op == name]
+
+
+def forget() -> None:
+    """Drops tables and lookups kept in this process: after writing a table, or in tests."""
+    tables.cache_clear()
+    _lookup.cache_clear()
+
+
+@functools.cache
+def device_facts(device: torch.device) -> Device | None:
+    """Name, capability and shared memory of a CUDA device; None for any other. The only place that asks the driver."""
+    if device.type != "cuda":
+        return None
+    p = torch.cuda.get_device_properties(device)
+    return Device(p.name, f"sm_{p.major}{p.minor}", getattr(p, "shared_memory_per_block_optin", 99 * 1024))
+
+
+def find(name: str, dtype: str, shape: Shape, device: Device, among: tuple[Table, ...] | None = None) -> Entry | None:
+    """The entry for a call: exact, else nearest eligible, else None (the caller's safe default)."""
+    best: tuple[float, float, Entry] | None = None
+    wanted = dict(shape)
+    for table in tables() if among is None else among:
+        if table.triton != triton_minor() or table.capability != device.capability:
+            continue
+        foreign = 0.0 if table.gpu == device.gpu else 1.0
+        for e in table.entries:
+            if e.op != name or e.type != dtype or e.shape.keys() != wanted.keys() or e.shared > device.shared:
+                continue
+            far = sum(log2_distance(e.shape[k], wanted[k]) for k in wanted)
+            if far <= MAX_DOUBLINGS and (best is None or (foreign, far) < best[:2]):
+                best = (foreign, far, e)
+    return best[2] if best else None
+
+
+@functools.cache
+def _lookup(name: str, dtype: str, shape: Shape, device: torch.device) -> Entry | None:
+    facts = None if INTERPRET else device_facts(device)
+    return find(name, dtype, shape, facts) if facts else None
+
+
+def config(
+    name: str, dtype: torch.dtype | str, shape: Shape, default: Mapping[str, Any], device: torch.device
+) -> Mapping[str, Any]:
+    """The launch configuration for kernel ``name``: block sizes, num_warps, num_stages. ``shape`` is named sizes, ``(("c",
+    256), ("rows", 8192))``.
+    """
+    kind = dtype if isinstance(dtype, str) else DTYPE_NAMES[dtype]
+    if _recording is not None:
+        _recording.append((name, kind, shape))
+    if name in _overrides:
+        return {**default, **_overrides[name]}
+    entry = _lookup(name, kind, shape, device)
+    return {**default, **entry.config} if entry and entry.config else default
+
+
+def engine(name: str, dtype: str, shape: Mapping[str, int], device: torch.device) -> str | None:
+    """The engine the table recommends for op ``name``, or None where it has nothing to say."""
+    entry = _lookup(name, dtype, tuple(shape.items()), device)
+    return entry.engine if entry else None
+
+
+@contextlib.contextmanager
+def override(configs: Mapping[str, Config]) -> Iterator[None]:
+    """Within the block, kernels named in ``configs`` launch with those: how ``verify --full`` tries each entry and ``fastgan
+    tune`` each candidate.
+    """
+    before = dict(_overrides)
+    _overrides.update(configs)
+    try:
+        yield
+    finally:
+        _overrides.clear()
+        _overrides.update(before)
+
+
+@contextlib.contextmanager
+def record() -> Iterator[list[tuple[str, str, Shape]]]:
+    """Yields a list that collects every (name, type, shape) asked for within the block: what there is to tune in a call."""
+    global _recording
+    before, _recording = _recording, []
+    try:
+        yield _recording
+    finally:
+        _recording = before
