@@ -1,0 +1,134 @@
+"""From a ConvSpec and shapes to what a kernel is launched with: operand geometry, tile sizes, number of splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from ._common import INTERPRET
+from .conv_spec import ConvSpec
+
+Config = dict[str, Any]
+
+SMALL_CHANNELS = 8  # at most this many contracted channels: a row of taps is read as one run of KW*C values
+
+
+@dataclass(frozen=True)
+class Gather:
+    """One implicit matrix product: result[images, OH, OW, OUT] gathers A[images, H, W, C] against w (element strides ky, kx, c, out)."""
+
+    H: int
+    W: int
+    OH: int
+    OW: int
+    C: int
+    OUT: int
+    strides: tuple[int, int, int, int]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    scatter: bool
+    fold_in: int = 1  # A's channels are `fold_in` copies of the operand's channels (KxK -> 1x1 as a matrix product)
+    fold_out: int = 1  # the same for the result's channels (1x1 -> KxK)
+
+    @property
+    def packed(self) -> bool:
+        return not self.scatter and self.kernel[1] > 1 and self.C <= SMALL_CHANNELS
+
+    @property
+    def phases(self) -> int:
+        return self.stride[0] * self.stride[1] if self.scatter else 1
+
+    @property
+    def phase_size(self) -> tuple[int, int]:
+        """Result pixels of one phase (height, width), the last row or column possibly absent in some phases."""
+        return (-(-self.OH // self.stride[0]), -(-self.OW // self.stride[1])) if self.scatter else (self.OH, self.OW)
+
+    def constants(self) -> dict[str, object]:
+        (kh, kw), (sh, sw), (ph, pw) = self.kernel, self.stride, self.padding
+        return dict(KH=kh, KW=kw, SH=sh, SW=sw, PH=ph, PW=pw, SCATTER=self.scatter, PACKED=self.packed)
+
+
+def gather_plan(spec: ConvSpec, weight_shape: tuple[int, ...], size_in: tuple[int, int], size_out: tuple[int, int], gradient: bool) -> Gather:
+    """Forward (size_in -> size_out), or with `gradient` its data gradient, for a weight stored channels_last.
+
+    Stored so, PyTorch's [D, E, KH, KW] lies as [D][KH][KW][E]: E is CI of a convolution and CO of a transposed one.
+    """
+    d, e, kh, kw = weight_shape
+    ky, kx, stride_d = kw * e, e, kh * kw * e
+    from_e = spec.transposed == gradient  # is the contracted channel E?
+    gathered, result = (size_out, size_in) if gradient else (size_in, size_out)
+    if spec.is_gemm(*size_in):
+        taps = kh * kw
+        if from_e:
+            return Gather(1, 1, 1, 1, taps * e, d, (0, 0, 1, stride_d), (1, 1), (1, 1), (0, 0), False, fold_in=taps)
+        return Gather(1, 1, 1, 1, d, taps * e, (0, 0, stride_d, 1), (1, 1), (1, 1), (0, 0), False, fold_out=taps)
+    strides = (ky, kx, 1, stride_d) if from_e else (ky, kx, stride_d, 1)
+    c, out = (e, d) if from_e else (d, e)
+    return Gather(*gathered, *result, c, out, strides, spec.kernel, spec.stride, spec.padding, not from_e)
+
+
+def power_of_two(value: int, low: int, high: int) -> int:
+    """Smallest power of two at least `value`, kept within [low, high]."""
+    return max(low, min(high, 1 << max(0, value - 1).bit_length()))
+
+
+def tile(m: int, n: int, k: int, warps: int, stages: int, order: str | None = None) -> Config:
+    """A launch configuration; `order` (forward and dgrad) names the innermost loop, "channels" or "taps"."""
+    config: Config = dict(BLOCK_M=m, BLOCK_N=n, BLOCK_K=k, num_warps=warps, num_stages=stages)
+    return config if order is None else config | {"ORDER": order}
+
+
+def default_gather_config(rows: int, out: int, reach: int, itemsize: int) -> Config:
+    """A conservative tile for `rows` result pixels of one phase, `out` channels and `reach` contracted values of a tap."""
+    k = power_of_two(reach, 16, 64 if itemsize == 2 else 32)
+    n = power_of_two(out, 16, 128 if itemsize == 2 and not INTERPRET else 64)
+    order = "channels" if reach > 2 * k else "taps"  # the pipeline runs over the innermost loop: give it more than two turns
+    if INTERPRET:
+        return tile(power_of_two(rows, 16, 64), n, k, 4, 2, order)
+    if itemsize == 4:
+        return tile(64, min(n, 64), k, 4, 2, order)
+    if n == 128 and rows >= 128 * 32:
+        return tile(128, 128, k, 8, 3, order)
+    return tile(64 if rows < 128 * 64 else 128, min(n, 64), k, 4, 3, order)
+
+
+def default_wgrad_config(dense: int, gathered: int, pixels: int, itemsize: int) -> Config:
+    """Tile [dense channels, gathered channels (times taps of a row when packed)], reducing over pixels."""
+    k = power_of_two(pixels, 16, 64 if itemsize == 2 else 32)
+    if itemsize == 2 and not INTERPRET and dense >= 128 and gathered >= 128:
+        return tile(128, 128, k, 8, 3)
+    return tile(power_of_two(dense, 16, 64), power_of_two(gathered, 16, 64), k, 4, 3 if itemsize == 2 else 2)
+
+
+@lru_cache(maxsize=16)
+def multiprocessors(device: torch.device) -> int:
+    """Streaming multiprocessors of a CUDA device; 2 for the interpreter, so that split reductions are exercised."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
+
+
+def splits_for(tiles: int, pixels: int, config: Mapping[str, Any], processors: int) -> tuple[int, int]:
+    """(splits, pixels per split) that give about sixteen warps a multiprocessor, whole K blocks each."""
+    wanted = max(1, round(16 / config["num_warps"] * processors / tiles))
+    per_split = -(-(-(-pixels // wanted)) // config["BLOCK_K"]) * config["BLOCK_K"]
+    return -(-pixels // per_split), per_split
+
+
+def channels_last(x: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """x as a kernel reads it: NHWC in memory. Copies only where it must."""
+    x = x if dtype is None or x.dtype == dtype else x.to(dtype)
+    _, c, h, w = x.shape
+    # strides, not is_contiguous: with a 1 among its sizes torch calls a tensor contiguous in a format whatever its strides say
+    wanted = (h * w * c, 1, w * c, c)
+    if all(size == 1 or have == want for size, have, want in zip(x.shape, x.stride(), wanted)):
+        return x
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+def empty_nhwc(n: int, c: int, h: int, w: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """An uninitialised [n, c, h, w] tensor, NHWC in memory."""
+    return torch.empty((n, h, w, c), dtype=dtype, device=device).permute(0, 3, 1, 2)

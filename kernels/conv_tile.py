@@ -1,0 +1,120 @@
+"""Pieces that forward, dgrad and wgrad share, so that all three agree on signs, masks and padding.
+
+Activations are NHWC in memory. Operands: z = act(x*s + t) and g = (dy + a + b*y) * act_out'(y), formed on load where asked.
+Padding is zero *after* the transform, so every transformed operand is masked again.
+"""
+
+from ._common import act, tl, triton
+
+
+@triton.jit
+def affine(x, s, t):
+    return x.to(tl.float32) * s[None, :] + t[None, :]  # one place: forward, dgrad and wgrad must agree on the sign of x*s + t
+
+
+@triton.jit
+def output_slope(z, ACT: tl.constexpr, SLOPE: tl.constexpr):
+    """act'(p) from z = act(p) alone, in fp32: what backward knows of an output activation (slope > 0 keeps the sign)."""
+    d = tl.full(z.shape, 1.0, tl.float32)
+    if ACT == "relu":
+        d = tl.where(z > 0, 1.0, 0.0)
+    elif ACT == "leaky_relu":
+        d = tl.where(z > 0, 1.0, SLOPE)
+    elif ACT == "tanh":
+        d = 1.0 - z * z
+    elif ACT == "sigmoid":
+        d = z * (1.0 - z)
+    else:
+        tl.static_assert(ACT == "identity", "an activation whose derivative its output does not tell")
+    return d
+
+
+@triton.jit
+def load_operand(a_ptr, y_ptr, u_ptr, v_ptr, at, c, known, mask, GRADIENT: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr):
+    """A tile [rows, channels] of z (a=x, u=s, v=t) or of g (a=dy, y=y, u=b, v=a); absent pointers are None. `known`: c < C."""
+    a = tl.load(a_ptr + at, mask=mask, other=0.0)
+    if GRADIENT:
+        if y_ptr is not None:
+            y = tl.load(y_ptr + at, mask=mask, other=0.0).to(tl.float32)
+            p = a.to(tl.float32)
+            if u_ptr is not None:
+                p += affine(y, tl.load(u_ptr + c, mask=known, other=0.0), tl.load(v_ptr + c, mask=known, other=0.0))
+            p *= output_slope(y, ACT, SLOPE)
+            a = tl.where(mask, p, 0.0).to(a_ptr.dtype.element_ty)
+    else:
+        if u_ptr is not None:
+            p = affine(a, tl.load(u_ptr + c, mask=known, other=0.0), tl.load(v_ptr + c, mask=known, other=0.0))
+            a = tl.where(mask, act(p, ACT, SLOPE), 0.0).to(a_ptr.dtype.element_ty)
+        elif ACT != "identity":
+            a = tl.where(mask, act(a, ACT, SLOPE), 0.0).to(a_ptr.dtype.element_ty)
+    return a
+
+
+@triton.jit
+def tap_product(acc, a_ptr, y_ptr, u_ptr, v_ptr, w_ptr, image, base_h, base_w, live, ky0, kx0, ty, tx, k, out, H, W, C, OUT, w_ky, w_kx, w_c, w_out,
+                KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, SCATTER: tl.constexpr, PACKED: tl.constexpr, GRADIENT: tl.constexpr,
+                ACT: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
+    """acc += A[pixels, channels of one tap] @ w[channels, out channels] for tap (ty, tx) of this phase and channels k onwards."""
+    j = k + tl.arange(0, BLOCK_K)
+    if SCATTER:
+        ih, iw, ky, kx = base_h - ty, base_w - tx, ky0 + SH * ty, kx0 + SW * tx
+    else:
+        ih, iw, ky, kx = base_h + ty, base_w + tx, ty, tx
+    if PACKED:  # few channels: one row of taps is contiguous in NHWC, so K runs over (kx, channel) together
+        c, known = j % C, j < KW * C
+        column = iw[:, None] + (j // C)[None, :]
+        mask = (live & (ih >= 0) & (ih < H))[:, None] & (column >= 0) & (column < W) & known[None, :]
+        weight = ky * w_ky + (j // C) * w_kx + c * w_c
+    else:
+        c, known = j, j < C
+        mask = (live & (ih >= 0) & (ih < H) & (iw >= 0) & (iw < W))[:, None] & known[None, :]
+        weight = ky * w_ky + kx * w_kx + c * w_c
+    at = (((image * H + ih) * W + iw) * C)[:, None] + j[None, :]
+    a = load_operand(a_ptr, y_ptr, u_ptr, v_ptr, at, c, known, mask, GRADIENT, ACT, SLOPE)
+    w = tl.load(w_ptr + weight[:, None] + (out * w_out)[None, :], mask=known[:, None] & (out < OUT)[None, :], other=0.0)
+    return tl.dot(a, w, acc, input_precision=PRECISION)
+
+
+@triton.jit
+def gather_product(a_ptr, y_ptr, u_ptr, v_ptr, w_ptr, image, h, w, ry, rx, live, out, H, W, C, OUT, w_ky, w_kx, w_c, w_out,
+                   KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
+                   SCATTER: tl.constexpr, PACKED: tl.constexpr, GRADIENT: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+                   PRECISION: tl.constexpr, ORDER: tl.constexpr,
+                   BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
+    """The whole reduction of one tile, in fp32: over taps and channels of A [*, H, W, C] against w.
+
+    SCATTER: A is the small side of a strided pair (transposed forward, or dgrad of a convolution): pixel (h*SH+ry, w*SW+rx) of the result
+    sees only the taps of its phase, a dense convolution without inserted zeros. Otherwise A is the large side. Loops are nested, never
+    flattened over taps and channels: that miscompiles with 8 warps. ORDER puts channels or taps innermost, where the pipeline runs.
+    """
+    acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    if SCATTER:
+        ky0, kx0 = (ry + PH) % SH, (rx + PW) % SW
+        base_h, base_w = h + (ry + PH) // SH, w + (rx + PW) // SW
+        if KH % SH == 0:
+            taps_h: tl.constexpr = KH // SH
+        else:
+            taps_h = (KH - ky0 + SH - 1) // SH
+        if KW % SW == 0:
+            taps_w: tl.constexpr = KW // SW
+        else:
+            taps_w = (KW - kx0 + SW - 1) // SW
+    else:
+        ky0, kx0 = 0, 0
+        base_h, base_w = h * SH - PH, w * SW - PW
+        taps_h: tl.constexpr = KH
+        taps_w: tl.constexpr = 1 if PACKED else KW
+    reach = KW * C if PACKED else C
+    if ORDER == "channels":
+        for ty in range(taps_h):
+            for tx in range(taps_w):
+                for k in range(0, reach, BLOCK_K):
+                    acc = tap_product(acc, a_ptr, y_ptr, u_ptr, v_ptr, w_ptr, image, base_h, base_w, live, ky0, kx0, ty, tx, k, out, H, W, C, OUT,
+                                      w_ky, w_kx, w_c, w_out, KW, SH, SW, SCATTER, PACKED, GRADIENT, ACT, SLOPE, PRECISION, BLOCK_K)
+    else:
+        for k in range(0, reach, BLOCK_K):
+            for ty in range(taps_h):
+                for tx in range(taps_w):
+                    acc = tap_product(acc, a_ptr, y_ptr, u_ptr, v_ptr, w_ptr, image, base_h, base_w, live, ky0, kx0, ty, tx, k, out, H, W, C, OUT,
+                                      w_ky, w_kx, w_c, w_out, KW, SH, SW, SCATTER, PACKED, GRADIENT, ACT, SLOPE, PRECISION, BLOCK_K)
+    return acc
