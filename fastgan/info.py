@@ -239,10 +239,7 @@ def render(facts: dict[str, Any]) -> str:
     cuda += [f"driver {facts['driver']}"] if facts.get("driver") else []
     add("", ", ".join(cuda))
     lines[-1] = "             " + lines[-1].strip()
-    gpus = [
-        f"GPU {d['index']}: {d['name']}, {_size(d['memory_bytes'])}, sm_{str(d['capability']).replace('.', '')}{'' if d['usable'] else ' (not usable)'}"
-        for d in facts.get("devices") or []
-    ]
+    gpus = [_gpu_line(device) for device in facts.get("devices") or []]
     add("devices", *(gpus or ["no GPU: training runs on the CPU"]))
     name = place.get("cpu") or place.get("system")
     memory = f", {_size(place.get('memory_bytes'))}" if place.get("memory_bytes") else ""
@@ -264,6 +261,12 @@ def render(facts: dict[str, Any]) -> str:
         f"{cache.get('path')} ({_size(cache.get('bytes'))} in {cache.get('files')} files)" if cache.get("path") else "unknown",
     )
     return "\n".join(lines)
+
+
+def _gpu_line(device: dict[str, Any]) -> str:
+    architecture = f", sm_{device['capability'].replace('.', '')}" if device.get("capability") else ""
+    state = "" if device["usable"] else " (not usable)"
+    return f"GPU {device['index']}: {device['name']}, {_size(device['memory_bytes'])}{architecture}{state}"
 
 
 def _size(count: int | None) -> str:

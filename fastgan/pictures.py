@@ -173,13 +173,16 @@ _ORDER = (
 )
 
 
-def curves(
-    rows: Sequence[Mapping[str, Any]], path: Target | None = None, *, title: str | None = None, width: int = 960
-) -> Image.Image:
+def curves(rows: Sequence[Mapping[str, Any]], path: Target, *, title: str | None = None, width: int = 960) -> None:
+    """Write `draw_curves(rows)` as PNG to a path or an open binary file."""
+    save(draw_curves(rows, title=title, width=width), path)
+
+
+def draw_curves(rows: Sequence[Mapping[str, Any]], *, title: str | None = None, width: int = 960) -> Image.Image:
     """Draw metric rows ({"step": int, "loss/D": float, ...}) as stacked panels that share the step axis.
 
-    A PNG is written to `path` when given. A row may lack any key. Each curve is smoothed over about a fiftieth of the run, with
-    its raw line faint behind it; non-finite values are gaps marked by a red tick at the panel's foot.
+    A row may lack any key. Each curve is smoothed over about a fiftieth of the run, with its raw line faint behind it;
+    non-finite values are gaps marked by a red tick at the panel's foot.
     """
     panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
     keys = list(dict.fromkeys(key for row in rows for key in row))
@@ -190,10 +193,7 @@ def curves(
             continue
         panels.setdefault(panel, {})[key] = (np.array([p[0] for p in points], float), np.array([p[1] for p in points], float))
     names = [name for name in _ORDER if name in panels]
-    picture = _Chart(width, [(name, panels[name]) for name in names], title).draw()
-    if path is not None:
-        save(picture, path)
-    return picture
+    return _Chart(width, [(name, panels[name]) for name in names], title).draw()
 
 
 def _is_number(value: Any) -> bool:
