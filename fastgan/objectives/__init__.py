@@ -1,0 +1,24 @@
+"""What is trained against what: losses, regularisers, schedules, phases and the standard adversarial objective."""
+
+from fastgan.objectives.adversarial import Adversarial
+from fastgan.objectives.losses import LOSSES, Loss, log_logits
+from fastgan.objectives.objective import Noise, Objective, Phase
+from fastgan.objectives.regularizers import gradient_penalty, input_gradient, zero_centred_penalty
+from fastgan.objectives.schedules import Constant, Cosine, Exponential, Linear
+
+__all__ = [
+    "LOSSES",
+    "Adversarial",
+    "Constant",
+    "Cosine",
+    "Exponential",
+    "Linear",
+    "Loss",
+    "Noise",
+    "Objective",
+    "Phase",
+    "gradient_penalty",
+    "input_gradient",
+    "log_logits",
+    "zero_centred_penalty",
+]

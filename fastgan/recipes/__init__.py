@@ -1,0 +1,25 @@
+"""One file a GAN kind. A recipe is a dataclass of options with a `build`; this table names them without importing torch."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+
+from fastgan.errors import FastganError
+from fastgan.recipes.base import Built, Config, Images
+
+RECIPES = {"gan": "fastgan.recipes.gan:Gan", "dcgan": "fastgan.recipes.dcgan:Dcgan", "cgan": "fastgan.recipes.cgan:Cgan"}
+
+
+def find(name: str) -> type[Config]:
+    """The options class of a recipe. Raises FastganError naming the nearest."""
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, 1, 0.4)
+        raise FastganError(
+            f"unknown recipe {name!r}: {f'did you mean {near[0]!r}? ' if near else ''}there are {', '.join(RECIPES)}"
+        )
+    module, _, cls = RECIPES[name].partition(":")
+    return getattr(importlib.import_module(module), cls)
+
+
+__all__ = ["RECIPES", "Built", "Config", "Images", "find"]

@@ -1,0 +1,3 @@
+from fastgan.cli.main import main
+
+main()

@@ -1,0 +1,80 @@
+"""The `fastgan` command: finds sub-commands without importing them, and turns errors into one line and exit code 2."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from fastgan import __version__
+from fastgan.errors import FastganError
+
+COMMANDS = {
+    "demo": "train a DCGAN on real images in two minutes, then look at it",
+    "train": "train a GAN on a folder of images, or go on with a run",
+    "sample": "make images from a finished run",
+    "evaluate": "measure a run's images against the real ones",
+    "verify": "prove the kernels against their references",
+    "tune": "measure which kernel configurations are fastest here",
+    "info": "versions, devices, and whether the kernels can run",
+}
+
+
+class Lazy(click.Group):
+    """A group whose sub-commands live in fastgan.cli.<name>:command and are imported when called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(f"fastgan.cli.{name}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, 1, 0.4)
+            raise FastganError(
+                f"no command {args[0]!r}: {f'did you mean {near[0]!r}? ' if near else ''}there are {', '.join(COMMANDS)}"
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="fastgan")
+def group() -> None:
+    """Train GANs fast, on kernels that are proven against PyTorch references."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; exits with 0, 1 (a check failed), 2 (bad input) or 130 (interrupted)."""
+    try:
+        code = group.main(args=args, prog_name="fastgan", standalone_mode=False)
+    except FastganError as error:
+        fail(str(error))
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        where = f" (see {context.command_path} --help)" if context is not None else ""
+        fail(error.format_message().replace("\n", " ").rstrip(".") + where)
+    except BrokenPipeError:
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(message: str) -> None:
+    click.echo(f"fastgan: {message}", err=True)
+    sys.exit(2)

@@ -1,0 +1,61 @@
+"""Command-line flags made from a recipe's dataclass of options; precedence: defaults < file < flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastgan.errors import FastganError
+from fastgan.recipes import Config
+from fastgan.recipes.base import fields_of, merge, type_of
+
+
+def flags(config: type[Config]) -> list[click.Option]:
+    """One typed option for each field, showing its default."""
+    made = []
+    for name, field in fields_of(config).items():
+        kind, _ = type_of(config, name)
+        flag = name.replace("_", "-")
+        choices = field.metadata["choices"]
+        shown = "" if field.default is None else f"  [default: {str(field.default).lower() if kind is bool else field.default}]"
+        made.append(
+            click.Option(
+                [f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}", name],
+                type=click.Choice(choices) if choices else (bool if kind is bool else kind),
+                default=None,
+                help=field.metadata["help"] + shown,
+                metavar=None if choices or kind is bool else {int: "INTEGER", float: "NUMBER", str: "TEXT"}[kind],
+            )
+        )
+    return made
+
+
+def read_file(path: str) -> dict[str, Any]:
+    """A TOML file of options. Raises FastganError for one that can't be read."""
+    try:
+        return tomllib.loads(Path(path).expanduser().read_text())
+    except OSError as error:
+        raise FastganError(f"can't read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FastganError(f"{path} is not TOML: {error}") from error
+
+
+def assemble(config: type[Config], file: dict[str, Any], given: dict[str, Any], where: str) -> Config:
+    """The configuration from the file's options and the flags that were given (None: not given)."""
+    values = merge(config, {k: v for k, v in file.items() if k != "recipe"}, where)
+    values |= {name: value for name, value in given.items() if value is not None}
+    return config(**values)
+
+
+def as_dict(config: Config) -> dict[str, Any]:
+    return {"recipe": config.recipe, **dataclasses.asdict(config)}
+
+
+def toml_text(config: Config) -> str:
+    from fastgan.engine.toml import dumps
+
+    return dumps(as_dict(config))

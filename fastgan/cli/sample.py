@@ -1,0 +1,44 @@
+"""`fastgan sample`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fastgan.errors import FastganError
+
+
+@click.command()
+@click.argument("run")
+@click.option("--n", "count", type=int, default=64, show_default=True, help="how many images")
+@click.option(
+    "--out", default="samples.png", show_default=True, help="a picture of them all, or a folder (ends in /) for one file each"
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="other seeds give other images")
+@click.option("--label", type=int, help="only this class, for label-conditional runs")
+@click.option("--step", type=int, help="another kept checkpoint than the newest")
+@click.option("--data", help="what a generator of images from images is given")
+@click.option("--device", default="auto", show_default=True)
+def command(
+    run: str, count: int, out: str, seed: int, label: int | None, step: int | None, data: str | None, device: str
+) -> None:
+    """Make images from RUN's averaged generator."""
+    from fastgan import pictures
+    from fastgan.engine import files
+    from fastgan.engine.load import sample
+
+    if count < 1:
+        raise FastganError(f"--n {count}: ask for at least one image")
+    images = sample(run, count, seed=seed, labels=label, step=step, device=device, data=data)
+    path = Path(out).expanduser()
+    if out.endswith("/") or path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        for i, image in enumerate(images):
+            picture = pictures.grid(image[None], padding=0, scale=1)
+            files.save_with(path / f"{i:06d}.png", lambda f, picture=picture: picture.save(f, "PNG"))
+        click.echo(f"{count} images in {path}/")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.save_with(path, lambda f: pictures.save_grid(f, images))
+    click.echo(f"{count} images in {path}")

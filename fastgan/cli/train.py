@@ -1,0 +1,166 @@
+"""`fastgan train`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fastgan import recipes
+from fastgan.cli import options
+from fastgan.errors import FastganError
+from fastgan.recipes import Config, Images
+
+if TYPE_CHECKING:
+    from fastgan.engine.trainer import Trainer
+
+RESUMABLE = ("steps", "out", "device", "sample_every", "checkpoint_every", "keep", "data")
+"""Options that may be given with --resume: those that do not change the numbers of a run."""
+
+
+class TrainCommand(click.Command):
+    """Reads --recipe, --config and --resume first, because the recipe decides which flags there are."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        early = {name: last_value(args, name) for name in ("--recipe", "--config", "--resume")}
+        file: dict[str, Any] = {}
+        if early["--resume"]:
+            file = options.read_file(f"{early['--resume']}/config.toml")
+        elif early["--config"]:
+            file = options.read_file(early["--config"])
+        name = early["--recipe"] or file.get("recipe", "dcgan")
+        if file.get("recipe") == "python":
+            raise FastganError(
+                f"{early['--resume']} was trained from Python: go on with it there, Trainer(..., out=..., resume=True)"
+            )
+        ctx.obj = (recipes.find(name), file)
+        self.params = [p for p in self.params if p.name in OWN] + options.flags(ctx.obj[0])
+        return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        config = ctx.obj[0]
+        groups: dict[str, list[tuple[str, str]]] = {
+            "This command": [],
+            "Run": [],
+            f"Recipe {config.recipe}: {config.summary}": [],
+        }
+        known = options.fields_of(config)
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                kind = known[param.name].metadata["group"] if param.name in known else None
+                title = "This command" if kind is None else "Run" if kind == "run" else list(groups)[2]
+                groups[title].append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def last_value(args: list[str], flag: str) -> str | None:
+    found = None
+    for i, arg in enumerate(args):
+        if arg == flag and i + 1 < len(args):
+            found = args[i + 1]
+        elif arg.startswith(f"{flag}="):
+            found = arg.partition("=")[2]
+    return found
+
+
+OWN = ("recipe", "config_file", "resume", "dry_run", "log", "help")
+
+
+@click.command(
+    cls=TrainCommand,
+    help=f"Train a GAN. Recipes: {', '.join(recipes.RECIPES)}; `fastgan train --recipe NAME --help` shows each one's options.",
+)
+@click.option("--recipe", metavar="NAME", help="which kind of GAN  [default: dcgan]")
+@click.option("--config", "config_file", metavar="FILE", help="TOML file of the options below; flags win over it")
+@click.option("--resume", metavar="RUN", help="go on with this run, exactly as if it had never stopped")
+@click.option("--dry-run", is_flag=True, help="print configuration, networks and memory, and stop")
+@click.option("--log", type=click.Choice(["tensorboard", "wandb"]), help="also log there (installed by the extra of that name)")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    recipe: str | None,
+    config_file: str | None,
+    resume: str | None,
+    dry_run: bool,
+    log: str | None,
+    **given: Any,
+) -> None:
+    cls, file = ctx.obj
+    if resume:
+        changed = [name for name, value in given.items() if value is not None and name not in RESUMABLE]
+        if changed or config_file or (recipe and recipe != cls.recipe):
+            raise FastganError(
+                f"--resume goes on with the run as it was: {', '.join(f'--{c}'.replace('_', '-') for c in changed) or '--config'} can't be changed"
+            )
+        config = options.assemble(cls, {**file, "out": resume}, given, f"{resume}/config.toml")
+    else:
+        config = options.assemble(cls, file, given, config_file or "flags")
+    sys.exit(run(config, resume=bool(resume), dry_run=dry_run, log=log))
+
+
+def run(config: Config, *, resume: bool = False, dry_run: bool = False, log: str | None = None) -> int:
+    """Train as configured; returns the exit code."""
+    import dataclasses
+
+    if config.out is None:
+        config = dataclasses.replace(config, out=f"runs/{config.recipe}")
+    trainer = make_trainer(config, resume=resume, log=log, out=None if dry_run else config.out)
+    with trainer:
+        for dataset in trainer.datasets.values():
+            click.echo(dataset.describe())
+        if dry_run:
+            from fastgan.engine.summary import summary
+
+            click.echo(options.toml_text(config))
+            click.echo(summary(trainer))
+            return 0
+        click.echo(
+            f"{'going on at step ' + str(trainer.step) if resume else 'training'}: {config.recipe} on {trainer.device}, {trainer.precision.name}"
+        )
+        trainer.fit(config.steps)
+        if trainer.stopped_by:
+            click.echo(
+                f"stopped by {trainer.stopped_by} after step {trainer.step}, saved; go on: fastgan train --resume {config.out}"
+            )
+            return 130 if trainer.stopped_by == "SIGINT" else 143
+    click.echo(f"done: pictures in {config.out}/samples, curves in {config.out}/curves.png")
+    return 0
+
+
+def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | None) -> Trainer:
+    """The trainer of a configuration: data first, because the networks depend on their size, channels and classes."""
+    import torch
+
+    from fastgan import data
+    from fastgan.engine.stage import Stage
+    from fastgan.engine.trainer import Trainer
+
+    size, channels = config.defaults_for()
+    dataset = data.open(config.data, size=size, channels=channels, strict=config.strict)
+    shape = dataset.fields["image"].shape
+    images = Images(size=shape[0], channels=shape[2], classes=len(dataset.classes or ()))
+    with torch.random.fork_rng([]):
+        torch.manual_seed(config.seed)
+        built = config.build(images)
+    stage = Stage(built.nets, built.objective, optimizers=built.optimizers, schedules=built.schedules, ema=built.ema)
+    return Trainer(
+        stages=[stage],
+        data=dataset,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        out=out,
+        resume=resume,
+        device=config.device,
+        precision=config.precision,
+        flip=config.flip,
+        ema_decay=config.ema_decay,
+        log_every=config.log_every,
+        sample_every=config.sample_every,
+        checkpoint_every=config.checkpoint_every,
+        keep=config.keep,
+        config=options.as_dict(config),
+    )

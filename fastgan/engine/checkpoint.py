@@ -1,0 +1,121 @@
+"""Checkpoints without pickle: trees of tensors, numbers and strings as safetensors + JSON, in folders that appear whole or
+not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
+
+from fastgan.engine import files
+from fastgan.errors import FastganError
+
+FORMAT = 1
+
+
+def flatten(tree: Any, tensors: dict[str, torch.Tensor], prefix: str = "") -> Any:
+    """A JSON-able copy of `tree`; its tensors go into `tensors` under their paths.
+
+    Raises FastganError for what neither can hold.
+    """
+    if isinstance(tree, torch.Tensor):
+        key = prefix or "value"
+        tensors[key] = tree.detach()
+        layout = tree.dim() == 4 and tree.is_contiguous(memory_format=torch.channels_last) and not tree.is_contiguous()
+        return {"$tensor": key, "$channels_last": True} if layout else {"$tensor": key}
+    if isinstance(tree, Mapping):
+        items = [[key, flatten(value, tensors, f"{prefix}/{key}" if prefix else str(key))] for key, value in tree.items()]
+        return dict(items) if all(isinstance(key, str) and not key.startswith("$") for key, _ in items) else {"$items": items}
+    if isinstance(tree, tuple):
+        return {"$tuple": [flatten(value, tensors, f"{prefix}/{i}") for i, value in enumerate(tree)]}
+    if isinstance(tree, list):
+        return [flatten(value, tensors, f"{prefix}/{i}") for i, value in enumerate(tree)]
+    if tree is None or isinstance(tree, (bool, int, float, str)):
+        return tree
+    raise FastganError(
+        f"a checkpoint can't hold {prefix or 'this'}: a {type(tree).__name__}; only tensors, numbers, strings, lists and dicts"
+    )
+
+
+def unflatten(tree: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """The inverse of `flatten`, bit for bit, memory formats included."""
+    if isinstance(tree, dict):
+        if "$tensor" in tree:
+            value = tensors[tree["$tensor"]]
+            return value.contiguous(memory_format=torch.channels_last) if tree.get("$channels_last") else value
+        if "$items" in tree:
+            return {key: unflatten(value, tensors) for key, value in tree["$items"]}
+        if "$tuple" in tree:
+            return tuple(unflatten(value, tensors) for value in tree["$tuple"])
+        return {key: unflatten(value, tensors) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [unflatten(value, tensors) for value in tree]
+    return tree
+
+
+def pack(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """safetensors bytes; tied and channels_last tensors are written as plain copies."""
+    return serialise({key: value.cpu().contiguous().clone() for key, value in tensors.items()}, metadata={"format": "pt"})
+
+
+class Checkpoints:
+    """The checkpoints/ folder of a run: step-00001000/ and so on, the last `keep` kept."""
+
+    def __init__(self, folder: Path, keep: int = 3) -> None:
+        self.folder, self.keep = folder, keep
+
+    def steps(self) -> list[int]:
+        """Steps of the whole checkpoints, ascending."""
+        return sorted(int(p.name.removeprefix("step-")) for p in self.folder.glob("step-*") if (p / "state.json").is_file())
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+    def save(self, step: int, groups: Mapping[str, Any], state: Mapping[str, Any]) -> Path:
+        """Write one checkpoint: a safetensors file for each group (nets, ema, optimizers ...) and state.json.
+
+        Then drop the oldest.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content: dict[str, bytes] = {}
+        trees = {}
+        for name, tree in groups.items():
+            tensors: dict[str, torch.Tensor] = {}
+            trees[name] = flatten(tree, tensors)
+            content[f"{name}.safetensors"] = pack(tensors)
+        content["state.json"] = json.dumps({"format": FORMAT, "step": step, "trees": trees, **state}, indent=1).encode()
+        path = self.path(step)
+        if path.exists():
+            files.remove_folder(path)
+        files.make_folder(path, content)
+        for old in self.steps()[: -self.keep]:
+            files.remove_folder(self.path(old))
+        return path
+
+    def load(self, step: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(groups, state) of checkpoint `step`, or of the newest. Raises FastganError where there is none or it is damaged."""
+        steps = self.steps()
+        if not steps:
+            raise FastganError(
+                f"no checkpoint in {self.folder}: the run ended before its first one; start it again with another --out"
+            )
+        chosen = steps[-1] if step is None else step
+        if chosen not in steps:
+            raise FastganError(f"no checkpoint of step {chosen} in {self.folder}: there are {', '.join(map(str, steps))}")
+        path = self.path(chosen)
+        try:
+            state = json.loads((path / "state.json").read_text())
+            groups = {name: unflatten(tree, load_file(path / f"{name}.safetensors")) for name, tree in state.pop("trees").items()}
+        except Exception as error:
+            raise FastganError(
+                f"checkpoint {path} is damaged ({error}): remove that folder to go on from the one before"
+            ) from error
+        if state["format"] > FORMAT:
+            raise FastganError(f"checkpoint {path} was written by a newer fastgan: update this one")
+        return groups, state

@@ -1,0 +1,40 @@
+"""A dispatch mode in which reading the device from the host raises: how a step proves that it can be captured."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+HOST_READS = {
+    torch.ops.aten._local_scalar_dense.default: ".item(), float(), int(), bool() or `if` on a tensor",
+    torch.ops.aten.nonzero.default: "nonzero or a boolean index, whose size depends on the data",
+    torch.ops.aten.masked_select.default: "masked_select, whose size depends on the data",
+    torch.ops.aten.equal.default: "torch.equal",
+    torch.ops.aten._unique2.default: "unique, whose size depends on the data",
+}
+
+
+class HostRead(RuntimeError):
+    """A step read the device. The message names the line and what it did."""
+
+
+class NoHostReads(TorchDispatchMode):
+    """Inside, an operation that makes the host wait for the device raises HostRead naming the caller's line; works on the CPU
+    too.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in HOST_READS:
+            raise HostRead(f"{caller()}: the step reads the device ({HOST_READS[func]})")
+        return func(*args, **(kwargs or {}))
+
+
+def caller() -> str:
+    """file:line of the innermost frame outside torch and this module."""
+    for frame in reversed(traceback.extract_stack()):
+        if "/torch/" not in frame.filename and frame.filename != __file__:
+            return f"{frame.filename}:{frame.lineno}"
+    return "?"

@@ -1,0 +1,106 @@
+"""Using a finished run: its averaged generator, or images from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastgan.engine import sampling
+from fastgan.engine.checkpoint import Checkpoints
+from fastgan.engine.describe import rebuild
+from fastgan.engine.precision import resolve
+from fastgan.engine.stage import load_network, open_streams
+from fastgan.errors import FastganError
+
+
+def load(
+    path: str | Path, *, generator: nn.Module | None = None, network: str = "G", step: int | None = None, ema: bool = True
+) -> nn.Module:
+    """The averaged generator of a run, on the CPU, in eval mode, ready to call.
+
+    generator: the network to load into, for runs whose networks can't be made again from their class and arguments. network:
+    another network by name.
+    step: a kept checkpoint other than the newest. ema: False for the weights as trained. Raises FastganError.
+    """
+    run, groups, state = _open(path, step)
+    described = run["stages"][state["stage"]]
+    net = _network(described, network, generator, Path(path))
+    kind = "ema" if ema and network in groups["ema"] else "nets"
+    if network not in groups[kind]:
+        raise FastganError(f"{path} has no network {network!r}: there are {', '.join(groups['nets'])}")
+    load_network(net, groups[kind][network], network)
+    return net.eval().requires_grad_(False)
+
+
+def sample(
+    path: str | Path,
+    n: int = 64,
+    *,
+    seed: int | None = None,
+    labels: Any = None,
+    step: int | None = None,
+    device: str = "auto",
+    data: Any = None,
+) -> Tensor:
+    """n images from the averaged generator of a run, float32 (n, C, H, W) in [0, 1]; the same seed gives the same images.
+
+    labels: int or n ints for label-conditional runs (default: round the classes). data: the data a generator of images from
+    images is given.
+    """
+    from fastgan.engine.trainer import pick_device
+
+    run, groups, state = _open(path, step)
+    described = run["stages"][state["stage"]]
+    if "spec" not in described["objective"]:
+        raise FastganError(
+            f"can't sample {path} without its script: {described['objective']['why_not']}; use Trainer(..., resume=True).sample()"
+        )
+    where = pick_device(device)
+    objective = rebuild(described["objective"]["spec"])
+    nets = {}
+    for name in groups["nets"]:
+        net = _network(described, name, None, Path(path))
+        load_network(net, groups["ema"].get(name, groups["nets"][name]), name)
+        nets[name] = net.to(where)
+    datasets = open_streams(data, size=described["size"], channels=None, strict=False) if data is not None else {}
+    scalar = {k: torch.tensor(v, device=where) for k, v in objective.schedule(state["step"]).items()}
+    if not datasets and run["classes"] and labels is None:
+        labels = torch.arange(n) % len(run["classes"])
+    seed = run["seed"] if seed is None else seed
+    return sampling.generate(
+        objective,
+        nets,
+        n,
+        seed=seed,
+        device=where,
+        precision=resolve("fp32", where),
+        datasets=datasets,
+        labels=labels,
+        scalar=scalar,
+    )
+
+
+def _open(path: str | Path, step: int | None) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    folder = Path(path).expanduser()
+    if not (folder / "run.json").is_file():
+        raise FastganError(f"{folder} is not a run: no run.json in it")
+    groups, state = Checkpoints(folder / "checkpoints").load(step)
+    return json.loads((folder / "run.json").read_text()), groups, state
+
+
+def _network(described: dict[str, Any], name: str, given: nn.Module | None, path: Path) -> nn.Module:
+    if given is not None:
+        return given
+    if name not in described["nets"]:
+        raise FastganError(f"{path} has no network {name!r}: there are {', '.join(described['nets'])}")
+    how = described["nets"][name]
+    if "spec" not in how:
+        raise FastganError(
+            f"network {name!r} of {path} can't be made again ({how['why_not']}): make it yourself and pass it, load(path, generator=net)"
+        )
+    with torch.random.fork_rng([]):
+        return rebuild(how["spec"])

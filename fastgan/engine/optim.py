@@ -1,0 +1,120 @@
+"""Optimisers, their schedules and the exponential moving average of the generator."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastgan.errors import FastganError
+
+Schedule = Callable[[int], float]
+OptimizerSpec = torch.optim.Optimizer | Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
+def adam(
+    lr: float = 2e-4, betas: tuple[float, float] = (0.5, 0.999), eps: float = 1e-8
+) -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
+    """A factory of torch's fused Adam with DCGAN's options (Radford et al. 2016)."""
+    return lambda parameters: torch.optim.Adam(parameters, lr=lr, betas=betas, eps=eps, fused=True)
+
+
+def build_optimizers(
+    spec: Mapping[str, OptimizerSpec] | OptimizerSpec | None, nets: Mapping[str, nn.Module]
+) -> dict[str, torch.optim.Optimizer]:
+    """One optimiser for each network that has trainable parameters.
+
+    spec: {network: optimiser or factory(parameters)}, or one factory for all, or None for Adam(2e-4, (0.5, 0.999)); networks
+    not named get the default.
+    Raises FastganError for a name that is no network, and for an optimiser that does not hold its network's parameters.
+    """
+    if isinstance(spec, torch.optim.Optimizer):
+        raise FastganError("one optimizer can't serve two networks: pass optimizers={'G': ..., 'D': ...}")
+    by_name: Mapping[str, Any] = spec if isinstance(spec, Mapping) else dict.fromkeys(nets, spec)
+    for name in by_name:
+        if name not in nets:
+            raise FastganError(f"optimizers names {name!r}, which is not among the networks: {', '.join(nets)}")
+    built = {}
+    for name, net in nets.items():
+        parameters = [p for p in net.parameters() if p.requires_grad]
+        if not parameters:
+            continue
+        chosen = by_name.get(name) or adam()
+        optimizer = chosen if isinstance(chosen, torch.optim.Optimizer) else chosen(parameters)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise FastganError(f"optimizers[{name!r}] gave a {type(optimizer).__name__}, not a torch optimizer")
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if not held & {id(p) for p in parameters}:
+            raise FastganError(
+                f"optimizers[{name!r}] holds none of the parameters of network {name!r}: build it from that network's parameters()"
+            )
+        built[name] = optimizer
+    return built
+
+
+def apply_schedules(
+    schedules: Mapping[str, Mapping[str, Schedule]], optimizers: Mapping[str, torch.optim.Optimizer], step: int
+) -> None:
+    """Set optimiser options ("lr", "momentum", ...) to their scheduled values for `step`; tensors are filled in place."""
+    for net, options in schedules.items():
+        for group in optimizers[net].param_groups:
+            for option, schedule in options.items():
+                value = schedule(step)
+                if isinstance(group.get(option), torch.Tensor):
+                    group[option].fill_(value)
+                else:
+                    group[option] = value
+
+
+def check_schedules(schedules: Mapping[str, Mapping[str, Schedule]], optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
+    """Raise FastganError for a schedule of an unknown network or option."""
+    for net, options in schedules.items():
+        if net not in optimizers:
+            raise FastganError(f"schedules names {net!r}, which has no optimizer: {', '.join(optimizers)}")
+        for option in options:
+            if option not in optimizers[net].param_groups[0]:
+                known = ", ".join(k for k in optimizers[net].param_groups[0] if k != "params")
+                raise FastganError(
+                    f"schedules[{net!r}] sets {option!r}, which {type(optimizers[net]).__name__} does not have: {known}"
+                )
+
+
+class Ema:
+    """Exponential moving averages of networks (Yazici et al. 2019), in eval mode, ready to sample from.
+
+    Parameters and running statistics of normalisation are averaged with min(decay, (1+t)/(10+t)) at update t, every other
+    buffer is copied:
+    an average of weights with the statistics of other weights draws bad images.
+    """
+
+    def __init__(self, nets: Mapping[str, nn.Module], decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise FastganError(f"ema_decay must lie in [0, 1), not {decay}")
+        self.decay = decay
+        self.nets = {name: copy.deepcopy(net).eval().requires_grad_(False) for name, net in nets.items()}
+        self._averaged: list[torch.Tensor] = []
+        self._live: list[torch.Tensor] = []
+        self._copied: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for name, net in nets.items():
+            live = dict(net.named_parameters()) | dict(net.named_buffers())
+            for key, value in (dict(self.nets[name].named_parameters()) | dict(self.nets[name].named_buffers())).items():
+                is_parameter = isinstance(value, nn.Parameter)
+                if value.is_floating_point() and (is_parameter or key.endswith(("running_mean", "running_var"))):
+                    self._averaged.append(value.data)
+                    self._live.append(live[key].data)
+                else:
+                    self._copied.append((value, live[key]))
+
+    def weight(self, updates: int) -> float:
+        """The decay of update number `updates` (0, 1, ...)."""
+        return min(self.decay, (1 + updates) / (10 + updates))
+
+    @torch.no_grad()
+    def update(self, updates: int) -> None:
+        if self._averaged:
+            torch._foreach_lerp_(self._averaged, self._live, 1.0 - self.weight(updates))
+        for mine, live in self._copied:
+            mine.copy_(live)

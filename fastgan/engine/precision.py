@@ -1,0 +1,44 @@
+"""Which number formats a run computes in. Master weights, losses, statistics and optimiser state are fp32 in all of them."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from fastgan.errors import FastganError
+
+PRECISIONS = ("auto", "fp32", "tf32", "bf16")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """name: what was resolved; compute: the autocast type, or None for fp32."""
+
+    name: str
+    device_type: str
+    compute: torch.dtype | None = None
+
+    def autocast(self) -> AbstractContextManager:
+        if self.compute is None:
+            return nullcontext()
+        return torch.autocast(self.device_type, self.compute)
+
+
+def resolve(name: str, device: torch.device) -> Precision:
+    """auto: bf16 on NVIDIA Ampere and newer, fp32 elsewhere.
+
+    fp32 turns TF32 off for the process, tf32 turns it on. Raises FastganError.
+    """
+    if name not in PRECISIONS:
+        raise FastganError(f"unknown precision {name!r}: choose one of {', '.join(PRECISIONS)}")
+    cuda = device.type == "cuda"
+    if name == "auto":
+        name = "bf16" if cuda and torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    if name == "tf32" and not cuda:
+        raise FastganError("precision tf32 needs an NVIDIA GPU: use fp32 here")
+    if cuda:
+        torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
+        torch.backends.cudnn.allow_tf32 = name == "tf32"
+    return Precision(name, device.type, torch.bfloat16 if name == "bf16" else None)

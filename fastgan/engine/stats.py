@@ -1,0 +1,82 @@
+"""What the losses log, gathered on the device and read once per log interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Stats:
+    """A window of `size` steps of named scalars in one device tensor; writing never reads the device.
+
+    Lazy terms are absent from most steps: a host-side mask says which entries count, so a row holds means over the steps that
+    computed the term.
+    """
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.size, self.device = size, device
+        self.names: list[str] = []
+        self.values = torch.zeros(size, 0, device=device)
+        self.seen = np.zeros((size, 0), bool)
+        self.filled = 0
+
+    def add(self, logged: Mapping[str, Tensor]) -> None:
+        new = [name for name in logged if name not in self.names]
+        if new:
+            self.names += new
+            self.values = torch.cat([self.values, self.values.new_zeros(self.size, len(new))], 1)
+            self.seen = np.pad(self.seen, ((0, 0), (0, len(new))))
+        columns = [self.names.index(name) for name in logged]
+        row = torch.stack([value.float() for value in logged.values()])
+        if columns == list(range(len(self.names))):
+            self.values[self.filled] = row
+        else:
+            self.values[self.filled].index_copy_(0, torch.tensor(columns, device=self.device), row)
+        self.seen[self.filled] = False
+        self.seen[self.filled, columns] = True
+        self.filled += 1
+
+    @property
+    def full(self) -> bool:
+        return self.filled >= self.size
+
+    def peek(self) -> dict[str, float]:
+        """Means over the window so far (float64 sums, in step order); reads the device.
+
+        A non-finite step makes its mean non-finite.
+        """
+        values = self.values[: self.filled].double().cpu().numpy()
+        seen = self.seen[: self.filled]
+        return {
+            name: math.fsum(values[seen[:, i], i]) / int(seen[:, i].sum())
+            if np.isfinite(values[seen[:, i], i]).all()
+            else math.nan
+            for i, name in enumerate(self.names)
+            if seen[:, i].any()
+        }
+
+    def take(self) -> dict[str, float]:
+        """`peek`, then empty the window."""
+        row = self.peek()
+        self.filled = 0
+        return row
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "names": list(self.names),
+            "values": self.values[: self.filled].cpu(),
+            "seen": torch.from_numpy(self.seen[: self.filled].copy()),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.names = list(state["names"])
+        self.filled = len(state["values"])
+        self.values = torch.zeros(self.size, len(self.names), device=self.device)
+        self.values[: self.filled] = state["values"].to(self.device)
+        self.seen = np.zeros((self.size, len(self.names)), bool)
+        self.seen[: self.filled] = state["seen"].numpy()

@@ -1,0 +1,275 @@
+"""One training step: the phases of an objective, run without reading the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastgan.engine.precision import Precision
+from fastgan.errors import FastganError
+from fastgan.objectives.objective import Noise, Objective, Phase
+from fastgan.ops import random
+
+
+class Named(dict):
+    """A dict whose entries are attributes too: step.nets.G and step.nets["G"]."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"no {name!r} here, only {', '.join(map(repr, self)) or 'nothing'}") from None
+
+
+def draw(noise: Mapping[str, Noise], seed: int, position: Tensor, count: int) -> Named:
+    """The random inputs of `count` samples from global sample index `position` (0-dim int64 tensor) on; a pure function of
+    its arguments.
+    """
+    drawn = Named()
+    for name, spec in noise.items():
+        stream = random.stream_id(f"noise/{name}")
+        if spec.kind == "normal":
+            drawn[name] = random.normal(seed, position, count, spec.shape, stream=stream)
+        elif spec.kind == "uniform":
+            drawn[name] = random.uniform(seed, position, count, spec.shape, stream=stream) * (spec.high - spec.low) + spec.low
+        elif spec.kind == "categorical":
+            drawn[name] = (
+                (random.uniform(seed, position, count, spec.shape, stream=stream) * spec.classes)
+                .long()
+                .clamp_(max=spec.classes - 1)
+            )
+        else:
+            raise FastganError(f"noise {name!r}: unknown kind {spec.kind!r}: choose normal, uniform or categorical")
+    return drawn
+
+
+class Step:
+    """What a loss sees. `nets`, `batch`, `noise` and `scalar` by name; `fake` made once; `rand`, `pair`, `due` and `log`.
+
+    Nothing here reads the device, so that a step can be captured: losses keep to that too (no `.item()`, no `if` on a tensor).
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        nets: Mapping[str, nn.Module],
+        seed: int,
+        *,
+        batch: Mapping[str, Tensor] | None = None,
+        noise: Mapping[str, Tensor] | None = None,
+        scalar: Mapping[str, Tensor] | None = None,
+        due: Mapping[str, int] | None = None,
+        position: Tensor | None = None,
+    ) -> None:
+        self.nets = Named(nets)
+        self.batch = Named(batch or {})
+        self.noise = Named(noise or {})
+        self.scalar = Named(scalar or {})
+        self.logged: dict[str, Tensor] = {}
+        self._objective = objective
+        self._seed = seed
+        self._due = dict(due or {})
+        self._position = position
+        self._phase = ""
+        self._fake: Tensor | None = None
+        self._trains: frozenset[str] = frozenset()
+        self._makers: frozenset[str] = frozenset()
+        self._generate: Callable[[], Tensor] = lambda: objective.generate(self)
+
+    @property
+    def fake(self) -> Tensor:
+        """The generated batch (B, C, H, W) of this round; attached to the generator's graph only in phases that train it."""
+        if self._fake is None:
+            self._fake = self._generate()
+        return self._fake if self._makers & self._trains else self._fake.detach()
+
+    @property
+    def size(self) -> int:
+        """Samples in the batch."""
+        return len(next(iter((self.batch or self.noise).values())))
+
+    def pair(self, net: str, real: Tensor, fake: Tensor, *conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """`net` on reals and on fakes, real first, with separate batch statistics."""
+        module = self.nets[net]
+        return module(real, *conditions), module(fake, *conditions)
+
+    def due(self, term: str) -> int:
+        """k where a term of interval k is to be computed now, 0 elsewhere; a Python number, constant within a captured step."""
+        return self._due.get(term, 0)
+
+    def rand(self, name: str, shape: tuple[int, ...] = (), kind: str = "uniform") -> Tensor:
+        """(B, *shape) random numbers, uniform in [0, 1) or "normal", a pure function of (seed, step, sample) and `name`."""
+        draw_ = random.normal if kind == "normal" else random.uniform
+        if self._position is None:
+            raise FastganError("step.rand can't be used while sampling: declare the noise in the objective instead")
+        return draw_(self._seed, self._position, self.size, shape, stream=random.stream_id(f"{self._phase}/{name}"))
+
+    def log(self, name: str, value: Tensor) -> None:
+        """Log a 0-dim tensor under "<phase>/<name>"."""
+        self.logged[f"{self._phase}/{name}"] = value.detach()
+
+
+def nets_behind(output: Tensor, nets: Mapping[str, nn.Module]) -> frozenset[str]:
+    """Names of the networks whose parameters the autograd graph of `output` reaches."""
+    owner = {id(p): name for name, net in nets.items() for p in net.parameters()}
+    found: set[str] = set()
+    seen: set[Any] = set()
+    todo = [output.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.add(owner.get(id(node.variable), ""))
+        todo += [following for following, _ in node.next_functions]
+    return frozenset(found - {""})
+
+
+def sum_terms(terms: Mapping[str, Tensor]) -> Tensor:
+    """The sum of 0-dim loss terms in fp32."""
+    total: Tensor | None = None
+    for name, value in terms.items():
+        if value.dim():
+            raise FastganError(f"loss term {name!r} has shape {tuple(value.shape)}: reduce it to one number")
+        total = value.float() if total is None else total + value.float()
+    assert total is not None
+    return total
+
+
+class StepRunner:
+    """Runs the phases of one objective on one set of networks; the part of training that a CUDA graph holds."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        nets: Mapping[str, nn.Module],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        *,
+        seed: int,
+        batch_size: int,
+        rank: int = 0,
+        world: int = 1,
+        precision: Precision,
+    ) -> None:
+        self.objective, self.nets, self.optimizers = objective, dict(nets), dict(optimizers)
+        self.seed, self.batch_size, self.rank, self.world, self.precision = seed, batch_size, rank, world, precision
+        self.phases = tuple(objective.phases())
+        self.rounds = sum(p.repeat for p in self.phases if p.fresh)
+        self._parameters = [(name, p) for name, net in self.nets.items() for p in net.parameters() if p.requires_grad]
+        self._makers: dict[int, frozenset[str]] = {}
+        self._check()
+
+    def _check(self) -> None:
+        if not self.phases or not self.phases[0].fresh:
+            raise FastganError("an objective needs at least one phase, and its first phase must be fresh")
+        names = [p.name for p in self.phases]
+        if len(set(names)) != len(names):
+            raise FastganError(f"two phases of the objective share a name: {', '.join(names)}")
+        for phase in self.phases:
+            for name in phase.trains:
+                if name not in self.nets:
+                    raise FastganError(
+                        f"phase {phase.name!r} trains {name!r}, which is not among the networks: {', '.join(self.nets)}"
+                    )
+
+    def positions(self, step: int) -> list[int]:
+        """Global sample index at which each fresh round of `step` begins, for all ranks together."""
+        return [(step * self.rounds + r) * self.batch_size for r in range(self.rounds)]
+
+    def due(self, step: int) -> dict[str, int]:
+        """The lazy terms to be computed in `step`, with their intervals."""
+        return {name: every for name, every in self.objective.lazy.items() if step % every == 0}
+
+    def _shared_with(self, index: int) -> tuple[str, ...]:
+        """Networks trained by phase `index` or by later ones that keep its batch: those its fake must carry a graph to."""
+        names = list(self.phases[index].trains)
+        for later in self.phases[index + 1 :]:
+            if later.fresh:
+                break
+            names += later.trains
+        return tuple(dict.fromkeys(names))
+
+    def run(
+        self,
+        batches: Sequence[Mapping[str, Tensor]],
+        positions: Sequence[Tensor],
+        scalar: Mapping[str, Tensor],
+        due: Mapping[str, int],
+    ) -> dict[str, Tensor]:
+        """One step. batches, positions: one for each fresh round, on the device. Returns what was logged, as 0-dim tensors on
+        the device.
+        """
+        logged: dict[str, Tensor] = {}
+        round_ = -1
+        step: Step | None = None
+        for index, phase in enumerate(self.phases):
+            for repeat in range(phase.repeat):
+                if phase.fresh:
+                    round_ += 1
+                    live = self._shared_with(index) if repeat == phase.repeat - 1 else phase.trains
+                    step = self._begin(batches[round_], positions[round_], scalar, due, index * 2 + (live != phase.trains), live)
+                assert step is not None
+                logged.update(self._phase(phase, repeat, step))
+        return logged
+
+    @contextmanager
+    def _training(self, names: Sequence[str]) -> Iterator[None]:
+        """Only the parameters of `names` require gradients inside; those the user froze stay frozen."""
+        before = [p.requires_grad for _, p in self._parameters]
+        try:
+            for name, p in self._parameters:
+                p.requires_grad_(name in names)
+            yield
+        finally:
+            for (_, p), required in zip(self._parameters, before, strict=True):
+                p.requires_grad_(required)
+
+    def _begin(
+        self,
+        batch: Mapping[str, Tensor],
+        position: Tensor,
+        scalar: Mapping[str, Tensor],
+        due: Mapping[str, int],
+        key: int,
+        live: Sequence[str],
+    ) -> Step:
+        noise = draw(self.objective.noise, self.seed, position, self.batch_size // self.world)
+        step = Step(self.objective, self.nets, self.seed, batch=batch, noise=noise, scalar=scalar, due=due, position=position)
+
+        def generate() -> Tensor:
+            with self._training(live), self.precision.autocast():
+                fake = self.objective.generate(step)
+            if key not in self._makers:
+                self._makers[key] = nets_behind(fake, self.nets)
+            step._makers = self._makers[key]
+            return fake
+
+        step._generate = generate
+        return step
+
+    def _phase(self, phase: Phase, repeat: int, step: Step) -> dict[str, Tensor]:
+        step._phase = phase.name if repeat == 0 else f"{phase.name}.{repeat}"
+        step._trains = frozenset(phase.trains)
+        step.logged = {}
+        optimizers = [self.optimizers[name] for name in phase.trains if name in self.optimizers]
+        with self._training(phase.trains):
+            with self.precision.autocast():
+                terms = phase.loss(step)
+            if not terms:
+                raise FastganError(f"phase {phase.name!r} returned no loss terms")
+            total = sum_terms(terms)
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            total.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        logged = {f"{phase.name}/{key.split('/', 1)[1]}": value for key, value in step.logged.items()}
+        logged[f"loss/{phase.name}"] = total.detach()
+        if len(terms) > 1:
+            logged |= {f"loss/{phase.name}/{name}": value.detach() for name, value in terms.items()}
+        return logged

@@ -1,0 +1,460 @@
+"""The Trainer: drives stages, and leaves a run behind. What a step does is in step.py, what a run folder holds in run.py."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import fastgan
+from fastgan import pictures
+from fastgan.data import Dataset
+from fastgan.engine import files, identity, sampling, toml
+from fastgan.engine.optim import OptimizerSpec, Schedule
+from fastgan.engine.precision import resolve
+from fastgan.engine.probe import choose_memory_format
+from fastgan.engine.progress import Progress
+from fastgan.engine.run import RunFolder
+from fastgan.engine.stage import ActiveStage, Stage, open_streams
+from fastgan.engine.stats import Stats
+from fastgan.engine.watch import Watch
+from fastgan.errors import FastganError
+from fastgan.objectives import Adversarial, Objective
+
+GRID = 64
+"""Samples in a picture."""
+
+
+class Trainer:
+    """Trains a GAN: your networks or a recipe's, on your images, and leaves a run folder.
+
+    generator, discriminator: networks "G" and "D"; nets: more networks by name. objective: what is trained against what; default
+    Adversarial(loss, latent_shape). stages: several stages instead of all these. data: whatever `fastgan.data.open` takes, or
+    a dict of named streams.
+    size, channels: what images become. optimizers: {"G": factory or optimiser, ...}; default Adam(2e-4, (0.5, 0.999)).
+    schedules: {"G": {"lr": fn(step) -> value}}. out: the run folder, or None to keep everything in memory. resume: go on with
+    the run in `out`.
+    device: "auto" is a GPU when there is one. precision: see fastgan.engine.precision. ema: networks that are averaged for
+    sampling.
+    log_every, sample_every, checkpoint_every: in steps. keep: checkpoints kept. watch: look for what goes wrong. strict: an
+    unreadable image is an error.
+    Raises FastganError where the pieces do not fit, before anything is written.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
+        *,
+        nets: Mapping[str, nn.Module] | None = None,
+        objective: Objective | None = None,
+        loss: str = "non-saturating",
+        latent_shape: tuple[int, ...] = (100, 1, 1),
+        stages: Sequence[Stage] | None = None,
+        data: Any = "fashion-mnist",
+        size: int | None = None,
+        channels: int | None = None,
+        optimizers: Mapping[str, OptimizerSpec] | OptimizerSpec | None = None,
+        schedules: Mapping[str, Mapping[str, Schedule]] | None = None,
+        batch_size: int = 64,
+        seed: int = 0,
+        out: str | Path | None = None,
+        resume: bool = False,
+        device: str = "auto",
+        precision: str = "auto",
+        flip: bool = False,
+        ema: Sequence[str] = ("G",),
+        ema_decay: float = 0.999,
+        log_every: int = 50,
+        sample_every: int = 500,
+        checkpoint_every: int = 1000,
+        keep: int = 3,
+        watch: bool = True,
+        strict: bool = False,
+        resident_bytes: int = 2**31,
+        progress: bool = True,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        for name, value in {
+            "batch_size": batch_size,
+            "log_every": log_every,
+            "sample_every": sample_every,
+            "checkpoint_every": checkpoint_every,
+            "keep": keep,
+        }.items():
+            if value < 1:
+                raise FastganError(f"{name} must be at least 1, not {value}")
+        if not 0 <= seed < 2**32:
+            raise FastganError(f"seed must lie in [0, 2**32), not {seed}")
+        if resume and out is None:
+            raise FastganError("resume=True needs out=, the run to go on with")
+        self.stages = (
+            list(stages)
+            if stages
+            else [_single_stage(generator, discriminator, nets, objective, loss, latent_shape, optimizers, schedules, ema)]
+        )
+        self.data, self.size, self.channels = data, size, channels
+        self.batch_size, self.seed, self.flip, self.ema_decay = batch_size, seed, flip, ema_decay
+        self.log_every, self.sample_every, self.checkpoint_every = log_every, sample_every, checkpoint_every
+        self.strict, self.resident_bytes, self.show_progress = strict, resident_bytes, progress
+        self.device = pick_device(device)
+        self.precision = resolve(precision, self.device)
+        self.step = 0
+        self.stats = Stats(log_every, self.device)
+        self.watch = Watch() if watch else None
+        self.stopped_by: str | None = None
+        self.folder = RunFolder(out, keep=keep) if out is not None else None
+        self.config = dict(config) if config is not None else self._python_config()
+        self._index = -1
+        self._active: ActiveStage | None = None
+        if self.folder is not None and not resume and self.folder.exists():
+            raise FastganError(f"{self.folder.path} exists already: choose another out, or go on with it (resume=True, --resume)")
+        if resume:
+            self._resume()
+        else:
+            self._enter(0)
+            self._begin_run()
+
+    def fit(self, steps: int) -> None:
+        """Train until `steps` steps have been done in all (a resumed or repeated call goes on from where the last one ended).
+
+        SIGINT and SIGTERM finish the step, save, and return with `stopped_by` set; a second SIGINT interrupts at once.
+        Raises FastganError on non-finite values (naming the last good checkpoint) and where memory runs out (saying what to
+        lower).
+        """
+        self.stopped_by = None
+        progress = Progress(steps, start=self.step) if self.show_progress else None
+        devices = [self.device] if self.device.type == "cuda" else []
+        try:
+            with self._signals(), torch.random.fork_rng(devices):
+                self._train(steps, progress)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if (
+                isinstance(error, torch.OutOfMemoryError)
+                or "not enough memory" in str(error)
+                or "alloc" in str(error).split("\n")[0]
+            ):
+                raise FastganError(
+                    f"out of memory at batch size {self.batch_size}: lower --batch-size (try {max(self.batch_size // 2, 1)}), --size or the networks' width"
+                ) from error
+            raise
+        finally:
+            if progress is not None:
+                progress.close()
+
+    def sample(self, n: int = GRID, *, seed: int | None = None, labels: Any = None, ema: bool = True) -> Tensor:
+        """n generated images, float32 (n, C, H, W) in [0, 1] on the CPU, from the averaged generator.
+
+        The same seed gives the same images.
+        """
+        stage = self._stage
+        step = max(self.step - self._first_step(self._index), 0)
+        return sampling.generate(
+            stage.stage.objective,
+            stage.sampling_nets(ema),
+            n,
+            seed=self.seed if seed is None else seed,
+            device=self.device,
+            precision=self.precision,
+            datasets=stage.datasets,
+            labels=labels,
+            scalar=stage.scalars(step),
+        )
+
+    def save(self) -> Path:
+        """Write a checkpoint of the present state now. Raises FastganError without a run folder."""
+        if self.folder is None:
+            raise FastganError("nothing to save to: this trainer was made without out=")
+        self.folder.sync_rows()
+        watch = self.watch.state_dict() if self.watch else None
+        state = {"images": self.images, "stage": self._index, "watch": watch, "identity": identity.of_stage(self)}
+        return self.folder.checkpoints.save(self.step, {**self._stage.state(), "stats": self.stats.state_dict()}, state)
+
+    def close(self) -> None:
+        """Let go of the run folder and of worker threads."""
+        if self._active is not None:
+            self._active.close()
+        if self.folder is not None:
+            self.folder.close()
+
+    def __enter__(self) -> Trainer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def nets(self) -> dict[str, nn.Module]:
+        """The networks being trained, by name."""
+        return self._stage.nets
+
+    @property
+    def ema(self) -> dict[str, nn.Module]:
+        """The averaged networks, by name, in eval mode."""
+        return self._stage.ema.nets
+
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return self._stage.optimizers
+
+    @property
+    def datasets(self) -> dict[str, Dataset]:
+        return self._stage.datasets
+
+    @property
+    def images(self) -> int:
+        """Images of the data seen so far."""
+        return self._images_before + (self.step - self._first_step(self._index)) * self._stage.images_per_step
+
+    @property
+    def _stage(self) -> ActiveStage:
+        assert self._active is not None
+        return self._active
+
+    def _first_step(self, index: int) -> int:
+        return sum(stage.steps or 0 for stage in self.stages[:index])
+
+    def _stage_of(self, step: int) -> int:
+        """The stage that trains step number `step`; the last one goes on for ever."""
+        for index in range(len(self.stages) - 1):
+            if step < self._first_step(index + 1):
+                return index
+        return len(self.stages) - 1
+
+    def _enter(self, index: int) -> None:
+        """Make stage `index` the active one, with fresh optimisers and averages."""
+        stage = self.stages[index]
+        if stage.steps is None and index < len(self.stages) - 1:
+            raise FastganError(f"stage {index} has no number of steps, and it is not the last")
+        before = self._active
+        size, channels = stage.size or self.size, stage.channels or self.channels
+        datasets = open_streams(self.data if stage.data is None else stage.data, size=size, channels=channels, strict=self.strict)
+        stage.objective.check(stage.nets)
+        if before is not None:
+            before.close()
+            if stage.carry is not None:
+                stage.carry(before.nets, stage.nets)
+        batch_size = stage.batch_size or self.batch_size
+        few = sampling.conditions(datasets, self.seed, 0, 4, self.device)
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            layout = choose_memory_format(
+                stage.objective, stage.nets, few, seed=self.seed, device=self.device, precision=self.precision
+            )
+        self._active = ActiveStage(
+            stage,
+            datasets,
+            index=index,
+            seed=self.seed,
+            batch_size=batch_size,
+            ema_decay=self.ema_decay,
+            flip=self.flip,
+            device=self.device,
+            precision=self.precision,
+            memory_format=layout,
+            resident_bytes=self.resident_bytes,
+        )
+        if before is not None:
+            for name, net in before.ema.nets.items():
+                if stage.nets.get(name) is before.stage.nets[name] and name in self._active.ema.nets:
+                    self._active.ema.nets[name].load_state_dict(net.state_dict())
+        self._index = index
+        self._images_before = 0
+        for i, earlier in enumerate(self.stages[:index]):
+            rounds = sum(p.repeat for p in earlier.objective.phases() if p.fresh)
+            self._images_before += (
+                (self._first_step(i + 1) - self._first_step(i)) * rounds * (earlier.batch_size or self.batch_size)
+            )
+
+    def _begin_run(self) -> None:
+        if self.folder is None:
+            return
+        self.folder.create()
+        self.folder.write("config.toml", toml.dumps(self.config))
+        self.folder.write(
+            "run.json",
+            json.dumps({"fastgan": fastgan.__version__, **identity.rebuilding(self), "identity": identity.of(self)}, indent=1),
+        )
+        self._draw_reals()
+        self._draw_samples()
+
+    def _resume(self) -> None:
+        assert self.folder is not None
+        self.folder.open()
+        groups, state = self.folder.checkpoints.load()
+        self._enter(state["stage"])
+        identity.compare(json.loads((self.folder.path / "run.json").read_text())["identity"], identity.of(self), self.folder.path)
+        identity.compare(state["identity"], identity.of_stage(self), self.folder.path)
+        self._stage.load_state(groups)
+        self.stats.load_state_dict(groups["stats"])
+        self.step = state["step"]
+        if self.watch is not None and state["watch"] is not None:
+            self.watch.load_state_dict(state["watch"])
+        self.folder.rewind(self.step)
+
+    def _python_config(self) -> dict[str, Any]:
+        keys = ("batch_size", "seed", "flip", "ema_decay", "log_every", "sample_every", "checkpoint_every", "size", "channels")
+        known = {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
+        return {
+            "recipe": "python",
+            "data": self.data if isinstance(self.data, str) else type(self.data).__name__,
+            "precision": self.precision.name,
+            **known,
+        }
+
+    def _train(self, steps: int, progress: Progress | None) -> None:
+        clock, images = time.monotonic(), self.images
+        began = self.step
+        while self.step < steps and self.stopped_by is None:
+            index = self._stage_of(self.step)
+            if index != self._index:
+                self._enter(index)
+                images = self.images
+            self.stats.add(self._stage.train_step(self.step - self._first_step(index)))
+            self.step += 1
+            if self.stats.full:
+                row = self.stats.take()
+                now = time.monotonic()
+                self._log(row, (self.images - images) / max(now - clock, 1e-9), progress)
+                clock, images = now, self.images
+            elif progress is not None:
+                progress.update(self.step)
+            if self.step % self.sample_every == 0:
+                self._draw_samples()
+                self._look_at_samples(progress)
+            if self.folder is not None and self.step % self.checkpoint_every == 0:
+                self._checkpoint()
+        if self.step > began and self.step % self.sample_every:
+            self._draw_samples()
+        if self.folder is not None and self.step > began and self.step % self.checkpoint_every:
+            self._checkpoint()
+        self._draw_curves()
+
+    def _checkpoint(self) -> None:
+        if not self._stage.finite():
+            self._stop_non_finite("a parameter is not finite")
+        self.save()
+
+    def _log(self, row: dict[str, float], images_per_s: float, progress: Progress | None) -> None:
+        bad = [name for name, value in row.items() if value != value or abs(value) == float("inf")]
+        if bad:
+            self._stop_non_finite(
+                f"{', '.join(bad)} is not finite between steps {self.step - self.log_every + 1} and {self.step}"
+            )
+        full = {
+            "step": self.step,
+            "images": self.images,
+            **row,
+            "images_per_s": round(images_per_s, 2),
+            "time": round(time.time(), 2),
+        }
+        if self.folder is not None:
+            self.folder.append(self.folder.metrics, full)
+        if progress is not None:
+            progress.update(self.step, images_per_s, row)
+        if self.watch is not None:
+            self._tell(self.watch.observe(self.step, row), progress)
+
+    def _stop_non_finite(self, evidence: str) -> None:
+        good = "there is no checkpoint yet"
+        if self.folder is not None and (steps := self.folder.checkpoints.steps()):
+            good = f"the last good checkpoint is {self.folder.checkpoints.path(steps[-1])}"
+        raise FastganError(f"training diverged: {evidence}; {good}. Lower the learning rate, or use --precision fp32")
+
+    def _look_at_samples(self, progress: Progress | None) -> None:
+        if self.watch is None or "image" not in self.datasets:
+            return
+        reals = sampling.conditions(self.datasets, self.seed, 0, GRID, self.device)["image"]
+        live = self.sample(GRID, ema=False, seed=self.seed + self.step) * 2 - 1
+        fixed = self.sample(GRID) * 2 - 1
+        if live.shape[1:] == reals.shape[1:]:
+            self._tell(self.watch.observe_samples(self.step, live, fixed, reals.cpu()), progress)
+
+    def _tell(self, alerts: Sequence[Any], progress: Progress | None) -> None:
+        for alert in alerts:
+            if progress is not None:
+                progress.write(str(alert))
+            if self.folder is not None:
+                self.folder.append(
+                    self.folder.alerts,
+                    {"step": alert.step, "cause": alert.cause, "evidence": alert.evidence, "remedy": alert.remedy},
+                )
+
+    def _draw_reals(self) -> None:
+        if self.folder is not None and "image" in self.datasets:
+            reals = sampling.conditions(self.datasets, self.seed, 0, GRID, self.device)["image"]
+            files.save_with(self.folder.path / "reals.png", lambda f: pictures.save_grid(f, (reals.float().cpu() + 1) / 2))
+
+    def _draw_samples(self) -> None:
+        if self.folder is not None:
+            images = self.sample(GRID)
+            if images.shape[1] in (1, 3):
+                files.save_with(self.folder.path / "samples" / f"{self.step:08d}.png", lambda f: pictures.save_grid(f, images))
+
+    def _draw_curves(self) -> None:
+        if self.folder is not None and (rows := self.folder.rows(self.folder.metrics)):
+            files.save_with(self.folder.path / "curves.png", lambda f: pictures.curves(rows, f))
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM ask for a stop after the step; only the main thread may install handlers."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(number: int, _: Any) -> None:
+            if self.stopped_by == "SIGINT" and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self.stopped_by = signal.Signals(number).name
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def pick_device(name: str) -> torch.device:
+    """auto: the GPU when there is one. Raises FastganError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise FastganError(f"unknown device {name!r}: use auto, cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise FastganError(f"device {name!r} asked for, but torch sees no GPU: use --device cpu, or see `fastgan info`")
+    return device
+
+
+def _single_stage(
+    generator: nn.Module | None,
+    discriminator: nn.Module | None,
+    nets: Mapping[str, nn.Module] | None,
+    objective: Objective | None,
+    loss: str,
+    latent_shape: tuple[int, ...],
+    optimizers: Mapping[str, OptimizerSpec] | OptimizerSpec | None,
+    schedules: Mapping[str, Mapping[str, Schedule]] | None,
+    ema: Sequence[str],
+) -> Stage:
+    by_name = dict(nets or {})
+    if generator is not None:
+        by_name["G"] = generator
+    if discriminator is not None:
+        by_name["D"] = discriminator
+    for name, net in by_name.items():
+        if not isinstance(net, nn.Module):
+            raise FastganError(f"network {name!r} is a {type(net).__name__}, not a torch.nn.Module")
+    if not by_name:
+        raise FastganError("no networks: pass generator= and discriminator=, or nets=")
+    chosen = objective or Adversarial(loss, latent_shape)
+    return Stage(by_name, chosen, optimizers=optimizers, schedules=schedules or {}, ema=tuple(ema))

@@ -1,0 +1,99 @@
+"""The standard two-player objective: a generator, a discriminator, one of six losses, three gradient regularisers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fastgan.errors import FastganError
+from fastgan.objectives import regularizers
+from fastgan.objectives.losses import LOSSES, log_logits
+from fastgan.objectives.objective import Noise, Objective, Phase
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fastgan.engine.step import Step
+
+
+@dataclass
+class Adversarial(Objective):
+    """G against D (Goodfellow et al. 2014). Networks: "G": (z[, label]) -> images in [-1, 1]; "D": (images[, label]) ->
+    logits of any shape.
+
+    loss: "non-saturating", "minimax", "hinge", "wasserstein", "least-squares" or "relativistic". r1, r2, gp: weights of the
+    regularisers (gamma, gamma, lambda).
+    lazy_r1: compute r1 only every k-th step, with k times the weight (Karras et al. 2020). n_critic: updates of D for one of G.
+    reuse: train G on the fakes D has just seen, as the DCGAN tutorial does (saves one pass of G); default: where n_critic is
+    1. conditional: pass labels.
+    """
+
+    loss: str = "non-saturating"
+    latent_shape: tuple[int, ...] = (100, 1, 1)
+    latent: str = "normal"
+    r1: float = 0.0
+    r2: float = 0.0
+    gp: float = 0.0
+    lazy_r1: int = 1
+    n_critic: int = 1
+    reuse: bool | None = None
+    conditional: bool = False
+    noise: Mapping[str, Noise] = field(init=False, repr=False)
+    lazy: Mapping[str, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise FastganError(f"unknown loss {self.loss!r}: choose one of {', '.join(LOSSES)}")
+        self.latent_shape = tuple(self.latent_shape)
+        self.noise = {"z": Noise(self.latent_shape, self.latent)}
+        self.lazy = {"r1": self.lazy_r1} if self.r1 else {}
+
+    def phases(self) -> Sequence[Phase]:
+        reuse = self.n_critic == 1 if self.reuse is None else self.reuse
+        return (Phase("D", ("D",), self.d_loss, repeat=self.n_critic), Phase("G", ("G",), self.g_loss, fresh=not reuse))
+
+    def conditions(self, step: Step) -> tuple[Tensor, ...]:
+        return (step.batch["label"],) if self.conditional else ()
+
+    def generate(self, step: Step) -> Tensor:
+        return step.nets.G(step.noise.z, *self.conditions(step))
+
+    def d_loss(self, step: Step) -> Mapping[str, Tensor]:
+        real, fake, given = step.batch["image"], step.fake, self.conditions(step)
+        real_logits, fake_logits = step.pair("D", real, fake, *given)
+        terms = {"adv": LOSSES[self.loss].d(real_logits, fake_logits)}
+        log_logits(step, real_logits, fake_logits)
+        if self.r1 and (every := step.due("r1")):
+            terms["r1"] = 0.5 * self.r1 * every * regularizers.zero_centred_penalty(step.nets.D, real, *given)
+        if self.r2:
+            terms["r2"] = 0.5 * self.r2 * regularizers.zero_centred_penalty(step.nets.D, fake, *given)
+        if self.gp:
+            epsilon = step.rand("gradient-penalty", (1, 1, 1))
+            terms["gp"] = self.gp * regularizers.gradient_penalty(step.nets.D, real, fake, epsilon, *given)
+        return terms
+
+    def g_loss(self, step: Step) -> Mapping[str, Tensor]:
+        loss, given = LOSSES[self.loss], self.conditions(step)
+        if not loss.g_needs_real:
+            return {"adv": loss.g(None, step.nets.D(step.fake, *given))}
+        real_logits, fake_logits = step.pair("D", step.batch["image"], step.fake, *given)
+        return {"adv": loss.g(real_logits, fake_logits)}
+
+    def check(self, nets: Mapping[str, Any]) -> None:
+        for name in ("G", "D"):
+            if name not in nets:
+                raise FastganError(f"the adversarial objective needs a network {name!r}: pass generator= and discriminator=")
+        from torch import nn
+
+        last = [m for m in nets["D"].modules() if not list(m.children())]
+        if last and isinstance(last[-1], nn.Sigmoid):
+            raise FastganError("the discriminator ends in Sigmoid, but the losses take logits: remove its last layer")
+
+    def check_images(self, fake: Tensor, step: Step) -> None:
+        real = step.batch["image"]
+        if fake.shape != real.shape:
+            made, data = ("x".join(map(str, (*t.shape[2:], *t.shape[1:2]))) for t in (fake, real))
+            raise FastganError(
+                f"the generator makes {made} (HxWxC) images, but the data are {data}: change the network, or --size and --channels"
+            )

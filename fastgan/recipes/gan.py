@@ -1,0 +1,51 @@
+"""The original GAN: multilayer perceptrons, SGD with rising momentum (Goodfellow et al. 2014, arXiv 1406.2661)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastgan.recipes.base import Built, Config, Images, load_networks, option, run_option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gan(Config):
+    recipe: ClassVar[str] = "gan"
+    summary: ClassVar[str] = "the multilayer perceptrons of 2014, small grey images"
+
+    batch_size: int = run_option(100, "images of a step")
+    latent: int = option(100, "numbers in a latent vector")
+    hidden_g: int = option(1200, "units of each of the generator's two hidden layers")
+    hidden_d: int = option(240, "maxout units of each of the discriminator's two hidden layers")
+    pieces: int = option(5, "affine pieces of a maxout unit")
+    dropout: float = option(0.5, "share of the discriminator's hidden units dropped")
+    lr: float = option(0.1, "learning rate at the start")
+    lr_decay: float = option(1.000004, "the learning rate is divided by this at every step")
+    lr_min: float = option(1e-6, "the learning rate never falls below this")
+    momentum: float = option(0.5, "momentum at the start")
+    momentum_end: float = option(0.7, "momentum at the end of its rise")
+    momentum_steps: int = option(150_000, "steps of that rise (250 epochs of 60,000 images at batch 100)")
+
+    def build(self, images: Images) -> Built:
+        import torch
+
+        from fastgan.models.mlp import Discriminator, Generator
+        from fastgan.objectives import Adversarial, Exponential, Linear
+
+        if self.model:
+            nets = load_networks(self.model, images, self.latent)
+        else:
+            nets = {
+                "G": Generator(images.size, images.channels, self.latent, self.hidden_g),
+                "D": Discriminator(images.size, images.channels, self.hidden_d, self.pieces, self.dropout),
+            }
+        schedule = {
+            "lr": Exponential(self.lr, self.lr_decay, self.lr_min),
+            "momentum": Linear(self.momentum, self.momentum_end, self.momentum_steps),
+        }
+        return Built(
+            nets=nets,
+            objective=Adversarial("non-saturating", (self.latent,), latent="uniform", reuse=False),
+            optimizers=dict.fromkeys(nets, lambda parameters: torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum)),
+            schedules=dict.fromkeys(nets, schedule),
+        )
