@@ -1,0 +1,291 @@
+"""Normalisation and activation over rows: z = act((x - mean) rstd gamma + beta), statistics per channel and segment.
+
+Layout: x is [ROWS, C], channels innermost (a channels_last activation as it lies in memory). Rows fall into S statistics segments of equal length
+(1: batch norm, 2: real|fake, N: instance norm) and P sets of gamma, beta (1: per channel, N: per sample); A = max(S, P) divides the rows.
+statistics are fp32 [2, S, C]: mean and biased variance of x as stored. Forward reads x twice and writes z: 3 passes; one launch for small segments.
+
+Every sum has a fixed order: results repeat bit for bit. Variance is Welford's in a lane and Chan's between lanes and tiles: no raw sums, so it is safe
+where |mean|/std = 100 (Chan, Golub, LeVeque, "Algorithms for computing the sample variance", 1983). Backward: norm_backward.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import tuning
+from ._common import act, cdiv, next_power_of_2, tl, triton
+
+# Sizes that change with the batch: one binary serves them all. C stays specialised, so that channels load in 16-byte vectors.
+SIZES = ["L", "TILES", "SPLITS", "WEIGHT_EVERY", "STATS_EVERY", "SEGMENTS", "momentum"]
+
+SPLIT_PROGRAMS = 1024
+"""Programs of a reducing pass: about eight for each of an H100's 132 processors, 32 KiB in flight on each. Constant, so that every GPU sums in one order."""
+
+MERGE_CONFIG = {"BLOCK_T": 256, "BLOCK_C": 8, "num_warps": 4, "num_stages": 1}
+
+
+@triton.jit
+def channel_vectors(weight_ptr, bias_ptr, mean_ptr, var_ptr, weight_row, stats_row, c, C, eps,
+                    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_STATS: tl.constexpr):  # fmt: skip
+    """(mean, rstd, gamma, beta) of channels c in fp32; absent ones are (0, 1, 1, 0)."""
+    live = c < C
+    mean = tl.zeros(c.shape, tl.float32)
+    rstd = tl.full(c.shape, 1.0, tl.float32)
+    gamma = tl.full(c.shape, 1.0, tl.float32)
+    beta = tl.zeros(c.shape, tl.float32)
+    if HAS_STATS:
+        mean = tl.load(mean_ptr + stats_row * C + c, mask=live, other=0.0).to(tl.float32)
+        rstd = 1.0 / tl.sqrt_rn(tl.load(var_ptr + stats_row * C + c, mask=live, other=1.0).to(tl.float32) + eps)
+    if HAS_WEIGHT:
+        gamma = tl.load(weight_ptr + weight_row * C + c, mask=live, other=1.0).to(tl.float32)
+    if HAS_BIAS:
+        beta = tl.load(bias_ptr + weight_row * C + c, mask=live, other=0.0).to(tl.float32)
+    return mean, rstd, gamma, beta
+
+
+@triton.jit
+def preactivation(x, mean, scale, beta, HAS_STATS: tl.constexpr):
+    """(x - mean) scale + beta, or x scale + beta: the one expression of forward and backward, so that their masks agree."""
+    x = x.to(tl.float32)
+    if HAS_STATS:
+        x = x - mean[None, :]  # before the product: x scale + (beta - mean scale) would cancel where |mean| >> std
+    return x * scale[None, :] + beta[None, :]
+
+
+@triton.jit
+def merge_lanes(count, mean, m2, total):
+    """Chan's merge of the rows of [R, C] (count, mean, M2) into [C] (mean, M2); empty lanes have count 0."""
+    whole = tl.sum(count * mean, 0) / total
+    d = mean - whole[None, :]
+    return whole, tl.sum(m2 + count * d * d, 0)
+
+
+@triton.jit
+def welford_rows(x_ptr, base, first, step, L, c, C, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
+    """(pivot [C], count [R, 1], mean - pivot, M2 [R, C]) of rows first + lane, first + lane + step, ... below L of the segment at element `base`."""
+    lane = tl.arange(0, BLOCK_R)
+    offset = lane[:, None] * C + c[None, :]
+    mean = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    m2 = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    seen = 0.0
+    pitch = tl.cast(C, tl.int64)
+    # About a sample of the channel, so that a mean far from zero does not round in every turn.
+    pivot = tl.load(x_ptr + (base + first * pitch) + c, mask=c < C, other=0.0).to(tl.float32)
+    for row in range(first, L, step):
+        seen += 1.0
+        keep = (lane < L - row)[:, None] & (c < C)[None, :]
+        x = tl.load(x_ptr + (base + row * pitch) + offset, mask=keep, other=0.0).to(tl.float32)
+        x -= pivot[None, :]
+        d = tl.where(keep, x - mean, 0.0)
+        mean += d * (1.0 / seen)
+        m2 += d * (x - mean)
+    # A lane past the end of the segment in its last turn has seen one row less than its neighbours.
+    count = tl.cdiv(tl.maximum(L - first - lane, 0), step).to(tl.float32)
+    return pivot, count[:, None], mean, m2
+
+
+@triton.jit(do_not_specialize=SIZES)
+def moments_kernel(x_ptr, part_ptr, C, L, SPLITS, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
+    segment, split = tl.program_id(0) // SPLITS, tl.program_id(0) % SPLITS
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    # Splits interleave tile by tile: memory is read in order, and its end is still in L2 when the next pass starts there.
+    base = segment.to(tl.int64) * L * C
+    pivot, count, mean, m2 = welford_rows(x_ptr, base, split * BLOCK_R, SPLITS * BLOCK_R, L, c, C, BLOCK_R, BLOCK_C)
+    mean, m2 = merge_lanes(count, mean, m2, tl.sum(count))
+    slot = (segment * SPLITS + split).to(tl.int64) * 2 * C + c
+    tl.store(part_ptr + slot, pivot + mean, mask=c < C)
+    tl.store(part_ptr + slot + C, m2, mask=c < C)
+
+
+@triton.jit
+def update_running(running_mean_ptr, running_var_ptr, tracked_ptr, c, C, mean, var, n, segment, SEGMENTS, momentum, CUMULATIVE: tl.constexpr):
+    """PyTorch's update with one segment's statistics: unbiased variance; the factor of momentum=None from the device-side count (already increased)."""
+    live = c < C
+    factor = momentum
+    if CUMULATIVE:
+        factor = 1.0 / (tl.load(tracked_ptr) - SEGMENTS + segment + 1).to(tl.float32)
+    old_mean = tl.load(running_mean_ptr + c, mask=live, other=0.0).to(tl.float32)
+    old_var = tl.load(running_var_ptr + c, mask=live, other=0.0).to(tl.float32)
+    n = n.to(tl.float32)
+    unbiased = var * (n / (n - 1.0))
+    tl.store(running_mean_ptr + c, ((1.0 - factor) * old_mean + factor * mean).to(running_mean_ptr.dtype.element_ty), mask=live)
+    tl.store(running_var_ptr + c, ((1.0 - factor) * old_var + factor * unbiased).to(running_var_ptr.dtype.element_ty), mask=live)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def merge_moments_kernel(part_ptr, stats_ptr, running_mean_ptr, running_var_ptr, tracked_ptr, C, L, SPLITS, SEGMENTS, TILE_ROWS, momentum,
+                         RUNNING: tl.constexpr, CUMULATIVE: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    live = (c < C)[None, :]
+    first, last = tl.program_id(1), tl.program_id(1) + 1
+    if RUNNING:  # updates are ordered (real, then fake): one program goes through the segments
+        first, last = 0, SEGMENTS
+    whole_turns = L // (SPLITS * TILE_ROWS)
+    rest = L - whole_turns * SPLITS * TILE_ROWS
+    for segment in range(first, last):
+        count = tl.zeros((BLOCK_T, 1), tl.float32)
+        mean = tl.zeros((BLOCK_T, BLOCK_C), tl.float32)
+        m2 = tl.zeros((BLOCK_T, BLOCK_C), tl.float32)
+        pivot = tl.load(part_ptr + (segment * SPLITS).to(tl.int64) * 2 * C + c, mask=c < C, other=0.0)
+        for t in range(0, SPLITS, BLOCK_T):
+            split = t + tl.arange(0, BLOCK_T)
+            rows = whole_turns * TILE_ROWS + tl.minimum(tl.maximum(rest - split * TILE_ROWS, 0), TILE_ROWS)
+            n = tl.where(split < SPLITS, rows, 0).to(tl.float32)[:, None]
+            slot = (segment * SPLITS + split).to(tl.int64)[:, None] * 2 * C + c[None, :]
+            keep = (split < SPLITS)[:, None] & live
+            d = tl.where(keep, tl.load(part_ptr + slot, mask=keep, other=0.0) - pivot[None, :] - mean, 0.0)
+            share = n / tl.maximum(count + n, 1.0)
+            m2 += tl.load(part_ptr + slot + C, mask=keep, other=0.0) + d * d * count * share
+            mean += d * share
+            count += n
+        mean, m2 = merge_lanes(count, mean, m2, L.to(tl.float32))
+        mean += pivot
+        var = m2 / L.to(tl.float32)
+        tl.store(stats_ptr + segment * C + c, mean, mask=c < C)
+        tl.store(stats_ptr + (SEGMENTS + segment) * C + c, var, mask=c < C)
+        if RUNNING:
+            update_running(running_mean_ptr, running_var_ptr, tracked_ptr, c, C, mean, var, L, segment, SEGMENTS, momentum, CUMULATIVE)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def apply_kernel(x_ptr, z_ptr, weight_ptr, bias_ptr, mean_ptr, var_ptr, C, L, TILES, WEIGHT_EVERY, STATS_EVERY, eps,
+                 HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_STATS: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+                 BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip
+    pid = tl.num_programs(0) - 1 - tl.program_id(0)  # backwards: the statistics pass left the end of x in L2
+    segment, tile = pid // TILES, pid % TILES
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    lane = tl.arange(0, BLOCK_R)
+    base = (segment * L + tile * BLOCK_R).to(tl.int64) * C
+    offset = lane[:, None] * C + c[None, :]
+    keep = (lane < L - tile * BLOCK_R)[:, None] & (c < C)[None, :]
+    x = tl.load(x_ptr + base + offset, mask=keep, other=0.0)
+    mean, rstd, gamma, beta = channel_vectors(weight_ptr, bias_ptr, mean_ptr, var_ptr, segment // WEIGHT_EVERY, segment // STATS_EVERY, c, C, eps,
+                                              HAS_WEIGHT, HAS_BIAS, HAS_STATS)  # fmt: skip
+    z = act(preactivation(x, mean, rstd * gamma, beta, HAS_STATS), ACT, SLOPE)
+    tl.store(z_ptr + base + offset, z.to(z_ptr.dtype.element_ty), mask=keep)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def segment_forward_kernel(x_ptr, z_ptr, stats_ptr, weight_ptr, bias_ptr, running_mean_ptr, running_var_ptr, tracked_ptr,
+                           C, L, SEGMENTS, WEIGHT_EVERY, eps, momentum,
+                           HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, RUNNING: tl.constexpr, CUMULATIVE: tl.constexpr,
+                           ACT: tl.constexpr, SLOPE: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip
+    """The whole forward in one launch: a program owns all rows of its channels, and finds them in cache the second time."""
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    lane = tl.arange(0, BLOCK_R)
+    offset = lane[:, None] * C + c[None, :]
+    pitch = tl.cast(C, tl.int64)
+    first, last = tl.program_id(1), tl.program_id(1) + 1
+    if RUNNING:
+        first, last = 0, SEGMENTS
+    for segment in range(first, last):
+        base = segment * L.to(tl.int64) * C
+        pivot, count, mean, m2 = welford_rows(x_ptr, base, 0, BLOCK_R, L, c, C, BLOCK_R, BLOCK_C)
+        n = L.to(tl.float32)
+        mean, m2 = merge_lanes(count, mean, m2, n)
+        mean += pivot
+        var = m2 / n
+        tl.store(stats_ptr + segment * C + c, mean, mask=c < C)
+        tl.store(stats_ptr + (SEGMENTS + segment) * C + c, var, mask=c < C)
+        if RUNNING:
+            update_running(running_mean_ptr, running_var_ptr, tracked_ptr, c, C, mean, var, L, segment, SEGMENTS, momentum, CUMULATIVE)
+        _, _, gamma, beta = channel_vectors(weight_ptr, bias_ptr, stats_ptr, stats_ptr, segment // WEIGHT_EVERY, 0, c, C, eps, HAS_WEIGHT, HAS_BIAS, False)
+        scale = gamma / tl.sqrt_rn(var + eps)
+        for row in range(0, L, BLOCK_R):
+            keep = (lane < L - row)[:, None] & (c < C)[None, :]
+            at = base + row * pitch
+            x = tl.load(x_ptr + at + offset, mask=keep, other=0.0)
+            z = act(preactivation(x, mean, scale, beta, True), ACT, SLOPE)
+            tl.store(z_ptr + at + offset, z.to(z_ptr.dtype.element_ty), mask=keep)
+
+
+def tile_config(elements: int, rows: int, channels: int, num_warps: int = 4, wide: int = 128) -> dict[str, int]:
+    """A safe tile of about `elements` elements: whole channel vectors first, rows for the rest, none longer than its segment."""
+    block_c = min(next_power_of_2(channels), wide)
+    return {"BLOCK_R": min(max(elements // block_c, 1), next_power_of_2(rows)), "BLOCK_C": block_c, "num_warps": num_warps, "num_stages": 1}
+
+
+def splits(config: Mapping[str, Any], segments: int, rows: int, channels: int) -> int:
+    """Programs that share a segment in a reducing pass: enough to fill the GPU, none with fewer than four tiles."""
+    wanted = cdiv(SPLIT_PROGRAMS, segments * cdiv(channels, config["BLOCK_C"]))
+    return max(1, min(wanted, rows // (4 * config["BLOCK_R"])))
+
+
+def _shape(rows: int, channels: int) -> tuple[tuple[str, int], ...]:
+    return (("c", channels), ("rows", rows))
+
+
+def _pointer(value: Tensor | None, stand_in: Tensor) -> Tensor:
+    return stand_in if value is None else value
+
+
+def moments(x: Tensor, segments: int, running: tuple[Tensor, Tensor] | None = None, tracked: Tensor | None = None, momentum: float | None = 0.1) -> Tensor:
+    """fp32 [2, segments, C] mean and biased variance of x [ROWS, C]; two launches. `running` (mean, var) [C] is updated in place, segment by segment;
+    momentum=None takes 1/count from `tracked` (int64, 0-dim, already increased by `segments`).
+    """
+    rows, channels = x.shape[0] // segments, x.shape[1]
+    config = tuning.config("norm_moments", x.dtype, _shape(x.shape[0], channels), tile_config(2048, rows, channels), x.device)
+    parts = splits(config, segments, rows, channels)
+    part = torch.empty((segments * parts, 2, channels), dtype=torch.float32, device=x.device)
+    stats = torch.empty((2, segments, channels), dtype=torch.float32, device=x.device)
+    moments_kernel[(segments * parts, cdiv(channels, config["BLOCK_C"]))](x, part, channels, rows, parts, **config)
+    merge = tuning.config("norm_merge", "fp32", (("c", channels), ("splits", parts)), {**MERGE_CONFIG, "BLOCK_T": min(256, next_power_of_2(parts))}, x.device)
+    mean, var = running or (stats, stats)
+    merge_moments_kernel[(cdiv(channels, merge["BLOCK_C"]), 1 if running else segments)](
+        part, stats, mean, var, _pointer(tracked, stats), channels, rows, parts, segments, config["BLOCK_R"], momentum or 0.0,
+        RUNNING=running is not None, CUMULATIVE=momentum is None, **merge)  # fmt: skip
+    return stats
+
+
+def apply(x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None, eps: float, act: str, slope: float) -> Tensor:
+    """act((x - mean) / sqrt(var + eps) weight + bias) of x [ROWS, C], or act(x weight + bias) without statistics; one launch, one read, one write.
+
+    weight, bias: [C] or [P, C]; mean, var: [C] or [S, C], S and P dividing each other's larger.
+    """
+    channels = x.shape[1]
+    per_weight = _rows_of(weight, bias)
+    per_stats = _rows_of(mean, var)
+    segments = max(per_weight, per_stats)
+    rows = x.shape[0] // segments
+    config = tuning.config("norm_apply", x.dtype, _shape(x.shape[0], channels), tile_config(4096, rows, channels), x.device)
+    tiles = cdiv(rows, config["BLOCK_R"])
+    z = torch.empty_like(x)
+    apply_kernel[(segments * tiles, cdiv(channels, config["BLOCK_C"]))](
+        x, z, _pointer(weight, x), _pointer(bias, x), _pointer(mean, x), _pointer(var, x), channels, rows, tiles,
+        segments // per_weight, segments // per_stats, eps,
+        HAS_WEIGHT=weight is not None, HAS_BIAS=bias is not None, HAS_STATS=mean is not None, ACT=act, SLOPE=slope, **config)  # fmt: skip
+    return z
+
+
+def _rows_of(*vectors: Tensor | None) -> int:
+    return max((v.shape[0] for v in vectors if v is not None and v.dim() == 2), default=1)
+
+
+def segment_config(x: Tensor, segments: int, op: str) -> Mapping[str, Any] | None:
+    """The configuration of the one-launch kernels where they are the better choice, else None: the whole segment passes through one program twice."""
+    rows, channels = x.shape[0] // segments, x.shape[1]
+    default = tile_config(4096, rows, channels, wide=max(8, 32 // x.element_size())) | {"MAX_ROWS": 2048}
+    config = tuning.config(op, x.dtype, _shape(x.shape[0], channels), default, x.device)
+    return {k: v for k, v in config.items() if k != "MAX_ROWS"} if rows <= config["MAX_ROWS"] else None
+
+
+def train_forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, segments: int, eps: float, act: str, slope: float,
+                  running: tuple[Tensor, Tensor] | None = None, tracked: Tensor | None = None, momentum: float | None = 0.1) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """(z like x, statistics [2, segments, C]) of x [ROWS, C] normalised by its own moments; one launch for short segments, else three."""
+    config = segment_config(x, segments, "norm_segment_forward") if _rows_of(weight, bias) in (1, segments) else None
+    if config is None:
+        stats = moments(x, segments, running, tracked, momentum)
+        return apply(x, weight, bias, stats[0], stats[1], eps, act, slope), stats
+    rows, channels = x.shape[0] // segments, x.shape[1]
+    z = torch.empty_like(x)
+    stats = torch.empty((2, segments, channels), dtype=torch.float32, device=x.device)
+    mean, var = running or (stats, stats)
+    segment_forward_kernel[(cdiv(channels, config["BLOCK_C"]), 1 if running else segments)](
+        x, z, stats, _pointer(weight, x), _pointer(bias, x), mean, var, _pointer(tracked, stats), channels, rows, segments,
+        segments if _rows_of(weight, bias) == 1 else 1, eps, momentum or 0.0, HAS_WEIGHT=weight is not None, HAS_BIAS=bias is not None,
+        RUNNING=running is not None, CUMULATIVE=momentum is None, ACT=act, SLOPE=slope, **config)  # fmt: skip
+    return z, stats

@@ -1,0 +1,254 @@
+"""Backward of normalisation and activation over rows, and of the moments. Layout and segments as in norm.py.
+
+    dp = dz act'(p)        dbeta = sum dp        dgamma = sum dp xhat        xhat = (x - mean) rstd
+    statistics given (eval, frozen, handed-on scale and shift):  dx = dp gamma rstd                           one reading of dz and x: 3 passes
+    statistics of x itself (training):  dx = rstd (gamma dp - (sum gamma dp + xhat sum gamma dp xhat) / n)    the sums come first: 5 passes
+
+Kept from forward: x, gamma, beta and the statistics; p and with it the activation's mask are computed again by the expression that forward used.
+Sums are fp32, tile by tile and then over tiles in a fixed order; no atomics. Short segments take one launch and find dz and x in cache the second time.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import tuning
+from ._common import act_grad, cdiv, next_power_of_2, tl, triton
+from .norm import MERGE_CONFIG, SIZES, _pointer, _rows_of, _shape, channel_vectors, preactivation, segment_config, splits, tile_config
+
+
+@triton.jit
+def load_dp(dz_ptr, x_ptr, at, keep, mean, scale, beta, HAS_STATS: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr):
+    """(dp, x - mean) of a tile in fp32; zero outside `keep`."""
+    x = tl.load(x_ptr + at, mask=keep, other=0.0)
+    dz = tl.load(dz_ptr + at, mask=keep, other=0.0).to(tl.float32)
+    dp = dz * act_grad(preactivation(x, mean, scale, beta, HAS_STATS), ACT, SLOPE)
+    x = x.to(tl.float32)
+    if HAS_STATS:
+        x -= mean[None, :]
+    return dp, x
+
+
+@triton.jit(do_not_specialize=SIZES)
+def reduce_kernel(dz_ptr, x_ptr, dx_ptr, part_ptr, weight_ptr, bias_ptr, mean_ptr, var_ptr, C, L, SPLITS, WEIGHT_EVERY, STATS_EVERY, eps,
+                  HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_STATS: tl.constexpr, WRITE_DX: tl.constexpr, ACT: tl.constexpr,
+                  SLOPE: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip
+    """Partial (sum dp, sum dp xhat) of a split; with WRITE_DX also dx = dp gamma rstd, in the same reading."""
+    segment, split = tl.program_id(0) // SPLITS, tl.program_id(0) % SPLITS
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    lane = tl.arange(0, BLOCK_R)
+    offset = lane[:, None] * C + c[None, :]
+    pitch = tl.cast(C, tl.int64)
+    base = segment * L.to(tl.int64) * C
+    mean, rstd, gamma, beta = channel_vectors(weight_ptr, bias_ptr, mean_ptr, var_ptr, segment // WEIGHT_EVERY, segment // STATS_EVERY, c, C, eps,
+                                              HAS_WEIGHT, HAS_BIAS, HAS_STATS)  # fmt: skip
+    scale = rstd * gamma
+    sum0 = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    sum1 = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    for row in range(split * BLOCK_R, L, SPLITS * BLOCK_R):
+        keep = (lane < L - row)[:, None] & (c < C)[None, :]
+        at = base + row * pitch + offset
+        dp, x = load_dp(dz_ptr, x_ptr, at, keep, mean, scale, beta, HAS_STATS, ACT, SLOPE)
+        if WRITE_DX:
+            tl.store(dx_ptr + at, (dp * scale[None, :]).to(dx_ptr.dtype.element_ty), mask=keep)
+        sum0 += dp
+        sum1 += dp * x
+    slot = (segment * SPLITS + split).to(tl.int64) * 2 * C + c
+    tl.store(part_ptr + slot, tl.sum(sum0, 0), mask=c < C)
+    tl.store(part_ptr + slot + C, tl.sum(sum1, 0) * rstd, mask=c < C)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def merge_sums_kernel(part_ptr, sums_ptr, weight_ptr, C, SPLITS, HAS_WEIGHT: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr):
+    """sums[segment] = the sum of its SPLITS partial pairs, each times its own row of `weight` [SEGMENTS * SPLITS, C] with HAS_WEIGHT."""
+    segment = tl.program_id(1)
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    sum0 = tl.zeros((BLOCK_T, BLOCK_C), tl.float32)
+    sum1 = tl.zeros((BLOCK_T, BLOCK_C), tl.float32)
+    for t in range(0, SPLITS, BLOCK_T):
+        split = t + tl.arange(0, BLOCK_T)
+        keep = (split < SPLITS)[:, None] & (c < C)[None, :]
+        row = (segment * SPLITS + split).to(tl.int64)[:, None]
+        slot = row * 2 * C + c[None, :]
+        a = tl.load(part_ptr + slot, mask=keep, other=0.0)
+        b = tl.load(part_ptr + slot + C, mask=keep, other=0.0)
+        if HAS_WEIGHT:
+            w = tl.load(weight_ptr + row * C + c[None, :], mask=keep, other=0.0).to(tl.float32)
+            a *= w
+            b *= w
+        sum0 += a
+        sum1 += b
+    slot = segment.to(tl.int64) * 2 * C + c
+    tl.store(sums_ptr + slot, tl.sum(sum0, 0), mask=c < C)
+    tl.store(sums_ptr + slot + C, tl.sum(sum1, 0), mask=c < C)
+
+
+@triton.jit
+def dx_of(dp, x, sum0, sum1, rstd, gamma, n, WEIGHTED: tl.constexpr):
+    """dx from a tile's dp and x - mean; the sums carry gamma already when WEIGHTED."""
+    if WEIGHTED:
+        k0, k1 = sum0 * rstd / n, sum1 * rstd * rstd / n
+    else:
+        k0, k1 = sum0 * rstd * gamma / n, sum1 * rstd * rstd * gamma / n
+    return dp * (rstd * gamma)[None, :] - (k0[None, :] + x * k1[None, :])
+
+
+@triton.jit(do_not_specialize=SIZES)
+def dx_kernel(dz_ptr, x_ptr, dx_ptr, sums_ptr, weight_ptr, bias_ptr, mean_ptr, var_ptr, C, L, TILES, WEIGHT_EVERY, STATS_EVERY, eps,
+              HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SUMS: tl.constexpr, HAS_STATS: tl.constexpr, WEIGHTED: tl.constexpr,
+              ACT: tl.constexpr, SLOPE: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip
+    pid = tl.num_programs(0) - 1 - tl.program_id(0)  # backwards: the sums' pass left the end of dz and x in L2
+    segment, tile = pid // TILES, pid % TILES
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    lane = tl.arange(0, BLOCK_R)
+    stats_row = segment // STATS_EVERY
+    mean, rstd, gamma, beta = channel_vectors(weight_ptr, bias_ptr, mean_ptr, var_ptr, segment // WEIGHT_EVERY, stats_row, c, C, eps,
+                                              HAS_WEIGHT, HAS_BIAS, HAS_STATS)  # fmt: skip
+    scale = rstd * gamma
+    base = (segment * L + tile * BLOCK_R).to(tl.int64) * C
+    at = base + (lane[:, None] * C + c[None, :])
+    keep = (lane < L - tile * BLOCK_R)[:, None] & (c < C)[None, :]
+    dp, x = load_dp(dz_ptr, x_ptr, at, keep, mean, scale, beta, HAS_STATS, ACT, SLOPE)
+    if HAS_SUMS:
+        slot = stats_row * 2 * C + c
+        sum0 = tl.load(sums_ptr + slot, mask=c < C, other=0.0)
+        sum1 = tl.load(sums_ptr + slot + C, mask=c < C, other=0.0)
+        dx = dx_of(dp, x, sum0, sum1, rstd, gamma, (L * STATS_EVERY).to(tl.float32), WEIGHTED)
+    else:
+        dx = dp * scale[None, :]
+    tl.store(dx_ptr + at, dx.to(dx_ptr.dtype.element_ty), mask=keep)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def segment_backward_kernel(dz_ptr, x_ptr, dx_ptr, sums_ptr, weight_ptr, bias_ptr, mean_ptr, var_ptr, C, L, WEIGHT_EVERY, eps,
+                            HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+                            BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip
+    """Sums and dx in one launch: a program owns all rows of its channels, and finds them in cache the second time."""
+    segment = tl.program_id(1)
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    lane = tl.arange(0, BLOCK_R)
+    offset = lane[:, None] * C + c[None, :]
+    pitch = tl.cast(C, tl.int64)
+    base = segment * L.to(tl.int64) * C
+    mean, rstd, gamma, beta = channel_vectors(weight_ptr, bias_ptr, mean_ptr, var_ptr, segment // WEIGHT_EVERY, segment, c, C, eps, HAS_WEIGHT, HAS_BIAS, True)
+    scale = rstd * gamma
+    sum0 = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    sum1 = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    for row in range(0, L, BLOCK_R):
+        keep = (lane < L - row)[:, None] & (c < C)[None, :]
+        dp, x = load_dp(dz_ptr, x_ptr, base + row * pitch + offset, keep, mean, scale, beta, True, ACT, SLOPE)
+        sum0 += dp
+        sum1 += dp * x
+    total0, total1 = tl.sum(sum0, 0), tl.sum(sum1, 0) * rstd
+    slot = segment * 2 * C + c
+    tl.store(sums_ptr + slot, total0, mask=c < C)
+    tl.store(sums_ptr + slot + C, total1, mask=c < C)
+    for row in range(0, L, BLOCK_R):
+        keep = (lane < L - row)[:, None] & (c < C)[None, :]
+        at = base + row * pitch + offset
+        dp, x = load_dp(dz_ptr, x_ptr, at, keep, mean, scale, beta, True, ACT, SLOPE)
+        dx = dx_of(dp, x, total0, total1, rstd, gamma, L.to(tl.float32), False)
+        tl.store(dx_ptr + at, dx.to(dx_ptr.dtype.element_ty), mask=keep)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def moments_dx_kernel(dy_ptr, x_ptr, dx_ptr, mean_ptr, dmean_ptr, dvar_ptr, C, L, TILES,
+                      HAS_DY: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip
+    """g = dy + dmean/n + dvar (2/n) (x - mean): what the moments add to the gradient of the tensor they were taken of."""
+    pid = tl.program_id(0)
+    segment, tile = pid // TILES, pid % TILES
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    lane = tl.arange(0, BLOCK_R)
+    n = L.to(tl.float32)
+    slot = segment * C + c
+    mean = tl.load(mean_ptr + slot, mask=c < C, other=0.0)
+    k0 = tl.load(dmean_ptr + slot, mask=c < C, other=0.0) / n
+    k1 = tl.load(dvar_ptr + slot, mask=c < C, other=0.0) * (2.0 / n)
+    base = (segment * L + tile * BLOCK_R).to(tl.int64) * C
+    at = base + (lane[:, None] * C + c[None, :])
+    keep = (lane < L - tile * BLOCK_R)[:, None] & (c < C)[None, :]
+    g = k0[None, :] + k1[None, :] * (tl.load(x_ptr + at, mask=keep, other=0.0).to(tl.float32) - mean[None, :])
+    if HAS_DY:
+        g += tl.load(dy_ptr + at, mask=keep, other=0.0).to(tl.float32)
+    tl.store(dx_ptr + at, g.to(dx_ptr.dtype.element_ty), mask=keep)
+
+
+def _merge(part: Tensor, segments: int, parts: int, weight: Tensor | None = None) -> Tensor:
+    channels = part.shape[-1]
+    sums = torch.empty((segments, 2, channels), dtype=torch.float32, device=part.device)
+    default = {**MERGE_CONFIG, "BLOCK_T": min(256, next_power_of_2(parts))}
+    config = tuning.config("norm_merge", "fp32", (("c", channels), ("splits", parts)), default, part.device)
+    merge_sums_kernel[(cdiv(channels, config["BLOCK_C"]), segments)](
+        part, sums, _pointer(weight, part), channels, parts, HAS_WEIGHT=weight is not None, **config)  # fmt: skip
+    return sums
+
+
+def reduce(dz: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None,
+           eps: float, act: str, slope: float, write_dx: bool) -> tuple[Tensor | None, Tensor]:  # fmt: skip
+    """(dx = dp gamma rstd if `write_dx`, sums [A, 2, C] of dp and dp xhat) of dz, x [ROWS, C]; one reading, two launches (one where no split is needed)."""
+    channels = x.shape[1]
+    per_weight, per_stats = _rows_of(weight, bias), _rows_of(mean, var)
+    segments = max(per_weight, per_stats)
+    rows = x.shape[0] // segments
+    name = "norm_backward_once" if write_dx else "norm_reduce"
+    config = tuning.config(name, x.dtype, _shape(x.shape[0], channels), tile_config(2048, rows, channels), x.device)
+    parts = splits(config, segments, rows, channels)
+    part = torch.empty((segments * parts, 2, channels), dtype=torch.float32, device=x.device)
+    dx = torch.empty_like(x) if write_dx else None
+    reduce_kernel[(segments * parts, cdiv(channels, config["BLOCK_C"]))](
+        dz, x, _pointer(dx, x), part, _pointer(weight, x), _pointer(bias, x), _pointer(mean, x), _pointer(var, x), channels, rows, parts,
+        segments // per_weight, segments // per_stats, eps, HAS_WEIGHT=weight is not None, HAS_BIAS=bias is not None,
+        HAS_STATS=mean is not None, WRITE_DX=write_dx, ACT=act, SLOPE=slope, **config)  # fmt: skip
+    return dx, part if parts == 1 else _merge(part, segments, parts)
+
+
+def dx(dz: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None, sums: Tensor | None,
+       eps: float, act: str, slope: float, weighted: bool = False) -> Tensor:  # fmt: skip
+    """dx of dz, x [ROWS, C]: through the statistics with `sums` [S, 2, C], else dp gamma rstd; one launch, two reads, one write."""
+    channels = x.shape[1]
+    per_weight, per_stats = _rows_of(weight, bias), _rows_of(mean, var)
+    segments = max(per_weight, per_stats)
+    rows = x.shape[0] // segments
+    config = tuning.config("norm_dx", x.dtype, _shape(x.shape[0], channels), tile_config(2048, rows, channels), x.device)
+    tiles = cdiv(rows, config["BLOCK_R"])
+    out = torch.empty_like(x)
+    dx_kernel[(segments * tiles, cdiv(channels, config["BLOCK_C"]))](
+        dz, x, out, _pointer(sums, x), _pointer(weight, x), _pointer(bias, x), _pointer(mean, x), _pointer(var, x), channels, rows, tiles,
+        segments // per_weight, segments // per_stats, eps, HAS_WEIGHT=weight is not None, HAS_BIAS=bias is not None,
+        HAS_SUMS=sums is not None, HAS_STATS=mean is not None, WEIGHTED=weighted, ACT=act, SLOPE=slope, **config)  # fmt: skip
+    return out
+
+
+def train_backward(dz: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, stats: Tensor,
+                   eps: float, act: str, slope: float) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """(dx, sums [A, 2, C] of dp and dp xhat) through the statistics [2, S, C] of x [ROWS, C]; one launch for short segments, else three (four with
+    gamma per sample): sums, merge, dx.
+    """
+    segments, channels = stats.shape[1], x.shape[1]
+    per_weight = _rows_of(weight, bias)
+    config = segment_config(x, segments, "norm_segment_backward") if per_weight in (1, segments) else None
+    if config is None:
+        _, sums = reduce(dz, x, weight, bias, stats[0], stats[1], eps, act, slope, write_dx=False)
+        through = sums
+        if per_weight > segments:
+            through = _merge(sums, segments, per_weight // segments, weight)
+        return dx(dz, x, weight, bias, stats[0], stats[1], through, eps, act, slope, weighted=per_weight > segments), sums
+    out = torch.empty_like(x)
+    sums = torch.empty((segments, 2, channels), dtype=torch.float32, device=x.device)
+    segment_backward_kernel[(cdiv(channels, config["BLOCK_C"]), segments)](
+        dz, x, out, sums, _pointer(weight, x), _pointer(bias, x), stats[0], stats[1], channels, x.shape[0] // segments,
+        segments if per_weight == 1 else 1, eps, HAS_WEIGHT=weight is not None, HAS_BIAS=bias is not None, ACT=act, SLOPE=slope, **config)  # fmt: skip
+    return out, sums
+
+
+def moments_backward(dy: Tensor | None, x: Tensor, stats: Tensor, dstats: Tensor) -> Tensor:
+    """g = dy + dmean/n + dvar (2/n) (x - mean) of x [ROWS, C] and stats, dstats [2, S, C]; one launch."""
+    segments, channels = stats.shape[1], x.shape[1]
+    rows = x.shape[0] // segments
+    config = tuning.config("norm_moments_dx", x.dtype, _shape(x.shape[0], channels), tile_config(2048, rows, channels), x.device)
+    tiles = cdiv(rows, config["BLOCK_R"])
+    out = torch.empty_like(x)
+    moments_dx_kernel[(segments * tiles, cdiv(channels, config["BLOCK_C"]))](
+        _pointer(dy, x), x, out, stats[0], dstats[0], dstats[1], channels, rows, tiles, HAS_DY=dy is not None, **config)  # fmt: skip
+    return out
