@@ -1,7 +1,8 @@
-"""Adam/AdamW with EMA over one flat, 128-byte-padded fp32 buffer: one launch a network, every hyper-parameter read from device memory.
+"""Adam/AdamW with EMA over one flat, 128-byte-padded fp32 buffer: one launch a network, hyper-parameters in device memory.
 
-Kingma & Ba 2015, algorithm 1, as torch.optim.Adam computes it; Loshchilov & Hutter 2019 for the decoupled decay. In order, per element:
-unscale, decay, moments, bias correction, update, EMA, low-precision copy. A step whose `found_inf` is set leaves every buffer as it was.
+Kingma & Ba 2015, algorithm 1, as torch.optim.Adam computes it; Loshchilov & Hutter 2019 for the decoupled decay. In order, per
+element: unscale, decay, moments, bias correction, update, EMA, low-precision copy. A step whose `found_inf` is set leaves every
+buffer as it was.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.errors import FastganError
+from fastgan.kernels import adam as kernel
+from fastgan.ops.dispatch import Dispatcher
 
 ALIGN = 32  # fp32 elements in 128 bytes: a parameter never shares a cache line or a 16-byte vector with its neighbour
 # On a CPU, walk the buffers in pieces that stay in the second-level cache over the ten element-wise passes.
@@ -22,8 +25,9 @@ CPU_CHUNK = 1 << 16
 class FlatParameters:
     """A network's parameters as views of one flat fp32 buffer, each padded with zeros to 128 bytes.
 
-    parameters: an nn.Module, (name, parameter) pairs, or parameters; all fp32 on one device. 4-D weights lie channels_last inside the buffer
-    unless `channels_last=False`. Values are kept; the Parameters stay the same objects. FastganError for none, another type or two devices.
+    parameters: an nn.Module, (name, parameter) pairs, or parameters; all fp32 on one device. 4-D weights lie channels_last
+    inside the buffer unless `channels_last=False`. Values are kept; the Parameters stay the same objects. FastganError for none,
+    another type or two devices.
 
     data, grad: fp32 (numel,) with numel a multiple of 32; names, parameters: lists in buffer order.
     """
@@ -59,7 +63,7 @@ class FlatParameters:
         self._where = [(p.data_ptr(), p.stride()) for p in self.parameters]
 
     def views(self, flat: Tensor) -> list[Tensor]:
-        """`flat` (numel,) of any type as tensors shaped (and, for 4-D weights, laid out) like the parameters, sharing its memory."""
+        """`flat` (numel,) of any type as tensors shaped and laid out like the parameters, sharing its memory."""
         out = []
         for p, offset in zip(self.parameters, self.offsets):
             part = flat[offset : offset + p.numel()]
@@ -75,7 +79,7 @@ class FlatParameters:
         return dict(zip(self.names, self.views(flat)))
 
     def check(self) -> None:
-        """FastganError naming the first parameter that no longer is a view of `data` (after `.to()`, `.half()`, a new `.data`)."""
+        """FastganError naming the first parameter that is no view of `data` any more (after `.to()`, `.half()`, new `.data`)."""
         for name, p, (pointer, stride) in zip(self.names, self.parameters, self._where):
             if p.data_ptr() != pointer or p.stride() != stride or p.dtype != torch.float32:
                 raise FastganError(
@@ -85,7 +89,10 @@ class FlatParameters:
 
     @torch.no_grad()
     def collect_grads_(self, grads: Sequence[Tensor | None] | None = None) -> Tensor:
-        """Copy gradients (default: each parameter's .grad) into `grad`, one multi-tensor launch; a missing one counts as zero. Returns `grad`."""
+        """Copy gradients (default: each parameter's .grad) into `grad` and return it: one multi-tensor launch.
+
+        A missing gradient counts as zero.
+        """
         source = [p.grad for p in self.parameters] if grads is None else grads
         if len(source) != len(self.parameters):
             raise FastganError(f"{len(source)} gradients for {len(self.parameters)} parameters")
@@ -109,7 +116,7 @@ def _device_scalar(value: float | Tensor, like: Tensor) -> Tensor:
     return torch.full((), value, dtype=torch.float64, device=like.device)
 
 
-def adam_ema_reference_(
+def _reference_(
     param: Tensor,
     grad: Tensor,
     exp_avg: Tensor,
@@ -174,6 +181,68 @@ def adam_ema_reference_(
     step.add_(1 if skip is None else (~skip).to(step.dtype))
 
 
+@torch.library.custom_op(
+    "fastgan::adam_ema_", mutates_args=("param", "exp_avg", "exp_avg_sq", "ema", "low", "step", "ticket")
+)
+def _adam_ema_(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    ema: Tensor | None,
+    low: Tensor | None,
+    step: Tensor,
+    ticket: Tensor,
+    lr: Tensor,
+    beta1: Tensor,
+    beta2: Tensor,
+    eps: Tensor,
+    weight_decay: Tensor | None,
+    ema_decay: Tensor | None,
+    scale: Tensor | None,
+    found_inf: Tensor | None,
+    decoupled: bool,
+) -> None:
+    kernel.adam_ema_(
+        param, grad, exp_avg, exp_avg_sq, ema, low, step, ticket, lr, beta1, beta2, eps, weight_decay, ema_decay, scale,
+        found_inf, decoupled,
+    )  # fmt: skip
+
+
+@_adam_ema_.register_fake
+def _(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    ema: Tensor | None,
+    low: Tensor | None,
+    step: Tensor,
+    ticket: Tensor,
+    lr: Tensor,
+    beta1: Tensor,
+    beta2: Tensor,
+    eps: Tensor,
+    weight_decay: Tensor | None,
+    ema_decay: Tensor | None,
+    scale: Tensor | None,
+    found_inf: Tensor | None,
+    decoupled: bool,
+) -> None:
+    return None
+
+
+def _unsupported(engine: str, dtype: torch.dtype, contiguous: bool) -> str | None:
+    if engine != "triton":
+        return None
+    if dtype != torch.float32:
+        return f"the kernel updates float32 master weights, not {dtype}"
+    return None if contiguous else "the flat buffers must be contiguous"
+
+
+_choose = Dispatcher("adam_ema", ("triton", "reference"), _unsupported)
+
+
 @torch.no_grad()
 def adam_ema_(
     param: Tensor,
@@ -193,33 +262,43 @@ def adam_ema_(
     scale: Tensor | None = None,
     found_inf: Tensor | None = None,
     decoupled: bool = False,
+    ticket: Tensor | None = None,
     impl: str = "auto",
 ) -> None:
-    """One Adam (`decoupled`: AdamW) step in place on flat fp32 (numel,) buffers; `step` (0-dim, steps done so far) advances by one.
+    """One Adam (`decoupled`: AdamW) step in place on flat fp32 (numel,) buffers; `step` (0-dim, steps done) advances by one.
 
-    `ema` (fp32) moves to `param` by 1 - ema_decay; `low` (bf16/fp16) receives the new `param`; `grad` is divided by `scale`, not changed.
-    Where `found_inf` is not 0 nothing changes, `step`, `ema` and `low` included. Scalars are 0-dim device tensors, best float64 (their bias
-    corrections then round as PyTorch's); Python floats are baked into a captured graph. `weight_decay=None` skips the decay.
-    Raises FastganError for buffers of unequal size.
+    `ema` (fp32) moves to `param` by 1 - ema_decay; `low` (bf16/fp16) receives the new `param`; `grad` is divided by `scale`, not
+    changed. Where `found_inf` is not 0 nothing changes, `step`, `ema` and `low` included. Scalars are 0-dim device tensors, best
+    float64 (their bias corrections then round as PyTorch's); Python floats are baked into a captured graph.
+    `weight_decay=None` skips the decay. `ticket` (int32 zero of shape (1,), zero again afterwards, one a stream) saves the kernel
+    an allocation. Raises FastganError for buffers of unequal size, and ema without ema_decay.
     """
+    contiguous = True
     for name, buffer in (("grad", grad), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq), ("ema", ema), ("low", low)):
-        if buffer is not None and buffer.shape != param.shape:
-            raise FastganError(f"{name} has shape {tuple(buffer.shape)}, the flat parameters {tuple(param.shape)}")
+        if buffer is not None:
+            contiguous = contiguous and buffer.is_contiguous()
+            if buffer.shape != param.shape:
+                raise FastganError(f"{name} has shape {tuple(buffer.shape)}, the flat parameters {tuple(param.shape)}")
     if (ema is None) != (ema_decay is None):
         raise FastganError("ema and ema_decay go together: give both or neither")
     scalars = [_device_scalar(x, param) for x in (lr, beta1, beta2, eps)]
     decay = None if weight_decay is None else _device_scalar(weight_decay, param)
-    ema_rate = None if ema_decay is None else _device_scalar(ema_decay, param)
-    adam_ema_reference_(param, grad, exp_avg, exp_avg_sq, ema, low, step, *scalars, decay, ema_rate, scale, found_inf, decoupled)
+    rate = None if ema_decay is None else _device_scalar(ema_decay, param)
+    buffers = (param, grad, exp_avg, exp_avg_sq, ema, low, step)
+    rest = (*scalars, decay, rate, scale, found_inf, decoupled)
+    if _choose(impl, param, contiguous and param.is_contiguous()) == "reference":
+        _reference_(*buffers, *rest)
+    else:
+        _adam_ema_(*buffers, param.new_zeros(1, dtype=torch.int32) if ticket is None else ticket, *rest)
 
 
 class FlatAdam(torch.optim.Optimizer):
-    """torch.optim.Adam/AdamW over a FlatParameters: same hyper-parameters, same state_dict (each loads the other's), one launch a step.
+    """torch.optim.Adam/AdamW over a FlatParameters: the same hyper-parameters and state_dict (each loads the other's).
 
-    ema_decay (float or 0-dim device tensor) keeps `ema`, a flat fp32 copy; low_precision (torch.bfloat16 or float16) keeps `low`.
-    Hyper-parameters live in `param_groups[0]`; `sync_hyper()` copies changed ones to the device (`step` does it too, so call it by hand only before
-    replaying a captured step). lr may be a 0-dim device tensor. One parameter group; amsgrad and maximize are refused; a parameter without
-    gradient counts as zero gradient, where torch.optim.Adam would leave it out.
+    ema_decay (float or 0-dim device tensor) keeps `ema`, a flat fp32 copy; low_precision (torch.bfloat16, float16) keeps `low`.
+    Hyper-parameters live in `param_groups[0]`; `sync_hyper()` copies changed ones to the device (`step` does it too: call it by
+    hand only before replaying a captured step). lr may be a 0-dim device tensor. One parameter group; amsgrad and maximize are
+    refused; a parameter without gradient counts as zero gradient, where torch.optim.Adam would leave it out.
     """
 
     def __init__(
@@ -238,7 +317,7 @@ class FlatAdam(torch.optim.Optimizer):
         if not isinstance(lr, Tensor) and lr < 0:
             raise FastganError(f"lr must not be negative: {lr}")
         if eps < 0 or weight_decay < 0 or not all(0.0 <= b < 1.0 for b in betas):
-            raise FastganError(f"Adam needs eps >= 0, weight_decay >= 0, 0 <= betas < 1: eps {eps}, weight_decay {weight_decay}, betas {betas}")
+            raise FastganError(f"Adam needs eps, weight_decay >= 0 and 0 <= betas < 1, not {eps}, {weight_decay}, {betas}")
         defaults = dict(
             lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=False, maximize=False, foreach=None, capturable=False,
             differentiable=False, fused=None, decoupled_weight_decay=decoupled_weight_decay,
@@ -249,6 +328,7 @@ class FlatAdam(torch.optim.Optimizer):
         self.exp_avg = torch.zeros_like(flat.data)
         self.exp_avg_sq = torch.zeros_like(flat.data)
         self.steps = torch.zeros((), device=flat.data.device)
+        self._ticket = torch.zeros(1, dtype=torch.int32, device=flat.data.device)
         self.ema_decay = ema_decay
         self.ema = None if ema_decay is None else flat.data.clone()
         self.low = None if low_precision is None else flat.data.to(low_precision)
@@ -280,7 +360,7 @@ class FlatAdam(torch.optim.Optimizer):
         scale: Tensor | None = None,
         found_inf: Tensor | None = None,
     ) -> Any:
-        """One update from each parameter's .grad, or from `grads` (in flat.parameters' order). FastganError if a view is broken."""
+        """One update from each parameter's .grad, or from `grads` in flat.parameters' order. FastganError if a view is broken."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -307,8 +387,11 @@ class FlatAdam(torch.optim.Optimizer):
             scale=scale,
             found_inf=found_inf,
             decoupled=group["decoupled_weight_decay"],
+            ticket=self._ticket,
             impl=self.impl,
         )
+        # The parameters' own version counters do not see a write to the flat buffer: a stale backward must still raise.
+        torch.autograd.graph.increment_version(self.flat.parameters)
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
