@@ -167,7 +167,7 @@ class Watch:
 
     @property
     def diversity(self) -> float | None:
-        """Mean distance between the last samples against the reals' (1: as diverse as the data), or None before the first look."""
+        """Mean distance between the last samples against the reals' (1: as diverse as the data), None before the first look."""
         return self.looks[-1]["spread"] if self.looks else None
 
     def state_dict(self) -> dict[str, Any]:
@@ -242,7 +242,7 @@ class Watch:
         if ended or settled:
             return []
         since, most = int(run[0]["since"]), max(look["moved"] for look in run)
-        facts = f"since step {since} samples from fixed latents have moved by at most {100 * most:.1g} % of the distance between reals"
+        facts = f"since step {since} samples from fixed latents have moved by at most {100 * most:.1g} % of what parts two reals"
         if "margin" in latest:
             facts += f", though D tells them from reals (margin {latest['margin']:.3g})"
         return self._alert("stall", step, facts)
@@ -253,7 +253,7 @@ class Watch:
         if not run:
             self.best_spread = max(self.best_spread, now["spread"])
             return []
-        # An untrained generator makes one grey image: only samples that were diverse, or had SPAN steps for it, can have collapsed.
+        # An untrained generator makes one grey image: only samples that were diverse, or had SPAN steps, can collapse.
         fell = self.best_spread >= 0.6
         if len(run) < 3 or step - run[0]["step"] < (2 * BUCKET if fell else SPAN):
             return []
@@ -261,7 +261,8 @@ class Watch:
         unmoved = all(look.get("moved", 1.0) < STILL for look in run[-3:])
         if recovering or (unmoved and not fell):
             return []
-        facts = f"since step {int(run[0]['step'])} ({len(run)} looks) samples are alike: {now['spread']:.2f} times as far apart as reals"
+        start = f"since step {int(run[0]['step'])} ({len(run)} looks)"
+        facts = f"{start} samples are alike: {now['spread']:.2f} times as far apart as reals"
         facts += f", nearest neighbours {now['nearest']:.2f} times"
         facts += f", after {self.best_spread:.2f} at best" if fell else ", and they never were diverse"
         return self._alert("collapse", step, facts)
