@@ -171,11 +171,11 @@ def register(op: Op) -> Op:
 
 
 def load(families: Sequence[str] | None = None) -> dict[str, Op]:
-    """Imports the families (default: all of :data:`FAMILIES`) and returns every registered op by name. ImportError if a family
-    is missing.
+    """Imports the families (default: all of :data:`FAMILIES`; a dotted name is a module of your own) and returns every
+    registered op by name. ImportError if a family is missing.
     """
     for family in FAMILIES if families is None else families:
-        importlib.import_module(f"fastgan.ops.{family}")
+        importlib.import_module(family if "." in family else f"fastgan.ops.{family}")
     return dict(_OPS)
 
 
