@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastgan.data.dataset import Aligned, Dataset, Field
+from fastgan.data.aligned import Aligned
+from fastgan.data.dataset import Dataset, Field
 from fastgan.data.opening import open_dataset as open
 from fastgan.data.permutation import order
 

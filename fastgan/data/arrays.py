@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -29,8 +30,10 @@ class Rows:
         whole: np.ndarray | None = None,
         opener: Callable[[], IO[bytes]] | None = None,
         channels_first: bool = False,
+        path: Path | None = None,
     ) -> None:
         self.shape, self.dtype, self.whole, self._opener, self.channels_first = shape, dtype, whole, opener, channels_first
+        self._path = path
 
     @staticmethod
     def of(array: np.ndarray, *, channels_first: bool = False) -> Rows:
@@ -47,13 +50,16 @@ class Rows:
             yield from (self.whole[i : i + step] for i in range(0, len(self), step))
             return
         assert self._opener is not None
-        with self._opener() as file:
-            for start in range(0, len(self), step):
-                count = min(step, len(self) - start)
-                data = file.read(count * row_bytes)
-                if len(data) != count * row_bytes:
-                    raise FastganError(f"the file ends after {start:,} of {len(self):,} samples: it is truncated")
-                yield np.frombuffer(data, dtype=self.dtype).reshape(count, *self.shape[1:])
+        try:
+            with self._opener() as file:
+                for start in range(0, len(self), step):
+                    count = min(step, len(self) - start)
+                    data = file.read(count * row_bytes)
+                    if len(data) != count * row_bytes:
+                        raise EOFError(f"it ends within its first {start + count:,} of {len(self):,} samples")
+                    yield np.frombuffer(data, dtype=self.dtype).reshape(count, *self.shape[1:])
+        except (EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
+            raise FastganError(f"{self._path} is damaged or truncated ({error}): make or download it again") from None
 
     def load(self) -> np.ndarray:
         """All of it in memory."""
@@ -159,18 +165,22 @@ def float_scale(low: float, high: float, name: str) -> Callable[[np.ndarray], np
 def open_idx(path: Path) -> Rows:
     """The array of an idx file, plain or gzipped (format: LeCun, MNIST)."""
     zipped = path.name.endswith(".gz")
-    with _opened(path, zipped) as file:
-        head = file.read(4)
-        if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or not head[3]:
-            raise FastganError(f"{path} is not an idx file: its first bytes are {head.hex() or 'missing'}; check the download")
-        shape = tuple(int(n) for n in np.frombuffer(file.read(4 * head[3]), dtype=">u4"))
-        if len(shape) != head[3]:
-            raise FastganError(f"{path} is truncated: download it again")
+    try:
+        with _opened(path, zipped) as file:
+            head = file.read(4)
+            sizes = file.read(4 * head[3]) if len(head) == 4 else b""
+    except (EOFError, OSError, zlib.error) as error:
+        raise FastganError(f"{path} is not a readable idx file ({error}): check the download") from None
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or not head[3]:
+        raise FastganError(f"{path} is not an idx file: its first bytes are {head.hex() or 'missing'}; check the download")
+    if len(sizes) != 4 * head[3]:
+        raise FastganError(f"{path} is truncated: download it again")
+    shape = tuple(int(n) for n in np.frombuffer(sizes, dtype=">u4"))
     dtype, offset = np.dtype(_IDX_TYPES[head[2]]), 4 + 4 * head[3]
     if not zipped:
         if path.stat().st_size < offset + math.prod(shape) * dtype.itemsize:
             raise FastganError(f"{path} is truncated: download it again")
-        whole = np.memmap(path, dtype=dtype, mode="c", offset=offset, shape=shape) if math.prod(shape) else np.empty(shape, dtype)
+        whole = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape) if math.prod(shape) else np.empty(shape, dtype)
         return Rows(shape, dtype, whole=whole)
 
     def data() -> IO[bytes]:
@@ -178,7 +188,7 @@ def open_idx(path: Path) -> Rows:
         file.read(offset)
         return file
 
-    return Rows(shape, dtype, opener=data)
+    return Rows(shape, dtype, opener=data, path=path)
 
 
 def _opened(path: Path, zipped: bool) -> IO[bytes]:
@@ -197,7 +207,7 @@ def idx_labels_beside(path: Path) -> Path | None:
 def open_npy(path: Path) -> Rows:
     """The array of a .npy file, memory mapped. Pickled objects are refused."""
     try:
-        array: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise FastganError(f"{path} is not a readable .npy array of numbers: {error}") from None
     return Rows.of(array)
@@ -223,11 +233,11 @@ def _npz_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -
             return Rows.of(np.load(file, allow_pickle=False))
 
     def data() -> IO[bytes]:
-        file = zipfile.ZipFile(path).open(member)
+        file = zipfile.ZipFile(path).open(member)  # noqa: SIM115 - the caller closes it
         _npy_header(file)
         return file
 
-    return Rows(shape, dtype, opener=data)
+    return Rows(shape, dtype, opener=data, path=path)
 
 
 def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, Any]:

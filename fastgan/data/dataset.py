@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -30,8 +29,8 @@ class Field:
 class Dataset:
     """A data set of named fields, all of one length, held as arrays or memory maps (images uint8 NHWC).
 
-    fields: name -> Field. classes: names of the labels, or None. skipped: (name, reason) of what was left out.
-    names: one name a sample where it came from files, or None.
+    fields: name -> Field. classes: names of the labels (their numbers where they have none), or None without labels.
+    skipped: (name, reason) of what was left out.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class Dataset:
         *,
         classes: Sequence[str] | None = None,
         skipped: Iterable[tuple[str, str]] = (),
-        names: Sequence[str] | None = None,
+        names: Sequence[str] | Callable[[], Sequence[str]] | None = None,
         digests: Mapping[str, str] | None = None,
     ) -> None:
         lengths = {key: len(array) for key, array in arrays.items()}
@@ -52,14 +51,21 @@ class Dataset:
         self.name = name
         self._arrays = dict(arrays)
         self.fields = {key: Field(kinds[key], tuple(a.shape[1:]), a.dtype) for key, a in arrays.items()}
-        self.classes = list(classes) if classes is not None else None
+        self.classes = list(classes) if classes is not None else self._numbered()
         self.skipped = list(skipped)
-        self.names = names
+        self._names = names
         self._digests = dict(digests or {})
         self._length = next(iter(lengths.values()))
 
     def __len__(self) -> int:
         return self._length
+
+    @property
+    def names(self) -> Sequence[str] | None:
+        """One relative file name a sample where it came from files, or None."""
+        if callable(self._names):
+            self._names = self._names()
+        return self._names
 
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Copies of the samples at index, int64 (b,): name -> array (b, *shape); images uint8 NHWC."""
@@ -74,13 +80,12 @@ class Dataset:
         """Bytes of all fields together, decoded."""
         return sum(array.nbytes for array in self._arrays.values())
 
-    @property
-    def num_classes(self) -> int | None:
-        """How many classes the "label" field has, or None without one."""
-        field = self.fields.get("label")
-        if field is None or field.kind != "label":
+    def _numbered(self) -> list[str] | None:
+        """Class names for plain numbers 0, 1, 2, ..."""
+        if "label" not in self.fields or self.fields["label"].kind != "label":
             return None
-        return len(self.classes) if self.classes is not None else int(self._arrays["label"].max()) + 1
+        low, high = int(self._arrays["label"].min(initial=0)), int(self._arrays["label"].max(initial=0))
+        return [str(i) for i in range(high + 1)] if low >= 0 and high < 2**16 else None
 
     @property
     def fingerprint(self) -> str:
@@ -101,7 +106,7 @@ class Dataset:
             if field.kind == "image":
                 parts.append(f"{len(self):,} images {shape}" if key == "image" else f"{key} {shape}")
             elif field.kind == "label" and key == "label":
-                parts.append(f"{self.num_classes} classes")
+                parts.append(f"{len(self.classes)} classes" if self.classes else "labels")
             else:
                 parts.append(f"{key} {shape or 'scalar'} {field.dtype}")
         line = f"{self.name}: {', '.join(parts)}"
@@ -109,19 +114,6 @@ class Dataset:
 
     def __repr__(self) -> str:
         return f"<Dataset {self.describe()}>"
-
-
-class Aligned:
-    """Several sources read in step, sample i of each belonging together: `Aligned(image="photos", source="sketches")`.
-
-    Each value is anything `fastgan.data.open` takes. Field names: `Aligned(image=a, source=b)` gives a's fields as they are
-    and b's image as "source", its other fields as "source_label" and so on. Equal lengths are required.
-    """
-
-    def __init__(self, **sources: Any) -> None:
-        if not sources:
-            raise FastganError("Aligned() needs at least one source: Aligned(image=..., source=...)")
-        self.sources = sources
 
 
 class RowDigest:
@@ -166,9 +158,11 @@ def left_out(skipped: Sequence[tuple[str, str]], show: int = 3) -> str:
     return f"left out {len(skipped):,} unreadable file{'s' * (len(skipped) != 1)}: {listed}{more}"
 
 
-def finish(values: np.ndarray) -> tuple[np.ndarray, list[str] | None]:
+def as_labels(values: np.ndarray) -> tuple[np.ndarray, list[str] | None]:
     """Labels as given -> (int64 or float array, class names when they were strings)."""
     if values.dtype.kind in "US":
         classes, index = np.unique(values.astype(str), return_inverse=True)
         return index.reshape(-1).astype(np.int64), [str(c) for c in classes]
-    return (values.astype(np.int64) if values.dtype.kind in "iub" else values), None
+    if values.dtype.kind in "iub":
+        return values.astype(np.int64), None
+    return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("=")), None

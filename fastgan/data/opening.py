@@ -2,24 +2,63 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import sys
+import time
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastgan.data import cache
+from fastgan.data.aligned import Aligned, open_aligned
 from fastgan.data.arrays import Images, Rows, idx_labels_beside, image_axis, open_idx, open_npy, open_npz
-from fastgan.data.dataset import Dataset, finish
+from fastgan.data.building import from_listing, terminal
+from fastgan.data.dataset import Dataset, as_labels, printable
+from fastgan.data.listing import Folder, Zip
+from fastgan.data.mapstyle import MEMORY_BYTES, from_items
+from fastgan.data.pixels import looks_like_image
 from fastgan.errors import FastganError
 
+BUNDLED = "fashion-mnist"
 FASHION_CLASSES = (
     "t-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
-ASSETS = Path(__file__).parent / "assets"
+_ASSETS = Path(__file__).parent / "assets"
+_IMAGE_NAMES = ("image", "images", "x", "x_train", "data", "img", "arr_0")
+_LABEL_NAMES = ("label", "labels", "y", "y_train", "target", "targets", "arr_1")
+_FORMS = f"a folder of images, a .zip, .npz, .npy or idx(.gz) file, or {BUNDLED}"
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """How a source shall be opened."""
+
+    size: tuple[int, int] | None
+    channels: int | None
+    strict: bool
+    directory: Path
+    workers: int | None
+    progress: bool | None
+    labels: Any
+    primary: bool = True
+    exclude: frozenset[str] = frozenset()
+
+    @property
+    def use_labels(self) -> bool:
+        return self.labels is not False
+
+    @property
+    def given_labels(self) -> Any:
+        return None if self.labels is None or isinstance(self.labels, bool) else self.labels
 
 
 def open_dataset(
-    source: Any = "fashion-mnist",
+    source: Any = BUNDLED,
     *,
     size: int | tuple[int, int] | None = None,
     channels: int | None = None,
@@ -29,86 +68,267 @@ def open_dataset(
     progress: bool | None = None,
     labels: Any = None,
 ) -> Dataset:
-    """Open images as a Dataset."""
-    if isinstance(source, Dataset):
-        return source
-    wanted = _size(size)
-    if isinstance(source, (str, os.PathLike)):
-        return _open_path(os.fspath(source), wanted, channels, strict, labels)
-    if isinstance(source, np.ndarray):
-        return _from_rows("array", {"image": Rows.of(source)}, wanted, channels, labels)
-    if type(source).__module__.partition(".")[0] == "torch" and hasattr(source, "detach"):
-        array = source.detach().cpu().numpy()
-        return _from_rows("tensor", {"image": Rows.of(array, channels_first=True)}, wanted, channels, labels)
-    raise FastganError(f"cannot open {type(source).__name__}")
+    """Open images as a Dataset.
+
+    source: "fashion-mnist" (bundled: 10,000 labelled 28x28 images), a path to a folder (recursive, class sub-folders become
+    labels), .zip, .npz, .npy or idx(.gz) file, an array or tensor, a torch Dataset or any other sequence of items, an
+    `Aligned`, or a Dataset, which is returned as it is.
+    size: pixels of a side, or (height, width): images are scaled until they cover it and cut to the centre. None keeps their
+    own, which must then be one for all. channels: 1, 3 or 4; None takes 3, or 1 if every image is grey.
+    strict: raise for a file that can't be read, which is otherwise left out and listed in `.skipped`.
+    cache_dir: where decoded images are kept ($FASTGAN_CACHE, else the user's cache directory). workers: decoding threads.
+    progress: show a bar; None means on a terminal only. labels: False ignores labels, True requires them; for array sources also
+    the labels themselves or a file of them.
+    Raises FastganError, one line that names the source and the remedy.
+    """
+    if channels not in (None, 1, 3, 4):
+        raise FastganError(f"channels must be 1 (grey), 3 (colour) or 4 (colour and opacity), not {channels!r}")
+    directory = Path(cache_dir).expanduser() if cache_dir is not None else cache.default_directory()
+    wish = _Wish(_size(size), channels, strict, directory, workers, progress, labels)
+    dataset = _open(source, wish)
+    if labels is True and dataset.classes is None:
+        raise FastganError(f"{dataset.name} has no labels: put each class into a sub-folder, or give labels=")
+    return dataset
 
 
 def _size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     if size is None:
         return None
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or min(pair) < 1:
-        raise FastganError(f"size must be a number of pixels or (height, width), not {size!r}")
+    pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
+    if len(pair) != 2 or not all(isinstance(n, (int, np.integer)) and 1 <= n <= 8192 for n in pair):
+        raise FastganError(f"size must be a number of pixels from 1 to 8192, or (height, width), not {size!r}")
     return int(pair[0]), int(pair[1])
 
 
-def _open_path(text: str, size: tuple[int, int] | None, channels: int | None, strict: bool, labels: Any) -> Dataset:
-    if text == "fashion-mnist":
-        base = ASSETS / "fashion-mnist"
+def _open(source: Any, wish: _Wish) -> Dataset:
+    if isinstance(source, Dataset):
+        return _as_opened(source, wish)
+    if isinstance(source, Aligned):
+        return open_aligned(source, lambda key, exclude: _open(source.sources[key], _part(wish, key, exclude)))
+    if isinstance(source, (str, os.PathLike)):
+        return _open_path(os.fspath(source), wish)
+    if isinstance(source, np.ndarray):
+        return _from_rows("array", {"image": Rows.of(source)}, wish)
+    torch = sys.modules.get("torch")  # whoever holds a tensor has imported it
+    if torch is not None and isinstance(source, torch.Tensor):
+        tensor = source.detach().cpu()
+        array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        return _from_rows("tensor", {"image": Rows.of(array, channels_first=True)}, wish)
+    if isinstance(source, Mapping):
+        raise FastganError("a dict is not one data set: use fastgan.data.Aligned(image=..., source=...) for pairs")
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
+        if wish.given_labels is not None:
+            raise FastganError(f"{type(source).__name__}: labels= is for arrays; return (image, label) items instead")
+        return from_items(
+            source,
+            wish.size,
+            wish.channels,
+            directory=wish.directory,
+            strict=wish.strict,
+            workers=wish.workers,
+            bar=lambda total: _bar(total, wish.progress),
+            use_labels=wish.use_labels,
+        )
+    if hasattr(source, "__iter__"):
+        raise FastganError(f"{type(source).__name__} has no length and no random access: give a map-style Dataset or a folder")
+    raise FastganError(f"cannot read images from {type(source).__name__}: give {_FORMS}, an array, a tensor or a torch Dataset")
+
+
+def _part(wish: _Wish, key: str, exclude: frozenset[str]) -> _Wish:
+    labels = wish.labels if key == "image" or isinstance(wish.labels, bool) else None
+    return replace(wish, labels=labels, primary=key == "image", exclude=exclude)
+
+
+def _as_opened(dataset: Dataset, wish: _Wish) -> Dataset:
+    shape = dataset.fields["image"].shape if "image" in dataset.fields else ()
+    if (wish.size and shape[:2] != wish.size) or (wish.channels and shape[2:] != (wish.channels,)):
+        asked = "x".join(map(str, (*(wish.size or shape[:2]), wish.channels or shape[-1])))
+        raise FastganError(f"{dataset.name} is open as {'x'.join(map(str, shape))}, not {asked}: open its source with that size")
+    return dataset
+
+
+def _open_path(text: str, wish: _Wish) -> Dataset:
+    if text == BUNDLED and not Path(text).exists():
+        base = _ASSETS / BUNDLED
         rows = {"image": open_idx(base / "t10k-images-idx3-ubyte.gz"), "label": open_idx(base / "t10k-labels-idx1-ubyte.gz")}
-        return _from_rows(text, rows, size, channels, labels, classes=FASHION_CLASSES)
+        return _from_rows(BUNDLED, rows, wish, classes=FASHION_CLASSES)
     path = Path(text).expanduser()
     if not path.exists():
-        raise FastganError(f"no data at {path}: give a folder of images, a .zip, .npz, .npy or idx file, or fashion-mnist")
+        raise FastganError(f"no data at {printable(text)}: give {_FORMS}")
     if path.is_dir():
-        return _folder(path, size, channels, strict)
-    if path.suffix == ".npy":
-        return _from_rows(path.name, {"image": open_npy(path)}, size, channels, labels)
-    if path.suffix == ".npz":
-        return _from_rows(path.name, dict(open_npz(path)), size, channels, labels)
-    rows = {"image": open_idx(path)}
-    beside = idx_labels_beside(path)
-    if beside:
-        rows["label"] = open_idx(beside)
-    return _from_rows(path.name, rows, size, channels, labels)
+        return _from_files(Folder(path, wish.exclude), wish)
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise FastganError(f"cannot read {path}: {error.strerror}") from None
+    if head.startswith(b"PK"):
+        return _npz(path, wish) if _all_npy(path) else _from_files(Zip(path, wish.exclude), wish)
+    if head.startswith(b"\x93NUMPY"):
+        return _from_rows(path.name, {"image": open_npy(path)}, wish, file=path)
+    if looks_like_image(head):
+        raise FastganError(f"{path} is a single image: give the folder it is in")
+    if head.startswith((b"\x1f\x8b", b"\0\0")):
+        found = {"image": open_idx(path)}
+        beside = idx_labels_beside(path) if wish.given_labels is None else None
+        if beside is not None:
+            found["label"] = open_idx(beside)
+        return _from_rows(path.name, found, wish, file=path)
+    raise FastganError(f"{path} is no data fastgan reads: give {_FORMS}")
+
+
+def _from_files(listing: Folder | Zip, wish: _Wish) -> Dataset:
+    if wish.given_labels is not None:
+        raise FastganError(f"{listing.root}: labels= is for arrays; in a folder or zip, put each class into a sub-folder")
+    return from_listing(
+        listing,
+        wish.size,
+        wish.channels,
+        directory=wish.directory,
+        strict=wish.strict,
+        workers=wish.workers,
+        progress=wish.progress,
+        use_labels=wish.use_labels,
+    )
+
+
+def _all_npy(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return path.suffix == ".npz"
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def _npz(path: Path, wish: _Wish) -> Dataset:
+    """The main array by its name, or the only one with images; labels likewise; what else has one row a sample comes along."""
+    found = open_npz(path)
+    if not found:
+        raise FastganError(f"{path} holds no array: save with numpy.savez(path, images=..., labels=...)")
+    candidates = [k for k, r in found.items() if len(r.shape) >= 3]
+    main = next((k for k in _IMAGE_NAMES if k in found), None) or (candidates[0] if len(candidates) == 1 else None)
+    if main is None:
+        raise FastganError(f"{path}: which of {', '.join(found)} holds the images? name it 'images'")
+    rows = {"image": found.pop(main)}
+    label = next((k for k in _LABEL_NAMES if k in found and found[k].shape[:1] == rows["image"].shape[:1]), None)
+    if isinstance(wish.labels, str) and wish.labels in found:
+        label, wish = wish.labels, replace(wish, labels=None)
+    if label is not None:
+        rows["label"] = found.pop(label)
+    skipped = []
+    for key, part in found.items():
+        if part.shape[:1] == rows["image"].shape[:1]:
+            rows[key] = part
+        else:
+            skipped.append((f"{path.name}:{key}", f"shape {'x'.join(map(str, part.shape)) or 'scalar'}, not one row an image"))
+    return _from_rows(path.name, rows, wish, file=path, skipped=skipped)
 
 
 def _from_rows(
-    name: str, rows: dict[str, Rows], size: tuple[int, int] | None, channels: int | None, labels: Any, classes: Any = None
+    name: str,
+    rows: dict[str, Rows],
+    wish: _Wish,
+    *,
+    file: Path | None = None,
+    classes: tuple[str, ...] | list[str] | None = None,
+    skipped: list[tuple[str, str]] | None = None,
 ) -> Dataset:
+    """Arrays by field name as a Dataset: images used where they lie if possible, else converted in memory or into the cache."""
+    if wish.given_labels is not None:
+        rows["label"], classes = _label_rows(wish.given_labels), None
+    if not wish.use_labels:
+        rows.pop("label", None)
     arrays: dict[str, np.ndarray] = {}
     kinds: dict[str, str] = {}
-    if labels is not None and labels is not False:
-        rows["label"] = Rows.of(np.asarray(labels))
+    convert: dict[str, Images] = {}
     for key, part in rows.items():
-        is_image, axis = image_axis(part.shape, part.dtype, channels_first=part.channels_first, primary=key == "image")
+        if not part.shape:
+            raise FastganError(f"{name}: {key} is a single number: give one row a sample")
+        primary = key == "image" and wish.primary
+        is_image, axis = image_axis(part.shape, part.dtype, channels_first=part.channels_first, primary=primary)
         if is_image:
-            images = Images(part, name, size, channels, axis)
-            ready = images.ready
-            arrays[key] = ready if ready is not None else np.concatenate(list(images.chunks()))
-            kinds[key] = "image"
+            images = Images(part, name, wish.size, wish.channels, axis)
+            kinds[key], ready = "image", images.ready
+            if ready is not None:
+                arrays[key] = ready
+            else:
+                convert[key] = images
+        elif part.dtype.kind in "OV":
+            raise FastganError(f"{name}: {key} holds {part.dtype} values: give numbers")
         else:
-            values, found = finish(part.load())
-            arrays[key], kinds[key] = values, "label" if values.dtype == np.int64 and values.ndim == 1 else "tensor"
-            classes = found or classes
-    return Dataset(name, arrays, kinds, classes=classes)
+            values, found = as_labels(part.load())
+            kinds[key] = "label" if values.dtype == np.int64 and values.ndim == 1 and key != "image" else "tensor"
+            arrays[key] = values
+            classes = found if found is not None and key == "label" else classes
+    if not len(rows["image"]):
+        raise FastganError(f"{name} holds no samples: give at least one batch of images")
+    digests: dict[str, str] = {}
+    if file is not None and sum(len(i) * int(np.prod(i.shape)) for i in convert.values()) > MEMORY_BYTES:
+        entry = _cached_arrays(file, convert, wish)
+        arrays, digests = {**arrays, **entry.arrays}, entry.digests
+    else:
+        for key, images in convert.items():
+            arrays[key] = np.empty((len(images), *images.shape), np.uint8)
+            start = 0
+            for chunk in images.chunks():
+                arrays[key][start : start + len(chunk)] = chunk
+                start += len(chunk)
+    arrays = {key: arrays[key] for key in rows}
+    return Dataset(name, arrays, kinds, classes=classes, skipped=skipped or (), digests=digests)
 
 
-def _folder(path: Path, size: tuple[int, int] | None, channels: int | None, strict: bool) -> Dataset:
-    from fastgan.data.pixels import Unreadable, decode
+def _label_rows(labels: Any) -> Rows:
+    if isinstance(labels, (str, os.PathLike)):
+        path = Path(labels).expanduser()
+        if not path.is_file():
+            raise FastganError(f"no labels at {path}: give a .npy or idx file, or the labels themselves")
+        return open_npy(path) if path.suffix == ".npy" else open_idx(path)
+    return Rows.of(labels.detach().cpu().numpy() if hasattr(labels, "detach") else np.asarray(labels))
 
-    kept, images, skipped = [], [], []
-    for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")):
+
+def _cached_arrays(file: Path, convert: dict[str, Images], wish: _Wish) -> cache.Entry:
+    """Images of a large array file, converted once into the cache."""
+    stat = file.stat()
+    wanted = f"{cache.VERSION} {wish.size} {wish.channels} {sorted(convert)} {stat.st_size}"
+    here = f"{wanted} {os.path.realpath(file)} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+
+    def identify() -> str:
+        with file.open("rb") as data:
+            return hashlib.file_digest(data, "sha256").hexdigest()
+
+    def build() -> tuple[cache.Writer, str]:
+        fields = {key: ("image", images.shape, np.uint8) for key, images in convert.items()}
+        writer = cache.Writer(wish.directory, fields, max(len(images) for images in convert.values()))
         try:
-            images.append(decode(file.read_bytes(), size, channels or 3))
-            kept.append(file.relative_to(path).parts)
-        except Unreadable as error:
-            skipped.append((file.name, str(error)))
-    if not images:
-        raise FastganError(f"no readable image in {path}")
-    arrays, kinds, classes = {"image": np.stack(images)}, {"image": "image"}, None
-    if all(len(parts) > 1 for parts in kept):
-        classes = sorted({parts[0] for parts in kept})
-        arrays["label"] = np.array([classes.index(parts[0]) for parts in kept], dtype=np.int64)
-        kinds["label"] = "label"
-    return Dataset(path.name, arrays, kinds, classes=classes, skipped=skipped)
+            with _bar(sum(len(images) for images in convert.values()), wish.progress) as bar:
+                for key, images in convert.items():
+                    for chunk in images.chunks():
+                        writer.append(key, chunk)
+                        bar.update(len(chunk))
+            writer.finish()
+        except BaseException:
+            writer.abort()
+            raise
+        return writer, identify()
+
+    def settled() -> bool:
+        now = file.stat()
+        old = now.st_mtime_ns == stat.st_mtime_ns and now.st_ctime_ns == stat.st_ctime_ns
+        return old and opened_ns - max(stat.st_mtime_ns, stat.st_ctime_ns) > 2e9
+
+    opened_ns = time.time_ns()
+    return cache.obtain(
+        wish.directory,
+        stamp=hashlib.sha256(here.encode("utf-8", "surrogateescape")).hexdigest(),
+        family=hashlib.sha256(wanted.encode()).hexdigest(),
+        settled=settled,
+        identify=identify,
+        build=build,
+    )
+
+
+def _bar(total: int, progress: bool | None) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc="reading", unit=" images", disable=not terminal(progress), leave=False, mininterval=0.5)

@@ -121,8 +121,8 @@ def _cover(image: PILImage, size: tuple[int, int]) -> PILImage:
         left, top = (image.width - width) // 2, (image.height - height) // 2
         return image.crop((left, top, left + width, top + height))
     wide, high = width * scale, height * scale
-    left, top = (image.width - wide) / 2, (image.height - high) / 2
+    x, y = (image.width - wide) / 2, (image.height - high) / 2
     # Both filters are antialiased in Pillow; Lanczos is the sharper one down, and rings more than bicubic up.
     filter_ = Image.Resampling.LANCZOS if scale > 1 else Image.Resampling.BICUBIC
-    box = (max(left, 0.0), max(top, 0.0), min(left + wide, image.width), min(top + high, image.height))
+    box = (max(x, 0.0), max(y, 0.0), min(x + wide, image.width), min(y + high, image.height))
     return image.resize((width, height), filter_, box=box)

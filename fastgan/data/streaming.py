@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -72,7 +73,9 @@ class Stream:
         """Hint: batch(position) comes soon. A worker thread prepares it."""
         if self._worker is None:
             self._worker = ThreadPoolExecutor(1, thread_name_prefix="fastgan-data")
-        if position not in self._ahead and len(self._ahead) < 2:
+        if position not in self._ahead:
+            while len(self._ahead) > 1:  # a hint that nobody followed
+                self._ahead.pop(next(iter(self._ahead))).add_done_callback(self._drop)
             self._ahead[position] = self._worker.submit(self._prepare, position)
 
     def batch(self, position: int) -> dict[str, Tensor]:
@@ -99,6 +102,10 @@ class Stream:
         index = self.index(position)
         return index if self._staging is None else self._staging.read(index)
 
+    def _drop(self, unused: Future[Any]) -> None:
+        if self._staging is not None and not unused.cancelled() and unused.exception() is None:
+            self._staging.release(unused.result()[0])
+
     def _flips(self, position: int) -> Tensor | None:
         if not self.flip:
             return None
@@ -120,48 +127,59 @@ class Stream:
         return out
 
 
+class _Slot:
+    """Pinned buffers for one batch, and the copy that last read them."""
+
+    def __init__(self, rows: dict[str, Tensor]) -> None:
+        self.rows = rows
+        self.copied: torch.cuda.Event | None = None
+
+
 class _Staging:
     """Rows from the memory map to the device; through two pinned slots and a copy stream on CUDA."""
 
     def __init__(self, stream: Stream) -> None:
         self.dataset, self.device = stream.dataset, stream.device
-        self.cuda = self.device.type == "cuda"
-        self.slots: list[dict[str, Tensor]] = []
-        self.turn = 0
-        if self.cuda:
-            self.copies = torch.cuda.Stream(self.device)
+        self._free: deque[_Slot] = deque()
+        if self.device.type == "cuda":
+            self._copies = torch.cuda.Stream(self.device)
             for _ in range(2):
-                slot = {
+                self._free.append(_Slot({
                     key: torch.empty((stream.local_size, *f.shape), dtype=_torch_dtype(f.dtype), pin_memory=True)
                     for key, f in self.dataset.fields.items()
-                }
-                self.slots.append(slot)
-            self.copied: list[torch.cuda.Event | None] = [None, None]
+                }))  # fmt: skip
 
-    def read(self, index: np.ndarray) -> tuple[int, dict[str, Tensor]]:
-        """The rows at index, in host memory."""
-        if not self.cuda:
-            return 0, {key: torch.from_numpy(rows) for key, rows in self.dataset.read(index).items()}
-        turn, self.turn = self.turn, 1 - self.turn
-        event = self.copied[turn]
-        if event is not None:
-            event.synchronize()  # the slot's last copy must have left before it is overwritten
-        for key, rows in self.slots[turn].items():
+    def read(self, index: np.ndarray) -> tuple[_Slot | None, dict[str, Tensor]]:
+        """The rows at index in host memory, in a pinned slot if one is free. From any thread."""
+        try:
+            slot = self._free.popleft()
+        except IndexError:
+            return None, {key: torch.from_numpy(rows) for key, rows in self.dataset.read(index).items()}
+        if slot.copied is not None:
+            slot.copied.synchronize()  # the slot's last copy must have left before it is overwritten
+        for key, rows in slot.rows.items():
             np.take(self.dataset.array(key), index, axis=0, out=rows.numpy())
-        return turn, self.slots[turn]
+        return slot, slot.rows
 
-    def upload(self, prepared: tuple[int, dict[str, Tensor]]) -> dict[str, Tensor]:
+    def release(self, slot: _Slot | None) -> None:
+        """Give a slot back."""
+        if slot is not None:
+            self._free.append(slot)
+
+    def upload(self, prepared: tuple[_Slot | None, dict[str, Tensor]]) -> dict[str, Tensor]:
         """The same rows on the device, ordered before what the current stream does next."""
-        turn, rows = prepared
-        if not self.cuda:
-            return rows
+        slot, rows = prepared
+        if self.device.type != "cuda":
+            return {key: value.to(self.device) for key, value in rows.items()}
         current = torch.cuda.current_stream(self.device)
-        with torch.cuda.stream(self.copies):
+        with torch.cuda.stream(self._copies):
             moved = {key: value.to(self.device, non_blocking=True) for key, value in rows.items()}
-            event = torch.cuda.Event()
-            event.record(self.copies)
-        self.copied[turn] = event
-        current.wait_event(event)
+            copied = torch.cuda.Event()
+            copied.record(self._copies)
+        if slot is not None:
+            slot.copied = copied
+            self.release(slot)
+        current.wait_event(copied)
         for value in moved.values():
             value.record_stream(current)
         return moved

@@ -1,0 +1,390 @@
+"""Decoded images on disk: one file an entry, named by content, written aside and renamed, locked against a second builder.
+
+File: 4096-byte header (magic, place, length and SHA-256 of the metadata), one region a field, names, metadata (JSON) last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from fastgan.data.dataset import RowDigest
+from fastgan.errors import FastganError
+
+VERSION = 1  # raise it when the same files would decode to other pixels, or the layout changes
+SUFFIX, PART, LINK, LOCK = ".fgdata", ".part", ".link", ".lock"
+_MAGIC = b"FGDATA01"
+_HEADER = struct.Struct("<8sQQ32s")
+_ALIGN = 4096
+_CHECKED_BYTES = 64 << 20  # how much of an entry is read again at each start: all of a small one, samples of a large one
+_STALE_SECONDS = 24 * 3600
+
+
+def default_directory() -> Path:
+    """$FASTGAN_CACHE, or fastgan/ in the platform's user cache directory."""
+    if given := os.environ.get("FASTGAN_CACHE"):
+        return Path(given).expanduser()
+    try:
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Caches" / "fastgan"
+        if sys.platform == "win32":
+            return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "fastgan" / "cache"
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastgan"
+    except RuntimeError:
+        raise FastganError("no home directory for the image cache: set FASTGAN_CACHE to a writable directory") from None
+
+
+@contextlib.contextmanager
+def plain_errors(directory: Path, need: int | None = None) -> Iterator[None]:
+    """Turn "disk full" and "may not write" into one line with the remedy."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        room = f" ({need / 2**20:,.0f} MiB are needed)" if need and full else ""
+        raise FastganError(
+            f"cannot write the image cache in {directory}: {error.strerror or error}{room}; "
+            "set FASTGAN_CACHE to a writable directory with room"
+        ) from error
+
+
+class Entry:
+    """One readable cache file: memory-mapped fields, metadata, digests."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ValueError, KeyError, TypeError or OSError if the file is damaged, truncated or of another version."""
+        with path.open("rb") as file:
+            head = file.read(_HEADER.size)
+            if len(head) != _HEADER.size:
+                raise ValueError("no header")
+            magic, offset, length, checksum = _HEADER.unpack(head)
+            if magic != _MAGIC or os.fstat(file.fileno()).st_size != offset + length:
+                raise ValueError("wrong magic or size")
+            file.seek(offset)
+            raw = file.read(length)
+            if hashlib.sha256(raw).digest() != checksum:
+                raise ValueError("damaged metadata")
+            self.meta: dict[str, Any] = json.loads(raw)
+            if self.meta["version"] != VERSION:
+                raise ValueError("another version")
+        self.path = path
+        self.count: int = self.meta["count"]
+        self.arrays: dict[str, np.ndarray] = {}
+        self.kinds: dict[str, str] = {}
+        self.digests: dict[str, str] = {}
+        for key, field in self.meta["fields"].items():
+            shape, dtype = (self.count, *field["shape"]), np.dtype(field["dtype"])
+            empty = not np.prod(shape)
+            array = np.empty(shape, dtype) if empty else np.memmap(path, dtype, "r", field["offset"], shape)
+            _check_samples(array, field["chunks"])
+            self.arrays[key], self.kinds[key], self.digests[key] = array, field["kind"], field["digest"]
+
+    def names(self) -> list[str]:
+        """The names of the samples, read when asked for."""
+        place = self.meta["names"]
+        with self.path.open("rb") as file:
+            file.seek(place["offset"])
+            raw = file.read(place["length"])
+        if hashlib.sha256(raw).hexdigest() != place["sha256"]:
+            raise FastganError(f"{self.path} was changed on disk: delete it and start again")
+        return raw.decode("utf-8", "surrogateescape").split("\0")
+
+
+def _check_samples(array: np.ndarray, chunks: Sequence[str]) -> None:
+    rows = RowDigest(array.shape[1:], array.dtype).rows
+    if len(chunks) != -(-len(array) // rows):
+        raise ValueError("wrong number of checksums")
+    if not chunks:
+        return
+    chunk_bytes = max(1, array[:rows].nbytes)
+    wanted = max(2, _CHECKED_BYTES // chunk_bytes)
+    for i in np.unique(np.linspace(0, len(chunks) - 1, min(wanted, len(chunks))).astype(int)):
+        if RowDigest(array.shape[1:], array.dtype).update(array[i * rows : (i + 1) * rows]).all_chunks()[0].hex() != chunks[i]:
+            raise ValueError("damaged content")
+
+
+class Writer:
+    """A cache file being written: rows are appended in order; nothing is visible under the final name before `commit`.
+
+    fields: name -> (kind, shape of a row, dtype). capacity: the most rows there can be. Memory use does not grow with either.
+    The file is locked while it is written, so that `clean` can tell it from one left by a killed process.
+    """
+
+    def __init__(self, directory: Path, fields: Mapping[str, tuple[str, Sequence[int], Any]], capacity: int) -> None:
+        self.directory, self.count = directory, dict.fromkeys(fields, 0)
+        self._fields = {key: (kind, tuple(shape), np.dtype(dtype)) for key, (kind, shape, dtype) in fields.items()}
+        self._offsets: dict[str, int] = {}
+        end = _ALIGN
+        # Small fields first: the images come last, so that a file with fewer rows than its capacity ends where they end.
+        for key in sorted(fields, key=lambda k: self._row_bytes(k)):
+            self._offsets[key] = end
+            end = _aligned(end + capacity * self._row_bytes(key))
+        self.need = end
+        self._digests = {key: RowDigest(shape, dtype) for key, (_, shape, dtype) in self._fields.items()}
+        with plain_errors(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            self.path, self._file = _create_locked(directory)
+
+    def _row_bytes(self, key: str) -> int:
+        _, shape, dtype = self._fields[key]
+        return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+
+    def append(self, field: str, rows: np.ndarray) -> None:
+        """Rows (m, *shape) of a field, in order."""
+        _, shape, dtype = self._fields[field]
+        if rows.shape[1:] != shape or rows.dtype != dtype:
+            raise ValueError(f"{field}: rows are {rows.shape[1:]} {rows.dtype}, not {shape} {dtype}")
+        rows = np.ascontiguousarray(rows)
+        self._digests[field].update(rows)
+        self._write(self._offsets[field] + self.count[field] * self._row_bytes(field), rows.data.cast("B") if rows.size else b"")
+        self.count[field] += len(rows)
+
+    def drop(self, field: str) -> None:
+        """Leave out a field that turned out not to be there."""
+        del self._fields[field], self._offsets[field], self._digests[field], self.count[field]
+
+    def _write(self, offset: int, data: Any) -> None:
+        with plain_errors(self.directory, self.need):
+            self._file.seek(offset)
+            view = memoryview(data)
+            while view:
+                view = view[self._file.write(view) :]
+
+    def finish(self, meta: Mapping[str, Any] | None = None, names: Sequence[str] | None = None) -> None:
+        """Write names, metadata and header; after this only `commit` or `scratch`."""
+        count = next(iter(self.count.values()))
+        if set(self.count.values()) != {count}:
+            raise ValueError(f"fields differ in length: {self.count}")
+        fields = {
+            key: {
+                "kind": kind,
+                "shape": list(shape),
+                "dtype": dtype.str,
+                "offset": self._offsets[key],
+                "digest": self._digests[key].hexdigest(),
+                "chunks": [chunk.hex() for chunk in self._digests[key].all_chunks()],
+            }
+            for key, (kind, shape, dtype) in self._fields.items()
+        }
+        end = max(self._offsets[key] + count * self._row_bytes(key) for key in fields)
+        document: dict[str, Any] = {**(meta or {}), "version": VERSION, "count": count, "fields": fields}
+        if names is not None:
+            raw_names = "\0".join(names).encode("utf-8", "surrogateescape")
+            document["names"] = {"offset": end, "length": len(raw_names), "sha256": hashlib.sha256(raw_names).hexdigest()}
+            self._write(end, raw_names)
+            end += len(raw_names)
+        raw = json.dumps(document).encode()
+        self._write(end, raw)
+        self._write(0, _HEADER.pack(_MAGIC, end, len(raw), hashlib.sha256(raw).digest()))
+        with plain_errors(self.directory, self.need):
+            self._file.truncate(end + len(raw))
+            self._file.flush()
+
+    def commit(self, final: Path) -> None:
+        """Make the finished file visible under its final name, all or nothing."""
+        with plain_errors(self.directory, self.need):
+            os.fsync(self._file.fileno())
+            if sys.platform == "win32":  # there an open file can not be renamed
+                self._file.close()
+            try:
+                os.replace(self.path, final)
+            except PermissionError:
+                if not final.exists():  # on Windows, somebody reads the same entry: theirs is as good
+                    raise
+                self.path.unlink(missing_ok=True)
+            _sync_directory(self.directory)
+        self._file.close()
+
+    def scratch(self) -> Entry:
+        """The finished file as an entry that nobody else sees, and that is gone when this process ends."""
+        entry = Entry(self.path)
+        if sys.platform != "win32":  # there a mapped file can not be deleted: `clean` does it at a later start
+            self.path.unlink()
+        self._file.close()
+        return entry
+
+    def abort(self) -> None:
+        """Remove what was written."""
+        self._file.close()
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if not self._file.closed:
+            self.abort()
+
+
+def obtain(
+    directory: Path,
+    *,
+    stamp: str,
+    family: str,
+    settled: Callable[[], bool],
+    identify: Callable[[], str],
+    build: Callable[[], tuple[Writer, str]],
+    notice: Callable[[str], None] = lambda line: None,
+) -> Entry:
+    """The entry for some source: found without reading the source, found by content, or built.
+
+    stamp: digest of everything the file system says about the source (names, sizes, times); a link remembers the content it
+    stood for. family: digest of what is cheap to know about the content (names, sizes); only an entry of the same family can
+    have the same content. identify: content key by reading the source. build: fills a Writer, gives it finished and its key.
+    settled: whether the source is old enough that a later change must change its times.
+    """
+    link = directory / f"{stamp[:32]}{LINK}"
+    clean(directory)
+    entry = _follow(directory, link, family)
+    if entry is not None:
+        return entry
+    with plain_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    with Lock(directory / f"{family[:16]}{LOCK}", lambda: notice("another process decodes the same images: waiting for it")):
+        entry = _follow(directory, link, family)
+        if entry is not None:
+            return entry
+        key, writer = "", None
+        if any(directory.glob(f"{family[:16]}-*{SUFFIX}")):
+            key = identify()
+            entry = _try_entry(_path(directory, family, key))
+        if entry is None:
+            writer, key = build()
+            with writer:
+                writer.commit(_path(directory, family, key))
+            entry = Entry(_path(directory, family, key))
+        if settled():
+            write_atomically(link, key)
+        return entry
+
+
+def _path(directory: Path, family: str, key: str) -> Path:
+    return directory / f"{family[:16]}-{key[:40]}{SUFFIX}"
+
+
+def _follow(directory: Path, link: Path, family: str) -> Entry | None:
+    try:
+        key = link.read_text()
+    except OSError:
+        return None
+    return _try_entry(_path(directory, family, key)) if len(key) == 64 and key.isalnum() else None
+
+
+def _try_entry(path: Path) -> Entry | None:
+    """The entry, or None if it is missing or not sound."""
+    try:
+        return Entry(path)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small text file, all or nothing."""
+    with plain_errors(path.parent):
+        temporary, file = _create_locked(path.parent)
+        with file:
+            file.write(text.encode())
+            if sys.platform == "win32":  # there an open file can not be renamed
+                file.close()
+            os.replace(temporary, path)
+
+
+def clean(directory: Path) -> None:
+    """Remove what killed processes left behind; a live builder's file is locked and stays."""
+    with contextlib.suppress(OSError):
+        for path in directory.glob(f"*{PART}"):
+            with contextlib.suppress(OSError), path.open("r+b") as file:
+                locked = try_lock(file)
+                if locked or (locked is None and time.time() - path.stat().st_mtime > _STALE_SECONDS):
+                    path.unlink()
+
+
+class Lock:
+    """An advisory lock between processes and threads, freed by the system when its holder dies. Without support it is no lock:
+    two builders then do the same work twice, and both end with a right entry."""
+
+    def __init__(self, path: Path, waiting: Callable[[], None] = lambda: None) -> None:
+        self.path, self._waiting = path, waiting
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Lock:
+        told = False
+        with plain_errors(self.path.parent):
+            while True:
+                file = self.path.open("a+b")
+                if try_lock(file) is not False:
+                    if _same_file(file, self.path):  # the last holder may have removed it between open and lock
+                        self._file = file
+                        return self
+                    file.close()
+                    continue
+                file.close()
+                if not told:
+                    self._waiting()
+                    told = True
+                time.sleep(0.1)
+
+    def __exit__(self, *error: object) -> None:
+        assert self._file is not None
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+        self._file.close()
+
+
+def try_lock(file: IO[bytes]) -> bool | None:
+    """Take an exclusive lock without waiting: True taken, False held by another, None not supported here."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK) else None
+    return True
+
+
+def _create_locked(directory: Path) -> tuple[Path, IO[bytes]]:
+    while True:
+        path = directory / f"{os.getpid()}-{secrets.token_hex(6)}{PART}"
+        file = path.open("x+b", buffering=0)
+        if try_lock(file) is not False and _same_file(file, path):
+            return path, file
+        file.close()  # a cleaner took the new file for a stale one before it was locked
+
+
+def _same_file(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // _ALIGN) * _ALIGN
+
+
+def _sync_directory(directory: Path) -> None:
+    if sys.platform != "win32":
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,159 @@
+"""Folders and zip archives as one thing: a sorted list of named files that can be read by number, from any thread."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from fastgan.data.pixels import MAX_FILE_BYTES, Unreadable, looks_like_image
+from fastgan.errors import FastganError
+
+_JUNK = ("__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini")
+_SETTLED_SECONDS = 2.0  # coarser than any file system's clock in use (FAT: 2 s)
+
+
+class Listing:
+    """Files under one root, sorted by name. names: relative, "/" between parts. sizes: bytes."""
+
+    def __init__(self, root: Path, names: Sequence[str], sizes: Sequence[int], stamp: str, newest_ns: int) -> None:
+        self.root, self.names, self.sizes = root, names, sizes
+        self.stamp = stamp
+        self._newest_ns, self._listed_ns = newest_ns, time.time_ns()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def settled(self) -> bool:
+        """Whether every file was so old when listed that a later change must show in its times."""
+        return self._listed_ns - self._newest_ns > _SETTLED_SECONDS * 1e9
+
+    def read(self, i: int) -> bytes:
+        """The whole of file i if its first bytes are an image's. Raises Unreadable with the reason if not."""
+        if self.sizes[i] == 0:
+            raise Unreadable("empty file")
+        if self.sizes[i] > MAX_FILE_BYTES:
+            raise Unreadable(f"larger than {MAX_FILE_BYTES >> 20} MiB")
+        try:
+            return self._read(i)
+        except Unreadable:
+            raise
+        except Exception as error:  # a damaged archive raises whatever its decompressor does
+            raise Unreadable(getattr(error, "strerror", None) or str(error) or type(error).__name__) from None
+
+    def _read(self, i: int) -> bytes:
+        raise NotImplementedError
+
+    def family(self) -> str:
+        """Digest of names and sizes: what can be known of the content without reading it."""
+        digest = hashlib.sha256()
+        for name, size in zip(self.names, self.sizes):
+            digest.update(f"{size}\0".encode() + name.encode("utf-8", "surrogateescape") + b"\0")
+        return digest.hexdigest()
+
+
+def _take(file: IO[bytes], limit: int) -> bytes:
+    head = file.read(8)
+    if not looks_like_image(head):
+        raise Unreadable("not an image")
+    data = head + file.read(limit + 1)
+    if len(data) > limit:
+        raise Unreadable(f"larger than {limit >> 20} MiB")
+    return data
+
+
+class Folder(Listing):
+    """All files under a folder, links followed, hidden files and desktop litter ignored."""
+
+    def __init__(self, root: Path, exclude: frozenset[str] = frozenset()) -> None:
+        found: list[tuple[str, int, int, int]] = []
+        _walk(root, "", found, {os.path.realpath(root)})
+        found = sorted(f for f in found if stem(f[0]) not in exclude)
+        digest = hashlib.sha256(os.path.realpath(root).encode("utf-8", "surrogateescape"))
+        for name, *numbers in found:
+            digest.update(name.encode("utf-8", "surrogateescape") + f"\0{numbers}\0".encode())
+        newest = max((max(f[2], f[3]) for f in found), default=0)
+        super().__init__(root, [f[0] for f in found], [f[1] for f in found], digest.hexdigest(), newest)
+
+    def _read(self, i: int) -> bytes:
+        with (self.root / self.names[i]).open("rb") as file:
+            return _take(file, MAX_FILE_BYTES)
+
+
+def _walk(folder: Path, prefix: str, found: list[tuple[str, int, int, int]], above: set[str]) -> None:
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise FastganError(f"cannot list {folder}: {error.strerror}; make it readable or move it away") from None
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name in _JUNK:
+            continue
+        name = prefix + entry.name
+        if entry.is_dir():
+            real = os.path.realpath(entry.path)
+            if real not in above:  # a link back up would never end
+                _walk(Path(entry.path), name + "/", found, above | {real})
+            continue
+        try:
+            stat = entry.stat()
+        except OSError:  # a dangling link: listed, so that it is named among what was left out
+            found.append((name, 1, 0, 0))
+            continue
+        if entry.is_file():  # pipes and devices would block
+            found.append((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+
+
+class Zip(Listing):
+    """All files of a zip archive. Nothing is extracted, so a name that points elsewhere is only a name."""
+
+    def __init__(self, path: Path, exclude: frozenset[str] = frozenset()) -> None:
+        try:
+            self._archive = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise FastganError(f"{path} is not a readable zip archive ({error}): make it again") from None
+        stat = path.stat()
+        members: list[tuple[str, zipfile.ZipInfo]] = []
+        for info in self._archive.infolist():
+            parts = PurePosixPath(info.filename.replace("\\", "/")).parts
+            hidden = any(part in _JUNK or (part.startswith(".") and part != "..") for part in parts)
+            name = "/".join(part for part in parts if part not in ("/", ".."))
+            if not info.is_dir() and not hidden and stem(name) not in exclude:
+                members.append((name, info))
+        members.sort(key=lambda m: m[0])
+        self._members = [info for _, info in members]
+        real = os.path.realpath(path).encode("utf-8", "surrogateescape")
+        stamp = hashlib.sha256(real + f"\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}".encode())
+        for name in sorted(exclude):
+            stamp.update(name.encode("utf-8", "surrogateescape") + b"\0")
+        newest = max(stat.st_mtime_ns, stat.st_ctime_ns)
+        names, sizes = [m[0] for m in members], [m[1].file_size for m in members]
+        super().__init__(path, names, sizes, stamp.hexdigest(), newest)
+
+    def _read(self, i: int) -> bytes:
+        with self._archive.open(self._members[i]) as file:
+            return _take(file, MAX_FILE_BYTES)
+
+
+def stem(name: str) -> str:
+    """A relative name without its extension: what the two halves of a pair share."""
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + (base.rpartition(".")[0] or base)
+
+
+def class_labels(names: Iterable[str]) -> tuple[list[int], list[str]] | None:
+    """Labels from the first folder that tells the files apart, classes in sorted order; None unless every file is in one.
+
+    Folders that all files share are skipped, so that train/cat/1.png and train/dog/2.png are cats and dogs.
+    """
+    parts = [name.split("/")[:-1] for name in names]
+    depth = 0
+    while parts and all(len(p) > depth for p in parts):
+        if len(classes := sorted({p[depth] for p in parts})) > 1:
+            number = {name: i for i, name in enumerate(classes)}
+            return [number[p[depth]] for p in parts], classes
+        depth += 1
+    return None
