@@ -90,8 +90,8 @@ class Variant:
     ``signature``: runtime arguments in order, Triton's spelling (``"*bf16"``, ``"i32"``, ``"fp32"``). ``constexprs``: those
     fixed in this form.
     ``configs``: what the launcher may choose, e.g. ``{"BLOCK": 1024, "num_warps": 4, "num_stages": 2}``; num_warps and
-    num_stages are launch options, the rest constexprs. ``aligned``: arguments specialised as divisible by 16; None means every
-    pointer, as from PyTorch's allocator.
+    num_stages are launch options, the rest constexprs (or the launcher's own, where the kernel has no such argument).
+    ``aligned``: arguments specialised as divisible by 16; None means every pointer, as from PyTorch's allocator.
     ``tuned``: the name under which the launcher asks :mod:`fastgan.kernels.tuning`; committed entries are then compiled too.
     """
 

@@ -37,7 +37,7 @@ SHARED_LIMIT = {
     for n, kb in ((80, 163), (86, 99), (87, 163), (89, 99), (90, 227), (100, 227), (103, 227), (120, 99), (121, 99))
 }
 MATRIX = {"wgmma": "wgmma.mma_async", "mma.sync": "mma.sync", "tcgen05": "tcgen05.mma"}
-OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg")
+OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg", "enable_fp_fusion")
 FORMAT = 1  # of kept rows: raise it when a row's meaning changes
 
 
@@ -98,8 +98,9 @@ def source_of(variant: Variant, config: Mapping[str, Any]) -> tuple[Any, dict[st
     kernel = variant.kernel
     names = list(kernel.arg_names)
     options = {k: v for k, v in config.items() if k in OPTIONS}
-    constexprs = {**variant.constexprs, **{k: v for k, v in config.items() if k not in OPTIONS}}
-    if unknown := [k for k in (*variant.signature, *constexprs) if k not in names]:
+    # what the kernel does not take steers the launcher alone: a grid size, a threshold
+    constexprs = {**variant.constexprs, **{k: v for k, v in config.items() if k in names}}
+    if unknown := [k for k in (*variant.signature, *variant.constexprs) if k not in names]:
         raise FastganError(f"{variant.name}: the kernel has no argument {unknown[0]!r}")
     defaults = {p.name: p.default for p in kernel.params if p.has_default}
     if lacking := [n for n in names if n not in variant.signature and n not in constexprs and n not in defaults]:
