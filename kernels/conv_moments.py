@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import torch
 
-from ._common import cdiv, next_power_of_2, tl, triton
-from .conv_plan import channels_last, multiprocessors
-from .conv_tile import affine, output_slope
+from fastgan.kernels._common import cdiv, next_power_of_2, tl, triton
+from fastgan.kernels.conv_plan import channels_last, multiprocessors
+from fastgan.kernels.conv_tile import affine, output_slope
 
 
 @triton.jit(do_not_specialize=["SLOTS"])
@@ -43,8 +43,10 @@ def merge_moments(mean: torch.Tensor, m2: torch.Tensor, count: torch.Tensor) -> 
     """Tile moments [groups,slots,C] and counts [groups,slots or a divisor] -> mean and biased variance [groups,C], fp32."""
     groups, slots, channels = mean.shape
     out = torch.empty((2, groups, channels), dtype=torch.float32, device=mean.device)
-    merge_moments_kernel[(cdiv(channels, 8), groups)](mean, m2, count, out[0], out[1], slots, channels, FOLD=slots // count.shape[1],
-                                                      BLOCK_R=min(128, next_power_of_2(slots)), BLOCK_C=8, num_warps=4)  # fmt: skip
+    merge_moments_kernel[(cdiv(channels, 8), groups)](
+        mean, m2, count, *out, slots, channels, FOLD=slots // count.shape[1],
+        BLOCK_R=min(128, next_power_of_2(slots)), BLOCK_C=8, num_warps=4,
+    )  # fmt: skip
     return out[0], out[1]
 
 
@@ -94,6 +96,8 @@ def form_gradient(dy: torch.Tensor, y: torch.Tensor, mean: torch.Tensor | None =
     per_block = cdiv(cdiv(rows, max(1, 8 * multiprocessors(y.device) // (columns * groups))), block_r) * block_r
     blocks = cdiv(rows, per_block)
     partial = torch.empty((groups * blocks, channels), dtype=torch.float32, device=y.device) if sums else None
-    form_gradient_kernel[(blocks, columns, groups)](dy, y, mean, dmean, dvar, g, partial, rows, per_block, channels, 1.0 / rows,
-                                                    ACT=act_out, SLOPE=slope_out, BLOCK_R=block_r, BLOCK_C=block_c, num_warps=4)  # fmt: skip
+    form_gradient_kernel[(blocks, columns, groups)](
+        dy, y, mean, dmean, dvar, g, partial, rows, per_block, channels, 1.0 / rows,
+        ACT=act_out, SLOPE=slope_out, BLOCK_R=block_r, BLOCK_C=block_c, num_warps=4,
+    )  # fmt: skip
     return g, None if partial is None else partial.sum(0)

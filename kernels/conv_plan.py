@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from ._common import INTERPRET
-from .conv_spec import ConvSpec
+from fastgan.kernels._common import INTERPRET, cdiv
+from fastgan.kernels.conv_spec import ConvSpec
 
 Config = dict[str, Any]
 
@@ -19,7 +19,7 @@ SMALL_CHANNELS = 8  # at most this many contracted channels: a row of taps is re
 
 @dataclass(frozen=True)
 class Gather:
-    """One implicit matrix product: result[images, OH, OW, OUT] gathers A[images, H, W, C] against w (element strides ky, kx, c, out)."""
+    """One implicit matrix product: result[images, OH, OW, OUT] gathers A[images, H, W, C] against w (strides ky, kx, c, out)."""
 
     H: int
     W: int
@@ -53,7 +53,8 @@ class Gather:
         return dict(KH=kh, KW=kw, SH=sh, SW=sw, PH=ph, PW=pw, SCATTER=self.scatter, PACKED=self.packed)
 
 
-def gather_plan(spec: ConvSpec, weight_shape: tuple[int, ...], size_in: tuple[int, int], size_out: tuple[int, int], gradient: bool) -> Gather:
+def gather_plan(spec: ConvSpec, weight_shape: tuple[int, ...], size_in: tuple[int, int], size_out: tuple[int, int],
+                gradient: bool) -> Gather:
     """Forward (size_in -> size_out), or with `gradient` its data gradient, for a weight stored channels_last.
 
     Stored so, PyTorch's [D, E, KH, KW] lies as [D][KH][KW][E]: E is CI of a convolution and CO of a transposed one.
@@ -83,24 +84,25 @@ def tile(m: int, n: int, k: int, warps: int, stages: int, order: str | None = No
     return config if order is None else config | {"ORDER": order}
 
 
-def default_gather_config(rows: int, out: int, reach: int, itemsize: int) -> Config:
+def default_gather_config(rows: int, out: int, reach: int, itemsize: int, transforms: bool) -> Config:
     """A conservative tile for `rows` result pixels of one phase, `out` channels and `reach` contracted values of a tap."""
     k = power_of_two(reach, 16, 64 if itemsize == 2 else 32)
-    n = power_of_two(out, 16, 128 if itemsize == 2 and not INTERPRET else 64)
     order = "channels" if reach > 2 * k else "taps"  # the pipeline runs over the innermost loop: give it more than two turns
     if INTERPRET:
-        return tile(power_of_two(rows, 16, 64), n, k, 4, 2, order)
+        return tile(power_of_two(rows, 16, 64), power_of_two(out, 16, 64), k, 4, 2, order)
     if itemsize == 4:
-        return tile(64, min(n, 64), k, 4, 2, order)
-    if n == 128 and rows >= 128 * 32:
+        return tile(64, power_of_two(out, 16, 64), k, 4, 2, order)
+    if transforms:  # a transformed operand passes through registers: 128x128 spills
+        return tile(128, 64, k, 8, 3, order) if out > 32 else tile(64, power_of_two(out, 16, 32), k, 4, 3, order)
+    if out > 64 and rows >= 128 * 32:
         return tile(128, 128, k, 8, 3, order)
-    return tile(64 if rows < 128 * 64 else 128, min(n, 64), k, 4, 3, order)
+    return tile(64 if rows < 128 * 64 else 128, power_of_two(out, 16, 64), k, 4, 3, order)
 
 
-def default_wgrad_config(dense: int, gathered: int, pixels: int, itemsize: int) -> Config:
+def default_wgrad_config(dense: int, gathered: int, pixels: int, itemsize: int, name: str) -> Config:
     """Tile [dense channels, gathered channels (times taps of a row when packed)], reducing over pixels."""
     k = power_of_two(pixels, 16, 64 if itemsize == 2 else 32)
-    if itemsize == 2 and not INTERPRET and dense >= 128 and gathered >= 128:
+    if itemsize == 2 and not INTERPRET and dense >= 128 and gathered >= 128 and name == "conv_wgrad":
         return tile(128, 128, k, 8, 3)
     return tile(power_of_two(dense, 16, 64), power_of_two(gathered, 16, 64), k, 4, 3 if itemsize == 2 else 2)
 
@@ -114,8 +116,8 @@ def multiprocessors(device: torch.device) -> int:
 def splits_for(tiles: int, pixels: int, config: Mapping[str, Any], processors: int) -> tuple[int, int]:
     """(splits, pixels per split) that give about sixteen warps a multiprocessor, whole K blocks each."""
     wanted = max(1, round(16 / config["num_warps"] * processors / tiles))
-    per_split = -(-(-(-pixels // wanted)) // config["BLOCK_K"]) * config["BLOCK_K"]
-    return -(-pixels // per_split), per_split
+    per_split = cdiv(cdiv(pixels, wanted), config["BLOCK_K"]) * config["BLOCK_K"]
+    return cdiv(pixels, per_split), per_split
 
 
 def channels_last(x: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:

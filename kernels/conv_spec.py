@@ -70,3 +70,23 @@ class ConvSpec:
     def unpack(values: Sequence[int]) -> ConvSpec:
         t, kh, kw, sh, sw, ph, pw, oh, ow = values
         return ConvSpec(bool(t), (kh, kw), (sh, sw), (ph, pw), (oh, ow))
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What is fused around a convolution, apart from tensors. Activations are names of kernels._common.ACTIVATIONS.
+
+    act_in: applied to x*s + t (or to x); act_out: applied to the result before it is stored, one whose derivative its output tells
+    (not silu); slope: leaky_relu's, positive. groups: runs of N/groups images with moments, s and t of their own. precision: of fp32
+    products, "ieee" or "tf32".
+    """
+
+    act_in: str = "identity"
+    slope_in: float = 0.0
+    act_out: str = "identity"
+    slope_out: float = 0.0
+    groups: int = 1
+    precision: str = "ieee"
+
+
+PLAIN = Fusion()

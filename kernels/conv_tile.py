@@ -4,7 +4,7 @@ Activations are NHWC in memory. Operands: z = act(x*s + t) and g = (dy + a + b*y
 Padding is zero *after* the transform, so every transformed operand is masked again.
 """
 
-from ._common import act, tl, triton
+from fastgan.kernels._common import act, tl, triton
 
 
 @triton.jit
@@ -51,8 +51,9 @@ def load_operand(a_ptr, y_ptr, u_ptr, v_ptr, at, c, known, mask, GRADIENT: tl.co
 
 
 @triton.jit
-def tap_product(acc, a_ptr, y_ptr, u_ptr, v_ptr, w_ptr, image, base_h, base_w, live, ky0, kx0, ty, tx, k, out, H, W, C, OUT, w_ky, w_kx, w_c, w_out,
-                KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, SCATTER: tl.constexpr, PACKED: tl.constexpr, GRADIENT: tl.constexpr,
+def tap_product(acc, a_ptr, y_ptr, u_ptr, v_ptr, w_ptr, image, base_h, base_w, live, ky0, kx0, ty, tx, k, out, H, W, C, OUT,
+                w_ky, w_kx, w_c, w_out, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
+                SCATTER: tl.constexpr, PACKED: tl.constexpr, GRADIENT: tl.constexpr,
                 ACT: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
     """acc += A[pixels, channels of one tap] @ w[channels, out channels] for tap (ty, tx) of this phase and channels k onwards."""
     j = k + tl.arange(0, BLOCK_K)
@@ -83,9 +84,10 @@ def gather_product(a_ptr, y_ptr, u_ptr, v_ptr, w_ptr, image, h, w, ry, rx, live,
                    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
     """The whole reduction of one tile, in fp32: over taps and channels of A [*, H, W, C] against w.
 
-    SCATTER: A is the small side of a strided pair (transposed forward, or dgrad of a convolution): pixel (h*SH+ry, w*SW+rx) of the result
-    sees only the taps of its phase, a dense convolution without inserted zeros. Otherwise A is the large side. Loops are nested, never
-    flattened over taps and channels: that miscompiles with 8 warps. ORDER puts channels or taps innermost, where the pipeline runs.
+    SCATTER: A is the small side of a strided pair (transposed forward, or dgrad of a convolution): pixel (h*SH+ry, w*SW+rx) of the
+    result sees only the taps of its phase, a dense convolution without inserted zeros. Otherwise A is the large side. Loops are
+    nested, never flattened over taps and channels: that miscompiles with 8 warps. ORDER says whether channels or taps are innermost,
+    where the pipeline runs.
     """
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     if SCATTER:
@@ -109,12 +111,14 @@ def gather_product(a_ptr, y_ptr, u_ptr, v_ptr, w_ptr, image, h, w, ry, rx, live,
         for ty in range(taps_h):
             for tx in range(taps_w):
                 for k in range(0, reach, BLOCK_K):
-                    acc = tap_product(acc, a_ptr, y_ptr, u_ptr, v_ptr, w_ptr, image, base_h, base_w, live, ky0, kx0, ty, tx, k, out, H, W, C, OUT,
-                                      w_ky, w_kx, w_c, w_out, KW, SH, SW, SCATTER, PACKED, GRADIENT, ACT, SLOPE, PRECISION, BLOCK_K)
+                    acc = tap_product(acc, a_ptr, y_ptr, u_ptr, v_ptr, w_ptr, image, base_h, base_w, live, ky0, kx0, ty, tx, k, out,
+                                      H, W, C, OUT, w_ky, w_kx, w_c, w_out, KW, SH, SW, SCATTER, PACKED, GRADIENT, ACT, SLOPE,
+                                      PRECISION, BLOCK_K)  # fmt: skip
     else:
         for k in range(0, reach, BLOCK_K):
             for ty in range(taps_h):
                 for tx in range(taps_w):
-                    acc = tap_product(acc, a_ptr, y_ptr, u_ptr, v_ptr, w_ptr, image, base_h, base_w, live, ky0, kx0, ty, tx, k, out, H, W, C, OUT,
-                                      w_ky, w_kx, w_c, w_out, KW, SH, SW, SCATTER, PACKED, GRADIENT, ACT, SLOPE, PRECISION, BLOCK_K)
+                    acc = tap_product(acc, a_ptr, y_ptr, u_ptr, v_ptr, w_ptr, image, base_h, base_w, live, ky0, kx0, ty, tx, k, out,
+                                      H, W, C, OUT, w_ky, w_kx, w_c, w_out, KW, SH, SW, SCATTER, PACKED, GRADIENT, ACT, SLOPE,
+                                      PRECISION, BLOCK_K)  # fmt: skip
     return acc
