@@ -4,19 +4,22 @@ not at all.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load as deserialise
 from safetensors.torch import save as serialise
 
 from fastgan.engine import files
 from fastgan.errors import FastganError
 
 FORMAT = 1
+STATE = "state.json"
 
 
 def flatten(tree: Any, tensors: dict[str, torch.Tensor], prefix: str = "") -> Any:
@@ -72,50 +75,63 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the whole checkpoints, ascending."""
-        return sorted(int(p.name.removeprefix("step-")) for p in self.folder.glob("step-*") if (p / "state.json").is_file())
+        names = [p.name.removeprefix("step-") for p in self.folder.glob("step-*") if (p / STATE).is_file()]
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
 
     def save(self, step: int, groups: Mapping[str, Any], state: Mapping[str, Any]) -> Path:
-        """Write one checkpoint: a safetensors file for each group (nets, ema, optimizers ...) and state.json.
-
-        Then drop the oldest.
+        """Write one checkpoint: a safetensors file for each group (nets, ema, optimizers ...) and state.json with their
+        SHA-256; then drop the oldest. After a failure every checkpoint of before is still whole. Raises FastganError.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         content: dict[str, bytes] = {}
         trees = {}
         for name, tree in groups.items():
             tensors: dict[str, torch.Tensor] = {}
             trees[name] = flatten(tree, tensors)
             content[f"{name}.safetensors"] = pack(tensors)
-        content["state.json"] = json.dumps({"format": FORMAT, "step": step, "trees": trees, **state}, indent=1).encode()
+        sums = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
+        written = {"format": FORMAT, "step": step, "sha256": sums, "trees": trees, **state}
+        content[STATE] = json.dumps(written, indent=1).encode()
         path = self.path(step)
-        if path.exists():
-            files.remove_folder(path)
         files.make_folder(path, content)
         for old in self.steps()[: -self.keep]:
-            files.remove_folder(self.path(old))
+            with contextlib.suppress(OSError):  # one that can't be dropped now is dropped by a later save
+                files.remove_folder(self.path(old))
         return path
 
     def load(self, step: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """(groups, state) of checkpoint `step`, or of the newest. Raises FastganError where there is none or it is damaged."""
-        steps = self.steps()
-        if not steps:
-            raise FastganError(
-                f"no checkpoint in {self.folder}: the run ended before its first one; start it again with another --out"
-            )
-        chosen = steps[-1] if step is None else step
-        if chosen not in steps:
-            raise FastganError(f"no checkpoint of step {chosen} in {self.folder}: there are {', '.join(map(str, steps))}")
-        path = self.path(chosen)
+        while True:
+            steps = self.steps()
+            if not steps:
+                raise FastganError(f"no checkpoint in {self.folder}: start the run again with another --out")
+            chosen = steps[-1] if step is None else step
+            if chosen not in steps:
+                raise FastganError(f"no checkpoint of step {chosen} in {self.folder}: there are {', '.join(map(str, steps))}")
+            try:
+                return self._read(self.path(chosen))
+            except FastganError:
+                # a running trainer may drop a checkpoint while it is read
+                if (self.path(chosen) / STATE).exists():
+                    raise
+
+    def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         try:
-            state = json.loads((path / "state.json").read_text())
-            groups = {name: unflatten(tree, load_file(path / f"{name}.safetensors")) for name, tree in state.pop("trees").items()}
+            state = json.loads((path / STATE).read_bytes())
+            if state["format"] > FORMAT:
+                raise FastganError(f"checkpoint {path} was written by a newer fastgan: update this one")
+            groups = {}
+            for name, tree in state.pop("trees").items():
+                data = (path / f"{name}.safetensors").read_bytes()
+                if hashlib.sha256(data).hexdigest() != state["sha256"][f"{name}.safetensors"]:
+                    raise ValueError(f"the content of {name}.safetensors has changed since it was written")
+                groups[name] = unflatten(tree, deserialise(data))
+            del state["sha256"]
+        except FastganError:
+            raise
         except Exception as error:
-            raise FastganError(
-                f"checkpoint {path} is damaged ({error}): remove that folder to go on from the one before"
-            ) from error
-        if state["format"] > FORMAT:
-            raise FastganError(f"checkpoint {path} was written by a newer fastgan: update this one")
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise FastganError(f"checkpoint {path} is damaged ({why}): remove that folder to go on from the one before") from error
         return groups, state

@@ -2,87 +2,147 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from fastgan.errors import FastganError
 
 TEMPORARY = ".partial-"
+"""Begins the name of what is being written, or being removed."""
+
+ASIDE = ".replaced-"
+"""Begins the name of a folder whose successor is about to take its place."""
 
 
-def write(handle_path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes) -> None:
     """Write and flush one new file; a building block, not atomic by itself."""
-    with open(handle_path, "wb") as f:
-        f.write(data)
-        f.flush()
+    with open(path, "wb", buffering=0) as f:
+        write_all(f, data)
         os.fsync(f.fileno())
 
 
+def write_all(f: io.FileIO, data: bytes) -> None:
+    """Write to an unbuffered file; a short write, which is what a full disk gives first, is an error."""
+    rest = memoryview(data)
+    while rest:
+        done = f.write(rest)
+        if not done:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rest = rest[done:]
+
+
 def sync_folder(path: Path) -> None:
-    """Make renames in `path` durable (a no-op where folders can't be opened, as on Windows)."""
+    """Make renames in `path` durable (a no-op where folders can't be opened or flushed, as on Windows)."""
     try:
         handle = os.open(path, os.O_RDONLY)
-    except (OSError, PermissionError):
+    except OSError:
         return
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def explained(what: str) -> Iterator[None]:
+    """OSErrors inside become one line that begins with `what`."""
+    try:
+        yield
+    except OSError as error:
+        raise FastganError(f"{what}: {error.strerror or error}") from error
+
+
 def replace(path: Path, data: bytes) -> None:
-    """Atomically make `path` hold `data`.
+    """Atomically make `path` hold `data`: after a failure it holds the old content or the new, and nothing lies beside it.
 
-    After a failure the old content is untouched and nothing is left beside it. Raises FastganError.
+    Raises FastganError.
     """
-    partial = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    try:
-        write(partial, data)
-        os.replace(partial, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise FastganError(f"can't write {path}: {error.strerror or error}") from error
+    partial = _partial(path)
+    with explained(f"can't write {path}"):
+        try:
+            write(partial, data)
+            os.replace(partial, path)
+            sync_folder(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
 
 
-def make_folder(path: Path, files: dict[str, bytes]) -> None:
-    """Atomically make a new folder `path` with these files. After a failure nothing is left. Raises FastganError."""
-    partial = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    try:
-        partial.mkdir(parents=True)
-        for name, data in files.items():
-            write(partial / name, data)
-        sync_folder(partial)
-        os.replace(partial, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise FastganError(f"can't write {path}: {error.strerror or error}") from error
+def make_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Atomically make a folder `path` with exactly these files; one that is there already is replaced.
+
+    At every moment the old or the new folder is whole, under its name or under one that `sweep` brings back. After a failure
+    nothing is left beside. Raises FastganError.
+    """
+    partial, aside = _partial(path), path.with_name(ASIDE + path.name)
+    with explained(f"can't write {path}"):
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            for name, data in files.items():
+                write(partial / name, data)
+            sync_folder(partial)
+            if path.exists():
+                os.replace(path, aside)
+            os.replace(partial, path)
+            sync_folder(path.parent)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                _settle(aside)
+            raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder so that no half of it is ever seen under its name."""
-    partial = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    """Remove a folder so that no half of it is ever seen under its name. Raises OSError."""
+    partial = _partial(path)
+    shutil.rmtree(partial, ignore_errors=True)
     os.replace(path, partial)
     shutil.rmtree(partial, ignore_errors=True)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what interrupted writers left behind in `folder`; only the owner of the folder may call it."""
-    if folder.is_dir():
+    """Remove what interrupted writers left behind in `folder`; only the owner of the folder may call it. Raises FastganError."""
+    with explained(f"can't clear {folder}"):
+        for left in folder.glob(f"{ASIDE}*"):
+            _settle(left)
         for left in folder.glob(f"{TEMPORARY}*"):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+            remove(left)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder and all in it. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def save_with(path: Path, save: Callable[..., None]) -> None:
-    """Atomically write what `save(file object)` writes, such as a picture."""
-    import io
-
+    """Atomically write what `save(file object)` writes, such as a picture. Raises FastganError."""
     buffer = io.BytesIO()
     save(buffer)
     replace(path, buffer.getvalue())
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+
+
+def _settle(aside: Path) -> None:
+    """A folder that was put aside goes back to its name, unless its successor has taken it."""
+    path = aside.with_name(aside.name.removeprefix(ASIDE))
+    if path.exists():
+        remove(aside)
+    elif aside.exists():
+        os.replace(aside, path)

@@ -23,7 +23,7 @@ from fastgan.engine.precision import resolve
 from fastgan.engine.probe import choose_memory_format
 from fastgan.engine.progress import Progress
 from fastgan.engine.run import RunFolder
-from fastgan.engine.stage import ActiveStage, Stage, open_streams
+from fastgan.engine.stage import ActiveStage, Stage, load_network, open_streams
 from fastgan.engine.stats import Stats
 from fastgan.engine.watch import Watch
 from fastgan.errors import FastganError
@@ -117,11 +117,15 @@ class Trainer:
         self._active: ActiveStage | None = None
         if self.folder is not None and not resume and self.folder.exists():
             raise FastganError(f"{self.folder.path} exists already: choose another out, or go on with it (resume=True, --resume)")
-        if resume:
-            self._resume()
-        else:
-            self._enter(0)
-            self._begin_run()
+        try:
+            if resume:
+                self._resume()
+            else:
+                self._enter(0)
+                self._begin_run()
+        except BaseException:
+            self.close()
+            raise
 
     def fit(self, steps: int) -> None:
         """Train until `steps` steps have been done in all (a resumed or repeated call goes on from where the last one ended).
@@ -176,7 +180,8 @@ class Trainer:
         self.folder.sync_rows()
         watch = self.watch.state_dict() if self.watch else None
         state = {"images": self.images, "stage": self._index, "watch": watch, "identity": identity.of_stage(self)}
-        return self.folder.checkpoints.save(self.step, {**self._stage.state(), "stats": self.stats.state_dict()}, state)
+        groups = {**self._stage.state(), "others": self._other_nets(), "stats": self.stats.state_dict()}
+        return self.folder.checkpoints.save(self.step, groups, state)
 
     def close(self) -> None:
         """Let go of the run folder and of worker threads."""
@@ -218,6 +223,17 @@ class Trainer:
     def _stage(self) -> ActiveStage:
         assert self._active is not None
         return self._active
+
+    def _other_nets(self) -> dict[str, dict[str, Tensor]]:
+        """Weights of the networks that only other stages hold: later stages may use them, or begin from them."""
+        seen = {id(net) for net in self._stage.nets.values()}
+        found = {}
+        for index, stage in enumerate(self.stages):
+            for name, net in stage.nets.items():
+                if id(net) not in seen:
+                    seen.add(id(net))
+                    found[f"{index}/{name}"] = net.state_dict()
+        return found
 
     def _first_step(self, index: int) -> int:
         return sum(stage.steps or 0 for stage in self.stages[:index])
@@ -276,28 +292,36 @@ class Trainer:
     def _begin_run(self) -> None:
         if self.folder is None:
             return
+        facts = {"fastgan": fastgan.__version__, **identity.rebuilding(self), "identity": identity.of(self)}
         self.folder.create()
-        self.folder.write("config.toml", toml.dumps(self.config))
-        self.folder.write(
-            "run.json",
-            json.dumps({"fastgan": fastgan.__version__, **identity.rebuilding(self), "identity": identity.of(self)}, indent=1),
-        )
-        self._draw_reals()
-        self._draw_samples()
+        try:
+            self.folder.write("config.toml", toml.dumps(self.config))
+            self.folder.write("run.json", json.dumps(facts, indent=1))
+            self._draw_reals()
+            self._draw_samples()
+            self.save()
+            self.folder.begun()
+        except BaseException:
+            self.folder.abandon()
+            raise
 
     def _resume(self) -> None:
         assert self.folder is not None
         self.folder.open()
+        identity.compare(self.folder.facts()["identity"], identity.of(self), self.folder.path)
         groups, state = self.folder.checkpoints.load()
         self._enter(state["stage"])
-        identity.compare(json.loads((self.folder.path / "run.json").read_text())["identity"], identity.of(self), self.folder.path)
         identity.compare(state["identity"], identity.of_stage(self), self.folder.path)
         self._stage.load_state(groups)
+        for name in self._other_nets():
+            index, _, net = name.partition("/")
+            load_network(self.stages[int(index)].nets[net], groups["others"][name], f"{net} of stage {index}")
         self.stats.load_state_dict(groups["stats"])
         self.step = state["step"]
         if self.watch is not None and state["watch"] is not None:
             self.watch.load_state_dict(state["watch"])
         self.folder.rewind(self.step)
+        self.folder.write("config.toml", toml.dumps(self.config))
 
     def _python_config(self) -> dict[str, Any]:
         keys = ("batch_size", "seed", "flip", "ema_decay", "log_every", "sample_every", "checkpoint_every", "size", "channels")
