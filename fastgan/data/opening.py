@@ -148,7 +148,7 @@ def _as_opened(dataset: Dataset, wish: _Wish) -> Dataset:
 
 
 def _open_path(text: str, wish: _Wish) -> Dataset:
-    if text == BUNDLED and not Path(text).exists():
+    if text == BUNDLED:
         base = _ASSETS / BUNDLED
         rows = {"image": open_idx(base / "t10k-images-idx3-ubyte.gz"), "label": open_idx(base / "t10k-labels-idx1-ubyte.gz")}
         return _from_rows(BUNDLED, rows, wish, classes=FASHION_CLASSES)
