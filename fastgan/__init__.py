@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+_MODULES = ("data", "metrics", "objectives", "ops", "pictures", "recipes")
 _WHERE = {
     "Trainer": "fastgan.engine.trainer",
     "Stage": "fastgan.engine.stage",
@@ -41,8 +42,10 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_WHERE[name]), name)
         globals()[name] = value
         return value
+    if name in _MODULES:
+        return importlib.import_module(f"fastgan.{name}")
     raise AttributeError(f"module 'fastgan' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_WHERE])
+    return sorted([*globals(), *_WHERE, *_MODULES])

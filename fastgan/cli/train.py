@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ class TrainCommand(click.Command):
                 f"{early['--resume']} was trained from Python: go on with it there, Trainer(..., out=..., resume=True)"
             )
         ctx.obj = (recipes.find(name), file)
-        self.params = [p for p in self.params if p.name in OWN] + options.flags(ctx.obj[0])
+        self.params = [*(p for p in self.params if p.name in OWN), *options.flags(ctx.obj[0])]
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -93,9 +94,8 @@ def command(
     if resume:
         changed = [name for name, value in given.items() if value is not None and name not in RESUMABLE]
         if changed or config_file or (recipe and recipe != cls.recipe):
-            raise FastganError(
-                f"--resume goes on with the run as it was: {', '.join(f'--{c}'.replace('_', '-') for c in changed) or '--config'} can't be changed"
-            )
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in changed) or "--config"
+            raise FastganError(f"--resume goes on with the run as it was: {named} can't be changed")
         config = options.assemble(cls, {**file, "out": resume}, given, f"{resume}/config.toml")
     else:
         config = options.assemble(cls, file, given, config_file or "flags")
@@ -104,8 +104,6 @@ def command(
 
 def run(config: Config, *, resume: bool = False, dry_run: bool = False, log: str | None = None) -> int:
     """Train as configured; returns the exit code."""
-    import dataclasses
-
     if config.out is None:
         config = dataclasses.replace(config, out=f"runs/{config.recipe}")
     trainer = make_trainer(config, resume=resume, log=log, out=None if dry_run else config.out)
@@ -118,9 +116,8 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False, log: str
             click.echo(options.toml_text(config))
             click.echo(summary(trainer))
             return 0
-        click.echo(
-            f"{'going on at step ' + str(trainer.step) if resume else 'training'}: {config.recipe} on {trainer.device}, {trainer.precision.name}"
-        )
+        start = f"going on at step {trainer.step}" if resume else "training"
+        click.echo(f"{start}: {config.recipe} on {trainer.device}, {trainer.precision.name}")
         trainer.fit(config.steps)
         if trainer.stopped_by:
             click.echo(
@@ -142,6 +139,9 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
     size, channels = config.defaults_for()
     dataset = data.open(config.data, size=size, channels=channels, strict=config.strict)
     shape = dataset.fields["image"].shape
+    if shape[0] != shape[1]:
+        raise FastganError(f"the images of {config.data} are {shape[0]}x{shape[1]}: give --size to make them square")
+    config = dataclasses.replace(config, size=shape[0], channels=shape[2])
     images = Images(size=shape[0], channels=shape[2], classes=len(dataset.classes or ()))
     with torch.random.fork_rng([]):
         torch.manual_seed(config.seed)
@@ -163,4 +163,5 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
         checkpoint_every=config.checkpoint_every,
         keep=config.keep,
         config=options.as_dict(config),
+        log=log,
     )

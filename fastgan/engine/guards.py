@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 HOST_READS = {
     torch.ops.aten._local_scalar_dense.default: ".item(), float(), int(), bool() or `if` on a tensor",
-    torch.ops.aten.nonzero.default: "nonzero or a boolean index, whose size depends on the data",
+    torch.ops.aten.nonzero.default: "nonzero, whose size depends on the data",
     torch.ops.aten.masked_select.default: "masked_select, whose size depends on the data",
     torch.ops.aten.equal.default: "torch.equal",
     torch.ops.aten._unique2.default: "unique, whose size depends on the data",
@@ -29,6 +29,8 @@ class NoHostReads(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in HOST_READS:
             raise HostRead(f"{caller()}: the step reads the device ({HOST_READS[func]})")
+        if func is torch.ops.aten.index.Tensor and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1]):
+            raise HostRead(f"{caller()}: the step reads the device (a boolean index, whose size depends on the data)")
         return func(*args, **(kwargs or {}))
 
 

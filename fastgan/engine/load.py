@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from fastgan.engine import sampling
 from fastgan.engine.checkpoint import Checkpoints
 from fastgan.engine.describe import rebuild
 from fastgan.engine.precision import resolve
+from fastgan.engine.run import read_facts
 from fastgan.engine.stage import load_network, open_streams
 from fastgan.errors import FastganError
 
@@ -66,9 +66,14 @@ def sample(
         net = _network(described, name, None, Path(path))
         load_network(net, groups["ema"].get(name, groups["nets"][name]), name)
         nets[name] = net.to(where)
+    if n < 1:
+        raise FastganError(f"can't sample {n} images: ask for at least one")
     datasets = open_streams(data, size=described["size"], channels=None, strict=False) if data is not None else {}
-    scalar = {k: torch.tensor(v, device=where) for k, v in objective.schedule(state["step"]).items()}
-    if not datasets and run["classes"] and labels is None:
+    first_step = sum(stage["steps"] for stage in run["stages"][: state["stage"]])
+    scalar = {k: torch.tensor(v, device=where) for k, v in objective.schedule(state["step"] - first_step).items()}
+    if labels is not None:
+        _check_labels(labels, n, run["classes"], path)
+    elif not datasets and run["classes"]:
         labels = torch.arange(n) % len(run["classes"])
     seed = run["seed"] if seed is None else seed
     return sampling.generate(
@@ -86,10 +91,19 @@ def sample(
 
 def _open(path: str | Path, step: int | None) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     folder = Path(path).expanduser()
-    if not (folder / "run.json").is_file():
-        raise FastganError(f"{folder} is not a run: no run.json in it")
+    facts = read_facts(folder)
     groups, state = Checkpoints(folder / "checkpoints").load(step)
-    return json.loads((folder / "run.json").read_text()), groups, state
+    return facts, groups, state
+
+
+def _check_labels(labels: Any, n: int, classes: list[str] | None, path: str | Path) -> None:
+    if not classes:
+        raise FastganError(f"{path} was trained without labels: leave the label out")
+    values = torch.as_tensor(labels, dtype=torch.int64).reshape(-1)
+    if len(values) not in (1, n):
+        raise FastganError(f"{len(values)} labels for {n} images: give one, or one for each")
+    if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < len(classes):
+        raise FastganError(f"labels of {path} go from 0 to {len(classes) - 1} ({', '.join(classes)})")
 
 
 def _network(described: dict[str, Any], name: str, given: nn.Module | None, path: Path) -> nn.Module:
@@ -99,8 +113,7 @@ def _network(described: dict[str, Any], name: str, given: nn.Module | None, path
         raise FastganError(f"{path} has no network {name!r}: there are {', '.join(described['nets'])}")
     how = described["nets"][name]
     if "spec" not in how:
-        raise FastganError(
-            f"network {name!r} of {path} can't be made again ({how['why_not']}): make it yourself and pass it, load(path, generator=net)"
-        )
+        remedy = "make it yourself and pass it, load(path, generator=net)"
+        raise FastganError(f"network {name!r} of {path} can't be made again ({how['why_not']}): {remedy}")
     with torch.random.fork_rng([]):
         return rebuild(how["spec"])

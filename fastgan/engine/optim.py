@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -23,9 +23,11 @@ def adam(
 
 
 def build_optimizers(
-    spec: Mapping[str, OptimizerSpec] | OptimizerSpec | None, nets: Mapping[str, nn.Module]
+    spec: Mapping[str, OptimizerSpec] | OptimizerSpec | None,
+    nets: Mapping[str, nn.Module],
+    trained: Collection[str] | None = None,
 ) -> dict[str, torch.optim.Optimizer]:
-    """One optimiser for each network that has trainable parameters.
+    """One optimiser for each network that has trainable parameters and is among `trained` (None: all).
 
     spec: {network: optimiser or factory(parameters)}, or one factory for all, or None for Adam(2e-4, (0.5, 0.999)); networks
     not named get the default.
@@ -40,7 +42,7 @@ def build_optimizers(
     built = {}
     for name, net in nets.items():
         parameters = [p for p in net.parameters() if p.requires_grad]
-        if not parameters:
+        if not parameters or (trained is not None and name not in trained):
             continue
         chosen = by_name.get(name) or adam()
         optimizer = chosen if isinstance(chosen, torch.optim.Optimizer) else chosen(parameters)
@@ -49,7 +51,7 @@ def build_optimizers(
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         if not held & {id(p) for p in parameters}:
             raise FastganError(
-                f"optimizers[{name!r}] holds none of the parameters of network {name!r}: build it from that network's parameters()"
+                f"optimizers[{name!r}] holds no parameter of network {name!r}: build it from that network's parameters()"
             )
         built[name] = optimizer
     return built
@@ -90,7 +92,7 @@ class Ema:
     an average of weights with the statistics of other weights draws bad images.
     """
 
-    def __init__(self, nets: Mapping[str, nn.Module], decay: float) -> None:
+    def __init__(self, nets: Mapping[str, nn.Module], decay: float, trained: Collection[str] | None = None) -> None:
         if not 0 <= decay < 1:
             raise FastganError(f"ema_decay must lie in [0, 1), not {decay}")
         self.decay = decay
@@ -99,6 +101,8 @@ class Ema:
         self._live: list[torch.Tensor] = []
         self._copied: list[tuple[torch.Tensor, torch.Tensor]] = []
         for name, net in nets.items():
+            if trained is not None and name not in trained:
+                continue  # a network of an earlier stage keeps the average it came with
             live = dict(net.named_parameters()) | dict(net.named_buffers())
             for key, value in (dict(self.nets[name].named_parameters()) | dict(self.nets[name].named_buffers())).items():
                 is_parameter = isinstance(value, nn.Parameter)

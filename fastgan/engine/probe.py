@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.engine.precision import Precision
+from fastgan.engine.stage import place
 from fastgan.engine.step import Named, StepRunner
 from fastgan.errors import FastganError
 from fastgan.objectives import Objective
@@ -63,7 +64,7 @@ def _dry_pass(
     precision: Precision,
     memory_format: torch.memory_format,
 ) -> None:
-    copies = {name: copy.deepcopy(net).to(device).to(memory_format=memory_format).train() for name, net in nets.items()}
+    copies = {name: place(copy.deepcopy(net), device, memory_format).train() for name, net in nets.items()}
     runner = StepRunner(objective, copies, {}, seed=seed, batch_size=BATCH, precision=precision)
     first = {
         key: value[:BATCH].contiguous(memory_format=memory_format) if value.dim() == 4 else value[:BATCH]

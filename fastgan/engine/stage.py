@@ -47,6 +47,11 @@ class Stage:
     carry: Callable[[Mapping[str, nn.Module], Mapping[str, nn.Module]], None] | None = None
 
 
+def place(net: nn.Module, device: torch.device, memory_format: torch.memory_format) -> nn.Module:
+    """Move a network in place; its convolution weights take the memory format."""
+    return net.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
+
+
 def open_streams(data: Any, *, size: int | None, channels: int | None, strict: bool) -> dict[str, Dataset]:
     """Data sets by stream name: a dict of sources is several streams, anything else is the stream "image"."""
     sources = data if isinstance(data, Mapping) else {"image": data}
@@ -73,10 +78,11 @@ class ActiveStage:
     ) -> None:
         self.stage, self.datasets, self.device, self.precision = stage, dict(datasets), device, precision
         self.memory_format = memory_format
-        self.nets = {name: net.to(device).to(memory_format=memory_format).train() for name, net in stage.nets.items()}
-        self.optimizers = optim.build_optimizers(stage.optimizers, self.nets)
+        self.nets = {name: place(net, device, memory_format).train() for name, net in stage.nets.items()}
+        trained = {name for phase in stage.objective.phases() for name in phase.trains}
+        self.optimizers = optim.build_optimizers(stage.optimizers, self.nets, trained)
         optim.check_schedules(stage.schedules, self.optimizers)
-        self.ema = Ema({name: self.nets[name] for name in stage.ema if name in self.nets}, ema_decay)
+        self.ema = Ema({name: self.nets[name] for name in stage.ema if name in self.nets}, ema_decay, trained)
         self.seed = seed + index * STAGE_SEEDS
         self.runner = StepRunner(
             stage.objective, self.nets, self.optimizers, seed=self.seed, batch_size=batch_size, precision=precision

@@ -18,6 +18,7 @@ import fastgan
 from fastgan import pictures
 from fastgan.data import Dataset
 from fastgan.engine import files, identity, sampling, toml
+from fastgan.engine.loggers import open_logger
 from fastgan.engine.optim import OptimizerSpec, Schedule
 from fastgan.engine.precision import resolve
 from fastgan.engine.probe import choose_memory_format
@@ -44,7 +45,8 @@ class Trainer:
     the run in `out`.
     device: "auto" is a GPU when there is one. precision: see fastgan.engine.precision. ema: networks that are averaged for
     sampling.
-    log_every, sample_every, checkpoint_every: in steps. keep: checkpoints kept. watch: look for what goes wrong. strict: an
+    log: "tensorboard" or "wandb" (offline unless WANDB_MODE says otherwise). log_every, sample_every, checkpoint_every: in
+    steps. keep: checkpoints kept. watch: look for what goes wrong. strict: an
     unreadable image is an error.
     Raises FastganError where the pieces do not fit, before anything is written.
     """
@@ -81,6 +83,7 @@ class Trainer:
         strict: bool = False,
         resident_bytes: int = 2**31,
         progress: bool = True,
+        log: str | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         for name, value in {
@@ -112,6 +115,7 @@ class Trainer:
         self.watch = Watch() if watch else None
         self.stopped_by: str | None = None
         self.folder = RunFolder(out, keep=keep) if out is not None else None
+        self.logger = open_logger(log, out)
         self.config = dict(config) if config is not None else self._python_config()
         self._index = -1
         self._active: ActiveStage | None = None
@@ -127,8 +131,10 @@ class Trainer:
             self.close()
             raise
 
-    def fit(self, steps: int) -> None:
+    def fit(self, steps: int, *, seconds: float | None = None) -> None:
         """Train until `steps` steps have been done in all (a resumed or repeated call goes on from where the last one ended).
+
+        seconds: stop earlier, after the step in which this time is over.
 
         SIGINT and SIGTERM finish the step, save, and return with `stopped_by` set; a second SIGINT interrupts at once.
         Raises FastganError on non-finite values (naming the last good checkpoint) and where memory runs out (saying what to
@@ -139,16 +145,12 @@ class Trainer:
         devices = [self.device] if self.device.type == "cuda" else []
         try:
             with self._signals(), torch.random.fork_rng(devices):
-                self._train(steps, progress)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if (
-                isinstance(error, torch.OutOfMemoryError)
-                or "not enough memory" in str(error)
-                or "alloc" in str(error).split("\n")[0]
-            ):
-                raise FastganError(
-                    f"out of memory at batch size {self.batch_size}: lower --batch-size (try {max(self.batch_size // 2, 1)}), --size or the networks' width"
-                ) from error
+                self._train(steps, time.monotonic() + seconds if seconds is not None else None, progress)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                half = max(self.batch_size // 2, 1)
+                lower = f"lower --batch-size (try {half}), --size or the networks' width"
+                raise FastganError(f"out of memory at batch size {self.batch_size}: {lower}") from error
             raise
         finally:
             if progress is not None:
@@ -189,6 +191,8 @@ class Trainer:
             self._active.close()
         if self.folder is not None:
             self.folder.close()
+        if self.logger is not None:
+            self.logger.close()
 
     def __enter__(self) -> Trainer:
         return self
@@ -333,10 +337,10 @@ class Trainer:
             **known,
         }
 
-    def _train(self, steps: int, progress: Progress | None) -> None:
+    def _train(self, steps: int, until: float | None, progress: Progress | None) -> None:
         clock, images = time.monotonic(), self.images
         began = self.step
-        while self.step < steps and self.stopped_by is None:
+        while self.step < steps and self.stopped_by is None and (until is None or time.monotonic() < until):
             index = self._stage_of(self.step)
             if index != self._index:
                 self._enter(index)
@@ -381,6 +385,8 @@ class Trainer:
         }
         if self.folder is not None:
             self.folder.append(self.folder.metrics, full)
+        if self.logger is not None:
+            self.logger.row(self.step, row)
         if progress is not None:
             progress.update(self.step, images_per_s, row)
         if self.watch is not None:
@@ -457,6 +463,11 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise FastganError(f"device {name!r} asked for, but torch sees no GPU: use --device cpu, or see `fastgan info`")
     return device
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch ran out of memory; on the CPU it says so in words only."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error)
 
 
 def _single_stage(

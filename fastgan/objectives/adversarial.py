@@ -94,6 +94,5 @@ class Adversarial(Objective):
         real = step.batch["image"]
         if fake.shape != real.shape:
             made, data = ("x".join(map(str, (*t.shape[2:], *t.shape[1:2]))) for t in (fake, real))
-            raise FastganError(
-                f"the generator makes {made} (HxWxC) images, but the data are {data}: change the network, or --size and --channels"
-            )
+            remedy = "change the network, or --size and --channels"
+            raise FastganError(f"the generator makes {made} (HxWxC) images, but the data are {data}: {remedy}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,7 +40,7 @@ class Gan(Config):
                 "G": Generator(images.size, images.channels, self.latent, self.hidden_g),
                 "D": Discriminator(images.size, images.channels, self.hidden_d, self.pieces, self.dropout),
             }
-        schedule = {
+        schedule: dict[str, Callable[[int], float]] = {
             "lr": Exponential(self.lr, self.lr_decay, self.lr_min),
             "momentum": Linear(self.momentum, self.momentum_end, self.momentum_steps),
         }

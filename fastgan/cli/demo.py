@@ -1,0 +1,42 @@
+"""`fastgan demo`: the first two minutes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+STEPS = 3000
+SECONDS = 130
+
+
+@click.command()
+@click.option("--out", default="runs/demo", show_default=True, help="run folder; an older demo there is replaced")
+@click.option("--steps", type=int, default=STEPS, show_default=True, help="stop after so many updates of the generator")
+@click.option("--seconds", type=float, default=SECONDS, show_default=True, help="stop after that time")
+def command(out: str, steps: int, seconds: float) -> None:
+    """Train a DCGAN on 10,000 real images of clothes (Fashion-MNIST, bundled) and say where the pictures are."""
+    import shutil
+
+    from fastgan.cli.train import make_trainer
+    from fastgan.errors import FastganError
+    from fastgan.recipes.dcgan import Dcgan
+
+    folder = Path(out)
+    if folder.exists():
+        if not (folder / "run.json").is_file() or 'recipe = "dcgan"' not in (folder / "config.toml").read_text():
+            raise FastganError(f"{folder} exists and is not a demo: choose another --out")
+        shutil.rmtree(folder)
+    config = Dcgan(out=out, steps=steps, base_width=32, ema_decay=0.995, log_every=50, sample_every=250, checkpoint_every=500)
+    with make_trainer(config, resume=False, log=None, out=out) as trainer:
+        click.echo(f"training a DCGAN on {trainer.datasets['image'].describe()}")
+        click.echo(f"at most {seconds:.0f} s on this machine's {trainer.device}; real images: {folder}/reals.png")
+        trainer.fit(steps, seconds=seconds)
+        done = trainer.step
+    newest = sorted((folder / "samples").glob("*.png"))[-1]
+    click.echo(f"\n{done} steps done. Look at:")
+    click.echo(f"  {newest}   what the generator makes now")
+    click.echo(f"  {folder}/samples/   how it got there")
+    click.echo(f"  {folder}/curves.png   losses, logits, accuracies")
+    click.echo(f"\nGo on training:  fastgan train --resume {out} --steps {2 * steps}")
+    click.echo(f"More images:     fastgan sample {out} --n 100 --out more.png")

@@ -1,0 +1,162 @@
+"""Every kind of GAN trains, samples and resumes on the same engine: the user programs of docs/examples, with public names only."""
+
+import functools
+import importlib.util
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import fastgan
+from fastgan.data import Aligned
+
+EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+
+
+@functools.cache
+def example(name):
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def pictures(seed, n=40, size=16):
+    return np.random.default_rng(seed).integers(0, 256, (n, size, size, 1), np.uint8)
+
+
+class Labelled(torch.utils.data.Dataset):
+    def __init__(self, n=40, size=16):
+        self.images = pictures(1, n, size)
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return self.images[i], i % 10
+
+
+KINDS = {
+    "own_networks": lambda m, **o: m.make_trainer(pictures(0, size=28), width=4, **o),
+    "wgan_gp": lambda m, **o: m.make_trainer(pictures(0), size=16, width=16, **o),
+    "infogan": lambda m, **o: m.make_trainer(pictures(0), size=16, width=16, **o),
+    "semi_supervised": lambda m, **o: m.make_trainer(Labelled(), pictures(2, 60), size=16, width=16, **o),
+    "pix2pix": lambda m, **o: m.make_trainer(pictures(0), pictures(1), width=4, **o),
+    "r3gan": lambda m, **o: m.make_trainer(pictures(0), size=16, width=4, **o),
+    "pyramid": lambda m, **o: m.make_trainer(pictures(0), steps=4, width=8, **o),
+}
+
+
+def make(kind, **options):
+    torch.manual_seed(3)
+    quiet = {"progress": False, "watch": False, "batch_size": 8, "log_every": 3, "checkpoint_every": 100, "sample_every": 100}
+    return KINDS[kind](example(kind), **{**quiet, **options})
+
+
+def state_of(trainer):
+    tensors = {}
+    for kind, nets in (("nets", trainer.nets), ("ema", trainer.ema)):
+        tensors |= {
+            f"{kind}/{name}/{key}": value.clone() for name, net in nets.items() for key, value in net.state_dict().items()
+        }
+    for name, optimizer in trainer.optimizers.items():
+        for i, entries in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{name}/{i}/{key}": torch.as_tensor(value).clone() for key, value in entries.items()}
+    return tensors
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kind_trains_samples_and_resumes_exactly(kind, tmp_path):
+    straight = make(kind, out=tmp_path / "straight")
+    before = state_of(straight)
+    straight.fit(7)
+    changed = {
+        key.split("/")[1] for key, value in state_of(straight).items() if key in before and not torch.equal(value, before[key])
+    }
+    trained = {name for stage in straight.stages[-1:] for phase in stage.objective.phases() for name in phase.trains}
+    assert kind == "pyramid" or trained <= changed
+
+    first = make(kind, out=tmp_path / "parts")
+    first.fit(5)
+    first.close()
+    second = make(kind, out=tmp_path / "parts", resume=True)
+    assert second.step == 5
+    second.fit(7)
+    expected, found = state_of(straight), state_of(second)
+    assert expected.keys() == found.keys()
+    for key in expected:
+        assert torch.equal(expected[key], found[key]), key
+
+    images = second.sample(5)
+    assert images.shape[0] == 5
+    assert images.dtype == torch.float32
+    assert float(images.min()) >= 0
+    assert float(images.max()) <= 1
+    assert torch.equal(images, straight.sample(5))
+    straight.close()
+    second.close()
+
+
+def objectives_in(name):
+    module = example(name)
+    return [
+        c
+        for c in vars(module).values()
+        if inspect.isclass(c) and issubclass(c, fastgan.Objective) and c.__module__ == module.__name__
+    ]
+
+
+@pytest.mark.parametrize("name", ["wgan_gp", "infogan", "semi_supervised", "pix2pix", "r3gan", "pyramid"])
+def test_objectives_are_short_and_use_public_names_only(name):
+    source = (EXAMPLES / f"{name}.py").read_text()
+    assert "engine" not in source
+    assert not re.search(r"\._[a-z]", source)
+    (objective,) = objectives_in(name)
+    assert len(inspect.getsource(objective).splitlines()) <= 40
+
+
+def test_own_loop_runs():
+    example("own_loop").main(pictures(0), steps=3, batch_size=8, width=8)
+
+
+def test_wrong_phase_names_are_refused():
+    class Wrong(fastgan.Objective):
+        def phases(self):
+            return [fastgan.Phase("D", ("critic",), lambda step: {})]
+
+    net = torch.nn.Linear(1, 1)
+    with pytest.raises(fastgan.FastganError, match="trains 'critic', which is not among the networks: G, D"):
+        fastgan.Trainer(net, net, objective=Wrong(), data=pictures(0), progress=False)
+
+
+def test_sigmoid_discriminators_are_refused():
+    G, D = torch.nn.Linear(1, 1), torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Sigmoid())
+    with pytest.raises(fastgan.FastganError, match="ends in Sigmoid"):
+        fastgan.Trainer(G, D, data=pictures(0), progress=False)
+
+
+def test_a_generator_of_the_wrong_size_is_named():
+    with pytest.raises(fastgan.FastganError, match=r"makes 28x28x1 .* the data are 16x16x1"):
+        fastgan.Trainer(
+            example("own_networks").generator(width=2),
+            torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3)),
+            data=pictures(0),
+            progress=False,
+        )
+
+
+def test_aligned_streams_stay_aligned():
+    images = pictures(0)
+    trainer = make("pix2pix")
+    batch = trainer._stage.batch(0)
+    index = [
+        int(np.argmin([np.abs(images[i, :, :, 0] / 127.5 - 1 - b[0].numpy()).sum() for i in range(40)])) for b in batch["image"]
+    ]
+    expected = torch.from_numpy(pictures(1)[index]).permute(0, 3, 1, 2) / 127.5 - 1
+    assert torch.allclose(batch["source"], expected, atol=1e-5)
+    assert Aligned is fastgan.data.Aligned
