@@ -67,6 +67,13 @@ def pack(tensors: Mapping[str, torch.Tensor]) -> bytes:
     return serialise({key: value.cpu().contiguous().clone() for key, value in tensors.items()}, metadata={"format": "pt"})
 
 
+def _tensors(path: Path, sha256: str) -> dict[str, torch.Tensor]:
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError(f"{path.name} is not what was written")
+    return deserialise(data)
+
+
 class Checkpoints:
     """The checkpoints/ folder of a run: step-00001000/ and so on, the last `keep` kept."""
 
@@ -90,7 +97,8 @@ class Checkpoints:
         for name, tree in groups.items():
             tensors: dict[str, torch.Tensor] = {}
             trees[name] = flatten(tree, tensors)
-            content[f"{name}.safetensors"] = pack(tensors)
+            if tensors:
+                content[f"{name}.safetensors"] = pack(tensors)
         sums = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
         written = {"format": FORMAT, "step": step, "sha256": sums, "trees": trees, **state}
         content[STATE] = json.dumps(written, indent=1).encode()
@@ -122,16 +130,15 @@ class Checkpoints:
             state = json.loads((path / STATE).read_bytes())
             if state["format"] > FORMAT:
                 raise FastganError(f"checkpoint {path} was written by a newer fastgan: update this one")
-            groups = {}
+            groups, sums = {}, state.pop("sha256")
             for name, tree in state.pop("trees").items():
-                data = (path / f"{name}.safetensors").read_bytes()
-                if hashlib.sha256(data).hexdigest() != state["sha256"][f"{name}.safetensors"]:
-                    raise ValueError(f"the content of {name}.safetensors has changed since it was written")
-                groups[name] = unflatten(tree, deserialise(data))
-            del state["sha256"]
+                file = f"{name}.safetensors"
+                groups[name] = unflatten(tree, _tensors(path / file, sums[file]) if file in sums else {})
         except FastganError:
             raise
         except Exception as error:
             why = " ".join(str(error).split()) or type(error).__name__
-            raise FastganError(f"checkpoint {path} is damaged ({why}): remove that folder to go on from the one before") from error
+            raise FastganError(
+                f"checkpoint {path} is damaged ({why}): remove that folder to go on from the one before"
+            ) from error
         return groups, state

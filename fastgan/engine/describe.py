@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fastgan.errors import FastganError
+from fastgan.objectives.objective import Objective
 
 CONTAINERS = {nn.Sequential: "Sequential", nn.ModuleList: "ModuleList", nn.ModuleDict: "ModuleDict"}
 
@@ -86,7 +87,7 @@ def find(name: str) -> Any:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise FastganError(
-            f"can't find {name} ({error}): run from the folder that has it, or pass the networks themselves"
+            f"can't find {name} ({error}): run from the folder that has it, or pass the network itself, load(path, generator=net)"
         ) from error
     return found
 
@@ -113,10 +114,12 @@ def rebuild(spec: Any) -> Any:
                 made.add_module(name, rebuild(child))
             return made
         cls = find(spec["$object"])
+        if not (isinstance(cls, type) and (issubclass(cls, (nn.Module, Objective)) or dataclasses.is_dataclass(cls))):
+            raise FastganError(f"{spec['$object']} is no network, objective or dataclass: it is not made from a file")
         arguments = {name: rebuild(value) for name, value in spec["args"].items()}
         try:
             return cls(**arguments)
-        except TypeError as error:
+        except Exception as error:  # the constructor is the user's own
             raise FastganError(f"can't make {spec['$object']} again: {error}") from error
     return spec
 
@@ -132,4 +135,29 @@ def describe_network(module: nn.Module) -> dict[str, Any]:
     mine = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     if mine != {key: tuple(value.shape) for key, value in again.state_dict().items()}:
         return {"why_not": f"{type(module).__name__}(...) made from its attributes has other parameters than this one"}
+    if (difference := unlike(module, again)) is not None:
+        return {"why_not": f"{type(module).__name__}(...) made from its attributes differs in {difference}"}
     return {"spec": spec}
+
+
+def unlike(mine: nn.Module, again: nn.Module, prefix: str = "") -> str | None:
+    """The first place where two modules differ in class, children or a plain attribute, or None.
+
+    A constructor argument that is kept under another name, and so was rebuilt from its default, shows itself here.
+    """
+    if type(mine) is not type(again):
+        return f"{prefix or 'class'}: {type(again).__name__} for {type(mine).__name__}"
+    children, others = dict(mine.named_children()), dict(again.named_children())
+    if list(children) != list(others):
+        return f"the parts of {prefix or type(mine).__name__}"
+    for key, value in vars(mine).items():
+        if key != "training" and not key.startswith("_") and is_plain(value) and vars(again).get(key, value) != value:
+            return f"{prefix}{key}: {vars(again).get(key)!r} for {value!r}"
+    for name, child in children.items():
+        if (found := unlike(child, others[name], f"{prefix}{name}.")) is not None:
+            return found
+    return None
+
+
+def is_plain(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, str)) or (isinstance(value, (tuple, list)) and all(map(is_plain, value)))

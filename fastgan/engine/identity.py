@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from fastgan.engine.describe import NotDescribable, describe, describe_network
 from fastgan.errors import FastganError
@@ -17,13 +21,20 @@ def of(trainer: Trainer) -> dict[str, Any]:
     """JSON-able facts on which the numbers of a run depend."""
     stages = []
     for stage in trainer.stages:
-        try:
-            objective = describe(stage.objective)
-        except NotDescribable:
-            objective = f"{type(stage.objective).__module__}:{type(stage.objective).__qualname__}"
         nets = {name: {key: list(value.shape) for key, value in net.state_dict().items()} for name, net in stage.nets.items()}
+        schedules = {net: {k: named(v) for k, v in options.items()} for net, options in stage.schedules.items()}
         stages.append(
-            {"networks": nets, "objective": objective, "steps": stage.steps, "batch_size": stage.batch_size or trainer.batch_size}
+            {
+                "networks": nets,
+                "objective": named(stage.objective),
+                "noise": {name: dataclasses.asdict(noise) for name, noise in stage.objective.noise.items()},
+                "lazy": dict(stage.objective.lazy),
+                "phases": {p.name: [list(p.trains), p.repeat, p.fresh] for p in stage.objective.phases()},
+                "schedules": schedules,
+                "ema": [name for name in stage.ema if name in stage.nets],
+                "steps": stage.steps,
+                "batch_size": stage.batch_size or trainer.batch_size,
+            }
         )
     return {
         "stages": stages,
@@ -31,20 +42,42 @@ def of(trainer: Trainer) -> dict[str, Any]:
         "flip": trainer.flip,
         "ema_decay": trainer.ema_decay,
         "log_every": trainer.log_every,
+        "precision": trainer.precision.name,
     }
 
 
 def of_stage(trainer: Trainer) -> dict[str, Any]:
     """The facts that belong to the stage being trained: its data and optimisers."""
     return {
-        "data": {name: {"fingerprint": d.fingerprint, "images": len(d)} for name, d in trainer.datasets.items()},
-        "optimizers": {name: type(o).__name__ for name, o in trainer.optimizers.items()},
+        "data": {name: {"images": len(d), "fingerprint": d.fingerprint} for name, d in trainer.datasets.items()},
+        "optimizers": {name: of_optimizer(optimizer) for name, optimizer in trainer.optimizers.items()},
     }
+
+
+def of_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Class, options as constructed (schedules change those of the groups), and how many parameters it holds."""
+    plain = {key: value for key, value in optimizer.defaults.items() if isinstance(value, (bool, int, float, str, tuple, list))}
+    return {
+        "class": type(optimizer).__name__,
+        "options": plain,
+        "parameters": [len(group["params"]) for group in optimizer.param_groups],
+    }
+
+
+def named(value: Any) -> Any:
+    """The description of an object, or the name of its class or function where it has none."""
+    try:
+        return describe(value)
+    except NotDescribable:
+        kind = value if hasattr(value, "__qualname__") else type(value)
+        return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def compare(then: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
     """Raises FastganError naming the first field that differs."""
-    for field, before, after in differences(then, now, ""):
+    for field, before, after in differences(then, json.loads(json.dumps(now)), ""):
+        if len(now.get("stages", ())) == 1:
+            field = field.removeprefix("stages[0].")
         raise FastganError(
             f"can't go on with {path}: {field} was {before} and is {after} now; make it the same again, or start a new run"
         )
@@ -76,9 +109,7 @@ def rebuilding(trainer: Trainer) -> dict[str, Any]:
         except NotDescribable as error:
             objective = {"why_not": str(error)}
         nets = {name: describe_network(net) for name, net in stage.nets.items()}
-        stages.append(
-            {"nets": nets, "objective": objective, "ema": [name for name in stage.ema if name in stage.nets], "size": stage.size}
-        )
+        stages.append({"nets": nets, "objective": objective, "steps": stage.steps, "size": stage.size})
     first = next((d for d in trainer.datasets.values()), None)
     classes = first.classes if first is not None else None
     return {"stages": stages, "classes": classes, "seed": trainer.seed}

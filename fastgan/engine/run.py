@@ -20,8 +20,8 @@ LOCK = "run.lock"
 STARTING = f"{files.TEMPORARY}start"
 """Lies in a run folder from its making until the first checkpoint: a folder that has it never became a run."""
 
-OWN = ("config.toml", "run.json", "metrics.jsonl", "metrics.csv", "alerts.jsonl", "reals.png", "curves.png", "samples")
-OWN += ("checkpoints", LOCK)
+PICTURES = ("reals.png", "curves.png", "samples")
+OWN = ("config.toml", "run.json", "metrics.jsonl", "metrics.csv", "alerts.jsonl", *PICTURES, "checkpoints", LOCK)
 
 
 class RunFolder:
@@ -180,7 +180,7 @@ class RunFolder:
             import fcntl
         except ImportError:
             return
-        lock = open(self.path / LOCK, "a+")
+        lock = open(self.path / LOCK, "a+")  # noqa: SIM115  (held as long as the run)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
