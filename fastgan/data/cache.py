@@ -79,26 +79,26 @@ class Entry:
             self.meta: dict[str, Any] = json.loads(raw)
             if self.meta["version"] != VERSION:
                 raise ValueError("another version")
-        self.path = path
-        self.count: int = self.meta["count"]
-        self.arrays: dict[str, np.ndarray] = {}
-        self.kinds: dict[str, str] = {}
-        self.digests: dict[str, str] = {}
-        for key, field in self.meta["fields"].items():
-            shape, dtype = (self.count, *field["shape"]), np.dtype(field["dtype"])
-            empty = not np.prod(shape)
-            array = np.empty(shape, dtype) if empty else np.memmap(path, dtype, "r", field["offset"], shape)
-            _check_samples(array, field["chunks"])
-            self.arrays[key], self.kinds[key], self.digests[key] = array, field["kind"], field["digest"]
+            self.path = path
+            self.count: int = self.meta["count"]
+            self.arrays: dict[str, np.ndarray] = {}
+            self.kinds: dict[str, str] = {}
+            self.digests: dict[str, str] = {}
+            for key, field in self.meta["fields"].items():
+                shape, dtype = (self.count, *field["shape"]), np.dtype(field["dtype"])
+                empty = not np.prod(shape)
+                array = np.empty(shape, dtype) if empty else np.memmap(file, dtype, "r", field["offset"], shape)
+                _check_samples(array, field["chunks"])
+                self.arrays[key], self.kinds[key], self.digests[key] = array, field["kind"], field["digest"]
+            place = self.meta.get("names", {"length": 0})
+            # Mapped, not read: a million names are only needed where files are paired or classes listed.
+            self._names = np.memmap(file, np.uint8, "r", place["offset"], (place["length"],)) if place["length"] else None
 
     def names(self) -> list[str]:
         """The names of the samples, read when asked for."""
-        place = self.meta["names"]
-        with self.path.open("rb") as file:
-            file.seek(place["offset"])
-            raw = file.read(place["length"])
-        if hashlib.sha256(raw).hexdigest() != place["sha256"]:
-            raise FastganError(f"{self.path} was changed on disk: delete it and start again")
+        raw = b"" if self._names is None else self._names.tobytes()
+        if raw and hashlib.sha256(raw).hexdigest() != self.meta["names"]["sha256"]:
+            raise FastganError(f"{self.path} was damaged on disk: delete it and start again")
         return raw.decode("utf-8", "surrogateescape").split("\0")
 
 
