@@ -1,10 +1,14 @@
 """Normalisation and activation over rows: z = act((x - mean) rstd gamma + beta), statistics per channel and segment.
 
-Layout: x is [ROWS, C], channels innermost (a channels_last activation as it lies in memory). Rows fall into S statistics segments of equal length
-(1: batch norm, 2: real|fake, N: instance norm) and P sets of gamma, beta (1: per channel, N: per sample); A = max(S, P) divides the rows.
-statistics are fp32 [2, S, C]: mean and biased variance of x as stored. Forward reads x twice and writes z: 3 passes; one launch for small segments.
+Layout: x is [ROWS, C], channels innermost (a channels_last activation as it lies in memory). Rows fall into S statistics
+segments of equal length
+(1: batch norm, 2: real|fake, N: instance norm) and P sets of gamma, beta (1: per channel, N: per sample); A = max(S, P)
+divides the rows.
+statistics are fp32 [2, S, C]: mean and biased variance of x as stored. Forward reads x twice and writes z: 3 passes; one
+launch for small segments.
 
-Every sum has a fixed order: results repeat bit for bit. Variance is Welford's in a lane and Chan's between lanes and tiles: no raw sums, so it is safe
+Every sum has a fixed order: results repeat bit for bit. Variance is Welford's in a lane and Chan's between lanes and tiles: no
+raw sums, so it is safe
 where |mean|/std = 100 (Chan, Golub, LeVeque, "Algorithms for computing the sample variance", 1983). Backward: norm_backward.py.
 """
 
@@ -16,21 +20,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import tuning
-from ._common import act, cdiv, next_power_of_2, tl, triton
+from fastgan.kernels import tuning
+from fastgan.kernels._common import act, cdiv, next_power_of_2, tl, triton
 
 # Sizes that change with the batch: one binary serves them all. C stays specialised, so that channels load in 16-byte vectors.
 SIZES = ["L", "TILES", "SPLITS", "WEIGHT_EVERY", "STATS_EVERY", "SEGMENTS", "momentum"]
 
-SPLIT_PROGRAMS = 1024
-"""Programs of a reducing pass: about eight for each of an H100's 132 processors, 32 KiB in flight on each. Constant, so that every GPU sums in one order."""
+SPLIT_PROGRAMS = 512
+"""Programs of a reducing pass: four for each of an H100's 132 processors, all resident at once, 32 KiB in flight on each.
+Constant: every GPU sums in one
+order."""
 
 MERGE_CONFIG = {"BLOCK_T": 256, "BLOCK_C": 8, "num_warps": 4, "num_stages": 1}
 
+ONE_LAUNCH = {"MAX_ROWS": 2048}
+"""Segments up to this length take one launch: 64 KiB of 32-byte rows a program, which the second reading finds in L1 or L2."""
+
 
 @triton.jit
-def channel_vectors(weight_ptr, bias_ptr, mean_ptr, var_ptr, weight_row, stats_row, c, C, eps,
-                    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_STATS: tl.constexpr):  # fmt: skip
+def channel_vectors(
+    weight_ptr,
+    bias_ptr,
+    mean_ptr,
+    var_ptr,
+    weight_row,
+    stats_row,
+    c,
+    C,
+    eps,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_STATS: tl.constexpr,
+):
     """(mean, rstd, gamma, beta) of channels c in fp32; absent ones are (0, 1, 1, 0)."""
     live = c < C
     mean = tl.zeros(c.shape, tl.float32)
@@ -66,7 +87,8 @@ def merge_lanes(count, mean, m2, total):
 
 @triton.jit
 def welford_rows(x_ptr, base, first, step, L, c, C, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
-    """(pivot [C], count [R, 1], mean - pivot, M2 [R, C]) of rows first + lane, first + lane + step, ... below L of the segment at element `base`."""
+    """(pivot [C], count [R, 1], mean - pivot, M2 [R, C]) of rows first + lane, first + lane + step, ... below L of the segment
+    at element `base`."""
     lane = tl.arange(0, BLOCK_R)
     offset = lane[:, None] * C + c[None, :]
     mean = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
@@ -102,28 +124,57 @@ def moments_kernel(x_ptr, part_ptr, C, L, SPLITS, BLOCK_R: tl.constexpr, BLOCK_C
 
 
 @triton.jit
-def update_running(running_mean_ptr, running_var_ptr, tracked_ptr, c, C, mean, var, n, segment, SEGMENTS, momentum, CUMULATIVE: tl.constexpr):
-    """PyTorch's update with one segment's statistics: unbiased variance; the factor of momentum=None from the device-side count (already increased)."""
-    live = c < C
-    factor = momentum
+def running_factor(tracked_ptr, segment, SEGMENTS, momentum, CUMULATIVE: tl.constexpr):
+    """momentum, or that of momentum=None from the device-side count, which has been increased by SEGMENTS already."""
     if CUMULATIVE:
-        factor = 1.0 / (tl.load(tracked_ptr) - SEGMENTS + segment + 1).to(tl.float32)
+        return 1.0 / (tl.load(tracked_ptr) - SEGMENTS + segment + 1).to(tl.float32)
+    else:
+        return momentum
+
+
+@triton.jit
+def count_batches(tracked_ptr, SEGMENTS, RUNNING: tl.constexpr, CUMULATIVE: tl.constexpr, TRACKED: tl.constexpr):
+    # a cumulative factor reads the count, so there the host has it increased by a launch before
+    if (RUNNING and TRACKED and not CUMULATIVE) and tl.program_id(0) == 0:
+        tl.store(tracked_ptr, tl.load(tracked_ptr) + SEGMENTS)
+
+
+@triton.jit
+def update_running(running_mean_ptr, running_var_ptr, c, C, mean, var, n, factor):
+    """PyTorch's update with one segment's statistics of n rows: unbiased variance."""
+    live = c < C
     old_mean = tl.load(running_mean_ptr + c, mask=live, other=0.0).to(tl.float32)
     old_var = tl.load(running_var_ptr + c, mask=live, other=0.0).to(tl.float32)
-    n = n.to(tl.float32)
     unbiased = var * (n / (n - 1.0))
     tl.store(running_mean_ptr + c, ((1.0 - factor) * old_mean + factor * mean).to(running_mean_ptr.dtype.element_ty), mask=live)
     tl.store(running_var_ptr + c, ((1.0 - factor) * old_var + factor * unbiased).to(running_var_ptr.dtype.element_ty), mask=live)
 
 
 @triton.jit(do_not_specialize=SIZES)
-def merge_moments_kernel(part_ptr, stats_ptr, running_mean_ptr, running_var_ptr, tracked_ptr, C, L, SPLITS, SEGMENTS, TILE_ROWS, momentum,
-                         RUNNING: tl.constexpr, CUMULATIVE: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip
+def merge_moments_kernel(
+    part_ptr,
+    stats_ptr,
+    running_mean_ptr,
+    running_var_ptr,
+    tracked_ptr,
+    C,
+    L,
+    SPLITS,
+    SEGMENTS,
+    TILE_ROWS,
+    momentum,
+    RUNNING: tl.constexpr,
+    CUMULATIVE: tl.constexpr,
+    TRACKED: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     live = (c < C)[None, :]
     first, last = tl.program_id(1), tl.program_id(1) + 1
     if RUNNING:  # updates are ordered (real, then fake): one program goes through the segments
         first, last = 0, SEGMENTS
+    count_batches(tracked_ptr, SEGMENTS, RUNNING, CUMULATIVE, TRACKED)
     whole_turns = L // (SPLITS * TILE_ROWS)
     rest = L - whole_turns * SPLITS * TILE_ROWS
     for segment in range(first, last):
@@ -148,13 +199,32 @@ def merge_moments_kernel(part_ptr, stats_ptr, running_mean_ptr, running_var_ptr,
         tl.store(stats_ptr + segment * C + c, mean, mask=c < C)
         tl.store(stats_ptr + (SEGMENTS + segment) * C + c, var, mask=c < C)
         if RUNNING:
-            update_running(running_mean_ptr, running_var_ptr, tracked_ptr, c, C, mean, var, L, segment, SEGMENTS, momentum, CUMULATIVE)
+            factor = running_factor(tracked_ptr, segment, SEGMENTS, momentum, CUMULATIVE)
+            update_running(running_mean_ptr, running_var_ptr, c, C, mean, var, L.to(tl.float32), factor)
 
 
 @triton.jit(do_not_specialize=SIZES)
-def apply_kernel(x_ptr, z_ptr, weight_ptr, bias_ptr, mean_ptr, var_ptr, C, L, TILES, WEIGHT_EVERY, STATS_EVERY, eps,
-                 HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_STATS: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
-                 BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip
+def apply_kernel(
+    x_ptr,
+    z_ptr,
+    weight_ptr,
+    bias_ptr,
+    mean_ptr,
+    var_ptr,
+    C,
+    L,
+    TILES,
+    WEIGHT_EVERY,
+    STATS_EVERY,
+    eps,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_STATS: tl.constexpr,
+    ACT: tl.constexpr,
+    SLOPE: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
     pid = tl.num_programs(0) - 1 - tl.program_id(0)  # backwards: the statistics pass left the end of x in L2
     segment, tile = pid // TILES, pid % TILES
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -163,22 +233,56 @@ def apply_kernel(x_ptr, z_ptr, weight_ptr, bias_ptr, mean_ptr, var_ptr, C, L, TI
     offset = lane[:, None] * C + c[None, :]
     keep = (lane < L - tile * BLOCK_R)[:, None] & (c < C)[None, :]
     x = tl.load(x_ptr + base + offset, mask=keep, other=0.0)
-    mean, rstd, gamma, beta = channel_vectors(weight_ptr, bias_ptr, mean_ptr, var_ptr, segment // WEIGHT_EVERY, segment // STATS_EVERY, c, C, eps,
-                                              HAS_WEIGHT, HAS_BIAS, HAS_STATS)  # fmt: skip
+    mean, rstd, gamma, beta = channel_vectors(
+        weight_ptr,
+        bias_ptr,
+        mean_ptr,
+        var_ptr,
+        segment // WEIGHT_EVERY,
+        segment // STATS_EVERY,
+        c,
+        C,
+        eps,
+        HAS_WEIGHT,
+        HAS_BIAS,
+        HAS_STATS,
+    )
     z = act(preactivation(x, mean, rstd * gamma, beta, HAS_STATS), ACT, SLOPE)
     tl.store(z_ptr + base + offset, z.to(z_ptr.dtype.element_ty), mask=keep)
 
 
 @triton.jit(do_not_specialize=SIZES)
-def segment_forward_kernel(x_ptr, z_ptr, stats_ptr, weight_ptr, bias_ptr, running_mean_ptr, running_var_ptr, tracked_ptr,
-                           C, L, SEGMENTS, WEIGHT_EVERY, eps, momentum,
-                           HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, RUNNING: tl.constexpr, CUMULATIVE: tl.constexpr,
-                           ACT: tl.constexpr, SLOPE: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip
+def segment_forward_kernel(
+    x_ptr,
+    z_ptr,
+    stats_ptr,
+    weight_ptr,
+    bias_ptr,
+    running_mean_ptr,
+    running_var_ptr,
+    tracked_ptr,
+    C,
+    L,
+    SEGMENTS,
+    WEIGHT_EVERY,
+    eps,
+    momentum,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    RUNNING: tl.constexpr,
+    CUMULATIVE: tl.constexpr,
+    TRACKED: tl.constexpr,
+    ACT: tl.constexpr,
+    SLOPE: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
     """The whole forward in one launch: a program owns all rows of its channels, and finds them in cache the second time."""
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     lane = tl.arange(0, BLOCK_R)
     offset = lane[:, None] * C + c[None, :]
     pitch = tl.cast(C, tl.int64)
+    count_batches(tracked_ptr, SEGMENTS, RUNNING, CUMULATIVE, TRACKED)
     first, last = tl.program_id(1), tl.program_id(1) + 1
     if RUNNING:
         first, last = 0, SEGMENTS
@@ -192,8 +296,11 @@ def segment_forward_kernel(x_ptr, z_ptr, stats_ptr, weight_ptr, bias_ptr, runnin
         tl.store(stats_ptr + segment * C + c, mean, mask=c < C)
         tl.store(stats_ptr + (SEGMENTS + segment) * C + c, var, mask=c < C)
         if RUNNING:
-            update_running(running_mean_ptr, running_var_ptr, tracked_ptr, c, C, mean, var, L, segment, SEGMENTS, momentum, CUMULATIVE)
-        _, _, gamma, beta = channel_vectors(weight_ptr, bias_ptr, stats_ptr, stats_ptr, segment // WEIGHT_EVERY, 0, c, C, eps, HAS_WEIGHT, HAS_BIAS, False)
+            factor = running_factor(tracked_ptr, segment, SEGMENTS, momentum, CUMULATIVE)
+            update_running(running_mean_ptr, running_var_ptr, c, C, mean, var, L.to(tl.float32), factor)
+        _, _, gamma, beta = channel_vectors(
+            weight_ptr, bias_ptr, stats_ptr, stats_ptr, segment // WEIGHT_EVERY, 0, c, C, eps, HAS_WEIGHT, HAS_BIAS, False
+        )
         scale = gamma / tl.sqrt_rn(var + eps)
         for row in range(0, L, BLOCK_R):
             keep = (lane < L - row)[:, None] & (c < C)[None, :]
@@ -206,7 +313,12 @@ def segment_forward_kernel(x_ptr, z_ptr, stats_ptr, weight_ptr, bias_ptr, runnin
 def tile_config(elements: int, rows: int, channels: int, num_warps: int = 4, wide: int = 128) -> dict[str, int]:
     """A safe tile of about `elements` elements: whole channel vectors first, rows for the rest, none longer than its segment."""
     block_c = min(next_power_of_2(channels), wide)
-    return {"BLOCK_R": min(max(elements // block_c, 1), next_power_of_2(rows)), "BLOCK_C": block_c, "num_warps": num_warps, "num_stages": 1}
+    return {
+        "BLOCK_R": min(max(elements // block_c, 1), next_power_of_2(rows)),
+        "BLOCK_C": block_c,
+        "num_warps": num_warps,
+        "num_stages": 1,
+    }
 
 
 def splits(config: Mapping[str, Any], segments: int, rows: int, channels: int) -> int:
@@ -223,26 +335,70 @@ def _pointer(value: Tensor | None, stand_in: Tensor) -> Tensor:
     return stand_in if value is None else value
 
 
-def moments(x: Tensor, segments: int, running: tuple[Tensor, Tensor] | None = None, tracked: Tensor | None = None, momentum: float | None = 0.1) -> Tensor:
-    """fp32 [2, segments, C] mean and biased variance of x [ROWS, C]; two launches. `running` (mean, var) [C] is updated in place, segment by segment;
-    momentum=None takes 1/count from `tracked` (int64, 0-dim, already increased by `segments`).
+def count_first(tracked: Tensor | None, segments: int, running: tuple[Tensor, Tensor] | None, momentum: float | None) -> None:
+    """The count that a cumulative factor reads must be ready before the launch that reads it."""
+    if tracked is not None and running is not None and momentum is None:
+        tracked.add_(segments)
+
+
+def moments(
+    x: Tensor,
+    segments: int,
+    running: tuple[Tensor, Tensor] | None = None,
+    tracked: Tensor | None = None,
+    momentum: float | None = 0.1,
+) -> Tensor:
+    """fp32 [2, segments, C] mean and biased variance of x [ROWS, C]; two launches. `running` (mean, var) [C] is updated in
+    place, segment by segment;
+    `tracked` (int64, 0-dim) is increased by `segments`; momentum=None takes 1/count from it.
     """
+    count_first(tracked, segments, running, momentum)
     rows, channels = x.shape[0] // segments, x.shape[1]
-    config = tuning.config("norm_moments", x.dtype, _shape(x.shape[0], channels), tile_config(2048, rows, channels), x.device)
+    config = tuning.config("norm_moments", x.dtype, _shape(x.shape[0], channels), tile_config(4096, rows, channels), x.device)
     parts = splits(config, segments, rows, channels)
     part = torch.empty((segments * parts, 2, channels), dtype=torch.float32, device=x.device)
     stats = torch.empty((2, segments, channels), dtype=torch.float32, device=x.device)
     moments_kernel[(segments * parts, cdiv(channels, config["BLOCK_C"]))](x, part, channels, rows, parts, **config)
-    merge = tuning.config("norm_merge", "fp32", (("c", channels), ("splits", parts)), {**MERGE_CONFIG, "BLOCK_T": min(256, next_power_of_2(parts))}, x.device)
+    merge = tuning.config(
+        "norm_merge",
+        "fp32",
+        (("c", channels), ("splits", parts)),
+        {**MERGE_CONFIG, "BLOCK_T": min(256, next_power_of_2(parts))},
+        x.device,
+    )
     mean, var = running or (stats, stats)
     merge_moments_kernel[(cdiv(channels, merge["BLOCK_C"]), 1 if running else segments)](
-        part, stats, mean, var, _pointer(tracked, stats), channels, rows, parts, segments, config["BLOCK_R"], momentum or 0.0,
-        RUNNING=running is not None, CUMULATIVE=momentum is None, **merge)  # fmt: skip
+        part,
+        stats,
+        mean,
+        var,
+        _pointer(tracked, stats),
+        channels,
+        rows,
+        parts,
+        segments,
+        config["BLOCK_R"],
+        momentum or 0.0,
+        RUNNING=running is not None,
+        CUMULATIVE=momentum is None,
+        TRACKED=tracked is not None,
+        **merge,
+    )
     return stats
 
 
-def apply(x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None, eps: float, act: str, slope: float) -> Tensor:
-    """act((x - mean) / sqrt(var + eps) weight + bias) of x [ROWS, C], or act(x weight + bias) without statistics; one launch, one read, one write.
+def apply(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    eps: float,
+    act: str,
+    slope: float,
+) -> Tensor:
+    """act((x - mean) / sqrt(var + eps) weight + bias) of x [ROWS, C], or act(x weight + bias) without statistics; one launch,
+    one read, one write.
 
     weight, bias: [C] or [P, C]; mean, var: [C] or [S, C], S and P dividing each other's larger.
     """
@@ -255,9 +411,25 @@ def apply(x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | 
     tiles = cdiv(rows, config["BLOCK_R"])
     z = torch.empty_like(x)
     apply_kernel[(segments * tiles, cdiv(channels, config["BLOCK_C"]))](
-        x, z, _pointer(weight, x), _pointer(bias, x), _pointer(mean, x), _pointer(var, x), channels, rows, tiles,
-        segments // per_weight, segments // per_stats, eps,
-        HAS_WEIGHT=weight is not None, HAS_BIAS=bias is not None, HAS_STATS=mean is not None, ACT=act, SLOPE=slope, **config)  # fmt: skip
+        x,
+        z,
+        _pointer(weight, x),
+        _pointer(bias, x),
+        _pointer(mean, x),
+        _pointer(var, x),
+        channels,
+        rows,
+        tiles,
+        segments // per_weight,
+        segments // per_stats,
+        eps,
+        HAS_WEIGHT=weight is not None,
+        HAS_BIAS=bias is not None,
+        HAS_STATS=mean is not None,
+        ACT=act,
+        SLOPE=slope,
+        **config,
+    )
     return z
 
 
@@ -266,26 +438,60 @@ def _rows_of(*vectors: Tensor | None) -> int:
 
 
 def segment_config(x: Tensor, segments: int, op: str) -> Mapping[str, Any] | None:
-    """The configuration of the one-launch kernels where they are the better choice, else None: the whole segment passes through one program twice."""
+    """The configuration of the one-launch kernels where they are the better choice, else None: the whole segment passes
+    through one program twice."""
     rows, channels = x.shape[0] // segments, x.shape[1]
-    default = tile_config(4096, rows, channels, wide=max(8, 32 // x.element_size())) | {"MAX_ROWS": 2048}
-    config = tuning.config(op, x.dtype, _shape(x.shape[0], channels), default, x.device)
-    return {k: v for k, v in config.items() if k != "MAX_ROWS"} if rows <= config["MAX_ROWS"] else None
+    shape = _shape(x.shape[0], channels)
+    if rows > tuning.config("norm_one_launch", x.dtype, shape, ONE_LAUNCH, x.device)["MAX_ROWS"]:
+        return None
+    return tuning.config(op, x.dtype, shape, tile_config(4096, rows, channels, wide=max(8, 32 // x.element_size())), x.device)
 
 
-def train_forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, segments: int, eps: float, act: str, slope: float,
-                  running: tuple[Tensor, Tensor] | None = None, tracked: Tensor | None = None, momentum: float | None = 0.1) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """(z like x, statistics [2, segments, C]) of x [ROWS, C] normalised by its own moments; one launch for short segments, else three."""
+def train_forward(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    segments: int,
+    eps: float,
+    act: str,
+    slope: float,
+    running: tuple[Tensor, Tensor] | None = None,
+    tracked: Tensor | None = None,
+    momentum: float | None = 0.1,
+) -> tuple[Tensor, Tensor]:
+    """(z like x, statistics [2, segments, C]) of x [ROWS, C] normalised by its own moments; one launch for short segments,
+    else three."""
     config = segment_config(x, segments, "norm_segment_forward") if _rows_of(weight, bias) in (1, segments) else None
     if config is None:
         stats = moments(x, segments, running, tracked, momentum)
         return apply(x, weight, bias, stats[0], stats[1], eps, act, slope), stats
+    count_first(tracked, segments, running, momentum)
     rows, channels = x.shape[0] // segments, x.shape[1]
     z = torch.empty_like(x)
     stats = torch.empty((2, segments, channels), dtype=torch.float32, device=x.device)
     mean, var = running or (stats, stats)
     segment_forward_kernel[(cdiv(channels, config["BLOCK_C"]), 1 if running else segments)](
-        x, z, stats, _pointer(weight, x), _pointer(bias, x), mean, var, _pointer(tracked, stats), channels, rows, segments,
-        segments if _rows_of(weight, bias) == 1 else 1, eps, momentum or 0.0, HAS_WEIGHT=weight is not None, HAS_BIAS=bias is not None,
-        RUNNING=running is not None, CUMULATIVE=momentum is None, ACT=act, SLOPE=slope, **config)  # fmt: skip
+        x,
+        z,
+        stats,
+        _pointer(weight, x),
+        _pointer(bias, x),
+        mean,
+        var,
+        _pointer(tracked, stats),
+        channels,
+        rows,
+        segments,
+        segments if _rows_of(weight, bias) == 1 else 1,
+        eps,
+        momentum or 0.0,
+        HAS_WEIGHT=weight is not None,
+        HAS_BIAS=bias is not None,
+        RUNNING=running is not None,
+        CUMULATIVE=momentum is None,
+        TRACKED=tracked is not None,
+        ACT=act,
+        SLOPE=slope,
+        **config,
+    )
     return z, stats

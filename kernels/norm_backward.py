@@ -1,11 +1,15 @@
 """Backward of normalisation and activation over rows, and of the moments. Layout and segments as in norm.py.
 
     dp = dz act'(p)        dbeta = sum dp        dgamma = sum dp xhat        xhat = (x - mean) rstd
-    statistics given (eval, frozen, handed-on scale and shift):  dx = dp gamma rstd                           one reading of dz and x: 3 passes
-    statistics of x itself (training):  dx = rstd (gamma dp - (sum gamma dp + xhat sum gamma dp xhat) / n)    the sums come first: 5 passes
+    statistics given (eval, frozen, handed-on scale and shift):  dx = dp gamma rstd                           one reading of dz
+    and x: 3 passes
+    statistics of x itself (training):  dx = rstd (gamma dp - (sum gamma dp + xhat sum gamma dp xhat) / n)    the sums come
+    first: 5 passes
 
-Kept from forward: x, gamma, beta and the statistics; p and with it the activation's mask are computed again by the expression that forward used.
-Sums are fp32, tile by tile and then over tiles in a fixed order; no atomics. Short segments take one launch and find dz and x in cache the second time.
+Kept from forward: x, gamma, beta and the statistics; p and with it the activation's mask are computed again by the expression
+that forward used.
+Sums are fp32, tile by tile and then over tiles in a fixed order; no atomics. Short segments take one launch and find dz and x
+in cache the second time.
 """
 
 from __future__ import annotations
@@ -13,9 +17,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import tuning
-from ._common import act_grad, cdiv, next_power_of_2, tl, triton
-from .norm import MERGE_CONFIG, SIZES, _pointer, _rows_of, _shape, channel_vectors, preactivation, segment_config, splits, tile_config
+from fastgan.kernels import tuning
+from fastgan.kernels._common import act_grad, cdiv, next_power_of_2, tl, triton
+from fastgan.kernels.norm import (
+    MERGE_CONFIG,
+    SIZES,
+    _pointer,
+    _rows_of,
+    _shape,
+    channel_vectors,
+    preactivation,
+    segment_config,
+    splits,
+    tile_config,
+)
 
 
 @triton.jit
@@ -31,9 +46,30 @@ def load_dp(dz_ptr, x_ptr, at, keep, mean, scale, beta, HAS_STATS: tl.constexpr,
 
 
 @triton.jit(do_not_specialize=SIZES)
-def reduce_kernel(dz_ptr, x_ptr, dx_ptr, part_ptr, weight_ptr, bias_ptr, mean_ptr, var_ptr, C, L, SPLITS, WEIGHT_EVERY, STATS_EVERY, eps,
-                  HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_STATS: tl.constexpr, WRITE_DX: tl.constexpr, ACT: tl.constexpr,
-                  SLOPE: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip
+def reduce_kernel(
+    dz_ptr,
+    x_ptr,
+    dx_ptr,
+    part_ptr,
+    weight_ptr,
+    bias_ptr,
+    mean_ptr,
+    var_ptr,
+    C,
+    L,
+    SPLITS,
+    WEIGHT_EVERY,
+    STATS_EVERY,
+    eps,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_STATS: tl.constexpr,
+    WRITE_DX: tl.constexpr,
+    ACT: tl.constexpr,
+    SLOPE: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
     """Partial (sum dp, sum dp xhat) of a split; with WRITE_DX also dx = dp gamma rstd, in the same reading."""
     segment, split = tl.program_id(0) // SPLITS, tl.program_id(0) % SPLITS
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -41,8 +77,20 @@ def reduce_kernel(dz_ptr, x_ptr, dx_ptr, part_ptr, weight_ptr, bias_ptr, mean_pt
     offset = lane[:, None] * C + c[None, :]
     pitch = tl.cast(C, tl.int64)
     base = segment * L.to(tl.int64) * C
-    mean, rstd, gamma, beta = channel_vectors(weight_ptr, bias_ptr, mean_ptr, var_ptr, segment // WEIGHT_EVERY, segment // STATS_EVERY, c, C, eps,
-                                              HAS_WEIGHT, HAS_BIAS, HAS_STATS)  # fmt: skip
+    mean, rstd, gamma, beta = channel_vectors(
+        weight_ptr,
+        bias_ptr,
+        mean_ptr,
+        var_ptr,
+        segment // WEIGHT_EVERY,
+        segment // STATS_EVERY,
+        c,
+        C,
+        eps,
+        HAS_WEIGHT,
+        HAS_BIAS,
+        HAS_STATS,
+    )
     scale = rstd * gamma
     sum0 = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     sum1 = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
@@ -60,8 +108,11 @@ def reduce_kernel(dz_ptr, x_ptr, dx_ptr, part_ptr, weight_ptr, bias_ptr, mean_pt
 
 
 @triton.jit(do_not_specialize=SIZES)
-def merge_sums_kernel(part_ptr, sums_ptr, weight_ptr, C, SPLITS, HAS_WEIGHT: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr):
-    """sums[segment] = the sum of its SPLITS partial pairs, each times its own row of `weight` [SEGMENTS * SPLITS, C] with HAS_WEIGHT."""
+def merge_sums_kernel(
+    part_ptr, sums_ptr, weight_ptr, C, SPLITS, HAS_WEIGHT: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr
+):
+    """sums[segment] = the sum of its SPLITS partial pairs, each times its own row of `weight` [SEGMENTS * SPLITS, C] with
+    HAS_WEIGHT."""
     segment = tl.program_id(1)
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     sum0 = tl.zeros((BLOCK_T, BLOCK_C), tl.float32)
@@ -95,16 +146,39 @@ def dx_of(dp, x, sum0, sum1, rstd, gamma, n, WEIGHTED: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=SIZES)
-def dx_kernel(dz_ptr, x_ptr, dx_ptr, sums_ptr, weight_ptr, bias_ptr, mean_ptr, var_ptr, C, L, TILES, WEIGHT_EVERY, STATS_EVERY, eps,
-              HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SUMS: tl.constexpr, HAS_STATS: tl.constexpr, WEIGHTED: tl.constexpr,
-              ACT: tl.constexpr, SLOPE: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip
+def dx_kernel(
+    dz_ptr,
+    x_ptr,
+    dx_ptr,
+    sums_ptr,
+    weight_ptr,
+    bias_ptr,
+    mean_ptr,
+    var_ptr,
+    C,
+    L,
+    TILES,
+    WEIGHT_EVERY,
+    STATS_EVERY,
+    eps,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_SUMS: tl.constexpr,
+    HAS_STATS: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+    ACT: tl.constexpr,
+    SLOPE: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
     pid = tl.num_programs(0) - 1 - tl.program_id(0)  # backwards: the sums' pass left the end of dz and x in L2
     segment, tile = pid // TILES, pid % TILES
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     lane = tl.arange(0, BLOCK_R)
     stats_row = segment // STATS_EVERY
-    mean, rstd, gamma, beta = channel_vectors(weight_ptr, bias_ptr, mean_ptr, var_ptr, segment // WEIGHT_EVERY, stats_row, c, C, eps,
-                                              HAS_WEIGHT, HAS_BIAS, HAS_STATS)  # fmt: skip
+    mean, rstd, gamma, beta = channel_vectors(
+        weight_ptr, bias_ptr, mean_ptr, var_ptr, segment // WEIGHT_EVERY, stats_row, c, C, eps, HAS_WEIGHT, HAS_BIAS, HAS_STATS
+    )
     scale = rstd * gamma
     base = (segment * L + tile * BLOCK_R).to(tl.int64) * C
     at = base + (lane[:, None] * C + c[None, :])
@@ -121,9 +195,26 @@ def dx_kernel(dz_ptr, x_ptr, dx_ptr, sums_ptr, weight_ptr, bias_ptr, mean_ptr, v
 
 
 @triton.jit(do_not_specialize=SIZES)
-def segment_backward_kernel(dz_ptr, x_ptr, dx_ptr, sums_ptr, weight_ptr, bias_ptr, mean_ptr, var_ptr, C, L, WEIGHT_EVERY, eps,
-                            HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
-                            BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip
+def segment_backward_kernel(
+    dz_ptr,
+    x_ptr,
+    dx_ptr,
+    sums_ptr,
+    weight_ptr,
+    bias_ptr,
+    mean_ptr,
+    var_ptr,
+    C,
+    L,
+    WEIGHT_EVERY,
+    eps,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    ACT: tl.constexpr,
+    SLOPE: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
     """Sums and dx in one launch: a program owns all rows of its channels, and finds them in cache the second time."""
     segment = tl.program_id(1)
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -131,7 +222,9 @@ def segment_backward_kernel(dz_ptr, x_ptr, dx_ptr, sums_ptr, weight_ptr, bias_pt
     offset = lane[:, None] * C + c[None, :]
     pitch = tl.cast(C, tl.int64)
     base = segment * L.to(tl.int64) * C
-    mean, rstd, gamma, beta = channel_vectors(weight_ptr, bias_ptr, mean_ptr, var_ptr, segment // WEIGHT_EVERY, segment, c, C, eps, HAS_WEIGHT, HAS_BIAS, True)
+    mean, rstd, gamma, beta = channel_vectors(
+        weight_ptr, bias_ptr, mean_ptr, var_ptr, segment // WEIGHT_EVERY, segment, c, C, eps, HAS_WEIGHT, HAS_BIAS, True
+    )
     scale = rstd * gamma
     sum0 = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     sum1 = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
@@ -153,8 +246,20 @@ def segment_backward_kernel(dz_ptr, x_ptr, dx_ptr, sums_ptr, weight_ptr, bias_pt
 
 
 @triton.jit(do_not_specialize=SIZES)
-def moments_dx_kernel(dy_ptr, x_ptr, dx_ptr, mean_ptr, dmean_ptr, dvar_ptr, C, L, TILES,
-                      HAS_DY: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip
+def moments_dx_kernel(
+    dy_ptr,
+    x_ptr,
+    dx_ptr,
+    mean_ptr,
+    dmean_ptr,
+    dvar_ptr,
+    C,
+    L,
+    TILES,
+    HAS_DY: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
     """g = dy + dmean/n + dvar (2/n) (x - mean): what the moments add to the gradient of the tensor they were taken of."""
     pid = tl.program_id(0)
     segment, tile = pid // TILES, pid % TILES
@@ -180,13 +285,25 @@ def _merge(part: Tensor, segments: int, parts: int, weight: Tensor | None = None
     default = {**MERGE_CONFIG, "BLOCK_T": min(256, next_power_of_2(parts))}
     config = tuning.config("norm_merge", "fp32", (("c", channels), ("splits", parts)), default, part.device)
     merge_sums_kernel[(cdiv(channels, config["BLOCK_C"]), segments)](
-        part, sums, _pointer(weight, part), channels, parts, HAS_WEIGHT=weight is not None, **config)  # fmt: skip
+        part, sums, _pointer(weight, part), channels, parts, HAS_WEIGHT=weight is not None, **config
+    )
     return sums
 
 
-def reduce(dz: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None,
-           eps: float, act: str, slope: float, write_dx: bool) -> tuple[Tensor | None, Tensor]:  # fmt: skip
-    """(dx = dp gamma rstd if `write_dx`, sums [A, 2, C] of dp and dp xhat) of dz, x [ROWS, C]; one reading, two launches (one where no split is needed)."""
+def reduce(
+    dz: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    eps: float,
+    act: str,
+    slope: float,
+    write_dx: bool,
+) -> tuple[Tensor | None, Tensor]:
+    """(dx = dp gamma rstd if `write_dx`, sums [A, 2, C] of dp and dp xhat) of dz, x [ROWS, C]; one reading, two launches (one
+    where no split is needed)."""
     channels = x.shape[1]
     per_weight, per_stats = _rows_of(weight, bias), _rows_of(mean, var)
     segments = max(per_weight, per_stats)
@@ -197,15 +314,46 @@ def reduce(dz: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, me
     part = torch.empty((segments * parts, 2, channels), dtype=torch.float32, device=x.device)
     dx = torch.empty_like(x) if write_dx else None
     reduce_kernel[(segments * parts, cdiv(channels, config["BLOCK_C"]))](
-        dz, x, _pointer(dx, x), part, _pointer(weight, x), _pointer(bias, x), _pointer(mean, x), _pointer(var, x), channels, rows, parts,
-        segments // per_weight, segments // per_stats, eps, HAS_WEIGHT=weight is not None, HAS_BIAS=bias is not None,
-        HAS_STATS=mean is not None, WRITE_DX=write_dx, ACT=act, SLOPE=slope, **config)  # fmt: skip
+        dz,
+        x,
+        _pointer(dx, x),
+        part,
+        _pointer(weight, x),
+        _pointer(bias, x),
+        _pointer(mean, x),
+        _pointer(var, x),
+        channels,
+        rows,
+        parts,
+        segments // per_weight,
+        segments // per_stats,
+        eps,
+        HAS_WEIGHT=weight is not None,
+        HAS_BIAS=bias is not None,
+        HAS_STATS=mean is not None,
+        WRITE_DX=write_dx,
+        ACT=act,
+        SLOPE=slope,
+        **config,
+    )
     return dx, part if parts == 1 else _merge(part, segments, parts)
 
 
-def dx(dz: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None, sums: Tensor | None,
-       eps: float, act: str, slope: float, weighted: bool = False) -> Tensor:  # fmt: skip
-    """dx of dz, x [ROWS, C]: through the statistics with `sums` [S, 2, C], else dp gamma rstd; one launch, two reads, one write."""
+def dx(
+    dz: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    sums: Tensor | None,
+    eps: float,
+    act: str,
+    slope: float,
+    weighted: bool = False,
+) -> Tensor:
+    """dx of dz, x [ROWS, C]: through the statistics with `sums` [S, 2, C], else dp gamma rstd; one launch, two reads, one
+    write."""
     channels = x.shape[1]
     per_weight, per_stats = _rows_of(weight, bias), _rows_of(mean, var)
     segments = max(per_weight, per_stats)
@@ -214,15 +362,37 @@ def dx(dz: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: 
     tiles = cdiv(rows, config["BLOCK_R"])
     out = torch.empty_like(x)
     dx_kernel[(segments * tiles, cdiv(channels, config["BLOCK_C"]))](
-        dz, x, out, _pointer(sums, x), _pointer(weight, x), _pointer(bias, x), _pointer(mean, x), _pointer(var, x), channels, rows, tiles,
-        segments // per_weight, segments // per_stats, eps, HAS_WEIGHT=weight is not None, HAS_BIAS=bias is not None,
-        HAS_SUMS=sums is not None, HAS_STATS=mean is not None, WEIGHTED=weighted, ACT=act, SLOPE=slope, **config)  # fmt: skip
+        dz,
+        x,
+        out,
+        _pointer(sums, x),
+        _pointer(weight, x),
+        _pointer(bias, x),
+        _pointer(mean, x),
+        _pointer(var, x),
+        channels,
+        rows,
+        tiles,
+        segments // per_weight,
+        segments // per_stats,
+        eps,
+        HAS_WEIGHT=weight is not None,
+        HAS_BIAS=bias is not None,
+        HAS_SUMS=sums is not None,
+        HAS_STATS=mean is not None,
+        WEIGHTED=weighted,
+        ACT=act,
+        SLOPE=slope,
+        **config,
+    )
     return out
 
 
-def train_backward(dz: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, stats: Tensor,
-                   eps: float, act: str, slope: float) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """(dx, sums [A, 2, C] of dp and dp xhat) through the statistics [2, S, C] of x [ROWS, C]; one launch for short segments, else three (four with
+def train_backward(
+    dz: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, stats: Tensor, eps: float, act: str, slope: float
+) -> tuple[Tensor, Tensor]:
+    """(dx, sums [A, 2, C] of dp and dp xhat) through the statistics [2, S, C] of x [ROWS, C]; one launch for short segments,
+    else three (four with
     gamma per sample): sums, merge, dx.
     """
     segments, channels = stats.shape[1], x.shape[1]
@@ -237,8 +407,24 @@ def train_backward(dz: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | 
     out = torch.empty_like(x)
     sums = torch.empty((segments, 2, channels), dtype=torch.float32, device=x.device)
     segment_backward_kernel[(cdiv(channels, config["BLOCK_C"]), segments)](
-        dz, x, out, sums, _pointer(weight, x), _pointer(bias, x), stats[0], stats[1], channels, x.shape[0] // segments,
-        segments if per_weight == 1 else 1, eps, HAS_WEIGHT=weight is not None, HAS_BIAS=bias is not None, ACT=act, SLOPE=slope, **config)  # fmt: skip
+        dz,
+        x,
+        out,
+        sums,
+        _pointer(weight, x),
+        _pointer(bias, x),
+        stats[0],
+        stats[1],
+        channels,
+        x.shape[0] // segments,
+        segments if per_weight == 1 else 1,
+        eps,
+        HAS_WEIGHT=weight is not None,
+        HAS_BIAS=bias is not None,
+        ACT=act,
+        SLOPE=slope,
+        **config,
+    )
     return out, sums
 
 
@@ -250,5 +436,6 @@ def moments_backward(dy: Tensor | None, x: Tensor, stats: Tensor, dstats: Tensor
     tiles = cdiv(rows, config["BLOCK_R"])
     out = torch.empty_like(x)
     moments_dx_kernel[(segments * tiles, cdiv(channels, config["BLOCK_C"]))](
-        _pointer(dy, x), x, out, stats[0], dstats[0], dstats[1], channels, rows, tiles, HAS_DY=dy is not None, **config)  # fmt: skip
+        _pointer(dy, x), x, out, stats[0], dstats[0], dstats[1], channels, rows, tiles, HAS_DY=dy is not None, **config
+    )
     return out

@@ -1,0 +1,503 @@
+"""The normalisation kernels as registered operators, and as cheap autograd functions for eager calls.
+
+Each pair (forward, backward) exists twice around the same launchers and formulas: as ``torch.library`` ops, which
+torch.compile and every dispatch mode see,
+and as ``autograd.Function``, which costs an eager call a fraction of that. Both differentiate twice: the backward of a
+backward is the plain PyTorch formula
+(:func:`rows_backward`), differentiated by autograd.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastgan.kernels import norm as kernels
+from fastgan.kernels import norm_backward as backward_kernels
+from fastgan.kernels import norm_running as running_kernels
+from fastgan.ops.norm_reference import rows_backward
+
+MaybeTensor = Tensor | None
+
+
+def rows(x: Tensor) -> Tensor:
+    """x (N, C, *) as contiguous rows [N *, C]: a view where x is channels_last, else a copy."""
+    if x.dim() == 2:
+        return x.contiguous()
+    return x.movedim(1, -1).reshape(-1, x.shape[1]).contiguous()
+
+
+def unrows(flat: Tensor, x: Tensor) -> Tensor:
+    """Rows [N *, C] in the shape of x, channels_last in memory."""
+    return flat if x.dim() == 2 else flat.view(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1)
+
+
+def plain(*tensors: MaybeTensor) -> bool:
+    """True where the cheap eager path may run: no tracing, no dispatch mode, no tensor subclass."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return False
+    return all(t is None or type(t) is Tensor or type(t) is torch.nn.Parameter for t in tensors)
+
+
+def _vector(v: MaybeTensor) -> MaybeTensor:
+    return v if v is None else v.contiguous()
+
+
+def _parts(*vectors: MaybeTensor) -> int:
+    return max((v.shape[0] for v in vectors if v is not None and v.dim() == 2), default=1)
+
+
+def _spread(v: MaybeTensor, parts: int, channels: int) -> MaybeTensor:
+    """[C] or [P, C] as float [A, C], differentiably."""
+    if v is None:
+        return None
+    v = v.float() if v.dtype != torch.float64 else v
+    return v.expand(parts, channels) if v.dim() == 1 else v.repeat_interleave(parts // v.shape[0], 0)
+
+
+def _collapse(sums: Tensor, like: MaybeTensor) -> MaybeTensor:
+    """The sums [A, C] of one vector's gradient in the shape and type of that vector."""
+    if like is None:
+        return None
+    if like.dim() == 1:
+        sums = sums[0] if sums.shape[0] == 1 else sums.sum(0)
+    elif sums.shape[0] != like.shape[0]:
+        sums = sums.view(like.shape[0], -1, sums.shape[1]).sum(1)
+    return sums.to(like.dtype)
+
+
+def _twice(ctx: Any, vdx: MaybeTensor, vsums: MaybeTensor) -> tuple[MaybeTensor, ...]:
+    """Gradients for (dz, x, weight, bias) of the backward, given those of its (dx, sums)."""
+    dz, x, weight, bias, mean, var = ctx.twice
+    segments, eps, act, slope = ctx.twice_args
+    needed = [t for t in (dz, x, weight, bias) if t is not None and t.requires_grad]
+    with torch.enable_grad():
+        parts = max(_parts(weight, bias, mean), segments or 1)
+        channels = x.shape[1]
+
+        def part(t: Tensor) -> Tensor:
+            t = rows(t)
+            return (t.float() if t.dtype != torch.float64 else t).view(parts, -1, channels)
+
+        stats = None
+        if segments is None and mean is not None:
+            spread = _spread(mean, parts, channels), _spread(var, parts, channels)
+            assert spread[0] is not None
+            assert spread[1] is not None
+            stats = spread[0], spread[1]
+        dx, sums = rows_backward(
+            part(dz), part(x), _spread(weight, parts, channels), _spread(bias, parts, channels), stats, segments, eps, act, slope
+        )
+        outputs, given = [], []
+        if vdx is not None and vdx.numel():
+            outputs.append(dx)
+            given.append(part(vdx))
+        if vsums is not None and vsums.numel():
+            outputs.append(sums)
+            given.append(vsums)
+        if not outputs or not needed:
+            return (None,) * 4
+        found = iter(torch.autograd.grad(outputs, needed, given, create_graph=ctx.twice_graph, allow_unused=True))
+    return tuple(next(found) if t is not None and t.requires_grad else None for t in (dz, x, weight, bias))
+
+
+# Training: the statistics are those of x.
+
+
+def _train(
+    x: Tensor,
+    weight: MaybeTensor,
+    bias: MaybeTensor,
+    groups: int,
+    eps: float,
+    act: str,
+    slope: float,
+    running_mean: MaybeTensor = None,
+    running_var: MaybeTensor = None,
+    tracked: MaybeTensor = None,
+    momentum: float | None = 0.1,
+) -> tuple[Tensor, Tensor]:
+    running = None if running_mean is None or running_var is None else (running_mean, running_var)
+    z, stats = kernels.train_forward(rows(x), _vector(weight), _vector(bias), groups, eps, act, slope, running, tracked, momentum)
+    return unrows(z, x), stats
+
+
+def _train_backward(
+    dz: Tensor, x: Tensor, weight: MaybeTensor, bias: MaybeTensor, stats: Tensor, eps: float, act: str, slope: float
+) -> tuple[Tensor, Tensor]:
+    dx, sums = backward_kernels.train_backward(rows(dz), rows(x), _vector(weight), _vector(bias), stats, eps, act, slope)
+    return unrows(dx, x), sums
+
+
+@torch.library.custom_op("fastgan::norm_train", mutates_args=())
+def norm_train(
+    x: Tensor, weight: MaybeTensor, bias: MaybeTensor, groups: int, eps: float, act: str, slope: float
+) -> tuple[Tensor, Tensor]:
+    """(z, statistics [2, groups, C]): act of x (N, C, *) normalised by its own moments, group by group."""
+    return _train(x, weight, bias, groups, eps, act, slope)
+
+
+@torch.library.custom_op("fastgan::norm_train_backward", mutates_args=())
+def norm_train_backward(
+    dz: Tensor, x: Tensor, weight: MaybeTensor, bias: MaybeTensor, stats: Tensor, eps: float, act: str, slope: float
+) -> tuple[Tensor, Tensor]:
+    """(dx, sums [A, 2, C] of dp and dp xhat)."""
+    return _train_backward(dz, x, weight, bias, stats, eps, act, slope)
+
+
+@norm_train.register_fake
+def _(
+    x: Tensor, weight: MaybeTensor, bias: MaybeTensor, groups: int, eps: float, act: str, slope: float
+) -> tuple[Tensor, Tensor]:
+    return unrows(torch.empty_like(rows(x)), x), x.new_empty((2, groups, x.shape[1]), dtype=torch.float32)
+
+
+@norm_train_backward.register_fake
+def _(
+    dz: Tensor, x: Tensor, weight: MaybeTensor, bias: MaybeTensor, stats: Tensor, eps: float, act: str, slope: float
+) -> tuple[Tensor, Tensor]:
+    parts = max(stats.shape[1], _parts(weight, bias))
+    return unrows(torch.empty_like(rows(x)), x), x.new_empty((parts, 2, x.shape[1]), dtype=torch.float32)
+
+
+def _train_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, weight, bias, _, *ctx.args = inputs[:7]
+    ctx.save_for_backward(x, weight, bias, output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _train_gradients(ctx: Any, dz: MaybeTensor, backward: Any) -> tuple[Any, ...]:
+    if dz is None:
+        return (None,) * 3
+    x, weight, bias, stats = ctx.saved_tensors
+    dx, sums = backward(dz, x, weight, bias, stats, *ctx.args)
+    need = ctx.needs_input_grad
+    return (
+        dx if need[0] else None,
+        _collapse(sums[:, 1], weight if need[1] else None),
+        _collapse(sums[:, 0], bias if need[2] else None),
+    )
+
+
+def _train_backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    dz, x, weight, bias, stats, *ctx.args = inputs
+    ctx.save_for_backward(dz, x, weight, bias)
+    ctx.segments = stats.shape[1]
+    ctx.set_materialize_grads(False)
+
+
+def _train_twice(ctx: Any, vdx: MaybeTensor, vsums: MaybeTensor) -> tuple[Any, ...]:
+    ctx.twice = (*ctx.saved_tensors, None, None)
+    ctx.twice_args = (ctx.segments, *ctx.args)
+    ctx.twice_graph = torch.is_grad_enabled()
+    return (*_twice(ctx, vdx, vsums), None, None, None, None)
+
+
+norm_train.register_autograd(
+    lambda ctx, dz, _: (*_train_gradients(ctx, dz, norm_train_backward), None, None, None, None), setup_context=_train_setup
+)
+norm_train_backward.register_autograd(_train_twice, setup_context=_train_backward_setup)
+
+
+class _TrainBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        output = _train_backward(*inputs)
+        _train_backward_setup(ctx, inputs, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return _train_twice(ctx, *grads)
+
+
+class _Train(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        output = _train(*inputs)
+        _train_setup(ctx, inputs, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        run = _TrainBackward.apply if torch.is_grad_enabled() else _train_backward
+        return (*_train_gradients(ctx, grads[0], run), *(None,) * 8)
+
+
+def train(
+    x: Tensor,
+    weight: MaybeTensor,
+    bias: MaybeTensor,
+    groups: int,
+    eps: float,
+    act: str,
+    slope: float,
+    running_mean: MaybeTensor,
+    running_var: MaybeTensor,
+    tracked: MaybeTensor,
+    momentum: float | None,
+) -> tuple[Tensor, Tensor]:
+    """(z, statistics), with the running statistics updated in place."""
+    if plain(x, weight, bias, running_mean, running_var):
+        z, stats = _Train.apply(x, weight, bias, groups, eps, act, slope, running_mean, running_var, tracked, momentum)
+        if running_mean is not None and running_var is not None:
+            torch.autograd.graph.increment_version(
+                [running_mean, running_var] + ([] if tracked is None or momentum is None else [tracked])
+            )
+        return z, stats
+    z, stats = norm_train(x, weight, bias, groups, eps, act, slope)
+    if running_mean is not None and running_var is not None:
+        update_running(
+            [running_mean],
+            [running_var],
+            [] if tracked is None else [tracked],
+            [stats],
+            [x.numel() // (x.shape[1] * groups)],
+            [momentum],
+        )
+    elif tracked is not None:
+        tracked.add_(groups)
+    return z, stats
+
+
+# Statistics given: eval, frozen, and scale and shift that were handed on.
+
+
+def _apply(
+    x: Tensor, weight: MaybeTensor, bias: MaybeTensor, mean: MaybeTensor, var: MaybeTensor, eps: float, act: str, slope: float
+) -> Tensor:
+    return unrows(kernels.apply(rows(x), _vector(weight), _vector(bias), _vector(mean), _vector(var), eps, act, slope), x)
+
+
+def _apply_backward(
+    dz: Tensor,
+    x: Tensor,
+    weight: MaybeTensor,
+    bias: MaybeTensor,
+    mean: MaybeTensor,
+    var: MaybeTensor,
+    eps: float,
+    act: str,
+    slope: float,
+    need_dx: bool,
+    need_sums: bool,
+) -> tuple[Tensor, Tensor]:
+    args = (rows(dz), rows(x), _vector(weight), _vector(bias), _vector(mean), _vector(var))
+    none = x.new_empty(0, dtype=torch.float32)
+    if not need_sums:
+        return unrows(backward_kernels.dx(*args, None, eps, act, slope), x), none
+    dx, sums = backward_kernels.reduce(*args, eps, act, slope, need_dx)
+    return x.new_empty(0) if dx is None else unrows(dx, x), sums
+
+
+@torch.library.custom_op("fastgan::norm_apply", mutates_args=())
+def norm_apply(
+    x: Tensor, weight: MaybeTensor, bias: MaybeTensor, mean: MaybeTensor, var: MaybeTensor, eps: float, act: str, slope: float
+) -> Tensor:
+    """act((x - mean) / sqrt(var + eps) weight + bias), or act(x weight + bias); vectors are [C] or [P, C]."""
+    return _apply(x, weight, bias, mean, var, eps, act, slope)
+
+
+@torch.library.custom_op("fastgan::norm_apply_backward", mutates_args=())
+def norm_apply_backward(
+    dz: Tensor,
+    x: Tensor,
+    weight: MaybeTensor,
+    bias: MaybeTensor,
+    mean: MaybeTensor,
+    var: MaybeTensor,
+    eps: float,
+    act: str,
+    slope: float,
+    need_dx: bool,
+    need_sums: bool,
+) -> tuple[Tensor, Tensor]:
+    """(dx, sums [A, 2, C] of dp and dp xhat) in one reading; an output that is not needed is empty."""
+    return _apply_backward(dz, x, weight, bias, mean, var, eps, act, slope, need_dx, need_sums)
+
+
+@norm_apply.register_fake
+def _(
+    x: Tensor, weight: MaybeTensor, bias: MaybeTensor, mean: MaybeTensor, var: MaybeTensor, eps: float, act: str, slope: float
+) -> Tensor:
+    return unrows(torch.empty_like(rows(x)), x)
+
+
+@norm_apply_backward.register_fake
+def _(
+    dz: Tensor,
+    x: Tensor,
+    weight: MaybeTensor,
+    bias: MaybeTensor,
+    mean: MaybeTensor,
+    var: MaybeTensor,
+    eps: float,
+    act: str,
+    slope: float,
+    need_dx: bool,
+    need_sums: bool,
+) -> tuple[Tensor, Tensor]:
+    dx = unrows(torch.empty_like(rows(x)), x) if need_dx or not need_sums else x.new_empty(0)
+    shape = (_parts(weight, bias, mean, var), 2, x.shape[1]) if need_sums else (0,)
+    return dx, x.new_empty(shape, dtype=torch.float32)
+
+
+def _apply_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.eps, ctx.act, ctx.slope = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _apply_gradients(ctx: Any, dz: Tensor, backward: Any) -> tuple[Any, ...]:
+    x, weight, bias, mean, var = ctx.saved_tensors
+    need = ctx.needs_input_grad
+    dx, sums = backward(dz, x, weight, bias, mean, var, ctx.eps, ctx.act, ctx.slope, need[0], need[1] or need[2])
+    if not (need[1] or need[2]):
+        return (dx,) + (None,) * 7
+    return (
+        dx if need[0] else None,
+        _collapse(sums[:, 1], weight if need[1] else None),
+        _collapse(sums[:, 0], bias if need[2] else None),
+    ) + (None,) * 5
+
+
+def _apply_backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, eps, act, slope, _, _ = inputs
+    ctx.args = (eps, act, slope)
+    ctx.save_for_backward(*tensors)
+    ctx.set_materialize_grads(False)
+
+
+def _apply_twice(ctx: Any, vdx: MaybeTensor, vsums: MaybeTensor) -> tuple[Any, ...]:
+    ctx.twice = ctx.saved_tensors
+    ctx.twice_args = (None, *ctx.args)
+    ctx.twice_graph = torch.is_grad_enabled()
+    return _twice(ctx, vdx, vsums) + (None,) * 7
+
+
+norm_apply.register_autograd(lambda ctx, dz: _apply_gradients(ctx, dz, norm_apply_backward), setup_context=_apply_setup)
+norm_apply_backward.register_autograd(_apply_twice, setup_context=_apply_backward_setup)
+
+
+class _ApplyBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        output = _apply_backward(*inputs)
+        _apply_backward_setup(ctx, inputs, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return _apply_twice(ctx, *grads)
+
+
+class _Apply(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        output = _apply(*inputs)
+        _apply_setup(ctx, inputs, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        run = _ApplyBackward.apply if torch.is_grad_enabled() else _apply_backward
+        return _apply_gradients(ctx, grads[0], run)
+
+
+def apply(
+    x: Tensor, weight: MaybeTensor, bias: MaybeTensor, mean: MaybeTensor, var: MaybeTensor, eps: float, act: str, slope: float
+) -> Tensor:
+    """:func:`norm_apply`, by the cheapest way in."""
+    return (_Apply.apply if plain(x, weight, bias, mean, var) else norm_apply)(x, weight, bias, mean, var, eps, act, slope)
+
+
+# Moments alone, for normalisation that is handed on.
+
+
+@torch.library.custom_op("fastgan::norm_moments", mutates_args=())
+def norm_moments(x: Tensor, groups: int) -> Tensor:
+    """fp32 [2, groups, C]: mean and biased variance of x (N, C, *)."""
+    return kernels.moments(rows(x), groups)
+
+
+@torch.library.custom_op("fastgan::norm_moments_backward", mutates_args=())
+def norm_moments_backward(x: Tensor, stats: Tensor, dstats: Tensor) -> Tensor:
+    """dmean/n + dvar (2/n) (x - mean)."""
+    return unrows(backward_kernels.moments_backward(None, rows(x), stats, dstats.contiguous()), x)
+
+
+@norm_moments.register_fake
+def _(x: Tensor, groups: int) -> Tensor:
+    return x.new_empty((2, groups, x.shape[1]), dtype=torch.float32)
+
+
+@norm_moments_backward.register_fake
+def _(x: Tensor, stats: Tensor, dstats: Tensor) -> Tensor:
+    return unrows(torch.empty_like(rows(x)), x)
+
+
+def _moments_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[0], output)
+
+
+def _moments_backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[0], inputs[2])
+    ctx.groups = inputs[1].shape[1]
+
+
+def _moments_twice(ctx: Any, vdx: Tensor) -> tuple[MaybeTensor, None, MaybeTensor]:
+    x, dstats = ctx.saved_tensors
+    groups, channels = ctx.groups, x.shape[1]
+    v, part = rows(vdx).float().view(groups, -1, channels), rows(x).float().view(groups, -1, channels)
+    n = part.shape[1]
+    d = part - part.mean(1, keepdim=True)
+    # x - mean(x) is a symmetric projection, so the same projection of v carries the gradient back
+    dx = unrows(((2.0 / n) * dstats[1][:, None] * (v - v.mean(1, keepdim=True))).reshape(-1, channels), x).to(x.dtype)
+    return dx, None, torch.stack((v.mean(1), (2.0 / n) * (v * d).sum(1)))
+
+
+norm_moments.register_autograd(lambda ctx, d: (norm_moments_backward(*ctx.saved_tensors, d), None), setup_context=_moments_setup)
+norm_moments_backward.register_autograd(_moments_twice, setup_context=_moments_backward_setup)
+
+
+# Buffers, outside autograd.
+
+
+@torch.library.custom_op("fastgan::norm_running", mutates_args=("means", "variances", "tracked"))
+def norm_running(
+    means: list[Tensor],
+    variances: list[Tensor],
+    tracked: list[Tensor],
+    stats: list[Tensor],
+    rows: list[int],
+    momenta: list[float],
+) -> None:
+    """In place: running statistics of a list of layers in one launch; momentum -1 stands for None."""
+    running_kernels.update_all(means, variances, tracked, stats, rows, momenta)
+
+
+@norm_running.register_fake
+def _(
+    means: list[Tensor],
+    variances: list[Tensor],
+    tracked: list[Tensor],
+    stats: list[Tensor],
+    rows: list[int],
+    momenta: list[float],
+) -> None:
+    return None
+
+
+def update_running(
+    means: list[Tensor],
+    variances: list[Tensor],
+    tracked: list[Tensor],
+    stats: list[Tensor],
+    rows: list[int],
+    momenta: list[float | None],
+) -> None:
+    """:func:`norm_running` for tensors whose gradient nobody follows."""
+    with torch.no_grad():
+        norm_running(means, variances, tracked, [s.detach() for s in stats], rows, [-1.0 if m is None else m for m in momenta])
