@@ -92,18 +92,16 @@ def default_gather_config(rows: int, out: int, reach: int, itemsize: int, transf
         return tile(power_of_two(rows, 16, 64), power_of_two(out, 16, 64), k, 4, 2, order)
     if itemsize == 4:
         return tile(64, power_of_two(out, 16, 64), k, 4, 2, order)
-    if transforms:  # a transformed operand passes through registers: 128x128 spills
-        return tile(128, 64, k, 8, 3, order) if out > 32 else tile(64, power_of_two(out, 16, 32), k, 4, 3, order)
-    if out > 64 and rows >= 128 * 32:
-        return tile(128, 128, k, 8, 3, order)
-    return tile(64 if rows < 128 * 64 else 128, power_of_two(out, 16, 64), k, 4, 3, order)
+    if k == 16:
+        return tile(64, power_of_two(out, 16, 64), k, 4, 2, order)
+    if out > 32 and (transforms or rows >= 128 * 64):  # 128x128 spills where operands are transformed, and on sm_80 always
+        return tile(128, 64, k, 8, 2 if transforms else 3, order)
+    return tile(64, power_of_two(out, 16, 64), k, 4, 3, order)
 
 
-def default_wgrad_config(dense: int, gathered: int, pixels: int, itemsize: int, name: str) -> Config:
+def default_wgrad_config(dense: int, gathered: int, pixels: int, itemsize: int) -> Config:
     """Tile [dense channels, gathered channels (times taps of a row when packed)], reducing over pixels."""
     k = power_of_two(pixels, 16, 64 if itemsize == 2 else 32)
-    if itemsize == 2 and not INTERPRET and dense >= 128 and gathered >= 128 and name == "conv_wgrad":
-        return tile(128, 128, k, 8, 3)
     return tile(power_of_two(dense, 16, 64), power_of_two(gathered, 16, 64), k, 4, 3 if itemsize == 2 else 2)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import lru_cache
 
 Pair = tuple[int, int]
 
@@ -76,9 +77,9 @@ class ConvSpec:
 class Fusion:
     """What is fused around a convolution, apart from tensors. Activations are names of kernels._common.ACTIVATIONS.
 
-    act_in: applied to x*s + t (or to x); act_out: applied to the result before it is stored, one whose derivative its output tells
-    (not silu); slope: leaky_relu's, positive. groups: runs of N/groups images with moments, s and t of their own. precision: of fp32
-    products, "ieee" or "tf32".
+    act_in: applied to x*s + t (or to x). act_out: applied to the result before it is stored, one whose derivative its output tells
+    (not silu). slope: leaky_relu's, positive. groups: runs of N/groups images with moments, s and t of their own. precision: of
+    fp32 products, "ieee" or "tf32".
     """
 
     act_in: str = "identity"
@@ -87,6 +88,25 @@ class Fusion:
     slope_out: float = 0.0
     groups: int = 1
     precision: str = "ieee"
+
+    def pack(self) -> str:
+        """One string, the form in which a registered operator can carry it."""
+        return _pack_fusion(self)
+
+    @staticmethod
+    def unpack(text: str) -> Fusion:
+        return _unpack_fusion(text)
+
+
+@lru_cache(maxsize=1024)
+def _pack_fusion(fusion: Fusion) -> str:
+    return ",".join(map(str, astuple(fusion)))
+
+
+@lru_cache(maxsize=1024)
+def _unpack_fusion(text: str) -> Fusion:
+    act_in, slope_in, act_out, slope_out, groups, precision = text.split(",")
+    return Fusion(act_in, float(slope_in), act_out, float(slope_out), int(groups), precision)
 
 
 PLAIN = Fusion()

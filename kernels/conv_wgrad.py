@@ -100,7 +100,7 @@ def conv_wgrad(x: Tensor, dy: Tensor, spec: ConvSpec, fusion: Fusion = PLAIN, *,
     if config is None:
         name = "conv_wgrad" + "_z" * (s is not None) + "_g" * (y is not None)
         shape = (("rows", pixels), ("d", d), ("e", reach), ("taps", kernel[0] * kernel[1]))
-        config = tuning.config(name, x.dtype, shape, default_wgrad_config(d, columns, pixels, x.element_size(), name), x.device)
+        config = tuning.config(name, x.dtype, shape, default_wgrad_config(d, columns, pixels, x.element_size()), x.device)
     tiles = cdiv(d, config["BLOCK_M"]) * cdiv(columns, config["BLOCK_N"]) * taps
     splits, per_split = splits_for(tiles * groups, pixels, config, multiprocessors(x.device))
     part = torch.empty((groups * splits, d, spec.kernel[0], spec.kernel[1], e), dtype=torch.float32, device=x.device)

@@ -1,0 +1,132 @@
+"""conv2d and conv_transpose2d: torch.nn.functional's, with an engine behind them and 1/sigma and an activation in the same call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastgan.errors import FastganError
+from fastgan.kernels._common import ACTIVATIONS, INTERPRET, activation as activate
+from fastgan.kernels.conv_spec import ConvSpec, Fusion, Pair, pair
+from fastgan.ops import dispatch
+from fastgan.ops.conv_moments import fused_convolution, precision_of, unsupported
+from fastgan.ops.conv_plain import no_weight_gradients, weight_gradients
+
+__all__ = ["conv2d", "conv_transpose2d", "no_weight_gradients"]
+
+Ints = int | Sequence[int]
+
+
+class _Switchable(torch.autograd.Function):
+    """ATen's convolution behind a node that reads no_weight_gradients() in backward; differentiable to any order."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
+        ctx.save_for_backward(x, w)
+        ctx.rest, ctx.bias = rest, None if bias is None else list(bias.shape)
+        return torch.ops.aten.convolution(x, w, bias, *rest)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        x, w = ctx.saved_tensors
+        mask = [ctx.needs_input_grad[0], ctx.needs_input_grad[1] and weight_gradients(), ctx.needs_input_grad[2]]
+        grads = torch.ops.aten.convolution_backward(g, x, w, ctx.bias, *ctx.rest, mask) if any(mask) else (None,) * 3
+        return (*(grad if wanted else None for grad, wanted in zip(grads, mask)), *(None for _ in ctx.rest))
+
+
+def _aten(x: Tensor, w: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, transposed: bool, extra: Pair, groups: int) -> Tensor:
+    return _Switchable.apply(x, w, bias, stride, padding, dilation, transposed, extra, groups)
+
+
+def _unsupported(engine: str, dtype: torch.dtype, dense: bool, act: str, slope: float) -> str | None:
+    if engine != "triton":
+        return None
+    if not dense:
+        return "the kernel takes 4-D input, dilation 1, groups 1 and numeric padding"
+    return unsupported(dtype, "identity", 0.0, act, slope)
+
+
+# cuDNN first: the Triton engine is taken where a tuning table measured it faster
+_choose = {name: dispatch.Dispatcher(name, ("cudnn", "triton", "reference"), _unsupported) for name in ("conv2d", "conv_transpose2d")}
+
+
+def _straight(x: Tensor, impl: str) -> bool:
+    """A CPU tensor outside the interpreter has one engine: skip the choice."""
+    return impl == "auto" and not INTERPRET and x.device.type == "cpu" and dispatch._override is None
+
+
+def _shape(x: Tensor, w: Tensor, spec: ConvSpec) -> tuple[tuple[str, int], ...]:
+    ci, co = spec.weight_channels(w.shape)
+    return ("rows", x.shape[0] * x.shape[2] * x.shape[3]), ("ci", ci), ("co", co), ("k", spec.kernel[0]), ("stride", spec.stride[0])
+
+
+def _check(act: str, impl: str) -> None:
+    if act not in ACTIVATIONS:
+        raise FastganError(f"unknown activation {act!r}: choose one of {', '.join(ACTIVATIONS)}")
+
+
+def _scaled(w: Tensor, scale: Tensor | None) -> Tensor:
+    return w if scale is None else w * scale.to(w.dtype)
+
+
+def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = 1, padding: Ints | str = 0, dilation: Ints = 1,
+           groups: int = 1, *, scale: Tensor | None = None, activation: str = "identity", slope: float = 0.01, switchable: bool = False,
+           impl: str = "auto") -> Tensor:  # fmt: skip
+    """act(F.conv2d(input, weight)*scale + bias) for every argument torch.nn.functional.conv2d accepts.
+
+    scale: 0-dim or 1-element fp32 tensor (1/sigma of a spectral norm), differentiable; the stored weight is not rewritten.
+    activation, slope: a name of kernels._common.ACTIVATIONS and leaky_relu's slope. switchable: let the ATen engine honour
+    no_weight_gradients() too (some 20 us a call in eager). impl: "auto", "reference", "cudnn", "triton"; FastganError where
+    it cannot run. Triton: result NHWC in memory, weight cast to the input's type inside.
+    """
+    if activation != "identity":
+        _check(activation, impl)
+    if not _straight(input, impl):
+        numeric = not isinstance(padding, str) and not isinstance(stride, str)
+        dense = numeric and input.dim() == 4 and weight.dim() == 4 and groups == 1 and pair(dilation) == (1, 1)
+        spec = ConvSpec(False, (weight.shape[2], weight.shape[3]), pair(stride), pair(padding)) if dense else None  # type: ignore[arg-type]
+        x = _cast(input)
+        shape = None if spec is None else _shape(input, weight, spec)
+        if _choose["conv2d"](impl, x, dense, activation, slope, shape=shape) == "triton" and spec is not None:
+            return fused_convolution(x, weight, spec, Fusion(act_out=activation, slope_out=slope, precision=precision_of(x)), bias=bias, scale=scale)
+    if switchable and not isinstance(padding, str) and input.dim() == 4:
+        x, w, b = _cast(input), _cast(_scaled(weight, scale)), None if bias is None else _cast(bias)
+        y = _aten(x, w, b, pair(stride), pair(padding), pair(dilation), False, (0, 0), groups)
+    else:
+        y = F.conv2d(input, _scaled(weight, scale), bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
+    return y if activation == "identity" else activate(y, activation, slope)
+
+
+def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = 1, padding: Ints = 0, output_padding: Ints = 0,
+                     groups: int = 1, dilation: Ints = 1, *, scale: Tensor | None = None, activation: str = "identity", slope: float = 0.01,
+                     switchable: bool = False, impl: str = "auto") -> Tensor:  # fmt: skip
+    """act(F.conv_transpose2d(input, weight)*scale + bias) for every argument torch.nn.functional.conv_transpose2d accepts.
+
+    Extras as in conv2d. The Triton engine runs stride_h*stride_w dense phases: no multiplication by inserted zeros.
+    """
+    if activation != "identity":
+        _check(activation, impl)
+    if not _straight(input, impl):
+        dense = input.dim() == 4 and weight.dim() == 4 and groups == 1 and pair(dilation) == (1, 1)
+        spec = ConvSpec(True, (weight.shape[2], weight.shape[3]), pair(stride), pair(padding), pair(output_padding)) if dense else None
+        x = _cast(input)
+        shape = None if spec is None else _shape(input, weight, spec)
+        if _choose["conv_transpose2d"](impl, x, dense, activation, slope, shape=shape) == "triton" and spec is not None:
+            return fused_convolution(x, weight, spec, Fusion(act_out=activation, slope_out=slope, precision=precision_of(x)), bias=bias, scale=scale)
+    if switchable and input.dim() == 4:
+        x, w, b = _cast(input), _cast(_scaled(weight, scale)), None if bias is None else _cast(bias)
+        y = _aten(x, w, b, pair(stride), pair(padding), pair(dilation), True, pair(output_padding), groups)
+    else:
+        y = F.conv_transpose2d(input, _scaled(weight, scale), bias, stride, padding, output_padding, groups, dilation)
+    return y if activation == "identity" else activate(y, activation, slope)
+
+
+def _cast(x: Tensor) -> Tensor:
+    """Autocast as PyTorch's convolutions see it; a registered operator has to ask."""
+    if torch.is_autocast_enabled(x.device.type) and x.dtype in (torch.float32, torch.float16, torch.bfloat16):
+        return x.to(torch.get_autocast_dtype(x.device.type))
+    return x
