@@ -236,7 +236,7 @@ class Trainer:
             for name, net in stage.nets.items():
                 if id(net) not in seen:
                     seen.add(id(net))
-                    found[f"{index}/{name}"] = net.state_dict()
+                    found[f"{index}/{name}"] = {key: value.contiguous() for key, value in net.state_dict().items()}
         return found
 
     def _first_step(self, index: int) -> int:
