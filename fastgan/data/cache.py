@@ -388,3 +388,15 @@ def _sync_directory(directory: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def clear(directory: Path) -> tuple[int, int]:
+    """Delete every entry that no live process writes: (files, bytes) removed. Running trainings keep what they have open."""
+    clean(directory)
+    files = freed = 0
+    with plain_errors(directory):
+        for path in [*directory.glob(f"*{SUFFIX}"), *directory.glob(f"*{LINK}")]:
+            freed += path.stat().st_size
+            path.unlink()
+            files += path.suffix == SUFFIX
+    return files, freed

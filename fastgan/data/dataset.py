@@ -155,7 +155,7 @@ def left_out(skipped: Sequence[tuple[str, str]], show: int = 3) -> str:
     """What was left out, in one line with the total and the first few names."""
     listed = ", ".join(f"{printable(name)} ({printable(reason)})" for name, reason in skipped[:show])
     more = f", and {len(skipped) - show:,} more" if len(skipped) > show else ""
-    return f"left out {len(skipped):,} unreadable file{'s' * (len(skipped) != 1)}: {listed}{more}"
+    return f"left out {len(skipped):,}: {listed}{more}"
 
 
 def as_labels(values: np.ndarray) -> tuple[np.ndarray, list[str] | None]:
