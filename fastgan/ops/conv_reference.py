@@ -76,7 +76,7 @@ def slope_of(p: Tensor, name: str, slope: float) -> Tensor:
     if name == "relu":
         return (p > 0).to(p.dtype)
     if name == "leaky_relu":
-        return torch.where(p > 0, 1.0, slope).to(p.dtype)
+        return torch.where(p > 0, p.new_ones(()), slope)  # two Python numbers would give fp32
     if name == "tanh":
         return 1 - torch.tanh(p).square()
     if name == "sigmoid":
