@@ -29,6 +29,7 @@ from fastgan.kernels import tuning
 from fastgan.kernels._common import has_triton, triton
 from fastgan.ops import registry
 from fastgan.ops.registry import Op, Variant
+from fastgan.verify.check import one_line
 from fastgan.verify.report import table
 
 # Shared memory a block may use, in bytes: CUDA C++ Programming Guide, table "Technical specifications per compute capability".
@@ -187,7 +188,7 @@ def compile_job(job: Job, use_cache: bool) -> Row:
         row.seconds = time.perf_counter() - start
         _keep(kept, row)
     except Exception as e:  # a kernel that does not compile is a finding, and the others must still be seen
-        row.verdict, row.note = "FAIL", f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
+        row.verdict, row.note = "FAIL", one_line(e)
         row.seconds = time.perf_counter() - start
     return row
 

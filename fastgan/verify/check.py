@@ -160,6 +160,12 @@ def _dense(grad: Tensor | None, like: Tensor) -> Tensor:
     return torch.zeros_like(like.detach()) if grad is None else grad.detach()
 
 
+def one_line(e: BaseException) -> str:
+    """An exception as one line; of a compiler's long message the end, where it says what is wrong."""
+    text = " ".join(str(e).split())
+    return f"{type(e).__name__}: {text if len(text) <= 200 else '... ' + text[-200:]}"
+
+
 def relative_l2(value: Tensor, gold: Tensor) -> float:
     """||value - gold|| / ||gold|| in float64 (the numerator alone where gold is 0); inf for a NaN where gold has none, or
     another shape.
@@ -222,11 +228,8 @@ def precision(type_name: str) -> Iterator[None]:
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
     """Equal bit for bit, NaN included."""
-    return (
-        a.shape == b.shape
-        and a.dtype == b.dtype
-        and torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
-    )
+    raw = lambda t: t.contiguous().reshape(-1).view(torch.uint8)
+    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(raw(a), raw(b))
 
 
 def check(op: Op, case: Case, type_name: str, engine: str, device: torch.device, repeat: bool) -> tuple[list[Row], float]:
@@ -242,8 +245,7 @@ def check(op: Op, case: Case, type_name: str, engine: str, device: torch.device,
         with precision(type_name):
             rows = _check(op, case, type_name, engine, device, repeat, directions, row)
     except Exception as e:  # a raising op is a failing op, and the others must still be judged
-        text = " ".join(str(e).split())[:300]
-        rows = [row("forward", "-", "FAIL", worst=float("inf"), note=f"{type(e).__name__}: {text}")]
+        rows = [row("forward", "-", "FAIL", worst=float("inf"), note=one_line(e))]
     return rows, time.perf_counter() - start
 
 
