@@ -101,7 +101,7 @@ class Checkpoints:
                 content[f"{name}.safetensors"] = pack(tensors)
         sums = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
         written = {"format": FORMAT, "step": step, "sha256": sums, "trees": trees, **state}
-        content[STATE] = json.dumps(written, indent=1).encode()
+        content[STATE] = json.dumps(written).encode()
         path = self.path(step)
         files.make_folder(path, content)
         for old in self.steps()[: -self.keep]:
