@@ -132,7 +132,7 @@ class Watch:
         self.pending, self.pending_weight = {}, {}
         self.top_rate = max(self.top_rate, bucket.get("rate", 0.0))
         self.buckets = [b for b in self.buckets if b["to"] > step - MEMORY] + [{"from": step - steps, "to": step, **bucket}]
-        return [*self._judge_strength(step), *self._judge_swings(step)]
+        return self._judge_growth(step) or [*self._judge_strength(step), *self._judge_swings(step)]
 
     def observe_samples(
         self, step: int, fakes: Tensor, fixed_fakes: Tensor | None = None, reals: Tensor | None = None
@@ -208,6 +208,14 @@ class Watch:
             return self._alert("generator-too-strong", step, facts + ": it can't tell them apart")
         return []
 
+    def _judge_growth(self, step: int) -> list[Alert]:
+        """D's outputs without bound: the run diverges long before a value overflows. Scores of a Wasserstein critic may drift."""
+        recent = self.buckets[-4:]
+        sizes = [abs(b[key]) for b in recent for key in ("real", "fake") if key in b]
+        if len(recent) < 4 or math.isinf(self.limits.strong_margin) or not sizes or min(sizes) < 1000:
+            return []
+        return self._alert("oscillation", step, f"D's outputs have grown to {max(sizes):.2g}: the run diverges")
+
     def _judge_swings(self, step: int) -> list[Alert]:
         """D wins nearly always, then is beaten, and again: at least four changes of the lead within MEMORY steps."""
         if self.limits.strong_accuracy is None:
@@ -255,7 +263,7 @@ class Watch:
             return []
         # An untrained generator makes one grey image: only samples that were diverse, or had SPAN steps, can collapse.
         fell = self.best_spread >= 0.6
-        if len(run) < 3 or step - run[0]["step"] < (2 * BUCKET if fell else SPAN):
+        if len(run) < 3 or step - run[0]["step"] < (200 if fell else SPAN):
             return []
         recovering = now["spread"] > 1.25 * run[-3]["spread"]
         unmoved = all(look.get("moved", 1.0) < STILL for look in run[-3:])
