@@ -280,6 +280,18 @@ def test_labels_may_be_given_as_numbers_names_or_a_file(tmp_path):
         data.open(images, labels=[0, 1, 2])
 
 
+def test_array_files_of_many_images_are_resized_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastgan.data.opening._QUICK", 10)
+    images = pictures(50, (16, 16))
+    np.save(tmp_path / "a.npy", images)
+    dataset = data.open(tmp_path / "a.npy", size=8)
+    assert isinstance(dataset.array("image"), np.memmap)
+    monkeypatch.setattr("fastgan.data.arrays.fit_array", None)
+    assert data.open(tmp_path / "a.npy", size=8).fingerprint == dataset.fingerprint
+    monkeypatch.undo()
+    assert data.open(images, size=8).fingerprint == dataset.fingerprint
+
+
 def test_large_array_files_are_converted_once_into_the_cache(tmp_path, monkeypatch):
     monkeypatch.setattr("fastgan.data.opening.MEMORY_BYTES", 100)
     images = pictures(50)
@@ -332,6 +344,16 @@ def test_torch_datasets_of_images_pairs_and_dicts(monkeypatch, tmp_path):
     assert list((tmp_path / "cache").iterdir()) == []
     assert data.open(Items(rows), workers=2).fingerprint == named.fingerprint
     assert data.open(Items(rows), size=5, channels=1).fields["image"].shape == (5, 5, 1)
+
+
+def test_a_list_of_paths_reads_those_files(tmp_path):
+    images = pictures(3)
+    folder = save(tmp_path / "mine", images)
+    paths = [folder / "0002.png", str(folder / "0000.png"), folder / "gone.png"]
+    dataset = data.open([(path, 1) for path in paths])
+    assert np.array_equal(dataset.array("image"), images[[2, 0]])
+    assert dataset.skipped == [("item 2", f"{folder}/gone.png: No such file or directory")]
+    assert len(data.open(paths)) == 2
 
 
 def test_items_that_fail_or_differ_are_named():

@@ -161,6 +161,14 @@ def test_names_key_fields_order_and_flips():
     assert not torch.equal(stream(seed=4, source=source).batch(0)["label"], a.batch(0)["label"])
 
 
+def test_taking_by_index_is_the_same_batch_without_host_reads():
+    a = stream(flip=True, rank=1, world=2)
+    index, where = torch.from_numpy(a.index(40)), torch.tensor(44)
+    assert same(a.take(index, where), a.batch(40))
+    with pytest.raises(FastganError, match="streamed"):
+        stream(resident_bytes=0).take(index, where)
+
+
 def test_resident_images_on_the_cpu_are_not_copied(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (50, 6, 6, 3), dtype=np.uint8)
     np.save(tmp_path / "a.npy", images)

@@ -76,10 +76,10 @@ class Images:
         self.rows, self._axis = rows, axis
         high, wide = [n for i, n in enumerate(rows.shape[1:], 1) if i != axis]
         depth = rows.shape[axis] if axis is not None else 1
-        self._fit = (size is not None and size != (high, wide)) or (channels is not None and channels != depth)
+        self.resized = (size is not None and size != (high, wide)) or (channels is not None and channels != depth)
         self._size, self._channels = size, channels or depth
         self.shape = (*(size or (high, wide)), self._channels)
-        self._scale = _scale(rows, name)
+        self._name = name
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -88,17 +88,18 @@ class Images:
     def ready(self) -> np.ndarray | None:
         """The array itself if it already is what is wanted, so that nothing needs copying."""
         whole = self.rows.whole
-        if whole is None or self._fit or whole.dtype != np.uint8 or self._axis == 1:
+        if whole is None or self.resized or whole.dtype != np.uint8 or self._axis == 1:
             return None
         whole = whole if self._axis is not None else whole[..., None]
         return whole if whole.flags.c_contiguous else None
 
     def chunks(self) -> Iterator[np.ndarray]:
         """uint8 (m, H, W, C), C contiguous."""
+        scale = _scale(self.rows, self._name)  # may read everything once, so not before it is needed
         for chunk in self.rows.chunks():
-            images = self._scale(chunk)
+            images = scale(chunk)
             images = images[..., None] if self._axis is None else np.moveaxis(images, self._axis, -1)
-            if self._fit:
+            if self.resized:
                 images = np.stack([fit_array(image, self._size, self._channels) for image in images])
             yield np.ascontiguousarray(images)
 

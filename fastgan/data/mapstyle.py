@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from fastgan.data import cache
 from fastgan.data.arrays import fit_array, float_scale
 from fastgan.data.dataset import Dataset, left_out
-from fastgan.data.pixels import Unreadable, fit
+from fastgan.data.pixels import Unreadable, decode, fit
 from fastgan.errors import FastganError
 
 MEMORY_BYTES = 1 << 30  # larger sets go to a scratch file in the cache directory
@@ -31,7 +32,8 @@ def from_items(
     bar: Callable[[int], Any],
     use_labels: bool,
 ) -> Dataset:
-    """Each item an image, (image, label) or a dict of fields; images as Pillow images, arrays (H, W[, C]) or tensors ([C,] H, W).
+    """Each item an image, (image, label) or a dict of fields; images as Pillow images, arrays (H, W[, C]), tensors ([C,] H, W)
+    or paths of image files.
 
     Random transforms are applied once: the data set keeps what the first reading gave. Strings and other things that are no
     numbers are dropped. Raises FastganError where items disagree in shape.
@@ -139,6 +141,8 @@ class _Reader:
 
     def _field(self, key: str, value: Any) -> tuple[str, np.ndarray | None]:
         """(kind, array) of one part of an item; (.., None) for what is dropped."""
+        if key == "image" and isinstance(value, (str, os.PathLike)):
+            return "image", decode(_file(value), self.size, self.channels)
         if hasattr(value, "convert") and hasattr(value, "getbands"):
             return "image", fit(value, self.size, self.channels)
         tensor = hasattr(value, "detach")
@@ -189,6 +193,13 @@ class _Guarded:
             return self.items[i]
         except Exception as error:
             return error
+
+
+def _file(path: str | os.PathLike[str]) -> bytes:
+    try:
+        return Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise Unreadable(f"{path}: {error.strerror}") from None
 
 
 def _as_it_is(item: Any) -> Any:

@@ -31,6 +31,7 @@ FASHION_CLASSES = (
 _ASSETS = Path(__file__).parent / "assets"
 _IMAGE_NAMES = ("image", "images", "x", "x_train", "data", "img", "arr_0")
 _LABEL_NAMES = ("label", "labels", "y", "y_train", "target", "targets", "arr_1")
+_QUICK = 20_000  # more images of an array file than this are not resized again at each start (about 0.1 ms each)
 _FORMS = f"a folder of images, a .zip, .npz, .npy or idx(.gz) file, or {BUNDLED}"
 
 
@@ -264,7 +265,9 @@ def _from_rows(
     if not len(rows["image"]):
         raise FastganError(f"{name} holds no samples: give at least one batch of images")
     digests: dict[str, str] = {}
-    if file is not None and sum(len(i) * int(np.prod(i.shape)) for i in convert.values()) > MEMORY_BYTES:
+    if file is not None and any(
+        len(i) * int(np.prod(i.shape)) > MEMORY_BYTES or (i.resized and len(i) > _QUICK) for i in convert.values()
+    ):
         entry = _cached_arrays(file, convert, wish)
         arrays, digests = {**arrays, **entry.arrays}, entry.digests
     else:

@@ -85,12 +85,20 @@ class Stream:
         """
         ahead = self._ahead.pop(position, None)
         prepared = ahead.result() if ahead is not None else self._prepare(position)
-        flip = self._flips(position)
+        where = torch.tensor(position + self.rank * self.local_size, dtype=torch.int64, device=self.device)
         if self._staging is None:
-            index = torch.from_numpy(prepared).to(self.device, non_blocking=True)
-            return self._assemble(self._held, index, flip)
+            return self.take(torch.from_numpy(prepared).to(self.device, non_blocking=True), where)
         rows = self._staging.upload(prepared)
-        return self._assemble(rows, torch.arange(self.local_size, device=self.device), flip)
+        return self._assemble(rows, torch.arange(self.local_size, device=self.device), where)
+
+    def take(self, index: Tensor, where: Tensor) -> dict[str, Tensor]:
+        """What `batch` returns, from index (int64 (b,), `self.index(position)` on the device) and the global position of its
+        first sample (0-dim int64, on the device). Reads nothing on the host, so it can be captured in a CUDA graph. Resident
+        sets only.
+        """
+        if not self.resident:
+            raise FastganError(f"{self.dataset.name} is streamed, not on the device: raise resident_bytes or use batch()")
+        return self._assemble(self._held, index, where)
 
     def close(self) -> None:
         """Stop the worker thread."""
@@ -106,18 +114,14 @@ class Stream:
         if self._staging is not None and not unused.cancelled() and unused.exception() is None:
             self._staging.release(unused.result()[0])
 
-    def _flips(self, position: int) -> Tensor | None:
-        if not self.flip:
-            return None
+    def _assemble(self, rows: dict[str, Tensor], index: Tensor, where: Tensor) -> dict[str, Tensor]:
+        from fastgan.ops.images import gather
         from fastgan.ops.random import stream_id, uniform
 
-        where = torch.tensor(position + self.rank * self.local_size, dtype=torch.int64, device=self.device)
-        drawn = uniform(self.seed, where, self.local_size, (1,), stream=stream_id("flip:" + self.name))
-        return drawn.reshape(-1) < 0.5
-
-    def _assemble(self, rows: dict[str, Tensor], index: Tensor, flip: Tensor | None) -> dict[str, Tensor]:
-        from fastgan.ops.images import gather
-
+        flip = None
+        if self.flip:
+            drawn = uniform(self.seed, where, self.local_size, (1,), stream=stream_id("flip:" + self.name))
+            flip = drawn.reshape(-1) < 0.5
         out = {}
         for field, spec in self.dataset.fields.items():
             if spec.kind == "image":
