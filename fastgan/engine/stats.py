@@ -67,11 +67,9 @@ class Stats:
         return row
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "names": list(self.names),
-            "values": self.values[: self.filled].cpu(),
-            "seen": torch.from_numpy(self.seen[: self.filled].copy()),
-        }
+        seen = torch.from_numpy(self.seen[: self.filled].copy())
+        values = self.values[: self.filled].cpu().masked_fill(~seen, 0.0)  # unseen entries still hold an earlier window
+        return {"names": list(self.names), "values": values, "seen": seen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.names = list(state["names"])
