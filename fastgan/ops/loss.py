@@ -22,6 +22,7 @@ from torch import Tensor
 from fastgan.errors import FastganError
 from fastgan.kernels import loss as kernel
 from fastgan.ops.dispatch import Dispatcher
+from fastgan.ops.registry import Case, Kwargs, Op, Variant, register
 
 KINDS = ("non-saturating", "minimax", "hinge", "wasserstein", "least-squares", "relativistic")
 SIDES = ("d", "g")
@@ -55,36 +56,32 @@ def _wide(x: Tensor) -> Tensor:
 def adversarial_reference(kind: str, side: str, real: Tensor | None, fake: Tensor) -> tuple[Tensor, Tensor]:
     f = _wide(fake)
     r = None if real is None else _wide(real)
-    if kind == "relativistic":
-        loss = _softplus(f - r if side == "d" else r - f).mean()
-    elif side == "g":
-        if kind == "non-saturating":
-            loss = _softplus(-f).mean()
-        elif kind == "minimax":
-            loss = -_softplus(f).mean()
-        elif kind == "least-squares":
-            loss = 0.5 * (f - 1).square().mean()
-        else:
-            loss = -f.mean()
-    elif kind in ("non-saturating", "minimax"):
-        loss = _softplus(-r).mean() + _softplus(f).mean()
-    elif kind == "hinge":
-        loss = F.relu(1 - r).mean() + F.relu(1 + f).mean()
-    elif kind == "wasserstein":
-        loss = f.mean() - r.mean()
-    else:
-        loss = 0.5 * (r - 1).square().mean() + 0.5 * f.square().mean()
+    loss = _generator_loss(kind, f) if r is None or not _needs_real(kind, side) else _paired_loss(kind, side, r, f)
     with torch.no_grad():
-        missing = torch.full((), float("nan"), device=f.device) if r is None else None
-        stats = torch.stack(
-            [
-                missing if r is None else r.mean().float(),
-                f.mean().float(),
-                missing if r is None else (r > 0).float().mean(),
-                (f < 0).float().mean(),
-            ]
-        )
+        missing = torch.full((), float("nan"), device=f.device)
+        of_real = (missing, missing) if r is None else (r.mean().float(), (r > 0).float().mean())
+        stats = torch.stack([of_real[0], f.mean().float(), of_real[1], (f < 0).float().mean()])
     return loss, stats
+
+
+def _generator_loss(kind: str, f: Tensor) -> Tensor:
+    if kind == "non-saturating":
+        return _softplus(-f).mean()
+    if kind == "minimax":
+        return -_softplus(f).mean()
+    return 0.5 * (f - 1).square().mean() if kind == "least-squares" else -f.mean()
+
+
+def _paired_loss(kind: str, side: str, r: Tensor, f: Tensor) -> Tensor:
+    if kind == "relativistic":
+        return _softplus(f - r if side == "d" else r - f).mean()
+    if kind == "hinge":
+        return F.relu(1 - r).mean() + F.relu(1 + f).mean()
+    if kind == "wasserstein":
+        return f.mean() - r.mean()
+    if kind == "least-squares":
+        return 0.5 * (r - 1).square().mean() + 0.5 * f.square().mean()
+    return _softplus(-r).mean() + _softplus(f).mean()
 
 
 def _needs_real(kind: str, side: str) -> bool:
@@ -131,9 +128,11 @@ def _(kind: str, side: str, real: Tensor | None, fake: Tensor) -> tuple[Tensor, 
 def _adversarial_backward(
     grad: Tensor, kind: str, side: str, real: Tensor | None, fake: Tensor, dreal: Tensor, dfake: Tensor
 ) -> tuple[Tensor, Tensor]:
-    needed = real is not None and _needs_real(kind, side)
-    out_real, out_fake = kernel.scale(grad, dreal if needed else None, dfake, real.dtype if needed else fake.dtype, fake.dtype)
-    return fake.new_empty(0) if out_real is None else out_real, out_fake
+    if real is None or not _needs_real(kind, side):
+        return fake.new_empty(0), kernel.scale(grad, None, dfake, fake.dtype, fake.dtype)[1]
+    out_real, out_fake = kernel.scale(grad, dreal, dfake, real.dtype, fake.dtype)
+    assert out_real is not None
+    return out_real, out_fake
 
 
 @_adversarial_backward.register_fake
@@ -164,34 +163,32 @@ def _setup_context_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Ten
 
 
 def _backward_backward(ctx: Any, gg_real: Tensor, gg_fake: Tensor) -> tuple[Any, ...]:
-    # The saved slopes are constants here: what they depend on is recomputed, so that any order comes out exact.
+    # The saved slopes are constants here: what they depend on is recomputed, so that any order comes out exact. In float64,
+    # since these are few numbers and the sum below cancels.
     grad, real, fake = ctx.saved_tensors
     kind, side = ctx.kind, ctx.side
-    needed = real is not None and _needs_real(kind, side)
-    f = fake.float()
-    r = real.float() if needed else None
+    r = real.double() if real is not None and _needs_real(kind, side) else None
+    f, g, up_f = fake.double(), grad.double(), gg_fake.double()
     slope_r, slope_f = _slopes(kind, side, r, f)
-    up_f = gg_fake.float() / f.numel()
-    up_r = gg_real.float() / r.numel() if r is not None else None
-    g_grad = (up_f * slope_f).sum()
-    g_real = None
-    if r is not None and slope_r is not None and up_r is not None:
-        g_grad = g_grad + (up_r * slope_r).sum()
+    g_grad = (up_f * slope_f).sum() / f.numel()
+    if r is None or slope_r is None:
+        g_fake = g * _curvature(kind, f, -1.0 if kind == "minimax" else 1.0) * up_f / f.numel()
+        return g_grad.to(grad.dtype), None, None, None, g_fake.to(fake.dtype), None, None
+    up_r = gg_real.double()
+    g_grad = g_grad + (up_r * slope_r).sum() / r.numel()
     if kind == "relativistic":
-        s = torch.sigmoid(f - r)  # type: ignore[operator]
-        g = grad * s * (1 - s) * (up_f - up_r)  # type: ignore[operator]
-        g_real, g_fake = -g, g
+        g_fake = g * _curvature(kind, f - r) * (up_f - up_r) / f.numel()
+        g_real = -g_fake
     else:
-        g_fake = grad * _curvature(kind, f, -1.0 if (kind, side) == ("minimax", "g") else 1.0) * up_f
-        if r is not None:
-            g_real = grad * _curvature(kind, r, 1.0) * up_r  # type: ignore[operator]
-    return g_grad, None, None, None if g_real is None else g_real.to(real.dtype), g_fake.to(fake.dtype), None, None
+        g_fake = g * _curvature(kind, f) * up_f / f.numel()
+        g_real = g * _curvature(kind, r) * up_r / r.numel()
+    return g_grad.to(grad.dtype), None, None, g_real.to(real.dtype), g_fake.to(fake.dtype), None, None
 
 
-def _curvature(kind: str, x: Tensor, sign: float) -> Tensor:
-    if kind in ("non-saturating", "minimax"):
-        s = torch.sigmoid(x)
-        return sign * s * (1 - s)
+def _curvature(kind: str, x: Tensor, sign: float = 1.0) -> Tensor:
+    """Second derivative of a term, times n. sigmoid(-x) rather than 1 - sigmoid(x), which cancels for large x."""
+    if kind in ("non-saturating", "minimax", "relativistic"):
+        return sign * torch.sigmoid(x) * torch.sigmoid(-x)
     return torch.ones_like(x) if kind == "least-squares" else torch.zeros_like(x)
 
 
@@ -223,3 +220,71 @@ def adversarial(
         return adversarial_reference(kind, side, real, fake)
     loss, stats, _, _ = _adversarial(kind, side, None if real is None else real.contiguous(), fake.contiguous())
     return loss, stats
+
+
+def _case(
+    kind: str,
+    side: str,
+    shape: tuple[int, ...],
+    scale: float,
+    *tags: str,
+    real: bool = True,
+    dtypes: tuple[str, ...] | None = None,
+) -> Case:
+    def make(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Kwargs:
+        draw = lambda: (torch.randn(shape, generator=generator) * scale).to(device, dtype)
+        return {"kind": kind, "side": side, "real": draw() if real else None, "fake": draw()}
+
+    name = f"{kind} {side} {'x'.join(map(str, shape))} scale {scale:g}{'' if real else ' no real'}"
+    return Case(name, make, set(tags), dtypes)
+
+
+def _bytes(kwargs: Kwargs, direction: str) -> int:
+    # Forward reads the logits and writes their fp32 gradients; backward reads those and writes in the logits' type.
+    logits = [x for x in (kwargs["real"], kwargs["fake"]) if x is not None]
+    return sum(x.nbytes + 4 * x.numel() for x in logits)
+
+
+def _variants() -> list[Variant]:
+    pointers = {name: "*fp32" for name in ("loss_ptr", "stats_ptr", "dreal_ptr", "dfake_ptr")}
+    counts = dict.fromkeys(("n_real", "n_fake"), "i32")
+    config = {k: v for k, v in kernel.DEFAULT.items() if k != "SINGLE"}
+    logits = {"real_ptr": "*bf16", "fake_ptr": "*bf16", **counts, "span": "i32"}
+    flags = {"D": True, "HAS_REAL": True, "REAL_GRAD": True}
+    rows: list[tuple[str, dict[str, str], dict[str, Any]]] = [
+        ("one program", {}, {"ONE": True, "rows_ptr": None}),
+        ("rows", {"rows_ptr": "*fp32"}, {"ONE": False}),
+    ]
+    out = []
+    for kind in KINDS:
+        for label, more, one in rows:
+            signature = {**pointers, **logits, **more}
+            name, constants = f"adversarial {kind} {label} bf16", {"KIND": kind, **flags, **one}
+            out.append(Variant(name, kernel._adversarial_kernel, signature, constants, [config], tuned="adversarial"))
+    reduce = {name: "*fp32" for name in ("loss_ptr", "stats_ptr", "rows_ptr")} | {"programs": "i32", **counts}
+    width = {"HAS_REAL": True, "BLOCK": kernel.MAX_PROGRAMS}
+    out.append(Variant("adversarial reduce", kernel._reduce_kernel, reduce, width))
+    scale = {"outr_ptr": "*bf16", "outf_ptr": "*bf16", "dreal_ptr": "*fp32", "dfake_ptr": "*fp32", "grad_ptr": "*fp32", **counts}
+    width = {"HAS_REAL": True, "BLOCK": 1024}
+    out.append(Variant("adversarial backward bf16", kernel._scale_kernel, scale, width))
+    return out
+
+
+register(
+    Op(
+        "adversarial", adversarial, adversarial_reference,
+        [
+            *(_case(kind, side, (3, 1, 5, 7), 3.0, "quick", "full") for kind in KINDS for side in SIDES),
+            *(_case(kind, side, (130,), 1e4, "full") for kind in KINDS for side in SIDES),
+            *(_case(kind, side, (2, 3), 2.0, "gradcheck") for kind in KINDS for side in SIDES),
+            _case("non-saturating", "g", (1,), 3.0, "quick", "full", real=False),
+            # The gradient of a mean over 20011 logits is subnormal in fp16: PyTorch's is as far off.
+            _case("relativistic", "d", (20011,), 3.0, "quick", "full", dtypes=("fp32", "bf16")),
+            _case("hinge", "d", (128, 1, 1, 1), 3.0, "full", "layer"),
+            _case("least-squares", "d", (16, 1, 30, 30), 1.0, "full", "layer"),
+            _case("non-saturating", "d", (64, 1, 64, 64), 3.0, "layer"),
+        ],
+        grad_inputs=("real", "fake"), outputs=("loss", "stats"), directions=("forward", "backward", "double"),
+        bytes=_bytes, kernels=_variants,
+    )
+)  # fmt: skip

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fastgan.errors import FastganError
 from fastgan.kernels import adam as kernel
 from fastgan.ops.dispatch import Dispatcher
+from fastgan.ops.registry import Case, Kwargs, Op, Variant, register
 
 ALIGN = 32  # fp32 elements in 128 bytes: a parameter never shares a cache line or a 16-byte vector with its neighbour
 # On a CPU, walk the buffers in pieces that stay in the second-level cache over the ten element-wise passes.
@@ -281,15 +282,24 @@ def adam_ema_(
                 raise FastganError(f"{name} has shape {tuple(buffer.shape)}, the flat parameters {tuple(param.shape)}")
     if (ema is None) != (ema_decay is None):
         raise FastganError("ema and ema_decay go together: give both or neither")
-    scalars = [_device_scalar(x, param) for x in (lr, beta1, beta2, eps)]
+    rate, b1, b2, epsilon = (_device_scalar(x, param) for x in (lr, beta1, beta2, eps))
     decay = None if weight_decay is None else _device_scalar(weight_decay, param)
-    rate = None if ema_decay is None else _device_scalar(ema_decay, param)
-    buffers = (param, grad, exp_avg, exp_avg_sq, ema, low, step)
-    rest = (*scalars, decay, rate, scale, found_inf, decoupled)
+    keep = None if ema_decay is None else _device_scalar(ema_decay, param)
     if _choose(impl, param, contiguous and param.is_contiguous()) == "reference":
-        _reference_(*buffers, *rest)
+        _reference_(
+            param, grad, exp_avg, exp_avg_sq, ema, low, step, rate, b1, b2, epsilon, decay, keep, scale, found_inf, decoupled
+        )
     else:
-        _adam_ema_(*buffers, param.new_zeros(1, dtype=torch.int32) if ticket is None else ticket, *rest)
+        ticket = param.new_zeros(1, dtype=torch.int32) if ticket is None else ticket
+        _adam_ema_(
+            param, grad, exp_avg, exp_avg_sq, ema, low, step, ticket, rate, b1, b2, epsilon, decay, keep, scale, found_inf,
+            decoupled,
+        )  # fmt: skip
+
+
+def adam_ema_reference_(**kwargs: Any) -> None:
+    """`adam_ema_` in plain PyTorch."""
+    adam_ema_(**kwargs, impl="reference")
 
 
 class FlatAdam(torch.optim.Optimizer):
@@ -423,3 +433,67 @@ class FlatAdam(torch.optim.Optimizer):
             v.copy_(entry["exp_avg_sq"]) if entry else v.zero_()
         self._bind_state()
         self.sync_hyper()
+
+
+def _case(name: str, n: int, steps: float, *tags: str, decay: float | None = None, decoupled: bool = False,
+          found: float | None = None, beta1: float = 0.5, ema: bool = True) -> Case:  # fmt: skip
+    def make(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Kwargs:
+        draw = lambda scale: torch.randn(n, generator=generator).mul_(scale).to(device)
+        scalar = lambda value: None if value is None else torch.tensor(value, dtype=torch.float64, device=device)
+        param = draw(0.02)
+        return {
+            "param": param, "grad": draw(16.0), "exp_avg": draw(0.01), "exp_avg_sq": draw(0.01).square_(),
+            "ema": param + draw(0.001) if ema else None, "low": None if dtype == torch.float32 else param.to(dtype),
+            "step": torch.tensor(steps, device=device), "lr": scalar(2e-4), "beta1": scalar(beta1), "beta2": scalar(0.999),
+            "eps": scalar(1e-8), "weight_decay": scalar(decay), "decoupled": decoupled,
+            "ema_decay": scalar(0.995) if ema else None, "scale": torch.tensor(128.0, device=device),
+            "found_inf": None if found is None else torch.tensor(found, device=device),
+            "ticket": torch.zeros(1, dtype=torch.int32, device=device),
+        }  # fmt: skip
+
+    return Case(name, make, set(tags))
+
+
+def _bytes(kwargs: Kwargs, direction: str) -> int:
+    tensors = [kwargs[name] for name in ("param", "exp_avg", "exp_avg_sq", "ema")]
+    low = kwargs["low"]
+    return kwargs["grad"].nbytes + sum(2 * t.nbytes for t in tensors if t is not None) + (0 if low is None else low.nbytes)
+
+
+def _variants() -> list[Variant]:
+    single = "param grad avg avg_sq ema step scale found"
+    double = "lr beta1 beta2 eps decay ema_decay"
+    signature = {f"{name}_ptr": "*fp32" for name in single.split()} | {f"{name}_ptr": "*fp64" for name in double.split()}
+    signature |= {"low_ptr": "*bf16", "ticket_ptr": "*i32", "n": "i32"}
+    full = {"HAS_EMA": True, "HAS_LOW": True, "HAS_SCALE": True, "HAS_FOUND": True}
+    config = {k: v for k, v in kernel.DEFAULT.items() if k != "PROGRAMS"}
+    aligned = [name for name in signature if signature[name][0] == "*"] + ["n"]
+    return [
+        Variant(
+            f"adam_ema {name}",
+            kernel._adam_ema_kernel,
+            signature,
+            {"DECAY": mode, **full},
+            [config],
+            aligned=aligned,
+            tuned="adam_ema",
+        )
+        for mode, name in ((1, "Adam"), (2, "AdamW"))
+    ]
+
+
+register(
+    Op(
+        "adam_ema", adam_ema_, adam_ema_reference_,
+        [
+            _case("first step 992", 992, 0.0, "quick", "full"),
+            _case("AdamW step 7 of 1056", 1056, 6.0, "quick", "full", decay=0.1, decoupled=True, found=0.0, beta1=0.9),
+            _case("Adam decay step 1001 of 2080", 2080, 1000.0, "full", decay=0.1, beta1=0.0, ema=False),
+            _case("skipped 160", 160, 3.0, "quick", "full", found=1.0, decay=0.1),
+            _case("dcgan 3.58 M", 3_576_960, 100.0, "layer"),
+            _case("pix2pix 54.4 M", 54_400_000, 100.0, "layer"),
+        ],
+        mutates=("param", "exp_avg", "exp_avg_sq", "ema", "low", "step"), bytes=_bytes, kernels=_variants,
+        candidates={"adam_ema": [{"BLOCK": b, "PROGRAMS": p} for b in (512, 1024, 2048) for p in (1056, 2112, 65536)]},
+    )
+)  # fmt: skip

@@ -15,6 +15,7 @@ from torch import Tensor
 from fastgan.errors import FastganError
 from fastgan.kernels import random as kernel
 from fastgan.ops.dispatch import Dispatcher
+from fastgan.ops.registry import Bound, Case, Kwargs, Op, Variant, register
 
 MASK32 = 0xFFFFFFFF
 # Multipliers and Weyl increments of Philox-4x32 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3",
@@ -31,15 +32,15 @@ def stream_id(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
-def philox(c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor | int, k0: int, k1: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Philox-4x32-10 on int64 tensors of 32-bit words, broadcast against each other; four int64 tensors of 32-bit words."""
-    x0, x1, x2, x3 = c0, c1, c2, c3
+def philox(counter: tuple[Tensor | int, Tensor | int, Tensor | int, Tensor | int], k0: int, k1: int) -> tuple[Tensor, ...]:
+    """Philox-4x32-10 of four counter words and two key words: int64 tensors of 32-bit words, broadcast against each other."""
+    x0, x1, x2, x3 = counter
     for _ in range(10):
         p0, p1 = x0 * PHILOX_M0, x2 * PHILOX_M1
         # The products wrap in int64, which leaves their 64 bits right; low halves need no mask before the xor's.
-        x0, x1, x2, x3 = ((p1 >> 32) ^ x1 ^ k0) & MASK32, p1, ((p0 >> 32) ^ x3 ^ k1) & MASK32, p0
+        x0, x1, x2, x3 = ((p1 >> 32) ^ (x1 ^ k0)) & MASK32, p1, ((p0 >> 32) ^ (x3 ^ k1)) & MASK32, p0
         k0, k1 = (k0 + PHILOX_W0) & MASK32, (k1 + PHILOX_W1) & MASK32
-    return x0, x1 & MASK32, x2, x3 & MASK32
+    return x0, x1 & MASK32, x2, x3 & MASK32  # type: ignore[return-value]
 
 
 def bits(seed: int, position: Tensor, n: int, count: int, *, stream: int) -> Tensor:
@@ -47,10 +48,10 @@ def bits(seed: int, position: Tensor, n: int, count: int, *, stream: int) -> Ten
 
     Key (seed low word, stream); counter (sample index low, high, block of four words, seed high word).
     """
-    index = position + torch.arange(n, device=position.device, dtype=torch.int64)
+    index = position + torch.arange(n, device=position.device)
     lo, hi = (index & MASK32).unsqueeze(1), ((index >> 32) & MASK32).unsqueeze(1)
-    block = torch.arange(-(-count // 4), device=position.device, dtype=torch.int64).unsqueeze(0)
-    words = philox(lo, hi, block, (seed >> 32) & MASK32, seed & MASK32, stream & MASK32)
+    block = torch.arange(-(-count // 4), device=position.device).unsqueeze(0)
+    words = philox((lo, hi, block, (seed >> 32) & MASK32), seed & MASK32, stream & MASK32)
     return torch.stack(words, dim=2).view(n, -1)[:, :count]
 
 
@@ -141,3 +142,49 @@ def normal(
     if _choose(impl, position, dtype) == "reference":
         return normal_reference(seed, position, n, shape, stream, dtype)
     return _random(position, n, _check(seed, position, shape, dtype), seed, stream, dtype, True).view(n, *shape)
+
+
+def _case(name: str, n: int, shape: tuple[int, ...], position: int, seed: int, *tags: str) -> Case:
+    def make(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Kwargs:
+        start = torch.tensor(position, device=device)
+        return {"seed": seed, "position": start, "n": n, "shape": shape, "stream": stream_id("noise"), "dtype": dtype}
+
+    return Case(name, make, set(tags))
+
+
+_CASES = [
+    _case("odd 5x(7,3)", 5, (7, 3), 2**32 - 2, 2**63 - 1, "quick", "full"),
+    _case("scalar 3x()", 3, (), 0, 0, "quick", "full"),
+    _case("latent 128x100", 128, (100,), 12345, 1, "full", "layer"),
+    _case("image 64x(3,64,64)", 64, (3, 64, 64), 12345, 1, "layer"),
+]
+
+
+def _variants(normal: bool) -> list[Variant]:
+    kinds = {"position_ptr": "*i64"} | dict.fromkeys(("n", "count", "blocks", "k0", "k1", "c3"), "i32")
+    return [
+        Variant(
+            f"random {'normal' if normal else 'uniform'} {out}",
+            kernel._random_kernel,
+            {"out_ptr": f"*{out}", **kinds},
+            {"NORMAL": normal, "BITS": bits},
+            [kernel.DEFAULT],
+            tuned="random",
+        )
+        for out, bits in (("fp32", 24), ("bf16", 8))
+    ]
+
+
+def _bytes(kwargs: Kwargs, direction: str) -> int:
+    return kwargs["n"] * math.prod(kwargs["shape"]) * kwargs["dtype"].itemsize
+
+
+register(
+    Op("uniform", uniform, uniform_reference, _CASES, outputs=("u",), bytes=_bytes, kernels=lambda: _variants(False))
+)
+register(
+    Op(
+        "normal", normal, normal_reference, _CASES, outputs=("z",), bytes=_bytes, kernels=lambda: _variants(True),
+        bounds={"z": Bound("fp32 Box-Muller judged by a float64 one in every type: five roundings, eps/4 allows none", ratio=8)},
+    )
+)  # fmt: skip
