@@ -1,0 +1,109 @@
+"""The table of what may be swapped for what, and every reason to leave a module as it is.
+
+A row is an exact class: a subclass somebody else wrote may have changed anything. To teach `accelerate` a module, add its row.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm as SpectralNormHook
+
+from fastgan.swap import norms
+
+FAMILIES = ("conv", "norm", "spectral")
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Instances of exactly `original` become `replacement` by class assignment.
+
+    `replacement` None: PyTorch's own is kept, and fuses.
+    """
+
+    family: str
+    original: type
+    replacement: type | None
+    op: str | None = None  # the op whose engine does the work
+
+
+PATTERNS: tuple[Pattern, ...] = (
+    Pattern("norm", nn.BatchNorm1d, norms.BatchNorm1d, "batch_norm"),
+    Pattern("norm", nn.BatchNorm2d, norms.BatchNorm2d, "batch_norm"),
+    Pattern("norm", nn.BatchNorm3d, norms.BatchNorm3d, "batch_norm"),
+    Pattern("conv", nn.Conv2d, None),
+    Pattern("conv", nn.ConvTranspose2d, None),
+)
+BY_CLASS: dict[type, Pattern] = {p.original: p for p in PATTERNS} | {
+    p.replacement: p for p in PATTERNS if p.replacement is not None
+}
+
+LAYERS: tuple[type[nn.Module], ...] = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+    nn.Linear,
+)
+"""Layers that may open a run: their output is new, and their backward does not need it."""
+
+RELATIVES: tuple[type[nn.Module], ...] = (_ConvNd, _NormBase, nn.GroupNorm, nn.LayerNorm)
+"""What a reader of the report expects to find there, in the table or not."""
+
+
+class Tree:
+    """A module with what is shared inside it: the facts that one module alone cannot tell."""
+
+    def __init__(self, root: nn.Module) -> None:
+        self.root = root
+        times = Counter(id(module) for _, module in root.named_modules(remove_duplicate=False))
+        self.tied = {key for key, count in times.items() if count > 1}
+        owners = Counter(id(p) for module in root.modules() for p in module._parameters.values() if p is not None)
+        self.shared = {key for key, count in owners.items() if count > 1}
+
+    def walk(self) -> Iterator[tuple[str, nn.Module]]:
+        return self.root.named_modules()
+
+
+def spectral_hook(module: nn.Module) -> SpectralNormHook | None:
+    """The older spectral norm of a module (torch.nn.utils.spectral_norm), or None."""
+    return next((hook for hook in module._forward_pre_hooks.values() if isinstance(hook, SpectralNormHook)), None)
+
+
+def plain_class(module: nn.Module) -> type[nn.Module]:
+    """The module's class without the one that parametrization put over it."""
+    return parametrize.type_before_parametrizations(module)
+
+
+def why_left(module: nn.Module, tree: Tree) -> str | None:
+    """Why a module whose class is in the table is left nevertheless: one line, or None."""
+    if id(module) in tree.tied:
+        return "the same module object is used in several places"
+    for name, value in module._parameters.items():
+        if isinstance(value, UninitializedTensorMixin):
+            return "not initialised yet (lazy): run it once first"
+        if id(value) in tree.shared:
+            return f"its {name} is shared with another module"
+    if "forward" in module.__dict__:
+        return "its forward was replaced on the instance"
+    if module._forward_hooks:
+        return "it has a forward hook"
+    if any(not isinstance(hook, SpectralNormHook) for hook in module._forward_pre_hooks.values()):
+        return "it has a forward pre-hook"
+    if module._backward_hooks or module._backward_pre_hooks:
+        return "it has a backward hook"
+    if parametrize.is_parametrized(module):
+        for name, chain in module.parametrizations.items():  # type: ignore[union-attr, operator]
+            for part in chain:
+                if not isinstance(part, parametrizations._SpectralNorm):
+                    return f"its {name} is parametrized by {type(part).__name__}"
+    return None

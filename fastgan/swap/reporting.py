@@ -1,0 +1,123 @@
+"""report: what was swapped, which engine does the work, what was left and why."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastgan.ops.dispatch import missing
+from fastgan.swap.patterns import Tree
+from fastgan.swap.runs import FusedSequential, why_one_by_one
+from fastgan.swap.swapping import Finding, container_left, families_of, plan_of, survey
+
+ORDER = ("fused", "swapped", "kept", "not swapped", "left")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One module, or one run of children of a container. `status` is one of ORDER."""
+
+    path: str
+    module: str
+    status: str
+    engine: str
+    why: str
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What :func:`report` found: prints as a table; `rows` in the module's order."""
+
+    name: str
+    engine: str  # what runs the swapped modules where this module lies now, and why nothing faster does
+    rows: tuple[Row, ...]
+
+    def count(self, status: str) -> int:
+        return sum(row.status == status for row in self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """{"module", "engine", "counts" by status, "rows": [{"path", "module", "status", "engine", "why"}]}: plain values,
+        fit for JSON.
+        """
+        return {
+            "module": self.name,
+            "engine": self.engine,
+            "counts": {s: self.count(s) for s in ORDER},
+            "rows": [asdict(row) for row in self.rows],
+        }
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{self.count(status)} {status}" for status in ORDER if self.count(status))
+        head = f"{self.name}: {counts or 'nothing to accelerate'}; engine: {self.engine}"
+        if not self.rows:
+            return head
+        lines = [(r.path or "(itself)", r.module, r.status, r.why or r.engine) for r in self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(3)]
+        return "\n".join(
+            [head, *("  " + "  ".join([*(f"{c:<{w}}" for c, w in zip(line, widths)), line[3]]).rstrip() for line in lines)]
+        )
+
+    __repr__ = __str__
+
+
+def report(module: nn.Module) -> Report:
+    """What :func:`fastgan.accelerate` did to `module`, and what it left and why; looks at the module as it is now, and
+    changes nothing.
+    """
+    tree = Tree(module)
+    findings = {id(f.module): f for f in survey(tree, families_of(None))}
+    rows: list[Row] = []
+    in_runs: set[int] = set()
+    engine, because = _engine(module)
+    for path, part in tree.walk():
+        if isinstance(part, nn.Sequential):
+            for row, members in _runs(path, part, tree, engine):
+                rows.append(row)
+                in_runs |= members
+        if id(part) in findings and id(part) not in in_runs:
+            rows.append(_row(findings[id(part)], engine))
+    return Report(type(module).__name__, because, tuple(rows))
+
+
+def _engine(module: nn.Module) -> tuple[str, str]:
+    tensor = next((t for group in (module.parameters(), module.buffers()) for t in group), torch.empty(0))
+    reason = missing("triton", tensor.device)
+    return ("triton", "triton for channels_last inputs, else PyTorch") if reason is None else ("PyTorch", f"PyTorch ({reason})")
+
+
+def _row(finding: Finding, engine: str) -> Row:
+    if finding.status == "left":
+        return Row(finding.path, finding.kind, "left", "", finding.why)
+    if finding.status == "swapped":
+        return Row(finding.path, finding.kind, "swapped", engine, "")
+    if finding.status == "keep":
+        return Row(finding.path, finding.kind, "kept", "PyTorch", "PyTorch's own: no norm or activation beside it to fuse with")
+    return Row(finding.path, finding.kind, "not swapped", "", "accelerate would swap it")
+
+
+def _runs(path: str, container: nn.Sequential, tree: Tree, engine: str) -> list[tuple[Row, set[int]]]:
+    names, children = list(container._modules), list(container._modules.values())
+    prefix = f"{path}." if path else ""
+    fused = isinstance(container, FusedSequential)
+    left = container_left(container, tree)
+    if fused and container._fastgan_plan is not None:
+        plan, why = container._fastgan_plan, why_one_by_one(container)
+    elif left is not None:
+        plan, why = plan_of(container, tree, families_of(None), {}), left
+    else:
+        return []
+    if len(plan.types) != len(children):
+        return [(Row(path, type(container).__name__, "left", "", why or ""), set())]
+    found = []
+    for step in plan.runs:
+        members = children[step.start : step.stop]
+        kind = " > ".join(type(m).__name__.removeprefix("Parametrized") for m in members)
+        where = f"{prefix}{names[step.start]}..{names[step.stop - 1]}"
+        if why:
+            found.append((Row(where, kind, "left", "", f"runs one by one: {why}"), set()))
+        else:
+            found.append((Row(where, kind, "fused", engine, ""), {id(m) for m in members}))
+    return found

@@ -1,0 +1,190 @@
+"""Runs of layer -> norm -> activation inside an nn.Sequential, as one call each.
+
+The container keeps its children: their classes, parameters, buffers and keys. It keeps a plan beside them, made of positions and
+types alone (so that it survives deepcopy and holds nothing alive), and on each call asks whether the children are still those it
+was made for; a run with a hook, or anything unforeseen, goes child by child as nn.Sequential does.
+
+An activation joins a run only behind the layer that made its input. Nobody else can hold that tensor, so writing over it is
+invisible; an in-place activation at the start of a container alters somebody's tensor (pix2pix's skip) and stays what it is.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules import module as _module
+
+from fastgan.swap.norms import kernels_take
+
+ACTIVATIONS: dict[type[nn.Module], str] = {
+    nn.ReLU: "relu",
+    nn.LeakyReLU: "leaky_relu",
+    nn.Tanh: "tanh",
+    nn.Sigmoid: "sigmoid",
+    nn.SiLU: "silu",
+}
+"""Activation modules that may end a run, and their names in the ops' table."""
+
+
+def activate_fresh(x: Tensor, activation: nn.Module) -> Tensor:
+    """The activation of a tensor that nobody else holds: written over it where its derivative needs the result alone."""
+    kind = type(activation)
+    if kind is nn.ReLU:
+        return torch.relu_(x)
+    if kind is nn.LeakyReLU and activation.negative_slope >= 0:  # type: ignore[operator]
+        return F.leaky_relu_(x, activation.negative_slope)  # type: ignore[arg-type]
+    if kind is nn.Tanh:
+        return torch.tanh_(x)
+    return activation.forward(x)
+
+
+# The runs. A layer's pre-hooks (the older spectral norm) are kept: only with one is Module.__call__ paid for.
+
+
+def layer_act(x: Tensor, layer: nn.Module, activation: nn.Module) -> Tensor:
+    x = layer(x) if layer._forward_pre_hooks else layer.forward(x)
+    return activate_fresh(x, activation)
+
+
+def layer_norm(x: Tensor, layer: nn.Module, norm: nn.Module) -> Tensor:
+    return norm.forward(layer(x) if layer._forward_pre_hooks else layer.forward(x))
+
+
+def layer_norm_act(x: Tensor, layer: nn.Module, norm: nn.Module, activation: nn.Module) -> Tensor:
+    x = layer(x) if layer._forward_pre_hooks else layer.forward(x)
+    return norm_act(x, norm, activation)
+
+
+def norm_act(x: Tensor, norm: nn.Module, activation: nn.Module) -> Tensor:
+    if kernels_take(x):
+        return norm.forward(x, ACTIVATIONS[type(activation)], getattr(activation, "negative_slope", 0.0))
+    return activate_fresh(norm.forward(x), activation)
+
+
+class Step(NamedTuple):
+    """Children start..stop-1 of a container, as one call of `run`, or one after the other where `run` is None."""
+
+    run: Callable[..., Tensor] | None
+    start: int
+    stop: int
+
+
+class Plan(NamedTuple):
+    types: tuple[type[nn.Module], ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def runs(self) -> tuple[Step, ...]:
+        return tuple(step for step in self.steps if step.run is not None)
+
+
+def make_plan(types: tuple[type[nn.Module], ...], is_layer: tuple[bool, ...], is_norm: tuple[bool, ...]) -> Plan:
+    """The longest runs from left to right. `is_layer`: a convolution or linear layer whose output nobody else holds;
+    `is_norm`: one of
+    our normalisations.
+    """
+    count = len(types)
+    steps: list[Step] = []
+    at = 0
+    while at < count:
+        layer = is_layer[at]
+        norm_at = at + layer
+        norm = norm_at < count and is_norm[norm_at]
+        act_at = norm_at + norm
+        act = act_at < count and act_at > at and types[act_at] in ACTIVATIONS
+        run = {(True, True, True): layer_norm_act, (True, True, False): layer_norm, (True, False, True): layer_act,
+               (False, True, True): norm_act}.get((layer, norm, act))  # fmt: skip
+        stop = at + 1 if run is None else act_at + act
+        if run is None and steps and steps[-1].run is None:
+            steps[-1] = Step(None, steps[-1].start, stop)
+        else:
+            steps.append(Step(run, at, stop))
+        at = stop
+    return Plan(types, tuple(steps))
+
+
+def why_not_now(child: nn.Module, first: bool, norm: bool) -> str | None:
+    """Why `child` cannot take part in a run as it is now: somebody sees its output or gradient, or its call is not its
+    class's forward.
+
+    The layer that opens a run keeps its pre-hooks (the older spectral norm is one): they run before it as ever.
+    """
+    if child._forward_hooks or child._backward_hooks or child._backward_pre_hooks:
+        return "a hook"
+    if child._forward_pre_hooks and (norm or not first):
+        return "a pre-hook"
+    if "forward" in child.__dict__:
+        return "a forward of its own"
+    return None
+
+
+def why_one_by_one(container: FusedSequential) -> str | None:
+    """What keeps (part of) a container from running as planned at this moment, or None."""
+    plan, children = container._fastgan_plan, list(container._modules.items())
+    if plan is None or tuple(type(child) for _, child in children) != plan.types:
+        return "its children were changed: call accelerate again"
+    if _module._has_any_global_hook():
+        return "a global module hook"
+    for step in plan.runs:
+        for at in range(step.start, step.stop):
+            if reason := why_not_now(children[at][1], at == step.start, step.run is norm_act):
+                return f"{reason} on child {children[at][0]}"
+    return None
+
+
+class FusedSequential(nn.Sequential):
+    """nn.Sequential that takes its runs of layer -> norm -> activation in one call each. Made by accelerate, never by hand."""
+
+    _fastgan_plan: Plan | None = None  # kept in the instance's __dict__ once made; slices and sums of containers have none
+
+    def forward(self, input: Any) -> Any:
+        plan = self._fastgan_plan
+        children = tuple(self._modules.values())
+        if plan is None or tuple([type(child) for child in children]) != plan.types or _module._has_any_global_hook():
+            return super().forward(input)
+        x = input
+        for run, start, stop in plan.steps:
+            part = children[start:stop]
+            if run is not None and isinstance(x, Tensor):
+                first = run is not norm_act  # a layer that opens a run keeps its pre-hooks
+                for child in part:
+                    if child._forward_hooks or child._backward_hooks or child._backward_pre_hooks or "forward" in child.__dict__:
+                        break
+                    if child._forward_pre_hooks and not first:
+                        break
+                    first = False
+                else:
+                    x = run(x, *part)
+                    continue
+            for child in part:
+                x = child(x)
+        return x
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # Classes made for subclasses of nn.Sequential have no importable name: copy and save by the original's.
+        original = self.__dict__.get("_fastgan_original")
+        if original is None or original is nn.Sequential:
+            return super().__reduce_ex__(protocol)
+        return _rebuild, (original,), *super().__reduce_ex__(protocol)[2:]
+
+
+@functools.cache
+def fused_class(original: type[nn.Sequential]) -> type[FusedSequential]:
+    """FusedSequential, or for a subclass of nn.Sequential that keeps its forward, a subclass of both under the subclass's
+    name.
+    """
+    if original is nn.Sequential:
+        return FusedSequential
+    return type(
+        original.__name__, (FusedSequential, original), {"__module__": original.__module__, "__qualname__": original.__qualname__}
+    )
+
+
+def _rebuild(original: type[nn.Sequential]) -> nn.Sequential:
+    made = fused_class(original)
+    return made.__new__(made)
