@@ -378,6 +378,14 @@ def test_aligned_sources_are_read_in_step(tmp_path):
     assert np.array_equal(dataset.array("image"), photos)
     assert np.array_equal(dataset.array("source"), edges)
     assert {key: field.kind for key, field in dataset.fields.items()} == {"image": "image", "source": "image", "text": "tensor"}
+    for labels in ([0, 1, 2, 0, 1], np.array(["a", "b", "c", "a", "b"])):
+        given = data.open(data.Aligned(image=photos, label=labels))
+        assert given.fields["label"].kind == "label"
+        assert given.array("label").tolist() == [0, 1, 2, 0, 1]
+        assert len(given.classes) == 3
+    assert given.classes == ["a", "b", "c"]
+    texts = data.open(data.Aligned(image=photos, text=np.random.default_rng(0).random((5, 7, 9))))
+    assert texts.fields["text"].kind == "tensor"  # three axes of floats are an image only where they are the image
     labelled = data.open(data.Aligned(image="fashion-mnist", source="fashion-mnist"))
     assert set(labelled.fields) == {"image", "label", "source", "source_label"}
     with pytest.raises(FastganError, match="same number"):

@@ -55,7 +55,7 @@ def open_aligned(aligned: Aligned, opened: Callable[[str, frozenset[str]], Datas
         " + ".join(part.name for part in parts.values()),
         arrays,
         kinds,
-        classes=main.classes if main else None,
+        classes=parts["label"].classes if "label" in parts else main.classes if main else None,
         skipped=skipped,
         names=main.names if main else None,
     )

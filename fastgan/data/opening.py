@@ -117,6 +117,8 @@ def _open(source: Any, wish: _Wish) -> Dataset:
         return _from_rows("tensor", {"image": Rows.of(array, channels_first=True)}, wish)
     if isinstance(source, Mapping):
         raise FastganError("a dict is not one data set: use fastgan.data.Aligned(image=..., source=...) for pairs")
+    if isinstance(source, (list, tuple)) and not wish.primary and np.asarray(source[:1]).dtype.kind in "iufb":
+        return _from_rows("list", {"image": Rows.of(np.asarray(source))}, wish)
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
         if wish.given_labels is not None:
             raise FastganError(f"{type(source).__name__}: labels= is for arrays; return (image, label) items instead")
@@ -259,9 +261,9 @@ def _from_rows(
             raise FastganError(f"{name}: {key} holds {part.dtype} values: give numbers")
         else:
             values, found = as_labels(part.load())
-            kinds[key] = "label" if values.dtype == np.int64 and values.ndim == 1 and key != "image" else "tensor"
+            kinds[key] = "label" if values.dtype == np.int64 and values.ndim == 1 and not primary else "tensor"
             arrays[key] = values
-            classes = found if found is not None and key == "label" else classes
+            classes = found if found is not None and key in ("image", "label") else classes
     if not len(rows["image"]):
         raise FastganError(f"{name} holds no samples: give at least one batch of images")
     digests: dict[str, str] = {}

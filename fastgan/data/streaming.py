@@ -83,22 +83,36 @@ class Stream:
 
         Image fields: `dtype` (b, C, H, W) channels_last in [-1, 1]. Labels: int64 (b,). Other fields: as they are, (b, *shape).
         """
+        slots = self.slots()
+        self.fill(slots, position)
+        return self.assemble(slots)
+
+    def slots(self) -> dict[str, Tensor]:
+        """Device tensors that hold what `assemble` needs for one batch; filled anew for each batch, at the same addresses."""
+        made = {"$position": torch.zeros((), dtype=torch.int64, device=self.device)}
+        if self._staging is None:
+            made["$index"] = torch.zeros(self.local_size, dtype=torch.int64, device=self.device)
+        else:
+            for field, spec in self.dataset.fields.items():
+                made[field] = torch.empty((self.local_size, *spec.shape), dtype=_torch_dtype(spec.dtype), device=self.device)
+        return made
+
+    def fill(self, slots: dict[str, Tensor], position: int) -> None:
+        """Bring the batch at global position `position` into `slots`: its indices, or its rows where the data are streamed."""
         ahead = self._ahead.pop(position, None)
         prepared = ahead.result() if ahead is not None else self._prepare(position)
-        where = torch.tensor(position + self.rank * self.local_size, dtype=torch.int64, device=self.device)
+        slots["$position"].fill_(position + self.rank * self.local_size)
         if self._staging is None:
-            return self.take(torch.from_numpy(prepared).to(self.device, non_blocking=True), where)
-        rows = self._staging.upload(prepared)
-        return self._assemble(rows, torch.arange(self.local_size, device=self.device), where)
+            slots["$index"].copy_(torch.from_numpy(prepared), non_blocking=True)
+        else:
+            for field, rows in self._staging.upload(prepared).items():
+                slots[field].copy_(rows, non_blocking=True)
 
-    def take(self, index: Tensor, where: Tensor) -> dict[str, Tensor]:
-        """What `batch` returns, from index (int64 (b,), `self.index(position)` on the device) and the global position of its
-        first sample (0-dim int64, on the device). Reads nothing on the host, so it can be captured in a CUDA graph. Resident
-        sets only.
-        """
-        if not self.resident:
-            raise FastganError(f"{self.dataset.name} is streamed, not on the device: raise resident_bytes or use batch()")
-        return self._assemble(self._held, index, where)
+    def assemble(self, slots: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What `batch` returns, from filled slots, by device operations alone: this part can be captured in a CUDA graph."""
+        if self._staging is None:
+            return self._assemble(self._held, slots["$index"], slots["$position"])
+        return self._assemble(slots, torch.arange(self.local_size, device=self.device), slots["$position"])
 
     def close(self) -> None:
         """Stop the worker thread."""
