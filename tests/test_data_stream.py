@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import fastgan.data as data
 from fastgan.data import Stream, order
-from fastgan.data.permutation import Order, permutation
+from fastgan.data.permutation import Order, permutation, stable_argsort
 from fastgan.errors import FastganError
 
 torch.set_num_threads(1)
@@ -60,6 +60,13 @@ GOLDEN_1 = [882, 687, 997, 30, 983, 777]
 GOLDEN_2 = [95996, 97303, 44319]
 
 
+@quick
+@given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 3), max_size=60))
+def test_equal_hashes_are_ordered_by_index(values):
+    keys = np.array(values, dtype=np.uint64)
+    assert np.array_equal(stable_argsort(keys), np.argsort(keys, kind="stable"))
+
+
 def test_seeds_names_and_epochs_give_unrelated_orders():
     n = 2000
     base = permutation(0, "image", n, 0)
@@ -81,9 +88,9 @@ def test_only_two_epochs_are_kept_and_a_switch_is_quick():
     sequence = Order(0, "image", 1_000_000)
     times = []
     for epoch in range(4):
-        start = time.perf_counter()
+        start = time.thread_time()  # the processor's time: other work on the machine is not the switch's
         sequence(epoch * 1_000_000, 64)
-        times.append(time.perf_counter() - start)
+        times.append(time.thread_time() - start)
         assert len(sequence._kept) <= 2
     assert min(times) < 0.3
 
@@ -161,12 +168,16 @@ def test_names_key_fields_order_and_flips():
     assert not torch.equal(stream(seed=4, source=source).batch(0)["label"], a.batch(0)["label"])
 
 
-def test_taking_by_index_is_the_same_batch_without_host_reads():
-    a = stream(flip=True, rank=1, world=2)
-    index, where = torch.from_numpy(a.index(40)), torch.tensor(44)
-    assert same(a.take(index, where), a.batch(40))
-    with pytest.raises(FastganError, match="streamed"):
-        stream(resident_bytes=0).take(index, where)
+@pytest.mark.parametrize("resident_bytes", [2**31, 0])
+def test_refilled_slots_give_the_same_batches_at_the_same_addresses(resident_bytes):
+    a = stream(flip=True, rank=1, world=2, resident_bytes=resident_bytes)
+    slots = a.slots()
+    places = {key: value.data_ptr() for key, value in slots.items()}
+    for position in (0, 40, 32):
+        a.fill(slots, position)
+        assert same(a.assemble(slots), a.batch(position))
+    assert {key: value.data_ptr() for key, value in slots.items()} == places
+    a.close()
 
 
 def test_resident_images_on_the_cpu_are_not_copied(tmp_path):
