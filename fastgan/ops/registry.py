@@ -20,7 +20,7 @@ from fastgan.errors import FastganError
 Kwargs = dict[str, Any]
 Outputs = dict[str, Tensor]
 
-FAMILIES: tuple[str, ...] = ()
+FAMILIES: tuple[str, ...] = ("norm_proof", "loss", "optim", "random", "images", "augment")
 """Modules under fastgan.ops that register ops. A missing one is an error: an op that silently vanished would pass every check."""
 
 TAGS = frozenset({"quick", "full", "layer", "huge", "gradcheck"})
