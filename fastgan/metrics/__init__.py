@@ -1,0 +1,9 @@
+"""Measures of generated images without any download: class balance, Frechet and kernel distance."""
+
+from fastgan.metrics.classifier import Classifier, fit
+from fastgan.metrics.distances import frechet_distance, kernel_distance
+from fastgan.metrics.evaluate import Balance, Distances, Report, class_balance, evaluate
+
+__all__ = [
+    "Balance", "Classifier", "Distances", "Report", "class_balance", "evaluate", "fit", "frechet_distance", "kernel_distance",
+]  # fmt: skip
