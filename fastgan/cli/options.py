@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,23 @@ def flags(config: type[Config]) -> list[click.Option]:
     return made
 
 
+def check_numbers(config: Config) -> None:
+    """Raise FastganError for a number that no option can be: one that is not finite, below 0, or 0 where a count is meant.
+
+    An option whose default is 0 is one that 0 turns off.
+    """
+    for name, field in fields_of(type(config)).items():
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if not math.isfinite(value):
+            raise FastganError(f"{flag} must be a finite number, not {value}")
+        least = 0 if isinstance(value, float) or field.default == 0 else 1
+        if value < least:
+            raise FastganError(f"{flag} must be at least {least}, not {value}")
+
+
 def read_file(path: str) -> dict[str, Any]:
     """A TOML file of options. Raises FastganError for one that can't be read."""
     try:
@@ -48,7 +66,9 @@ def assemble(config: type[Config], file: dict[str, Any], given: dict[str, Any], 
     """The configuration from the file's options and the flags that were given (None: not given)."""
     values = merge(config, {k: v for k, v in file.items() if k != "recipe"}, where)
     values |= {name: value for name, value in given.items() if value is not None}
-    return config(**values)
+    made = config(**values)
+    check_numbers(made)
+    return made
 
 
 def as_dict(config: Config) -> dict[str, Any]:

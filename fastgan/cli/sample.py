@@ -33,12 +33,14 @@ def command(
     images = sample(run, count, seed=seed, labels=label, step=step, device=device, data=data)
     path = Path(out).expanduser()
     if out.endswith("/") or path.is_dir():
-        path.mkdir(parents=True, exist_ok=True)
+        with files.explained(f"can't write to {path}"):
+            path.mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(images):
             picture = pictures.grid(image[None], padding=0, scale=1)
             files.save_with(path / f"{i:06d}.png", lambda f, picture=picture: picture.save(f, "PNG"))
         click.echo(f"{count} images in {path}/")
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.explained(f"can't write {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
     files.save_with(path, lambda f: pictures.save_grid(f, images))
     click.echo(f"{count} images in {path}")

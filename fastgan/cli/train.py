@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,6 +29,8 @@ class TrainCommand(click.Command):
         early = {name: last_value(args, name) for name in ("--recipe", "--config", "--resume")}
         file: dict[str, Any] = {}
         if early["--resume"]:
+            if not (Path(early["--resume"]).expanduser() / "run.json").is_file():
+                raise FastganError(f"{early['--resume']} is not a run: no run.json in it")
             file = options.read_file(f"{early['--resume']}/config.toml")
         elif early["--config"]:
             file = options.read_file(early["--config"])
@@ -35,6 +39,8 @@ class TrainCommand(click.Command):
             raise FastganError(
                 f"{early['--resume']} was trained from Python: go on with it there, Trainer(..., out=..., resume=True)"
             )
+        if not isinstance(name, str):
+            raise FastganError(f"{early['--config']}: recipe must be a text, not {name!r}")
         ctx.obj = (recipes.find(name), file)
         self.params = [*(p for p in self.params if p.name in OWN), *options.flags(ctx.obj[0])]
         return super().parse_args(ctx, args)
@@ -106,6 +112,10 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False, log: str
     """Train as configured; returns the exit code."""
     if config.out is None:
         config = dataclasses.replace(config, out=f"runs/{config.recipe}")
+    if not resume and not dry_run:
+        from fastgan.engine.run import RunFolder
+
+        RunFolder(str(config.out)).refuse_existing()  # before the data are read, which may take long
     trainer = make_trainer(config, resume=resume, log=log, out=None if dry_run else config.out)
     with trainer:
         for dataset in trainer.datasets.values():
@@ -116,13 +126,15 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False, log: str
             click.echo(options.toml_text(config))
             click.echo(summary(trainer))
             return 0
+        if resume and trainer.step >= config.steps:
+            click.echo(f"{config.out} has its {trainer.step} steps: give --steps to go on")
+            return 0
         start = f"going on at step {trainer.step}" if resume else "training"
         click.echo(f"{start}: {config.recipe} on {trainer.device}, {trainer.precision.name}")
         trainer.fit(config.steps)
         if trainer.stopped_by:
-            click.echo(
-                f"stopped by {trainer.stopped_by} after step {trainer.step}, saved; go on: fastgan train --resume {config.out}"
-            )
+            again = f"fastgan train --resume {shlex.quote(str(config.out))}"
+            click.echo(f"stopped by {trainer.stopped_by} after step {trainer.step}, saved; go on: {again}")
             return 130 if trainer.stopped_by == "SIGINT" else 143
     click.echo(f"done: pictures in {config.out}/samples, curves in {config.out}/curves.png")
     return 0
@@ -145,7 +157,10 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
     images = Images(size=shape[0], channels=shape[2], classes=len(dataset.classes or ()))
     with torch.random.fork_rng([]):
         torch.manual_seed(config.seed)
-        built = config.build(images)
+        try:
+            built = config.build(images)
+        except ValueError as error:
+            raise FastganError(f"recipe {config.recipe} can't be built: {error}") from error
     stage = Stage(built.nets, built.objective, optimizers=built.optimizers, schedules=built.schedules, ema=built.ema)
     return Trainer(
         stages=[stage],

@@ -68,11 +68,13 @@ def sample(
         nets[name] = net.to(where)
     if n < 1:
         raise FastganError(f"can't sample {n} images: ask for at least one")
+    if seed is not None and not 0 <= seed < 2**32:
+        raise FastganError(f"seed must lie in [0, 2**32), not {seed}")
     datasets = open_streams(data, size=described["size"], channels=None, strict=False) if data is not None else {}
     first_step = sum(stage["steps"] for stage in run["stages"][: state["stage"]])
     scalar = {k: torch.tensor(v, device=where) for k, v in objective.schedule(state["step"] - first_step).items()}
     if labels is not None:
-        _check_labels(labels, n, run["classes"], path)
+        _check_labels(labels, n, run["classes"] if getattr(objective, "conditional", True) else None, path)
     elif not datasets and run["classes"]:
         labels = torch.arange(n) % len(run["classes"])
     seed = run["seed"] if seed is None else seed

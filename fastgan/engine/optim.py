@@ -45,7 +45,10 @@ def build_optimizers(
         if not parameters or (trained is not None and name not in trained):
             continue
         chosen = by_name.get(name) or adam()
-        optimizer = chosen if isinstance(chosen, torch.optim.Optimizer) else chosen(parameters)
+        try:
+            optimizer = chosen if isinstance(chosen, torch.optim.Optimizer) else chosen(parameters)
+        except ValueError as error:
+            raise FastganError(f"the optimizer of network {name!r} can't be made: {error}") from error
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise FastganError(f"optimizers[{name!r}] gave a {type(optimizer).__name__}, not a torch optimizer")
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}

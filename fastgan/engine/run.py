@@ -51,11 +51,15 @@ class RunFolder:
             names = {name for name in names - set(OWN) if not name.startswith((files.TEMPORARY, files.ASIDE))}
         return bool(names - {LOCK})
 
+    def refuse_existing(self) -> None:
+        """Raises FastganError where something lies here already."""
+        if self.exists():
+            raise FastganError(f"{self.path} exists already: choose another --out, or go on with it by --resume {self.path}")
+
     def create(self) -> None:
         """Make the folder for a new run; `begun` ends what this begins. Raises FastganError where something lies there."""
         with files.explained(f"can't write to {self.path}"):
-            if self.exists():
-                raise FastganError(f"{self.path} exists already: choose another --out, or go on with it by --resume {self.path}")
+            self.refuse_existing()
             self._made = [p for p in (self.path, *self.path.parents) if not p.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             try:

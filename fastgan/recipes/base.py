@@ -128,6 +128,7 @@ def load_networks(name: str, images: Images, latent: int) -> dict[str, nn.Module
     import inspect
     import os
     import sys
+    import traceback
 
     module, _, function = name.partition(":")
     if not function:
@@ -136,12 +137,18 @@ def load_networks(name: str, images: Images, latent: int) -> dict[str, nn.Module
         sys.path.insert(0, os.getcwd())
     try:
         build = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise FastganError(f"--model {name}: {error}") from error
     offered = {"size": images.size, "channels": images.channels, "classes": images.classes, "latent": latent}
     parameters = inspect.signature(build).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    made = build(**{key: value for key, value in offered.items() if takes_all or key in parameters})
+    try:
+        made = build(**{key: value for key, value in offered.items() if takes_all or key in parameters})
+    except Exception as error:
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(line.filename)} line {line.lineno}"
+        why = " ".join(str(error).split())
+        raise FastganError(f"--model {name} failed: {type(error).__name__}: {why} ({where})") from error
     if isinstance(made, tuple) and len(made) == 2:
         return {"G": made[0], "D": made[1]}
     if isinstance(made, dict):
