@@ -1,4 +1,6 @@
-"""BatchNorm modules whose forward is ours: no state, no __init__, so that an instance's class can simply be assigned."""
+"""BatchNorm and InstanceNorm modules whose forward is ours: no state, no __init__, so that an instance's class can simply be
+assigned.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastgan.kernels._common import INTERPRET
-from fastgan.ops.norm import batch_norm
+from fastgan.kernels._common import activation as activate
+from fastgan.ops.norm import batch_norm, instance_norm
 
 
 def kernels_take(x: Tensor) -> bool:
@@ -18,7 +21,8 @@ def kernels_take(x: Tensor) -> bool:
 class _BatchNorm:
     def forward(self: Any, input: Tensor, activation: str | None = None, slope: float = 0.0) -> Tensor:
         if not kernels_take(input):
-            return super().forward(input)  # type: ignore[misc]
+            y = super().forward(input)  # type: ignore[misc]
+            return y if activation is None else activate(y, activation, slope)
         self._check_input_dim(input)
         track = self.track_running_stats if self.training else True
         use_batch = self.training or (self.running_mean is None and self.running_var is None)
@@ -37,6 +41,27 @@ class _BatchNorm:
         )
 
 
+class _InstanceNorm:
+    def forward(self: Any, input: Tensor, activation: str | None = None, slope: float = 0.0) -> Tensor:
+        # PyTorch also takes one sample without its batch axis, and warns of a wrong num_features: its own forward does both.
+        usual = input.dim() == self._get_no_batch_dim() + 1 and input.shape[1] == self.num_features
+        if not (usual and kernels_take(input)):
+            y = super().forward(input)  # type: ignore[misc]
+            return y if activation is None else activate(y, activation, slope)
+        return instance_norm(
+            input,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training or not self.track_running_stats,
+            self.momentum if self.momentum is not None else 0.0,
+            self.eps,
+            activation=activation,
+            slope=slope,
+        )
+
+
 class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
     pass
 
@@ -46,4 +71,16 @@ class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
 
 
 class BatchNorm3d(_BatchNorm, nn.BatchNorm3d):
+    pass
+
+
+class InstanceNorm1d(_InstanceNorm, nn.InstanceNorm1d):
+    pass
+
+
+class InstanceNorm2d(_InstanceNorm, nn.InstanceNorm2d):
+    pass
+
+
+class InstanceNorm3d(_InstanceNorm, nn.InstanceNorm3d):
     pass

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm as SpectralNormHook
 
@@ -38,6 +38,9 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern("norm", nn.BatchNorm1d, norms.BatchNorm1d, "batch_norm"),
     Pattern("norm", nn.BatchNorm2d, norms.BatchNorm2d, "batch_norm"),
     Pattern("norm", nn.BatchNorm3d, norms.BatchNorm3d, "batch_norm"),
+    Pattern("norm", nn.InstanceNorm1d, norms.InstanceNorm1d, "instance_norm"),
+    Pattern("norm", nn.InstanceNorm2d, norms.InstanceNorm2d, "instance_norm"),
+    Pattern("norm", nn.InstanceNorm3d, norms.InstanceNorm3d, "instance_norm"),
     Pattern("conv", nn.Conv2d, None),
     Pattern("conv", nn.ConvTranspose2d, None),
 )
@@ -84,13 +87,19 @@ def plain_class(module: nn.Module) -> type[nn.Module]:
     return parametrize.type_before_parametrizations(module)
 
 
+def why_unknown(module: nn.Module) -> str:
+    """Why a relative of the table's classes is not in the table."""
+    if isinstance(module, LazyModuleMixin):
+        return "not initialised yet (lazy): run it once, then accelerate"
+    base = next((p.original for p in PATTERNS if isinstance(module, p.original)), None)
+    return f"a subclass of {base.__name__}, which may have changed anything" if base else "not in the table of patterns"
+
+
 def why_left(module: nn.Module, tree: Tree) -> str | None:
     """Why a module whose class is in the table is left nevertheless: one line, or None."""
     if id(module) in tree.tied:
         return "the same module object is used in several places"
     for name, value in module._parameters.items():
-        if isinstance(value, UninitializedTensorMixin):
-            return "not initialised yet (lazy): run it once first"
         if id(value) in tree.shared:
             return f"its {name} is shared with another module"
     if "forward" in module.__dict__:

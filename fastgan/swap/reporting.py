@@ -10,8 +10,8 @@ from torch import nn
 
 from fastgan.ops.dispatch import missing
 from fastgan.swap.patterns import Tree
-from fastgan.swap.runs import FusedSequential, why_one_by_one
-from fastgan.swap.swapping import Finding, container_left, families_of, plan_of, survey
+from fastgan.swap.runs import why_no_run
+from fastgan.swap.swapping import PLAN, Finding, container_left, families_of, plan_of, survey
 
 ORDER = ("fused", "swapped", "kept", "not swapped", "left")
 
@@ -101,22 +101,18 @@ def _row(finding: Finding, engine: str) -> Row:
 def _runs(path: str, container: nn.Sequential, tree: Tree, engine: str) -> list[tuple[Row, set[int]]]:
     names, children = list(container._modules), list(container._modules.values())
     prefix = f"{path}." if path else ""
-    fused = isinstance(container, FusedSequential)
-    left = container_left(container, tree)
-    if fused and container._fastgan_plan is not None:
-        plan, why = container._fastgan_plan, why_one_by_one(container)
-    elif left is not None:
-        plan, why = plan_of(container, tree, families_of(None), {}), left
-    else:
-        return []
-    if len(plan.types) != len(children):
-        return [(Row(path, type(container).__name__, "left", "", why or ""), set())]
-    found = []
+    plan, left = container.__dict__.get(PLAN), None
+    if plan is None:
+        left = container_left(container, tree)
+        if left is None:
+            return []
+        plan = plan_of(container, tree, families_of(None), {})
+    found: list[tuple[Row, set[int]]] = []
     for step in plan.runs:
         members = children[step.start : step.stop]
-        kind = " > ".join(type(m).__name__.removeprefix("Parametrized") for m in members)
-        where = f"{prefix}{names[step.start]}..{names[step.stop - 1]}"
-        if why:
+        kind = " > ".join(kind.__name__.removeprefix("Parametrized") for kind in plan.types[step.start : step.stop])
+        where = f"{prefix}{'..'.join([*names[step.start : step.start + 1], *names[step.stop - 1 : step.stop]])}"
+        if why := left or why_no_run(container, plan, step):
             found.append((Row(where, kind, "left", "", f"runs one by one: {why}"), set()))
         else:
             found.append((Row(where, kind, "fused", engine, ""), {id(m) for m in members}))

@@ -10,8 +10,6 @@ invisible; an in-place activation at the start of a container alters somebody's 
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -69,7 +67,7 @@ def norm_act(x: Tensor, norm: nn.Module, activation: nn.Module) -> Tensor:
 class Step(NamedTuple):
     """Children start..stop-1 of a container, as one call of `run`, or one after the other where `run` is None."""
 
-    run: Callable[..., Tensor] | None
+    run: Any  # a function of (input, *children)
     start: int
     stop: int
 
@@ -108,39 +106,30 @@ def make_plan(types: tuple[type[nn.Module], ...], is_layer: tuple[bool, ...], is
     return Plan(types, tuple(steps))
 
 
-def why_not_now(child: nn.Module, first: bool, norm: bool) -> str | None:
-    """Why `child` cannot take part in a run as it is now: somebody sees its output or gradient, or its call is not its
-    class's forward.
+def why_no_run(container: nn.Sequential, plan: Plan, step: Step) -> str | None:
+    """What makes the container take this run's children one by one at this moment, or None.
 
-    The layer that opens a run keeps its pre-hooks (the older spectral norm is one): they run before it as ever.
+    The reasons of FusedSequential.forward, in words.
     """
-    if child._forward_hooks or child._backward_hooks or child._backward_pre_hooks:
-        return "a hook"
-    if child._forward_pre_hooks and (norm or not first):
-        return "a pre-hook"
-    if "forward" in child.__dict__:
-        return "a forward of its own"
-    return None
-
-
-def why_one_by_one(container: FusedSequential) -> str | None:
-    """What keeps (part of) a container from running as planned at this moment, or None."""
-    plan, children = container._fastgan_plan, list(container._modules.items())
-    if plan is None or tuple(type(child) for _, child in children) != plan.types:
-        return "its children were changed: call accelerate again"
+    names, children = list(container._modules), list(container._modules.values())
+    if tuple(type(child) for child in children) != plan.types:
+        return "the container's children were changed: call accelerate again"
     if _module._has_any_global_hook():
-        return "a global module hook"
-    for step in plan.runs:
-        for at in range(step.start, step.stop):
-            if reason := why_not_now(children[at][1], at == step.start, step.run is norm_act):
-                return f"{reason} on child {children[at][0]}"
+        return "a global module hook is registered"
+    for at in range(step.start, step.stop):
+        child = children[at]
+        hooks = child._forward_hooks or child._backward_hooks or child._backward_pre_hooks
+        if hooks or (child._forward_pre_hooks and (at > step.start or step.run is norm_act)):
+            return f"a hook on child {names[at]}"
+        if "forward" in child.__dict__:
+            return f"the forward of child {names[at]} was replaced"
     return None
 
 
 class FusedSequential(nn.Sequential):
     """nn.Sequential that takes its runs of layer -> norm -> activation in one call each. Made by accelerate, never by hand."""
 
-    _fastgan_plan: Plan | None = None  # kept in the instance's __dict__ once made; slices and sums of containers have none
+    _fastgan_plan: Any = None  # kept in the instance's __dict__ once made; slices and sums of containers have none
 
     def forward(self, input: Any) -> Any:
         plan = self._fastgan_plan
@@ -173,16 +162,15 @@ class FusedSequential(nn.Sequential):
         return _rebuild, (original,), *super().__reduce_ex__(protocol)[2:]
 
 
-@functools.cache
+_FUSED: dict[type, type[FusedSequential]] = {nn.Sequential: FusedSequential}
+
+
 def fused_class(original: type[nn.Sequential]) -> type[FusedSequential]:
-    """FusedSequential, or for a subclass of nn.Sequential that keeps its forward, a subclass of both under the subclass's
-    name.
-    """
-    if original is nn.Sequential:
-        return FusedSequential
-    return type(
-        original.__name__, (FusedSequential, original), {"__module__": original.__module__, "__qualname__": original.__qualname__}
-    )
+    """FusedSequential, or for a subclass of nn.Sequential that keeps its forward, a subclass of both under its name."""
+    if original not in _FUSED:
+        names = {"__module__": original.__module__, "__qualname__": original.__qualname__}
+        _FUSED[original] = type(original.__name__, (FusedSequential, original), names)
+    return _FUSED[original]
 
 
 def _rebuild(original: type[nn.Sequential]) -> nn.Sequential:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from fastgan.errors import FastganError
-from fastgan.swap.patterns import BY_CLASS, FAMILIES, LAYERS, RELATIVES, Pattern, Tree, plain_class, why_left
+from fastgan.swap.patterns import BY_CLASS, FAMILIES, LAYERS, RELATIVES, Pattern, Tree, plain_class, why_left, why_unknown
 from fastgan.swap.runs import FusedSequential, Plan, fused_class, make_plan
 
 ORIGINAL = "_fastgan_original"
@@ -57,9 +57,7 @@ def survey(tree: Tree, families: frozenset[str]) -> list[Finding]:
                 swap = pattern.replacement is not None and kind is pattern.original
                 findings.append(Finding(path, module, "swap" if swap else "keep", pattern))
         elif isinstance(module, RELATIVES):
-            base = next((p.original for p in BY_CLASS.values() if isinstance(module, p.original)), None)
-            why = f"a subclass of {base.__name__}, which may have changed anything" if base else "not in the table of patterns"
-            findings.append(Finding(path, module, "left", None, why))
+            findings.append(Finding(path, module, "left", None, why_unknown(module)))
     return findings
 
 
