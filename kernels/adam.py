@@ -18,7 +18,7 @@ from torch import Tensor
 from fastgan.kernels import tuning
 from fastgan.kernels._common import cdiv, tl, triton
 
-DEFAULT: dict[str, Any] = {"BLOCK": 1024, "PROGRAMS": 2112, "num_warps": 4}
+DEFAULT: dict[str, Any] = {"BLOCK": 1024, "PROGRAMS": 1056, "num_warps": 8}
 
 
 @triton.jit

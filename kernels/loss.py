@@ -15,30 +15,47 @@ from torch import Tensor
 from fastgan.kernels import tuning
 from fastgan.kernels._common import cdiv, next_power_of_2, tl, triton
 
-DEFAULT: dict[str, Any] = {"BLOCK": 1024, "SINGLE": 16384, "num_warps": 4}
+DEFAULT: dict[str, Any] = {"BLOCK": 1024, "SINGLE": 16384, "num_warps": 8}
 MAX_PROGRAMS = 256
+
+
+@triton.jit
+def _exp_negative(x):
+    """e^x for x <= 0 within 2 ulp; the hardware's exponential loses |x| ulp. NaN stays NaN; below -87 the result stays e^-87."""
+    x = tl.maximum(x, -87.0, propagate_nan=tl.PropagateNan.ALL)
+    k = tl.floor(x * 1.4426950408889634 + 0.5)
+    # ln 2 in two parts, the first short enough for an exact product (Cody & Waite 1980), then a minimax polynomial.
+    r = x - k * 0.693145751953125
+    r = r - k * 1.428606765330187e-06
+    p = r * 1.9875691500e-4 + 1.3981999507e-3
+    p = p * r + 8.3334519073e-3
+    p = p * r + 4.1665795894e-2
+    p = p * r + 1.6666665459e-1
+    p = p * r + 5.0000001201e-1
+    p = p * (r * r) + r + 1.0
+    return p * ((k.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def softplus(x):
     """log(1 + e^x) to a few ulp everywhere, tails included."""
-    e = tl.exp(-tl.abs(x))
+    e = _exp_negative(-tl.abs(x))
     u = 1.0 + e
     # log(1 + e) = log(u) e / (u - 1): the rounding of u cancels (Goldberg 1991, theorem 4).
-    small = tl.where(u == 1.0, e, tl.log(u) * (e / tl.where(u == 1.0, 1.0, u - 1.0)))
-    return tl.maximum(x, 0.0) + small
+    small = tl.where(u == 1.0, e, tl.log(u) * tl.div_rn(e, tl.where(u == 1.0, 1.0, u - 1.0)))
+    return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL) + small
 
 
 @triton.jit
 def sigmoid(x):
-    e = tl.exp(-tl.abs(x))
-    return tl.where(x >= 0, 1.0, e) / (1.0 + e)
+    e = _exp_negative(-tl.abs(x))
+    return tl.div_rn(tl.where(x >= 0, 1.0, e), 1.0 + e)
 
 
 @triton.jit
 def _terms(r, f, KIND: tl.constexpr, D: tl.constexpr):
     """Per logit: value of the real and of the fake term, and their derivatives in r and f."""
-    zero = f * 0.0
+    zero = tl.zeros_like(f)
     vr, dr = zero, zero
     if KIND == "relativistic":
         x = (f - r) if D else (r - f)
@@ -52,10 +69,10 @@ def _terms(r, f, KIND: tl.constexpr, D: tl.constexpr):
             vr = 0.5 * (r - 1.0) * (r - 1.0)
             dr = r - 1.0
     elif KIND == "hinge" and D:
-        vf = tl.maximum(1.0 + f, 0.0)
-        df = tl.where(1.0 + f > 0, 1.0, 0.0)
-        vr = tl.maximum(1.0 - r, 0.0)
-        dr = tl.where(1.0 - r > 0, -1.0, 0.0)
+        vf = tl.maximum(1.0 + f, 0.0, propagate_nan=tl.PropagateNan.ALL)
+        df = tl.where(1.0 + f <= 0, 0.0, 1.0)
+        vr = tl.maximum(1.0 - r, 0.0, propagate_nan=tl.PropagateNan.ALL)
+        dr = tl.where(1.0 - r <= 0, 0.0, -1.0)
     elif KIND == "hinge" or KIND == "wasserstein":
         vf = f if D else -f
         df = zero + (1.0 if D else -1.0)
@@ -81,14 +98,14 @@ def _finish(loss_ptr, stats_ptr, value_r, value_f, sum_r, sum_f, right_r, right_
     nan = float("nan")
     nr = n_real.to(tl.float32)
     nf = n_fake.to(tl.float32)
-    loss = value_f / nf
+    loss = tl.div_rn(value_f, nf)
     if HAS_REAL:
-        loss += value_r / nr
+        loss += tl.div_rn(value_r, nr)
     tl.store(loss_ptr, loss)
-    tl.store(stats_ptr, sum_r / nr if HAS_REAL else nan)
-    tl.store(stats_ptr + 1, sum_f / nf)
-    tl.store(stats_ptr + 2, right_r / nr if HAS_REAL else nan)
-    tl.store(stats_ptr + 3, right_f / nf)
+    tl.store(stats_ptr, tl.div_rn(sum_r, nr) if HAS_REAL else nan)
+    tl.store(stats_ptr + 1, tl.div_rn(sum_f, nf))
+    tl.store(stats_ptr + 2, tl.div_rn(right_r, nr) if HAS_REAL else nan)
+    tl.store(stats_ptr + 3, tl.div_rn(right_f, nf))
 
 
 @triton.jit
@@ -131,13 +148,13 @@ def _adversarial_kernel(
         value_f += tl.where(in_f, vf, 0.0)
         sum_f += f
         right_f += tl.where(in_f & (f < 0), 1.0, 0.0)
-        tl.store(dfake_ptr + i, df / n_fake.to(tl.float32), mask=in_f)
+        tl.store(dfake_ptr + i, tl.div_rn(df, n_fake.to(tl.float32) + tl.zeros_like(df)), mask=in_f)
         if HAS_REAL:
             value_r += tl.where(in_r, vr, 0.0)
             sum_r += r
             right_r += tl.where(in_r & (r > 0), 1.0, 0.0)
             if REAL_GRAD:
-                tl.store(dreal_ptr + i, dr / n_real.to(tl.float32), mask=in_r)
+                tl.store(dreal_ptr + i, tl.div_rn(dr, n_real.to(tl.float32) + tl.zeros_like(dr)), mask=in_r)
     a, b, c = tl.sum(value_r), tl.sum(value_f), tl.sum(sum_r)
     d, e, g = tl.sum(sum_f), tl.sum(right_r), tl.sum(right_f)
     if ONE:

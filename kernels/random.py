@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastgan.kernels import tuning
-from fastgan.kernels._common import cdiv, tl, triton
+from fastgan.kernels._common import cdiv, next_power_of_2, tl, triton
 
 DEFAULT: dict[str, Any] = {"BLOCK": 128, "num_warps": 4}
 # What a draw keeps of its 32 bits, so that rounding to the output type cannot reach 1.
@@ -87,19 +87,18 @@ def box_muller(a, b):
 def _random_kernel(
     out_ptr,  # [n, count]
     position_ptr,  # int64 scalar
-    n,
     count,  # elements a sample
-    blocks,  # ceil(count / 4)
+    tiles,  # programs a sample
     k0,
     k1,
     c3,
     NORMAL: tl.constexpr,
     BITS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr,  # blocks of four elements
 ):
-    which = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    sample = which // blocks
-    block = which % blocks
+    sample = tl.program_id(0).to(tl.int64) // tiles
+    tile = tl.program_id(0) % tiles
+    block = tile * BLOCK + tl.arange(0, BLOCK)
     a, b, c, d = sample_words(tl.load(position_ptr) + sample, block, k0, k1, c3)
     if NORMAL:
         w0, w1 = box_muller(a, b)
@@ -107,23 +106,23 @@ def _random_kernel(
     else:
         w0, w1, w2, w3 = unit(a, BITS), unit(b, BITS), unit(c, BITS), unit(d, BITS)
     value = tl.reshape(tl.join(tl.join(w0, w2), tl.join(w1, w3)), (4 * BLOCK,))
-    element = tl.program_id(0).to(tl.int64) * (4 * BLOCK) + tl.arange(0, 4 * BLOCK)
-    sample = element // (4 * blocks)
-    within = element % (4 * blocks)
-    mask = (sample < n) & (within < count)
-    tl.store(out_ptr + sample * count + within, value.to(out_ptr.dtype.element_ty), mask=mask)
+    element = tile * (4 * BLOCK) + tl.arange(0, 4 * BLOCK)
+    tl.store(out_ptr + sample * count + element, value.to(out_ptr.dtype.element_ty), mask=element < count)
 
 
 def fill(position: Tensor, n: int, count: int, seed: int, stream: int, dtype: torch.dtype, normal: bool) -> Tensor:
-    """(n, count) draws of `dtype` (fp32, fp16, bf16) on `position`'s device; one launch."""
+    """(n, count) draws of `dtype` (fp32, fp16, bf16) on `position`'s device; one launch. count < 2^31."""
     out = torch.empty((n, count), dtype=dtype, device=position.device)
-    blocks = cdiv(count, 4)
-    total = n * blocks
     if out.numel() == 0:
         return out
-    config = tuning.config("random", "fp32", (("total", total),), DEFAULT, position.device)
+    blocks = cdiv(count, 4)
+    config = dict(tuning.config("random", dtype, (("n", n), ("blocks", blocks)), DEFAULT, position.device))
+    # A latent vector is 25 blocks: one warp a sample rather than four, three of them idle.
+    config["BLOCK"] = min(config["BLOCK"], next_power_of_2(blocks))
+    config["num_warps"] = max(1, min(config["num_warps"], config["BLOCK"] // 32))
+    tiles = cdiv(blocks, config["BLOCK"])
     k0, k1, c3 = key_words(seed, stream)
-    _random_kernel[(cdiv(total, config["BLOCK"]),)](
-        out, position, n, count, blocks, k0, k1, c3, NORMAL=normal, BITS=UNIFORM_BITS[dtype], **config
+    _random_kernel[(n * tiles,)](
+        out, position, count, tiles, k0, k1, c3, NORMAL=normal, BITS=UNIFORM_BITS[dtype], **config
     )
     return out

@@ -260,7 +260,10 @@ def _variants() -> list[Variant]:
         for label, more, one in rows:
             signature = {**pointers, **logits, **more}
             name, constants = f"adversarial {kind} {label} bf16", {"KIND": kind, **flags, **one}
-            out.append(Variant(name, kernel._adversarial_kernel, signature, constants, [config], tuned="adversarial"))
+            aligned = [argument for argument, kind in signature.items() if kind[0] == "*"] + ["span"]
+            out.append(
+                Variant(name, kernel._adversarial_kernel, signature, constants, [config], aligned=aligned, tuned="adversarial")
+            )
     reduce = {name: "*fp32" for name in ("loss_ptr", "stats_ptr", "rows_ptr")} | {"programs": "i32", **counts}
     width = {"HAS_REAL": True, "BLOCK": kernel.MAX_PROGRAMS}
     out.append(Variant("adversarial reduce", kernel._reduce_kernel, reduce, width))

@@ -161,14 +161,14 @@ _CASES = [
 
 
 def _variants(normal: bool) -> list[Variant]:
-    kinds = {"position_ptr": "*i64"} | dict.fromkeys(("n", "count", "blocks", "k0", "k1", "c3"), "i32")
+    kinds = {"position_ptr": "*i64"} | dict.fromkeys(("count", "tiles", "k0", "k1", "c3"), "i32")
     return [
         Variant(
             f"random {'normal' if normal else 'uniform'} {out}",
             kernel._random_kernel,
             {"out_ptr": f"*{out}", **kinds},
             {"NORMAL": normal, "BITS": bits},
-            [kernel.DEFAULT],
+            [kernel.DEFAULT, {"BLOCK": 32, "num_warps": 1}],
             tuned="random",
         )
         for out, bits in (("fp32", 24), ("bf16", 8))
