@@ -97,7 +97,8 @@ def fit(
 ) -> Classifier:
     """Fit on uint8 images (n, C, H, W) and int64 labels (n,), on the CPU; a tenth is held out for the accuracy.
 
-    The seed decides everything. Without labels the network learns to tell by how many quarter turns an image was rotated, which also needs shape and texture.
+    The seed decides everything. Without labels the network learns to tell by how many quarter turns an image was rotated, which
+    needs shape and texture too. Raises FastganError for other types, or fewer than 40 images.
     """
     if images.ndim != 4 or images.dtype != torch.uint8:
         raise FastganError(f"expected uint8 images (N, C, H, W), not {images.dtype} {tuple(images.shape)}")
