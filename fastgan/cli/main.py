@@ -14,6 +14,7 @@ from fastgan.errors import FastganError
 COMMANDS = {
     "demo": "train a DCGAN on real images in two minutes, then look at it",
     "train": "train a GAN on a folder of images, or go on with a run",
+    "data": "what a folder, archive or array becomes, before training on it",
     "sample": "make images from a finished run",
     "evaluate": "measure a run's images against the real ones",
     "verify": "prove the kernels against their references",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fastgan.engine import sampling
 from fastgan.engine.checkpoint import Checkpoints
 from fastgan.engine.describe import rebuild
+from fastgan.engine.devices import pick_device
 from fastgan.engine.precision import resolve
 from fastgan.engine.run import read_facts
 from fastgan.engine.stage import load_network, open_streams
@@ -51,8 +52,6 @@ def sample(
     labels: int or n ints for label-conditional runs (default: round the classes). data: the data a generator of images from
     images is given.
     """
-    from fastgan.engine.trainer import pick_device
-
     run, groups, state = _open(path, step)
     described = run["stages"][state["stage"]]
     if "spec" not in described["objective"]:

@@ -74,6 +74,23 @@ def apply_schedules(
                     group[option] = value
 
 
+def hold_on_device(
+    optimizers: Mapping[str, torch.optim.Optimizer], schedules: Mapping[str, Mapping[str, Schedule]], device: torch.device
+) -> None:
+    """Turn scheduled learning rates into device tensors, so that a captured step follows them.
+
+    Raises FastganError for other options.
+    """
+    for net, options in schedules.items():
+        for group in optimizers[net].param_groups:
+            for option in options:
+                if option != "lr":
+                    raise FastganError(
+                        f"a schedule of {option!r} can't be captured: {type(optimizers[net]).__name__} keeps it on the host"
+                    )
+                group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
+
+
 def check_schedules(schedules: Mapping[str, Mapping[str, Schedule]], optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
     """Raise FastganError for a schedule of an unknown network or option."""
     for net, options in schedules.items():
@@ -120,8 +137,11 @@ class Ema:
         return min(self.decay, (1 + updates) / (10 + updates))
 
     @torch.no_grad()
-    def update(self, updates: int) -> None:
+    def update(self, share: torch.Tensor) -> None:
+        """One update; `share` is 1 - weight(t) as a 0-dim fp32 tensor on the device, so that a graph can replay it."""
         if self._averaged:
-            torch._foreach_lerp_(self._averaged, self._live, 1.0 - self.weight(updates))
+            change = torch._foreach_sub(self._live, self._averaged)
+            torch._foreach_mul_(change, share)
+            torch._foreach_add_(self._averaged, change)
         for mine, live in self._copied:
             mine.copy_(live)

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from fastgan.data import Dataset, Stream
 from fastgan.data import open as open_data
 from fastgan.engine import optim
+from fastgan.engine.capture import State, StepGraphs
+from fastgan.engine.graphs import Graph
 from fastgan.engine.optim import Ema, OptimizerSpec, Schedule
 from fastgan.engine.precision import Precision
+from fastgan.engine.ranks import Ranks
 from fastgan.engine.step import StepRunner
 from fastgan.errors import FastganError
 from fastgan.objectives import Objective
@@ -75,7 +78,10 @@ class ActiveStage:
         precision: Precision,
         memory_format: torch.memory_format,
         resident_bytes: int,
+        ranks: Ranks | None = None,
+        graphs: Callable[[], Graph] | None = None,
     ) -> None:
+        self.ranks = ranks or Ranks()
         self.stage, self.datasets, self.device, self.precision = stage, dict(datasets), device, precision
         self.memory_format = memory_format
         self.nets = {name: place(net, device, memory_format).train() for name, net in stage.nets.items()}
@@ -85,24 +91,54 @@ class ActiveStage:
         self.ema = Ema({name: self.nets[name] for name in stage.ema if name in self.nets}, ema_decay, trained)
         self.seed = seed + index * STAGE_SEEDS
         self.runner = StepRunner(
-            stage.objective, self.nets, self.optimizers, seed=self.seed, batch_size=batch_size, precision=precision
+            stage.objective,
+            self.nets,
+            self.optimizers,
+            seed=self.seed,
+            batch_size=batch_size,
+            precision=precision,
+            ranks=self.ranks,
         )
         self.streams = [
             Stream(
-                dataset, name=name, seed=self.seed, batch_size=batch_size, device=device, flip=flip, resident_bytes=resident_bytes
+                dataset,
+                name=name,
+                seed=self.seed,
+                batch_size=batch_size,
+                device=device,
+                flip=flip,
+                resident_bytes=resident_bytes,
+                rank=self.ranks.rank,
+                world=self.ranks.world,
             )
             for name, dataset in datasets.items()
         ]
+        self._slots = [[stream.slots() for stream in self.streams] for _ in range(self.runner.rounds)]
+        self._positions = [torch.zeros((), dtype=torch.int64, device=device) for _ in range(self.runner.rounds)]
+        self._scalars = self.scalars(0)
+        self._share = torch.zeros((), device=device)
+        self.ranks.same([value for net in [*self.nets.values(), *self.ema.nets.values()] for value in net.state_dict().values()])
+        self._graphs = (
+            StepGraphs(State([*self.nets.values(), *self.ema.nets.values(), *self.optimizers.values()]), graphs)
+            if graphs
+            else None
+        )
+        if self._graphs is not None:
+            optim.hold_on_device(self.optimizers, stage.schedules, device)
 
     @property
     def images_per_step(self) -> int:
-        """Images of the data seen in one step."""
+        """Images of the data seen in one step, by all ranks together."""
         return self.runner.rounds * self.runner.batch_size
 
     def batch(self, position: int) -> dict[str, Tensor]:
+        """The merged batch of all streams at a global position."""
+        return self._merge([stream.batch(position) for stream in self.streams])
+
+    def _merge(self, parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         merged: dict[str, Tensor] = {}
-        for stream in self.streams:
-            for key, value in stream.batch(position).items():
+        for part in parts:
+            for key, value in part.items():
                 if key in merged:
                     raise FastganError(f"two streams both give {key!r}: rename one of them")
                 merged[key] = value.contiguous(memory_format=self.memory_format) if value.dim() == 4 else value
@@ -113,23 +149,42 @@ class ActiveStage:
 
     def train_step(self, step: int) -> dict[str, Tensor]:
         """Step number `step` of this stage, then the averages. Returns what was logged, on the device."""
-        torch.manual_seed(
-            (self.seed * 0x9E3779B97F4A7C15 + step) % 2**63
-        )  # networks that draw for themselves (dropout) resume exactly too
+        self._fill(step)
+        due = self.runner.due(step)
+        return self._graphs.run(due, lambda: self._on_device(due)) if self._graphs is not None else self._on_device(due)
+
+    def _fill(self, step: int) -> None:
+        """All that the host decides about a step, written to device memory that the step reads."""
+        # Networks that draw for themselves (dropout) resume exactly too.
+        torch.manual_seed((self.seed * 0x9E3779B97F4A7C15 + step * self.ranks.world + self.ranks.rank) % 2**63)
         optim.apply_schedules(self.stage.schedules, self.optimizers, step)
         positions = self.runner.positions(step)
-        batches = [self.batch(position) for position in positions]
+        for where, slots, position in zip(self._positions, self._slots, positions, strict=True):
+            where.fill_(position + self.ranks.rank * (self.runner.batch_size // self.ranks.world))
+            for stream, slot in zip(self.streams, slots, strict=True):
+                stream.fill(slot, position)
         for stream in self.streams:
             if not stream.resident:
                 for position in self.runner.positions(step + 1)[:2]:
                     stream.prefetch(position)
-        where = [torch.tensor(position, dtype=torch.int64, device=self.device) for position in positions]
-        logged = self.runner.run(batches, where, self.scalars(step), self.runner.due(step))
-        self.ema.update(step)
+        for name, value in self.stage.objective.schedule(step).items():
+            self._scalars[name].fill_(value)
+        self._share.fill_(1.0 - self.ema.weight(step))
+
+    def _on_device(self, due: dict[str, int]) -> dict[str, Tensor]:
+        """The step itself, from filled slots: nothing here depends on the host but which lazy terms are due."""
+        batches = [self._merge([s.assemble(slot) for s, slot in zip(self.streams, slots, strict=True)]) for slots in self._slots]
+        logged = self.runner.run(batches, self._positions, self._scalars, due)
+        self.ema.update(self._share)
         return logged
 
     def sampling_nets(self, averaged: bool = True) -> dict[str, nn.Module]:
         return {**self.nets, **self.ema.nets} if averaged else self.nets
+
+    @property
+    def graph_reason(self) -> str | None:
+        """Why steps run without a graph, or None where they replay one."""
+        return self._graphs.reason if self._graphs is not None else "off"
 
     def close(self) -> None:
         for stream in self.streams:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastgan.engine.ranks import Ranks
+
 
 class Stats:
     """A window of `size` steps of named scalars in one device tensor; writing never reads the device.
@@ -18,8 +20,8 @@ class Stats:
     computed the term.
     """
 
-    def __init__(self, size: int, device: torch.device) -> None:
-        self.size, self.device = size, device
+    def __init__(self, size: int, device: torch.device, ranks: Ranks | None = None) -> None:
+        self.size, self.device, self.ranks = size, device, ranks or Ranks()
         self.names: list[str] = []
         self.values = torch.zeros(size, 0, device=device)
         self.seen = np.zeros((size, 0), bool)
@@ -41,6 +43,10 @@ class Stats:
         self.seen[self.filled, columns] = True
         self.filled += 1
 
+    def _averaged(self) -> Tensor:
+        """The window so far, means over all ranks."""
+        return self.ranks.mean(self.values[: self.filled])
+
     @property
     def full(self) -> bool:
         return self.filled >= self.size
@@ -50,7 +56,7 @@ class Stats:
 
         A non-finite step makes its mean non-finite.
         """
-        values = self.values[: self.filled].double().cpu().numpy()
+        values = self._averaged().double().cpu().numpy()
         seen = self.seen[: self.filled]
         return {
             name: math.fsum(values[seen[:, i], i]) / int(seen[:, i].sum())

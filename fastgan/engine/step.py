@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.engine.precision import Precision
+from fastgan.engine.ranks import Ranks
 from fastgan.errors import FastganError
 from fastgan.objectives.objective import Noise, Objective, Phase
 from fastgan.ops import random
@@ -152,15 +153,16 @@ class StepRunner:
         *,
         seed: int,
         batch_size: int,
-        rank: int = 0,
-        world: int = 1,
         precision: Precision,
+        ranks: Ranks | None = None,
     ) -> None:
         self.objective, self.nets, self.optimizers = objective, dict(nets), dict(optimizers)
-        self.seed, self.batch_size, self.rank, self.world, self.precision = seed, batch_size, rank, world, precision
+        self.seed, self.batch_size, self.precision = seed, batch_size, precision
+        self.ranks = ranks or Ranks()
         self.phases = tuple(objective.phases())
         self.rounds = sum(p.repeat for p in self.phases if p.fresh)
         self._parameters = [(name, p) for name, net in self.nets.items() for p in net.parameters() if p.requires_grad]
+        self._by_net = {name: [p for net, p in self._parameters if net == name] for name in self.nets}
         self._makers: dict[int, frozenset[str]] = {}
         self._check()
 
@@ -238,7 +240,7 @@ class StepRunner:
         key: int,
         live: Sequence[str],
     ) -> Step:
-        noise = draw(self.objective.noise, self.seed, position, self.batch_size // self.world)
+        noise = draw(self.objective.noise, self.seed, position, self.batch_size // self.ranks.world)
         step = Step(self.objective, self.nets, self.seed, batch=batch, noise=noise, scalar=scalar, due=due, position=position)
 
         def generate() -> Tensor:
@@ -266,6 +268,8 @@ class StepRunner:
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             total.backward()
+        for name in phase.trains:
+            self.ranks.average_gradients(self._by_net[name])
         for optimizer in optimizers:
             optimizer.step()
         logged = {f"{phase.name}/{key.split('/', 1)[1]}": value for key, value in step.logged.items()}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +13,19 @@ import torch
 from torch import Tensor, nn
 
 import fastgan
-from fastgan import pictures
 from fastgan.data import Dataset
-from fastgan.engine import files, identity, sampling, toml
+from fastgan.engine import identity, sampling, toml
+from fastgan.engine.devices import is_out_of_memory, pick_device
+from fastgan.engine.graphs import graph_backend
 from fastgan.engine.loggers import open_logger
 from fastgan.engine.optim import OptimizerSpec, Schedule
 from fastgan.engine.precision import resolve
 from fastgan.engine.probe import choose_memory_format
 from fastgan.engine.progress import Progress
+from fastgan.engine.ranks import join, local_device
+from fastgan.engine.reporter import Reporter
 from fastgan.engine.run import RunFolder
+from fastgan.engine.signals import StopWish
 from fastgan.engine.stage import ActiveStage, Stage, load_network, open_streams
 from fastgan.engine.stats import Stats
 from fastgan.engine.watch import Watch
@@ -43,7 +45,8 @@ class Trainer:
     size, channels: what images become. optimizers: {"G": factory or optimiser, ...}; default Adam(2e-4, (0.5, 0.999)).
     schedules: {"G": {"lr": fn(step) -> value}}. out: the run folder, or None to keep everything in memory. resume: go on with
     the run in `out`.
-    device: "auto" is a GPU when there is one. precision: see fastgan.engine.precision. ema: networks that are averaged for
+    device: "auto" is a GPU when there is one. precision: see fastgan.engine.precision. graph: "auto" replays each step as a
+    CUDA graph on a GPU, "on" insists, "off" never. ema: networks that are averaged for
     sampling.
     log: "tensorboard" or "wandb" (offline unless WANDB_MODE says otherwise). log_every, sample_every, checkpoint_every: in
     steps. keep: checkpoints kept. watch: look for what goes wrong. strict: an
@@ -72,6 +75,7 @@ class Trainer:
         resume: bool = False,
         device: str = "auto",
         precision: str = "auto",
+        graph: str = "auto",
         flip: bool = False,
         ema: Sequence[str] = ("G",),
         ema_decay: float = 0.999,
@@ -108,14 +112,19 @@ class Trainer:
         self.batch_size, self.seed, self.flip, self.ema_decay = batch_size, seed, flip, ema_decay
         self.log_every, self.sample_every, self.checkpoint_every = log_every, sample_every, checkpoint_every
         self.strict, self.resident_bytes, self.show_progress = strict, resident_bytes, progress
-        self.device = pick_device(device)
+        self.device = pick_device(local_device(device))
+        self.ranks = join(self.device)
         self.precision = resolve(precision, self.device)
+        self.graph = graph
+        self._backend = graph_backend(graph, self.device, self.ranks)
         self.step = 0
-        self.stats = Stats(log_every, self.device)
+        self.stats = Stats(log_every, self.device, self.ranks)
         self.watch = Watch() if watch else None
         self.stopped_by: str | None = None
-        self.folder = RunFolder(out, keep=keep) if out is not None else None
-        self.logger = open_logger(log, out)
+        self._wish = StopWish()
+        self._path = Path(out).expanduser() if out is not None else None
+        self.folder = RunFolder(self._path, keep=keep) if self._path is not None and self.ranks.first else None
+        self.reporter = Reporter(self.folder, self.watch, open_logger(log, out) if self.ranks.first else None)
         self.config = dict(config) if config is not None else self._python_config()
         self._index = -1
         self._active: ActiveStage | None = None
@@ -141,11 +150,11 @@ class Trainer:
         lower).
         """
         self.stopped_by = None
-        progress = Progress(steps, start=self.step) if self.show_progress else None
+        self.reporter.progress = Progress(steps, start=self.step) if self.show_progress and self.ranks.first else None
         devices = [self.device] if self.device.type == "cuda" else []
         try:
-            with self._signals(), torch.random.fork_rng(devices):
-                self._train(steps, time.monotonic() + seconds if seconds is not None else None, progress)
+            with StopWish() as self._wish, torch.random.fork_rng(devices):
+                self._train(steps, time.monotonic() + seconds if seconds is not None else None)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 half = max(self.batch_size // 2, 1)
@@ -153,8 +162,9 @@ class Trainer:
                 raise FastganError(f"out of memory at batch size {self.batch_size}: {lower}") from error
             raise
         finally:
-            if progress is not None:
-                progress.close()
+            if self.reporter.progress is not None:
+                self.reporter.progress.close()
+                self.reporter.progress = None
 
     def sample(self, n: int = GRID, *, seed: int | None = None, labels: Any = None, ema: bool = True) -> Tensor:
         """n generated images, float32 (n, C, H, W) in [0, 1] on the CPU, from the averaged generator.
@@ -176,23 +186,23 @@ class Trainer:
         )
 
     def save(self) -> Path:
-        """Write a checkpoint of the present state now. Raises FastganError without a run folder."""
-        if self.folder is None:
+        """Write a checkpoint of the present state now (on rank 0). Raises FastganError without a run folder."""
+        if self._path is None:
             raise FastganError("nothing to save to: this trainer was made without out=")
+        stats = self.stats.state_dict()
+        if self.folder is None:
+            return self._path
         self.folder.sync_rows()
         watch = self.watch.state_dict() if self.watch else None
         state = {"images": self.images, "stage": self._index, "watch": watch, "identity": identity.of_stage(self)}
-        groups = {**self._stage.state(), "others": self._other_nets(), "stats": self.stats.state_dict()}
+        groups = {**self._stage.state(), "others": self._other_nets(), "stats": stats}
         return self.folder.checkpoints.save(self.step, groups, state)
 
     def close(self) -> None:
         """Let go of the run folder and of worker threads."""
         if self._active is not None:
             self._active.close()
-        if self.folder is not None:
-            self.folder.close()
-        if self.logger is not None:
-            self.logger.close()
+        self.reporter.close()
 
     def __enter__(self) -> Trainer:
         return self
@@ -256,7 +266,12 @@ class Trainer:
             raise FastganError(f"stage {index} has no number of steps, and it is not the last")
         before = self._active
         size, channels = stage.size or self.size, stage.channels or self.channels
-        datasets = open_streams(self.data if stage.data is None else stage.data, size=size, channels=channels, strict=self.strict)
+        source = self.data if stage.data is None else stage.data
+        if self.ranks.first:
+            datasets = open_streams(source, size=size, channels=channels, strict=self.strict)
+        self.ranks.wait()  # the others find the cache that rank 0 has made
+        if not self.ranks.first:
+            datasets = open_streams(source, size=size, channels=channels, strict=self.strict)
         stage.objective.check(stage.nets)
         if before is not None:
             before.close()
@@ -280,6 +295,8 @@ class Trainer:
             precision=self.precision,
             memory_format=layout,
             resident_bytes=self.resident_bytes,
+            ranks=self.ranks,
+            graphs=self._backend,
         )
         if before is not None:
             for name, net in before.ema.nets.items():
@@ -310,12 +327,15 @@ class Trainer:
             raise
 
     def _resume(self) -> None:
-        assert self.folder is not None
-        self.folder.open()
-        identity.compare(self.folder.facts()["identity"], identity.of(self), self.folder.path)
-        groups, state = self.folder.checkpoints.load()
+        assert self._path is not None
+        if self.folder is not None:
+            self.folder.open()
+        self.ranks.wait()
+        folder = self.folder or RunFolder(self._path)
+        identity.compare(folder.facts()["identity"], identity.of(self), self._path)
+        groups, state = folder.checkpoints.load()
         self._enter(state["stage"])
-        identity.compare(state["identity"], identity.of_stage(self), self.folder.path)
+        identity.compare(state["identity"], identity.of_stage(self), self._path)
         self._stage.load_state(groups)
         for name in self._other_nets():
             index, _, net = name.partition("/")
@@ -324,8 +344,9 @@ class Trainer:
         self.step = state["step"]
         if self.watch is not None and state["watch"] is not None:
             self.watch.load_state_dict(state["watch"])
-        self.folder.rewind(self.step)
-        self.folder.write("config.toml", toml.dumps(self.config))
+        if self.folder is not None:
+            self.folder.rewind(self.step)
+            self.folder.write("config.toml", toml.dumps(self.config))
 
     def _python_config(self) -> dict[str, Any]:
         keys = ("batch_size", "seed", "flip", "ema_decay", "log_every", "sample_every", "checkpoint_every", "size", "channels")
@@ -337,10 +358,10 @@ class Trainer:
             **known,
         }
 
-    def _train(self, steps: int, until: float | None, progress: Progress | None) -> None:
+    def _train(self, steps: int, until: float | None) -> None:
         clock, images = time.monotonic(), self.images
         began = self.step
-        while self.step < steps and self.stopped_by is None and (until is None or time.monotonic() < until):
+        while self.step < steps and not self._asked_to_stop(until):
             index = self._stage_of(self.step)
             if index != self._index:
                 self._enter(index)
@@ -350,124 +371,54 @@ class Trainer:
             if self.stats.full:
                 row = self.stats.take()
                 now = time.monotonic()
-                self._log(row, (self.images - images) / max(now - clock, 1e-9), progress)
+                self.reporter.row(self.step, self.images, row, (self.images - images) / max(now - clock, 1e-9), self.log_every)
                 clock, images = now, self.images
-            elif progress is not None:
-                progress.update(self.step)
+            elif self.reporter.progress is not None:
+                self.reporter.progress.update(self.step)
+            if self.step == began + 1 and self.graph != "off" and self._stage.graph_reason is not None:
+                self.reporter.say(f"steps run without a CUDA graph: {self._stage.graph_reason}")
             if self.step % self.sample_every == 0:
                 self._draw_samples()
-                self._look_at_samples(progress)
-            if self.folder is not None and self.step % self.checkpoint_every == 0:
+                self._look_at_samples()
+            if self.step % self.checkpoint_every == 0:
                 self._checkpoint()
         if self.step > began and self.step % self.sample_every:
             self._draw_samples()
-        if self.folder is not None and self.step > began and self.step % self.checkpoint_every:
+        if self.step > began and self.step % self.checkpoint_every:
             self._checkpoint()
-        self._draw_curves()
+        self.reporter.curves()
+
+    def _asked_to_stop(self, until: float | None) -> bool:
+        """Whether a signal came or the time is over; all ranks stop after the same step."""
+        late = until is not None and time.monotonic() >= until
+        wish = self.ranks.largest(signal.Signals[self._wish.name] + 1 if self._wish.name else int(late))
+        self.stopped_by = signal.Signals(wish - 1).name if wish > 1 else None
+        return wish != 0
 
     def _checkpoint(self) -> None:
+        if self._path is None:
+            return
         if not self._stage.finite():
-            self._stop_non_finite("a parameter is not finite")
+            self.reporter.diverged("a parameter is not finite")
         self.save()
 
-    def _log(self, row: dict[str, float], images_per_s: float, progress: Progress | None) -> None:
-        bad = [name for name, value in row.items() if value != value or abs(value) == float("inf")]
-        if bad:
-            self._stop_non_finite(
-                f"{', '.join(bad)} is not finite between steps {self.step - self.log_every + 1} and {self.step}"
-            )
-        full = {
-            "step": self.step,
-            "images": self.images,
-            **row,
-            "images_per_s": round(images_per_s, 2),
-            "time": round(time.time(), 2),
-        }
-        if self.folder is not None:
-            self.folder.append(self.folder.metrics, full)
-        if self.logger is not None:
-            self.logger.row(self.step, row)
-        if progress is not None:
-            progress.update(self.step, images_per_s, row)
-        if self.watch is not None:
-            self._tell(self.watch.observe(self.step, row), progress)
-
-    def _stop_non_finite(self, evidence: str) -> None:
-        good = "there is no checkpoint yet"
-        if self.folder is not None and (steps := self.folder.checkpoints.steps()):
-            good = f"the last good checkpoint is {self.folder.checkpoints.path(steps[-1])}"
-        raise FastganError(f"training diverged: {evidence}; {good}. Lower the learning rate, or use --precision fp32")
-
-    def _look_at_samples(self, progress: Progress | None) -> None:
-        if self.watch is None or "image" not in self.datasets:
+    def _look_at_samples(self) -> None:
+        if self.watch is None or not self.ranks.first or "image" not in self.datasets:
             return
         reals = sampling.conditions(self.datasets, self.seed, 0, GRID, self.device)["image"]
         live = self.sample(GRID, ema=False, seed=self.seed + self.step) * 2 - 1
         fixed = self.sample(GRID) * 2 - 1
         if live.shape[1:] == reals.shape[1:]:
-            self._tell(self.watch.observe_samples(self.step, live, fixed, reals.cpu()), progress)
-
-    def _tell(self, alerts: Sequence[Any], progress: Progress | None) -> None:
-        for alert in alerts:
-            if progress is not None:
-                progress.write(str(alert))
-            if self.folder is not None:
-                self.folder.append(
-                    self.folder.alerts,
-                    {"step": alert.step, "cause": alert.cause, "evidence": alert.evidence, "remedy": alert.remedy},
-                )
+            self.reporter.tell(self.watch.observe_samples(self.step, live, fixed, reals.cpu()))
 
     def _draw_reals(self) -> None:
-        if self.folder is not None and "image" in self.datasets:
+        if "image" in self.datasets:
             reals = sampling.conditions(self.datasets, self.seed, 0, GRID, self.device)["image"]
-            files.save_with(self.folder.path / "reals.png", lambda f: pictures.save_grid(f, (reals.float().cpu() + 1) / 2))
+            self.reporter.picture("reals.png", (reals.float().cpu() + 1) / 2)
 
     def _draw_samples(self) -> None:
         if self.folder is not None:
-            images = self.sample(GRID)
-            if images.shape[1] in (1, 3):
-                files.save_with(self.folder.path / "samples" / f"{self.step:08d}.png", lambda f: pictures.save_grid(f, images))
-
-    def _draw_curves(self) -> None:
-        if self.folder is not None and (rows := self.folder.rows(self.folder.metrics)):
-            files.save_with(self.folder.path / "curves.png", lambda f: pictures.curves(rows, f))
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM ask for a stop after the step; only the main thread may install handlers."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def ask(number: int, _: Any) -> None:
-            if self.stopped_by == "SIGINT" and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self.stopped_by = signal.Signals(number).name
-
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def pick_device(name: str) -> torch.device:
-    """auto: the GPU when there is one. Raises FastganError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise FastganError(f"unknown device {name!r}: use auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise FastganError(f"device {name!r} asked for, but torch sees no GPU: use --device cpu, or see `fastgan info`")
-    return device
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch ran out of memory; on the CPU it says so in words only."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error)
+            self.reporter.picture(f"samples/{self.step:08d}.png", self.sample(GRID))
 
 
 def _single_stage(

@@ -1,0 +1,302 @@
+"""`fastgan.capture`: your own step as one CUDA graph, refused rather than wrong."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastgan.engine.graphs import CudaGraph, Graph
+from fastgan.engine.guards import HostRead, NoHostReads
+from fastgan.errors import FastganError
+
+
+class State:
+    """Everything a step changes: parameters, buffers, gradients, optimiser state, schedulers' lr, random generators; taken
+    and put back in place.
+    """
+
+    def __init__(self, holders: Iterable[Any]) -> None:
+        self.modules: list[nn.Module] = []
+        self.optimizers: list[torch.optim.Optimizer] = []
+        self.others: list[Tensor] = []
+        for holder in holders:
+            if isinstance(holder, nn.Module):
+                self.modules.append(holder)
+            elif isinstance(holder, torch.optim.Optimizer):
+                self.optimizers.append(holder)
+            elif isinstance(holder, Tensor):
+                self.others.append(holder)
+            else:
+                raise FastganError(f"state= takes modules, optimizers and tensors, not a {type(holder).__name__}")
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors that live now, each once, in a fixed order."""
+        found: dict[int, Tensor] = {}
+        for module in self.modules:
+            for value in [*module.parameters(), *module.buffers()]:
+                found[id(value)] = value
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                for value in [*group["params"], *group.values()]:
+                    if isinstance(value, Tensor):
+                        found[id(value)] = value
+            for entries in optimizer.state.values():
+                for value in entries.values():
+                    if isinstance(value, Tensor):
+                        found[id(value)] = value
+        for value in self.others:
+            found[id(value)] = value
+        return list(found.values())
+
+    def take(self) -> dict[str, Any]:
+        """A copy of the state."""
+        return {
+            "tensors": [(t, t.detach().clone()) for t in self.tensors()],
+            "known": {id(p) for o in self.optimizers for p in o.state},
+            "grads": [(p, p.grad is not None) for m in self.modules for p in m.parameters()],
+            "rng": torch.random.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    @torch.no_grad()
+    def restore(self, taken: Mapping[str, Any]) -> None:
+        """Put a taken state back into the same tensors; optimiser state born since is set to zero, which is how optimisers
+        begin.
+        """
+        old = {id(t) for t, _ in taken["tensors"]}
+        for value, kept in taken["tensors"]:
+            value.copy_(kept)
+        for value in self.tensors():
+            if id(value) not in old:
+                value.zero_()
+        torch.random.set_rng_state(taken["rng"])
+        if taken["cuda_rng"]:
+            torch.cuda.set_rng_state_all(taken["cuda_rng"])
+
+
+def baked(optimizers: Sequence[torch.optim.Optimizer]) -> list[tuple[str, Any]]:
+    """The Python scalars in param_groups, which a graph holds as they were when it was captured."""
+    found = []
+    for i, optimizer in enumerate(optimizers):
+        for j, group in enumerate(optimizer.param_groups):
+            for name, value in group.items():
+                if name != "params" and not isinstance(value, Tensor):
+                    found.append((f"optimizer {i}, group {j}, {name}", copy.copy(value)))
+    return found
+
+
+class Captured:
+    """A step that replays a graph. `captured` says whether it does, `reason` why not; an uncaptured one runs eagerly."""
+
+    def __init__(self, step: Callable[..., Any], backend: Callable[[], Graph], state: State) -> None:
+        self.step, self.backend, self.state = step, backend, state
+        self.captured = False
+        self.reason: str | None = None
+        self._graph: Graph | None = None
+        self._inputs: list[Tensor] = []
+        self._output: Any = None
+        self._baked: list[tuple[str, Any]] = []
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """Run the step. Inputs are copied into the graph's own memory; outputs are the graph's tensors, overwritten by the
+        next call.
+
+        Raises FastganError when an optimiser's Python scalar has changed since capture, or an input has another shape or type.
+        """
+        if self._graph is None:
+            return self.step(*inputs)
+        now = baked(self.state.optimizers)
+        for (name, then), (_, value) in zip(self._baked, now, strict=True):
+            if then != value:
+                raise FastganError(
+                    f"{name} was {then} at capture and is {value} now, which a graph can't follow: make it a tensor"
+                )
+        for i, (mine, given) in enumerate(zip(self._inputs, inputs, strict=True)):
+            if mine.shape != given.shape or mine.dtype != given.dtype:
+                raise FastganError(f"input {i} is {kind(given)}, but the graph was captured with {kind(mine)}")
+            mine.copy_(given, non_blocking=True)
+        self._graph.replay()
+        return self._output
+
+
+def capture(
+    step: Callable[..., Any],
+    *,
+    example_inputs: Sequence[Tensor] = (),
+    state: Sequence[Any] = (),
+    warmup: int = 3,
+    check: bool = True,
+    on_fail: str = "eager",
+    backend: Callable[[], Graph] | None = None,
+) -> Captured:
+    """Turn `step(*inputs)`, which trains in place and returns tensors, into a graph that replays it.
+
+    example_inputs: tensors of the shapes and types that will come. state: all modules, optimizers and other tensors the step
+    changes; they are put back as they
+    were after warm-up, capture and check, random generators included. warmup: eager steps before capture (lazy
+    initialisation, optimiser state).
+    check: run eagerly and by replay from one state, twice, with lr and inputs changed in between where they are tensors;
+    refuse on any difference.
+    on_fail: "eager" keeps the uncaptured step with `.reason`; "raise" raises FastganError. backend: makes a graph; default
+    CUDA graphs.
+
+    A host read in the step (`.item()`, `if` on a tensor) is found before capture and named by file and line.
+    """
+    if on_fail not in ("eager", "raise"):
+        raise FastganError(f"on_fail must be 'eager' or 'raise', not {on_fail!r}")
+    held = State(state)
+    captured = Captured(step, backend or CudaGraph, held)
+    try:
+        _capture(captured, list(example_inputs), warmup, check, default_backend=backend is None)
+    except (HostRead, FastganError, RuntimeError) as error:
+        captured._graph = None
+        captured.reason = str(error).splitlines()[0]
+        if on_fail == "raise":
+            raise FastganError(f"the step can't be captured: {captured.reason}") from error
+    return captured
+
+
+def _capture(captured: Captured, examples: list[Tensor], warmup: int, check: bool, default_backend: bool) -> None:
+    if default_backend and not torch.cuda.is_available():
+        raise FastganError("CUDA graphs need a GPU")
+    for i, optimizer in enumerate(captured.state.optimizers):
+        require_capturable(optimizer, i, default_backend)
+    state = captured.state
+    before = state.take()
+    inputs = [value.clone() for value in examples]
+    try:
+        with NoHostReads():
+            captured.step(*inputs)
+        graph = captured.backend()
+        graph.warm_up(lambda: captured.step(*inputs), warmup)
+        state.restore(before)
+        clear_gradients(state)
+        output = graph.capture(lambda: captured.step(*inputs))
+        state.restore(before)
+        captured._graph, captured._inputs, captured._output = graph, inputs, output
+        captured._baked = baked(state.optimizers)
+        if check:
+            difference = compare(captured, examples)
+            if difference:
+                captured._graph = None
+                raise FastganError(difference)
+        captured.captured = True
+    finally:
+        state.restore(before)
+
+
+def require_capturable(optimizer: torch.optim.Optimizer, index: int, cuda: bool) -> None:
+    """Raises FastganError for an optimiser that reads the device or keeps its step count on the host."""
+    group = optimizer.param_groups[0]
+    if cuda and "capturable" in group and not (group["capturable"] or group.get("fused")):
+        kind = type(optimizer).__name__
+        raise FastganError(f"optimizer {index} ({kind}) keeps its step on the host: make it with fused=True or capturable=True")
+
+
+def clear_gradients(state: State) -> None:
+    """Gradients must be born inside the capture, so that they live in the graph's memory."""
+    for module in state.modules:
+        for p in module.parameters():
+            p.grad = None
+
+
+def compare(captured: Captured, examples: Sequence[Tensor]) -> str | None:
+    """What differs between eager steps and replays from one state, or None.
+
+    Two steps each, the second with other inputs and lr.
+    """
+    state = captured.state
+    start = state.take()
+    rates = [g["lr"] for o in state.optimizers for g in o.param_groups if isinstance(g.get("lr"), Tensor)]
+    results = []
+    for eager in (True, False):
+        state.restore(start)
+        for rate in rates:
+            rate.mul_(1.0)
+        for turn in range(2):
+            given = [value.roll(turn, 0) if value.dim() else value for value in examples]
+            if turn:
+                for rate in rates:
+                    rate.mul_(0.5)
+            output = captured.step(*given) if eager else captured(*given)
+        results.append(([t.detach().clone() for t in state.tensors()], [t.detach().clone() for t in _leaves(output)]))
+    state.restore(start)
+    names = _names(state)
+    for i, (a, b) in enumerate(zip(results[0][0], results[1][0], strict=True)):
+        if not torch.equal(a, b):
+            worst = float((a.double() - b.double()).abs().max())
+            which = names.get(i, f"state tensor {i}")
+            return f"a replay differs from the eager step in {which} (by up to {worst:.3g}): state= does not name all its state"
+    for i, (a, b) in enumerate(zip(results[0][1], results[1][1], strict=True)):
+        if not torch.equal(a, b):
+            return (
+                f"a replay differs from the eager step in output {i}: it depends on something that is not an input or in state="
+            )
+    return None
+
+
+def kind(value: Tensor) -> str:
+    return f"{tuple(value.shape)} {value.dtype}"
+
+
+def _names(state: State) -> dict[int, str]:
+    by_id = {id(value): name for module in state.modules for name, value in [*module.named_parameters(), *module.named_buffers()]}
+    return {i: by_id[id(value)] for i, value in enumerate(state.tensors()) if id(value) in by_id}
+
+
+def _leaves(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        return [t for v in value.values() for t in _leaves(v)]
+    if isinstance(value, (list, tuple)):
+        return [t for v in value for t in _leaves(v)]
+    return []
+
+
+class StepGraphs:
+    """The engine's own graphs: one for each set of lazy terms that are due, sharing one memory pool; falls back to eager
+    steps with a reason.
+    """
+
+    LIMIT = 16
+
+    def __init__(self, state: State, backend: Callable[[], Graph], warmup: int = 3) -> None:
+        self.state, self.backend, self.warmup = state, backend, warmup
+        self.reason: str | None = None
+        self._graphs: dict[Any, tuple[Graph, Any]] = {}
+
+    def run(self, due: Mapping[str, int], step: Callable[[], Any]) -> Any:
+        """Replay the graph of this variant, capturing it first where it is new."""
+        if self.reason is not None:
+            return step()
+        key = (tuple(sorted(due.items())), repr(baked(self.state.optimizers)))
+        if key not in self._graphs:
+            if len(self._graphs) >= self.LIMIT:
+                self.reason = "an optimizer option that is a Python number changes too often: make it a tensor"
+                return step()
+            try:
+                self._graphs[key] = self._capture(step)
+            except (HostRead, FastganError, RuntimeError) as error:
+                self.reason = str(error).splitlines()[0]
+                return step()
+        graph, output = self._graphs[key]
+        graph.replay()
+        return output
+
+    def _capture(self, step: Callable[[], Any]) -> tuple[Graph, Any]:
+        before = self.state.take()
+        try:
+            with NoHostReads():
+                step()
+            graph = self.backend()
+            graph.warm_up(step, self.warmup)
+            self.state.restore(before)
+            clear_gradients(self.state)
+            return graph, graph.capture(step)
+        finally:
+            self.state.restore(before)

@@ -1,0 +1,25 @@
+"""Which device a run uses, and how running out of its memory shows."""
+
+from __future__ import annotations
+
+import torch
+
+from fastgan.errors import FastganError
+
+
+def pick_device(name: str) -> torch.device:
+    """auto: the GPU when there is one. Raises FastganError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise FastganError(f"unknown device {name!r}: use auto, cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise FastganError(f"device {name!r} asked for, but torch sees no GPU: use --device cpu, or see `fastgan info`")
+    return device
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch ran out of memory; on the CPU it says so in words only."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error)

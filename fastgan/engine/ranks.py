@@ -1,0 +1,85 @@
+"""The processes of a distributed run, as torchrun starts them; one process alone is the same with nobody to talk to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fastgan.errors import FastganError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """rank: of this process. world: how many there are. control: the group for messages between hosts."""
+
+    rank: int = 0
+    world: int = 1
+    control: Any = None
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace gradients by their means over all ranks, in one all-reduce of one flat buffer."""
+        if self.world == 1:
+            return
+        grads = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.reshape(-1) for g in grads])
+        dist.all_reduce(flat)
+        flat.div_(self.world)
+        for g, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+            g.copy_(part.view(g.shape))
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over all ranks."""
+        if self.world == 1:
+            return value
+        total = value.clone()
+        dist.all_reduce(total)
+        return total.div_(self.world)
+
+    def largest(self, value: int) -> int:
+        """The largest of a small number over all ranks; talks through the host, so that no GPU is waited for."""
+        if self.world == 1:
+            return value
+        held = torch.tensor(value)
+        dist.all_reduce(held, dist.ReduceOp.MAX, group=self.control)
+        return int(held)
+
+    def same(self, tensors: Iterable[Tensor]) -> None:
+        """Make tensors equal to those of rank 0, in place."""
+        if self.world > 1:
+            for value in tensors:
+                dist.broadcast(value.data, 0)
+
+    def wait(self) -> None:
+        """Wait until all ranks are here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+def join(device: torch.device) -> Ranks:
+    """Join the processes that torchrun started, or be alone: nccl on GPUs, gloo on the CPU."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Ranks()
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Ranks(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo"))
+
+
+def local_device(name: str) -> str:
+    """Under torchrun "auto" is the GPU of this process's own number. Raises FastganError where there are too few."""
+    local = os.environ.get("LOCAL_RANK")
+    if name != "auto" or local is None or not torch.cuda.is_available():
+        return name
+    if int(local) >= torch.cuda.device_count():
+        raise FastganError(f"process {local} has no GPU, there are {torch.cuda.device_count()}: lower --nproc-per-node")
+    return f"cuda:{local}"
