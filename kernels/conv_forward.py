@@ -67,9 +67,10 @@ def conv_forward_kernel(x_ptr, s_ptr, t_ptr, w_ptr, scale_ptr, bias_ptr, residua
         v = tl.where(keep, y.to(tl.float32), 0.0)
         mean = tl.sum(v, 0) / tl.maximum(count, 1.0)
         d = tl.where(keep, v - mean[None, :], 0.0)
+        rest = tl.sum(d, 0) / tl.maximum(count, 1.0)  # what rounding left of the mean: it counts at large |mean|/std
         slot = tile * PHASES + phase
-        tl.store(mean_ptr + slot * OUT + out, mean, mask=out < OUT)
-        tl.store(m2_ptr + slot * OUT + out, tl.sum(d * d, 0), mask=out < OUT)
+        tl.store(mean_ptr + slot * OUT + out, mean + rest, mask=out < OUT)
+        tl.store(m2_ptr + slot * OUT + out, tl.sum(d * d, 0) - count * rest * rest, mask=out < OUT)
         if column == 0:
             tl.store(count_ptr + slot, count)
 

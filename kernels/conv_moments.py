@@ -1,6 +1,6 @@
 """What surrounds a fused convolution: merging its tile moments, and writing g = (dy + a + b*y) * act_out'(y) once.
 
-Tile moments (mean, M2, count) are merged by Chan, Golub & LeVeque (1979) about the first tile's mean, in a fixed order.
+Tile moments (mean, M2, count) are merged by Chan, Golub & LeVeque (1979), about a first estimate of the mean and in a fixed order.
 The gradient of the moments: mean = sum(y)/n and var = sum((y-mean)^2)/n give dy += dmean/n + dvar*2/n*(y - mean) = a + b*y.
 """
 
@@ -19,8 +19,16 @@ def merge_moments_kernel(mean_ptr, m2_ptr, count_ptr, out_mean_ptr, out_var_ptr,
     group = tl.program_id(1)
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     start = group * SLOTS * C
-    pivot = tl.load(mean_ptr + start + c, mask=c < C, other=0.0)
     n = tl.zeros((BLOCK_R,), tl.float32)
+    s1 = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    for i in range(0, SLOTS, BLOCK_R):
+        slot = i + tl.arange(0, BLOCK_R)
+        keep = (slot < SLOTS)[:, None] & (c < C)[None, :]
+        count = tl.load(count_ptr + group * (SLOTS // FOLD) + slot // FOLD, mask=slot < SLOTS, other=0.0)
+        n += count
+        s1 += tl.load(mean_ptr + start + slot[:, None] * C + c[None, :], mask=keep, other=0.0) * count[:, None]
+    total = tl.sum(n, 0)
+    pivot = tl.sum(s1, 0) / total
     s1 = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     s2 = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     for i in range(0, SLOTS, BLOCK_R):
@@ -30,10 +38,8 @@ def merge_moments_kernel(mean_ptr, m2_ptr, count_ptr, out_mean_ptr, out_var_ptr,
         at = start + slot[:, None] * C + c[None, :]
         # an empty tile (its phase ends a row earlier) has mean 0: its count of 0 drops it
         d = tl.where(keep, tl.load(mean_ptr + at, mask=keep, other=0.0) - pivot[None, :], 0.0)
-        n += count
         s1 += d * count[:, None]
         s2 += d * d * count[:, None] + tl.load(m2_ptr + at, mask=keep, other=0.0)
-    total = tl.sum(n, 0)
     shift = tl.sum(s1, 0) / total
     tl.store(out_mean_ptr + group * C + c, pivot + shift, mask=c < C)
     tl.store(out_var_ptr + group * C + c, tl.maximum(tl.sum(s2, 0) / total - shift * shift, 0.0), mask=c < C)
@@ -42,7 +48,8 @@ def merge_moments_kernel(mean_ptr, m2_ptr, count_ptr, out_mean_ptr, out_var_ptr,
 def merge_moments(mean: torch.Tensor, m2: torch.Tensor, count: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Tile moments [groups,slots,C] and counts [groups,slots or a divisor] -> mean and biased variance [groups,C], fp32."""
     groups, slots, channels = mean.shape
-    out = torch.empty((2, groups, channels), dtype=torch.float32, device=mean.device)
+    # two tensors, not two views of one: a registered operator may not return aliases
+    out = [torch.empty((groups, channels), dtype=torch.float32, device=mean.device) for _ in range(2)]
     merge_moments_kernel[(cdiv(channels, 8), groups)](
         mean, m2, count, *out, slots, channels, FOLD=slots // count.shape[1],
         BLOCK_R=min(128, next_power_of_2(slots)), BLOCK_C=8, num_warps=4,
@@ -74,8 +81,9 @@ def form_gradient_kernel(dy_ptr, y_ptr, mean_ptr, dmean_ptr, dvar_ptr, g_ptr, su
         if dmean_ptr is not None:
             g += affine(y, b, a)
         g = tl.where(keep, g * output_slope(y, ACT, SLOPE), 0.0)
-        tl.store(g_ptr + base + at, g.to(g_ptr.dtype.element_ty), mask=keep)
-        total += g
+        stored = g.to(g_ptr.dtype.element_ty)
+        tl.store(g_ptr + base + at, stored, mask=keep)
+        total += stored.to(tl.float32)
     if sum_ptr is not None:
         tl.store(sum_ptr + (group * blocks + block) * C + c, tl.sum(total, 0), mask=c < C)
 

@@ -47,7 +47,7 @@ def _unsupported(engine: str, dtype: torch.dtype, dense: bool, act: str, slope: 
         return None
     if not dense:
         return "the kernel takes 4-D input, dilation 1, groups 1 and numeric padding"
-    return unsupported(dtype, "identity", 0.0, act, slope)
+    return unsupported(dtype, act, slope)
 
 
 # cuDNN first: the Triton engine is taken where a tuning table measured it faster

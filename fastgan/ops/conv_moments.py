@@ -25,7 +25,7 @@ from fastgan.ops.conv_plain import RegisteredLinear, accumulator, weight_gradien
 OUTPUT_ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid")  # those whose derivative the output tells
 
 
-def unsupported(dtype: torch.dtype, act_in: str, slope_in: float, act_out: str, slope_out: float) -> str | None:
+def unsupported(dtype: torch.dtype, act_out: str, slope_out: float) -> str | None:
     """Why the Triton engine cannot run a call, or None."""
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return f"no kernel takes {dtype}"
@@ -33,7 +33,7 @@ def unsupported(dtype: torch.dtype, act_in: str, slope_in: float, act_out: str, 
         return "Triton's interpreter multiplies bf16 bit patterns"
     if act_out not in OUTPUT_ACTIVATIONS:
         return f"{act_out} cannot be fused behind a convolution: its derivative needs more than its output"
-    if (act_in == "leaky_relu" and slope_in < 0) or (act_out == "leaky_relu" and slope_out <= 0):
+    if act_out == "leaky_relu" and slope_out <= 0:
         return "leaky_relu with such a slope does not keep the sign"
     return None
 
@@ -191,7 +191,7 @@ def _forward_backward(ctx: Any, dy: Tensor | None, dmean: Tensor | None, dvar: T
         dx, ds, dt = _dgrad(g, w, x, s, t, scale, *on_load, spec, fusion, engine)
     if needs[1] or needs[5]:
         raw = _wgrad(x, g, s, t, *on_load, spec, fusion, engine)
-        dscale = (raw * w).sum().reshape(scale.shape).to(scale.dtype) if needs[5] else None
+        dscale = (raw * w.to(x.dtype)).sum().reshape(scale.shape).to(scale.dtype) if needs[5] else None
         dw = (raw if scale is None else raw * scale).to(w.dtype) if needs[1] else None
     if needs[4]:
         dbias = (ref.wide(g).sum((0, 2, 3)) if total is None else total).to(bias.dtype)
@@ -289,7 +289,7 @@ def _moments(name: str, x: Tensor, w: Tensor, spec: ConvSpec, fusion: Fusion, s:
     for vector in (s, t):
         if vector is not None and vector.numel() not in (ci, fusion.groups * ci):
             raise FastganError(f"{name}: scale_in and shift_in need [{ci}] or [{fusion.groups}, {ci}], got {tuple(vector.shape)}")
-    facts = fusion.act_in, fusion.slope_in, fusion.act_out, fusion.slope_out
+    facts = fusion.act_out, fusion.slope_out
     shape = ("rows", x.shape[0] * x.shape[2] * x.shape[3]), ("ci", ci), ("co", co), ("k", spec.kernel[0]), ("stride", spec.stride[0])
     if INTERPRET and impl == "auto" and unsupported(x.dtype, *facts) is None:
         impl = "triton"

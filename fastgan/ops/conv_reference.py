@@ -162,7 +162,7 @@ def backward(needs: tuple[bool, ...], dy: Tensor, dmean: Tensor | None, dvar: Te
         dx, ds, dt = conv_dgrad(g, w, x, s, t, scale, spec, fusion, linear)
     if needs[1] or needs[5]:
         raw = conv_wgrad(x, g, s, t, spec, fusion, linear)
-        dscale = (raw * wide(w)).sum().reshape(scale.shape).to(scale.dtype) if scale is not None and needs[5] else None
+        dscale = (raw * wide(w.to(x.dtype))).sum().reshape(scale.shape).to(scale.dtype) if scale is not None and needs[5] else None
         dw = (raw if scale is None else raw * scale).to(w.dtype) if needs[1] else None
     dbias = wide(g).sum((0, 2, 3)).to(bias.dtype) if bias is not None and needs[4] else None
     return dx, dw, ds, dt, dbias, dscale, None if residual is None or not needs[6] else g.to(residual.dtype)
