@@ -310,15 +310,15 @@ def segment_forward_kernel(
             tl.store(z_ptr + at + offset, z.to(z_ptr.dtype.element_ty), mask=keep)
 
 
-def tile_config(elements: int, rows: int, channels: int, num_warps: int = 4, wide: int = 128) -> dict[str, int]:
-    """A safe tile of about `elements` elements: whole channel vectors first, rows for the rest, none longer than its segment."""
-    block_c = min(next_power_of_2(channels), wide)
-    return {
-        "BLOCK_R": min(max(elements // block_c, 1), next_power_of_2(rows)),
-        "BLOCK_C": block_c,
-        "num_warps": num_warps,
-        "num_stages": 1,
-    }
+def tile_config(x: Tensor, rows: int, num_warps: int = 4, vectors: int = 2, wide: int = 128) -> dict[str, int]:
+    """A safe tile for x [ROWS, C] in segments of `rows`: `vectors` 16-byte loads a thread and tensor, whole channel vectors
+    first,
+    rows for the rest, none longer than its segment. 16 bytes of fp32 hold half as many elements, which keeps registers in bounds.
+    """
+    elements = num_warps * 32 * vectors * (16 // x.element_size())
+    block_c = min(next_power_of_2(x.shape[1]), wide)
+    block_r = min(elements // block_c, next_power_of_2(rows))
+    return {"BLOCK_R": block_r, "BLOCK_C": block_c, "num_warps": num_warps, "num_stages": 1}
 
 
 def splits(config: Mapping[str, Any], segments: int, rows: int, channels: int) -> int:
@@ -354,7 +354,7 @@ def moments(
     """
     count_first(tracked, segments, running, momentum)
     rows, channels = x.shape[0] // segments, x.shape[1]
-    config = tuning.config("norm_moments", x.dtype, _shape(x.shape[0], channels), tile_config(4096, rows, channels), x.device)
+    config = tuning.config("norm_moments", x.dtype, _shape(x.shape[0], channels), tile_config(x, rows, vectors=4), x.device)
     parts = splits(config, segments, rows, channels)
     part = torch.empty((segments * parts, 2, channels), dtype=torch.float32, device=x.device)
     stats = torch.empty((2, segments, channels), dtype=torch.float32, device=x.device)
@@ -407,7 +407,7 @@ def apply(
     per_stats = _rows_of(mean, var)
     segments = max(per_weight, per_stats)
     rows = x.shape[0] // segments
-    config = tuning.config("norm_apply", x.dtype, _shape(x.shape[0], channels), tile_config(4096, rows, channels), x.device)
+    config = tuning.config("norm_apply", x.dtype, _shape(x.shape[0], channels), tile_config(x, rows, num_warps=8), x.device)
     tiles = cdiv(rows, config["BLOCK_R"])
     z = torch.empty_like(x)
     apply_kernel[(segments * tiles, cdiv(channels, config["BLOCK_C"]))](
@@ -437,14 +437,14 @@ def _rows_of(*vectors: Tensor | None) -> int:
     return max((v.shape[0] for v in vectors if v is not None and v.dim() == 2), default=1)
 
 
-def segment_config(x: Tensor, segments: int, op: str) -> Mapping[str, Any] | None:
+def segment_config(x: Tensor, segments: int, op: str, vectors: int) -> Mapping[str, Any] | None:
     """The configuration of the one-launch kernels where they are the better choice, else None: the whole segment passes
     through one program twice."""
     rows, channels = x.shape[0] // segments, x.shape[1]
     shape = _shape(x.shape[0], channels)
     if rows > tuning.config("norm_one_launch", x.dtype, shape, ONE_LAUNCH, x.device)["MAX_ROWS"]:
         return None
-    return tuning.config(op, x.dtype, shape, tile_config(4096, rows, channels, wide=max(8, 32 // x.element_size())), x.device)
+    return tuning.config(op, x.dtype, shape, tile_config(x, rows, vectors=vectors, wide=max(8, 32 // x.element_size())), x.device)
 
 
 def train_forward(
@@ -461,7 +461,7 @@ def train_forward(
 ) -> tuple[Tensor, Tensor]:
     """(z like x, statistics [2, segments, C]) of x [ROWS, C] normalised by its own moments; one launch for short segments,
     else three."""
-    config = segment_config(x, segments, "norm_segment_forward") if _rows_of(weight, bias) in (1, segments) else None
+    config = segment_config(x, segments, "norm_segment_forward", 4) if _rows_of(weight, bias) in (1, segments) else None
     if config is None:
         stats = moments(x, segments, running, tracked, momentum)
         return apply(x, weight, bias, stats[0], stats[1], eps, act, slope), stats

@@ -309,7 +309,7 @@ def reduce(
     segments = max(per_weight, per_stats)
     rows = x.shape[0] // segments
     name = "norm_backward_once" if write_dx else "norm_reduce"
-    config = tuning.config(name, x.dtype, _shape(x.shape[0], channels), tile_config(2048, rows, channels), x.device)
+    config = tuning.config(name, x.dtype, _shape(x.shape[0], channels), tile_config(x, rows), x.device)
     parts = splits(config, segments, rows, channels)
     part = torch.empty((segments * parts, 2, channels), dtype=torch.float32, device=x.device)
     dx = torch.empty_like(x) if write_dx else None
@@ -358,7 +358,7 @@ def dx(
     per_weight, per_stats = _rows_of(weight, bias), _rows_of(mean, var)
     segments = max(per_weight, per_stats)
     rows = x.shape[0] // segments
-    config = tuning.config("norm_dx", x.dtype, _shape(x.shape[0], channels), tile_config(2048, rows, channels), x.device)
+    config = tuning.config("norm_dx", x.dtype, _shape(x.shape[0], channels), tile_config(x, rows, num_warps=8), x.device)
     tiles = cdiv(rows, config["BLOCK_R"])
     out = torch.empty_like(x)
     dx_kernel[(segments * tiles, cdiv(channels, config["BLOCK_C"]))](
@@ -397,7 +397,7 @@ def train_backward(
     """
     segments, channels = stats.shape[1], x.shape[1]
     per_weight = _rows_of(weight, bias)
-    config = segment_config(x, segments, "norm_segment_backward") if per_weight in (1, segments) else None
+    config = segment_config(x, segments, "norm_segment_backward", 2) if per_weight in (1, segments) else None
     if config is None:
         _, sums = reduce(dz, x, weight, bias, stats[0], stats[1], eps, act, slope, write_dx=False)
         through = sums
@@ -432,7 +432,7 @@ def moments_backward(dy: Tensor | None, x: Tensor, stats: Tensor, dstats: Tensor
     """g = dy + dmean/n + dvar (2/n) (x - mean) of x [ROWS, C] and stats, dstats [2, S, C]; one launch."""
     segments, channels = stats.shape[1], x.shape[1]
     rows = x.shape[0] // segments
-    config = tuning.config("norm_moments_dx", x.dtype, _shape(x.shape[0], channels), tile_config(2048, rows, channels), x.device)
+    config = tuning.config("norm_moments_dx", x.dtype, _shape(x.shape[0], channels), tile_config(x, rows, num_warps=8), x.device)
     tiles = cdiv(rows, config["BLOCK_R"])
     out = torch.empty_like(x)
     moments_dx_kernel[(segments * tiles, cdiv(channels, config["BLOCK_C"]))](

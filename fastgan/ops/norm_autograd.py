@@ -72,8 +72,11 @@ def _twice(ctx: Any, vdx: MaybeTensor, vsums: MaybeTensor) -> tuple[MaybeTensor,
     """Gradients for (dz, x, weight, bias) of the backward, given those of its (dx, sums)."""
     dz, x, weight, bias, mean, var = ctx.twice
     segments, eps, act, slope = ctx.twice_args
-    needed = [t for t in (dz, x, weight, bias) if t is not None and t.requires_grad]
+    wanted = [t is not None and t.requires_grad for t in (dz, x, weight, bias)]
     with torch.enable_grad():
+        # aliases: dz may itself depend on x or weight, and a path through it is not this function's to follow
+        dz, x, weight, bias = (None if t is None else t.view_as(t) for t in (dz, x, weight, bias))
+        needed = [t for t, want in zip((dz, x, weight, bias), wanted) if want]
         parts = max(_parts(weight, bias, mean), segments or 1)
         channels = x.shape[1]
 
@@ -100,7 +103,7 @@ def _twice(ctx: Any, vdx: MaybeTensor, vsums: MaybeTensor) -> tuple[MaybeTensor,
         if not outputs or not needed:
             return (None,) * 4
         found = iter(torch.autograd.grad(outputs, needed, given, create_graph=ctx.twice_graph, allow_unused=True))
-    return tuple(next(found) if t is not None and t.requires_grad else None for t in (dz, x, weight, bias))
+    return tuple(next(found) if want else None for want in wanted)
 
 
 # Training: the statistics are those of x.

@@ -169,41 +169,29 @@ def _moments_bytes(kwargs: Kwargs, direction: str) -> int:
     return _size(kwargs) * {"forward": 1, "backward": 2}.get(direction, 0)
 
 
-TILES = [(elements, warps) for elements in (1024, 2048, 4096, 8192) for warps in (4, 8)]
-
-
-def candidates(wide: int = 128) -> list[dict[str, int]]:
-    """Tiles the tuner tries: about `elements` elements, `wide` channels or fewer across."""
+def _candidates(most: int = 16) -> list[dict[str, int]]:
+    """Tiles the tuner tries: 8 to `most` elements a thread, channels 64 to 256 across."""
     return [
-        {"BLOCK_R": elements // block_c, "BLOCK_C": block_c, "num_warps": warps, "num_stages": 1}
-        for elements, warps in TILES
+        {"BLOCK_R": each * 32 * warps // block_c, "BLOCK_C": block_c, "num_warps": warps, "num_stages": 1}
+        for warps in (4, 8)
+        for each in (8, 16, 32)
         for block_c in (64, 128, 256)
-        if block_c <= 2 * wide and elements // (32 * warps) in (8, 16, 32)
+        if each <= most
     ]
 
 
 def _segment_candidates() -> list[dict[str, int]]:
-    return [
-        {"BLOCK_R": rows, "BLOCK_C": block_c, "num_warps": warps, "num_stages": 1}
-        for rows, block_c, warps in (
-            (128, 16, 4),
-            (256, 16, 4),
-            (256, 16, 8),
-            (512, 16, 8),
-            (512, 8, 4),
-            (128, 32, 4),
-            (256, 32, 8),
-        )
-    ]
+    tiles = ((128, 16, 4), (256, 16, 8), (64, 32, 4), (256, 8, 4), (512, 8, 8))
+    return [{"BLOCK_R": r, "BLOCK_C": c, "num_warps": warps, "num_stages": 1} for r, c, warps in tiles]
 
 
 TUNED = {
-    "norm_moments": candidates(),
-    "norm_apply": candidates(),
-    "norm_reduce": [c for c in candidates() if c["BLOCK_R"] * c["BLOCK_C"] <= 4096],
-    "norm_backward_once": [c for c in candidates() if c["BLOCK_R"] * c["BLOCK_C"] <= 4096],
-    "norm_dx": candidates(),
-    "norm_moments_dx": candidates(),
+    "norm_moments": _candidates(32),
+    "norm_apply": _candidates(),
+    "norm_reduce": _candidates(),
+    "norm_backward_once": _candidates(),
+    "norm_dx": _candidates(),
+    "norm_moments_dx": _candidates(),
     "norm_merge": [
         {"BLOCK_T": t, "BLOCK_C": c, "num_warps": w, "num_stages": 1}
         for t, c, w in ((64, 32, 4), (128, 8, 4), (256, 8, 4), (512, 8, 8))
@@ -217,137 +205,74 @@ TUNED = {
 def _variants() -> list[Variant]:
     size, fp32 = "i32", "*fp32"
     vectors = dict.fromkeys(("weight_ptr", "bias_ptr", "mean_ptr", "var_ptr"), fp32)
+    running = {"running_mean_ptr": fp32, "running_var_ptr": fp32, "tracked_ptr": "*i64"}
     flags = {"HAS_WEIGHT": True, "HAS_BIAS": True}
+    two = {"C": size, "L": size}
+    every = {"WEIGHT_EVERY": size, "STATS_EVERY": size, "eps": "fp32"}
     out: list[Variant] = []
 
-    def add(
-        name: str, kernel: Any, signature: dict[str, str], constexprs: dict[str, Any], tuned: str, default: dict[str, int]
-    ) -> None:
+    def add(name: str, kernel: Any, signature: dict[str, str], constexprs: dict[str, Any], tuned: str, default: Kwargs) -> None:
+        # channels of real networks are multiples of 16, of an image 3: one set of candidates and odd channels stand for the rest
         aligned = [n for n, kind in signature.items() if kind.startswith("*")]
-        # channel counts of real networks are multiples of 16; 3 is what an image has
-        for suffix, more in (("", ["C"]), (" odd channels", [])):
-            configs = [default, *TUNED[tuned]] if more else [default]
-            out.append(Variant(name + suffix, kernel, signature, constexprs, configs, [*aligned, *more], tuned=tuned))
+        chief = "tanh" not in name and "fp32" not in name
+        configs = [default, *(TUNED[tuned] if chief else ())]
+        out.append(Variant(name, kernel, signature, constexprs, configs, [*aligned, "C"], tuned=tuned))
+        if chief:
+            out.append(Variant(f"{name} odd channels", kernel, signature, constexprs, [default], aligned, tuned=tuned))
 
-    tile = forward_kernels.tile_config(4096, 1 << 20, 1024)
-    small = forward_kernels.tile_config(2048, 1 << 20, 1024)
-    segment = forward_kernels.tile_config(4096, 1 << 20, 1024, wide=16)
-    for kind in ("*bf16", "*fp32"):
-        two = {"C": size, "L": size}
+    for kind, dtype in (("*bf16", torch.bfloat16), ("*fp32", torch.float32)):
+        like = torch.empty((1 << 16, 128), dtype=dtype, device="meta")
+        tile = functools.partial(forward_kernels.tile_config, like, 1 << 16)
+        segment = functools.partial(tile, wide=32 // like.element_size())
         name = kind[1:]
+        pair = {"dz_ptr": kind, "x_ptr": kind, "dx_ptr": kind}
         add(
-            f"moments {name}",
-            forward_kernels.moments_kernel,
-            {"x_ptr": kind, "part_ptr": fp32, **two, "SPLITS": size},
-            {},
-            "norm_moments",
-            tile,
-        )
-        grid = {**two, "TILES": size, "WEIGHT_EVERY": size, "STATS_EVERY": size, "eps": "fp32"}
+            f"moments {name}", forward_kernels.moments_kernel, {"x_ptr": kind, "part_ptr": fp32, **two, "SPLITS": size}, {},
+            "norm_moments", tile(vectors=4),
+        )  # fmt: skip
         for act in ("leaky_relu", "tanh"):
-            chosen = {"ACT": act, "SLOPE": 0.2}
+            chosen = {**flags, "ACT": act, "SLOPE": 0.2}
             add(
-                f"apply {act} {name}",
-                forward_kernels.apply_kernel,
-                {"x_ptr": kind, "z_ptr": kind, **vectors, **grid},
-                {**flags, "HAS_STATS": True, **chosen},
-                "norm_apply",
-                tile,
-            )
-            pair = {"dz_ptr": kind, "x_ptr": kind, "dx_ptr": kind}
-            for write in (False, True):
-                splits = {**two, "SPLITS": size, "WEIGHT_EVERY": size, "STATS_EVERY": size, "eps": "fp32"}
+                f"apply {act} {name}", forward_kernels.apply_kernel,
+                {"x_ptr": kind, "z_ptr": kind, **vectors, **two, "TILES": size, **every},
+                {**chosen, "HAS_STATS": True}, "norm_apply", tile(num_warps=8),
+            )  # fmt: skip
+            for write, tuned in ((False, "norm_reduce"), (True, "norm_backward_once")):
                 add(
-                    f"reduce{' and dx' if write else ''} {act} {name}",
-                    backward_kernels.reduce_kernel,
-                    {**pair, "part_ptr": fp32, **vectors, **splits},
-                    {**flags, "HAS_STATS": True, "WRITE_DX": write, **chosen},
-                    "norm_backward_once" if write else "norm_reduce",
-                    small,
-                )
+                    f"reduce{' and dx' if write else ''} {act} {name}", backward_kernels.reduce_kernel,
+                    {**pair, "part_ptr": fp32, **vectors, **two, "SPLITS": size, **every},
+                    {**chosen, "HAS_STATS": True, "WRITE_DX": write}, tuned, tile(),
+                )  # fmt: skip
             add(
-                f"dx {act} {name}",
-                backward_kernels.dx_kernel,
-                {**pair, "sums_ptr": fp32, **vectors, **grid},
-                {**flags, "HAS_SUMS": True, "HAS_STATS": True, "WEIGHTED": False, **chosen},
-                "norm_dx",
-                small,
-            )
-            running = {"running_mean_ptr": fp32, "running_var_ptr": fp32, "tracked_ptr": "*i64"}
+                f"dx {act} {name}", backward_kernels.dx_kernel,
+                {**pair, "sums_ptr": fp32, **vectors, **two, "TILES": size, **every},
+                {**chosen, "HAS_SUMS": True, "HAS_STATS": True, "WEIGHTED": False}, "norm_dx", tile(num_warps=8),
+            )  # fmt: skip
             add(
-                f"one launch {act} {name}",
-                forward_kernels.segment_forward_kernel,
-                {
-                    "x_ptr": kind,
-                    "z_ptr": kind,
-                    "stats_ptr": fp32,
-                    "weight_ptr": fp32,
-                    "bias_ptr": fp32,
-                    **running,
-                    **two,
-                    "SEGMENTS": size,
-                    "WEIGHT_EVERY": size,
-                    "eps": "fp32",
-                    "momentum": "fp32",
-                },
-                {**flags, "RUNNING": True, "CUMULATIVE": False, "TRACKED": True, **chosen},
-                "norm_segment_forward",
-                segment,
-            )
+                f"one launch {act} {name}", forward_kernels.segment_forward_kernel,
+                {"x_ptr": kind, "z_ptr": kind, "stats_ptr": fp32, "weight_ptr": fp32, "bias_ptr": fp32, **running, **two,
+                 "SEGMENTS": size, "WEIGHT_EVERY": size, "eps": "fp32", "momentum": "fp32"},
+                {**chosen, "RUNNING": True, "CUMULATIVE": False, "TRACKED": True}, "norm_segment_forward", segment(vectors=4),
+            )  # fmt: skip
             add(
-                f"one launch backward {act} {name}",
-                backward_kernels.segment_backward_kernel,
-                {**pair, "sums_ptr": fp32, **vectors, **two, "WEIGHT_EVERY": size, "eps": "fp32"},
-                {**flags, **chosen},
-                "norm_segment_backward",
-                segment,
-            )
+                f"one launch backward {act} {name}", backward_kernels.segment_backward_kernel,
+                {**pair, "sums_ptr": fp32, **vectors, **two, "WEIGHT_EVERY": size, "eps": "fp32"}, chosen,
+                "norm_segment_backward", segment(),
+            )  # fmt: skip
+        stats = {"mean_ptr": fp32, "dmean_ptr": fp32, "dvar_ptr": fp32}
         add(
-            f"moments dx {name}",
-            backward_kernels.moments_dx_kernel,
-            {
-                "dy_ptr": kind,
-                "x_ptr": kind,
-                "dx_ptr": kind,
-                "mean_ptr": fp32,
-                "dmean_ptr": fp32,
-                "dvar_ptr": fp32,
-                **two,
-                "TILES": size,
-            },
-            {"HAS_DY": True},
-            "norm_moments_dx",
-            small,
-        )
+            f"moments dx {name}", backward_kernels.moments_dx_kernel,
+            {"dy_ptr": kind, "x_ptr": kind, "dx_ptr": kind, **stats, **two, "TILES": size},
+            {"HAS_DY": True}, "norm_moments_dx", tile(num_warps=8),
+        )  # fmt: skip
     merge = dict(forward_kernels.MERGE_CONFIG)
+    parts = {"SPLITS": size, "SEGMENTS": size, "TILE_ROWS": size, "momentum": "fp32"}
     add(
-        "merge moments",
-        forward_kernels.merge_moments_kernel,
-        {
-            "part_ptr": fp32,
-            "stats_ptr": fp32,
-            "running_mean_ptr": fp32,
-            "running_var_ptr": fp32,
-            "tracked_ptr": "*i64",
-            "C": size,
-            "L": size,
-            "SPLITS": size,
-            "SEGMENTS": size,
-            "TILE_ROWS": size,
-            "momentum": "fp32",
-        },
-        {"RUNNING": True, "CUMULATIVE": True, "TRACKED": True},
-        "norm_merge",
-        merge,
-    )
-    add(
-        "merge sums",
-        backward_kernels.merge_sums_kernel,
-        {"part_ptr": fp32, "sums_ptr": fp32, "weight_ptr": fp32, "C": size, "SPLITS": size},
-        {"HAS_WEIGHT": True},
-        "norm_merge",
-        merge,
-    )
+        "merge moments", forward_kernels.merge_moments_kernel, {"part_ptr": fp32, "stats_ptr": fp32, **running, **two, **parts},
+        {"RUNNING": True, "CUMULATIVE": True, "TRACKED": True}, "norm_merge", merge,
+    )  # fmt: skip
+    sums = {"part_ptr": fp32, "sums_ptr": fp32, "weight_ptr": fp32, "C": size, "SPLITS": size}
+    add("merge sums", backward_kernels.merge_sums_kernel, sums, {"HAS_WEIGHT": True}, "norm_merge", merge)
     return out
 
 

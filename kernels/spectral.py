@@ -1,0 +1,404 @@
+"""Spectral norm of all the layers of a network together: 2 n + 1 launches for n power iterations, whatever the number of layers.
+
+    u <- W v / |W v|,  v <- W^T u / |W^T u|,  sigma = u^T W v        Miyato, Kataoka, Koyama, Yoshida, "Spectral normalization for
+                                                                     generative adversarial networks", 2018, algorithm 1
+A product is a launch: it normalises its input vector on load (the norm is summed anew by every program, in one order) and
+writes the raw
+product. The finishing launch normalises both vectors and needs no third product, for sigma = u^T (W v) = |W^T u| when v = W^T
+u / |W^T u|
+(and |W v| where the iteration ends with u). No atomics: results repeat bit for bit.
+
+Weights are fp32 matrices [h, w] seen through strides: column m = o P + i lies at o so + i si, and its entry of v at o vo + i
+vi. So a
+convolution's weight is read where it lies, contiguous or channels_last, with output channels in dimension 0 or 1. Pointers
+travel as
+arguments (addresses may change, also inside graph capture); sizes and the list of blocks are device tables kept per set of
+shapes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastgan.kernels import tuning
+from fastgan.kernels._common import cdiv, next_power_of_2, tl, triton
+from fastgan.kernels.norm_running import device_table, pick
+
+FIELDS = 10  # of a layer: h, w, P, row stride, si, so, vi, vo, first entry of u, first entry of v
+DEFAULT = {"ROWS": 8, "ROW_COLUMNS": 256, "COLUMNS": 64, "COLUMN_ROWS": 32, "num_warps": 4, "num_stages": 1}
+CANDIDATES = [
+    DEFAULT,
+    {**DEFAULT, "ROWS": 4, "ROW_COLUMNS": 512},
+    {**DEFAULT, "ROWS": 2, "ROW_COLUMNS": 1024},
+    {**DEFAULT, "COLUMNS": 128, "COLUMN_ROWS": 16},
+    {**DEFAULT, "COLUMNS": 32, "COLUMN_ROWS": 64},
+    {**DEFAULT, "COLUMNS": 32, "COLUMN_ROWS": 128, "num_warps": 8},
+]
+FINISH = {"BLOCK": 4096, "num_warps": 8, "num_stages": 1}
+
+
+@triton.jit
+def inverse_norm(x_ptr, n, eps, BLOCK: tl.constexpr):
+    """1 / max(|x|, eps) and |x|^2 of x [n], in one order whoever asks."""
+    total = tl.zeros((BLOCK,), tl.float32)
+    for first in range(0, n, BLOCK):
+        i = first + tl.arange(0, BLOCK)
+        x = tl.load(x_ptr + i, mask=i < n, other=0.0)
+        total += x * x
+    square = tl.sum(total, 0)
+    return 1.0 / tl.maximum(tl.sqrt_rn(square), eps), square
+
+
+@triton.jit
+def columns(m, P, si, so, vi, vo):
+    """(offset in a row of W, entry of v) of columns m."""
+    return (m // P) * so + (m % P) * si, (m // P) * vo + (m % P) * vi
+
+
+@triton.jit
+def row_product_kernel(
+    weight_ptrs,
+    v_ptrs,
+    in_ptr,
+    out_ptr,
+    layers_ptr,
+    blocks_ptr,
+    eps,
+    LAYERS: tl.constexpr,
+    FLAT: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """out = W v for a block of rows. FLAT: v is the raw vector in the flat `in_ptr`, to be normalised; else the layer's own
+    buffer."""
+    layer = tl.load(blocks_ptr + 2 * tl.program_id(0))
+    block = tl.load(blocks_ptr + 2 * tl.program_id(0) + 1)
+    at = layers_ptr + layer * 10
+    h, w, P, sr = tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
+    si, so, vi, vo = tl.load(at + 4), tl.load(at + 5), tl.load(at + 6), tl.load(at + 7)
+    weight_ptr = pick(weight_ptrs, layer, LAYERS)
+    if FLAT:
+        v_ptr = in_ptr + tl.load(at + 9)
+        scale, _ = inverse_norm(v_ptr, w, eps, 1024)
+    else:
+        v_ptr = pick(v_ptrs, layer, LAYERS)
+        scale = 1.0
+    r = block * BLOCK_R + tl.arange(0, BLOCK_R)
+    total = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    for first in range(0, w, BLOCK_C):
+        m = first + tl.arange(0, BLOCK_C)
+        column, entry = columns(m, P, si, so, vi, vo)
+        v = tl.load(v_ptr + entry, mask=m < w, other=0.0) * scale
+        keep = (r < h)[:, None] & (m < w)[None, :]
+        x = tl.load(weight_ptr + r.to(tl.int64)[:, None] * sr + column[None, :], mask=keep, other=0.0)
+        total += x * v[None, :]
+    tl.store(out_ptr + tl.load(at + 8) + r, tl.sum(total, 1), mask=r < h)
+
+
+@triton.jit
+def column_product_kernel(
+    weight_ptrs,
+    u_ptrs,
+    in_ptr,
+    out_ptr,
+    layers_ptr,
+    blocks_ptr,
+    eps,
+    LAYERS: tl.constexpr,
+    FLAT: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """out = W^T u for a block of columns. FLAT: u is the raw vector in the flat `in_ptr`, to be normalised; else the layer's
+    own buffer."""
+    layer = tl.load(blocks_ptr + 2 * tl.program_id(0))
+    block = tl.load(blocks_ptr + 2 * tl.program_id(0) + 1)
+    at = layers_ptr + layer * 10
+    h, w, P, sr = tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
+    si, so, vi, vo = tl.load(at + 4), tl.load(at + 5), tl.load(at + 6), tl.load(at + 7)
+    weight_ptr = pick(weight_ptrs, layer, LAYERS)
+    if FLAT:
+        u_ptr = in_ptr + tl.load(at + 8)
+        scale, _ = inverse_norm(u_ptr, h, eps, 1024)
+    else:
+        u_ptr = pick(u_ptrs, layer, LAYERS)
+        scale = 1.0
+    m = block * BLOCK_C + tl.arange(0, BLOCK_C)
+    column, entry = columns(m, P, si, so, vi, vo)
+    total = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    for first in range(0, h, BLOCK_R):
+        r = first + tl.arange(0, BLOCK_R)
+        u = tl.load(u_ptr + r, mask=r < h, other=0.0) * scale
+        keep = (r < h)[:, None] & (m < w)[None, :]
+        x = tl.load(weight_ptr + r.to(tl.int64)[:, None] * sr + column[None, :], mask=keep, other=0.0)
+        total += x * u[:, None]
+    tl.store(out_ptr + tl.load(at + 9) + entry, tl.sum(total, 0), mask=m < w)
+
+
+@triton.jit
+def finish_kernel(
+    u_ptrs,
+    v_ptrs,
+    raw_u_ptr,
+    raw_v_ptr,
+    flat_u_ptr,
+    flat_v_ptr,
+    sigma_ptr,
+    layers_ptr,
+    U,
+    V,
+    eps,
+    LAYERS: tl.constexpr,
+    ITERATED: tl.constexpr,
+    LAST_IS_V: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Unit vectors (kept for backward; the last group's also into the buffers) and sigma [groups, layers]; program = (layer,
+    group)."""
+    layer, group = tl.program_id(0), tl.program_id(1)
+    at = layers_ptr + layer * 10
+    h, w, u0, v0 = tl.load(at), tl.load(at + 1), tl.load(at + 8), tl.load(at + 9)
+    u_ptr, v_ptr = pick(u_ptrs, layer, LAYERS), pick(v_ptrs, layer, LAYERS)
+    raw_u_ptr += group * U + u0
+    raw_v_ptr += group * V + v0
+    flat_u_ptr += group * U + u0
+    flat_v_ptr += group * V + v0
+    last = group == tl.num_programs(1) - 1
+    if ITERATED:
+        scale_u, square_u = inverse_norm(raw_u_ptr, h, eps, BLOCK)
+        scale_v, square_v = inverse_norm(raw_v_ptr, w, eps, BLOCK)
+        sigma = square_v * scale_v if LAST_IS_V else square_u * scale_u
+        for first in range(0, h, BLOCK):
+            i = first + tl.arange(0, BLOCK)
+            unit = tl.load(raw_u_ptr + i, mask=i < h, other=0.0) * scale_u
+            tl.store(flat_u_ptr + i, unit, mask=i < h)
+            tl.store(u_ptr + i, unit, mask=(i < h) & last)
+        for first in range(0, w, BLOCK):
+            i = first + tl.arange(0, BLOCK)
+            unit = tl.load(raw_v_ptr + i, mask=i < w, other=0.0) * scale_v
+            tl.store(flat_v_ptr + i, unit, mask=i < w)
+            tl.store(v_ptr + i, unit, mask=(i < w) & last)
+    else:
+        total = tl.zeros((BLOCK,), tl.float32)
+        for first in range(0, h, BLOCK):
+            i = first + tl.arange(0, BLOCK)
+            u = tl.load(u_ptr + i, mask=i < h, other=0.0)
+            total += u * tl.load(raw_u_ptr + i, mask=i < h, other=0.0)
+            tl.store(flat_u_ptr + i, u, mask=i < h)
+        for first in range(0, w, BLOCK):
+            i = first + tl.arange(0, BLOCK)
+            tl.store(flat_v_ptr + i, tl.load(v_ptr + i, mask=i < w, other=0.0), mask=i < w)
+        sigma = tl.sum(total, 0)
+    tl.store(sigma_ptr + group * tl.num_programs(0) + layer, sigma)
+
+
+@triton.jit
+def outer_kernel(
+    grad_ptrs,
+    dsigma_ptr,
+    flat_u_ptr,
+    flat_v_ptr,
+    layers_ptr,
+    blocks_ptr,
+    U,
+    V,
+    GROUPS,
+    LAYERS: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """dW = sum over groups of dsigma u v^T, for a block of rows of one layer."""
+    layer = tl.load(blocks_ptr + 2 * tl.program_id(0))
+    block = tl.load(blocks_ptr + 2 * tl.program_id(0) + 1)
+    at = layers_ptr + layer * 10
+    h, w, P, sr = tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
+    si, so, vi, vo = tl.load(at + 4), tl.load(at + 5), tl.load(at + 6), tl.load(at + 7)
+    u0, v0 = tl.load(at + 8), tl.load(at + 9)
+    grad_ptr = pick(grad_ptrs, layer, LAYERS)
+    r = block * BLOCK_R + tl.arange(0, BLOCK_R)
+    for first in range(0, w, BLOCK_C):
+        m = first + tl.arange(0, BLOCK_C)
+        column, entry = columns(m, P, si, so, vi, vo)
+        total = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+        for group in range(GROUPS):
+            d = tl.load(dsigma_ptr + group * LAYERS + layer)
+            u = tl.load(flat_u_ptr + group * U + u0 + r, mask=r < h, other=0.0)
+            v = tl.load(flat_v_ptr + group * V + v0 + entry, mask=m < w, other=0.0)
+            total += (d * u)[:, None] * v[None, :]
+        keep = (r < h)[:, None] & (m < w)[None, :]
+        tl.store(grad_ptr + r.to(tl.int64)[:, None] * sr + column[None, :], total, mask=keep)
+
+
+Matrix = tuple[int, int, int, int, int, int, int, int]
+
+
+def matrix(weight: Tensor, dim: int) -> Matrix | None:
+    """(h, w, P, row stride, si, so, vi, vo) of a weight whose rows are dimension `dim` (0 or 1); None where strides do not
+    allow it."""
+    size, stride = weight.shape, weight.stride()
+    if weight.dim() < 2 or dim not in (0, 1) or weight.numel() == 0:
+        return None
+    for i in range(2, weight.dim() - 1):
+        if stride[i] != stride[i + 1] * size[i + 1]:
+            return None
+    h, other = size[dim], 1 - dim
+    taps = weight[0, 0].numel()
+    sk, sa = (stride[-1] if weight.dim() > 2 else 1), stride[other]
+    w = size[other] * taps
+    if taps == 1:
+        return h, w, w, stride[dim], sa, 0, 1, 0
+    if sa == taps * sk or size[other] == 1:
+        return h, w, w, stride[dim], sk, 0, 1, 0
+    if sa < sk:
+        return h, w, size[other], stride[dim], sa, sk, taps, 1
+    return h, w, taps, stride[dim], sk, sa, 1, taps
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The device tables of a set of layers."""
+
+    layers: Tensor
+    row_blocks: Tensor
+    column_blocks: Tensor
+    us: tuple[int, ...]
+    vs: tuple[int, ...]
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """(all entries of u, all entries of v)."""
+        return sum(self.us), sum(self.vs)
+
+
+@functools.lru_cache(maxsize=64)
+def plan(matrices: tuple[Matrix, ...], rows: int, columns: int, device: torch.device) -> Plan:
+    """Tables for layers of these matrices, in blocks of `rows` and of `columns`; made once, before any graph capture."""
+    table: list[int] = []
+    row_blocks: list[int] = []
+    column_blocks: list[int] = []
+    u0 = v0 = 0
+    for i, m in enumerate(matrices):
+        table += [*m, u0, v0]
+        u0, v0 = u0 + m[0], v0 + m[1]
+        row_blocks += [v for b in range(cdiv(m[0], rows)) for v in (i, b)]
+        column_blocks += [v for b in range(cdiv(m[1], columns)) for v in (i, b)]
+    made = [device_table(tuple(t), torch.int32, device) for t in (table, row_blocks, column_blocks)]
+    return Plan(made[0], made[1], made[2], tuple(m[0] for m in matrices), tuple(m[1] for m in matrices))
+
+
+def _config(matrices: tuple[Matrix, ...], device: torch.device) -> dict[str, int]:
+    elements = sum(m[0] * m[1] for m in matrices)
+    return dict(tuning.config("spectral", "fp32", (("elements", elements), ("layers", len(matrices))), DEFAULT, device))
+
+
+def power(
+    weights: Sequence[Tensor],
+    us: Sequence[Tensor],
+    vs: Sequence[Tensor],
+    matrices: tuple[Matrix, ...],
+    iterations: int,
+    eps: float,
+    v_first: bool,
+    groups: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(sigma [groups, layers], unit u [groups, U], unit v [groups, V]), all fp32; `us`, `vs` are left as the last group leaves
+    them.
+
+    `iterations` a group: 0 (eval) takes u and v as they are, in two launches for one group. `v_first`: v is updated before u.
+    """
+    device = weights[0].device
+    config = _config(matrices, device)
+    tables = plan(matrices, config["ROWS"], config["COLUMNS"], device)
+    layers, (total_u, total_v) = len(weights), tables.sizes
+    launch = {"LAYERS": layers, "num_warps": config["num_warps"], "num_stages": config["num_stages"]}
+    by_rows = {**launch, "BLOCK_R": config["ROWS"], "BLOCK_C": config["ROW_COLUMNS"]}
+    by_columns = {**launch, "BLOCK_R": config["COLUMN_ROWS"], "BLOCK_C": config["COLUMNS"]}
+    raw_u, unit_u = torch.empty((2, groups, total_u), dtype=torch.float32, device=device).unbind(0)
+    raw_v, unit_v = torch.empty((2, groups, total_v), dtype=torch.float32, device=device).unbind(0)
+    sigma = torch.empty((groups, layers), dtype=torch.float32, device=device)
+    w, u, v = tuple(weights), tuple(us), tuple(vs)
+    rows_grid, columns_grid = (tables.row_blocks.shape[0] // 2,), (tables.column_blocks.shape[0] // 2,)
+
+    def row_product(source: Tensor | None, out: Tensor) -> None:
+        row_product_kernel[rows_grid](
+            w,
+            v,
+            out if source is None else source,
+            out,
+            tables.layers,
+            tables.row_blocks,
+            eps,
+            FLAT=source is not None,
+            **by_rows,
+        )
+
+    def column_product(source: Tensor | None, out: Tensor) -> None:
+        column_product_kernel[columns_grid](
+            w,
+            u,
+            out if source is None else source,
+            out,
+            tables.layers,
+            tables.column_blocks,
+            eps,
+            FLAT=source is not None,
+            **by_columns,
+        )
+
+    if iterations == 0:
+        for group in range(groups):
+            row_product(None, raw_u[group])
+    first, second = (column_product, row_product) if v_first else (row_product, column_product)
+    first_out, second_out = (raw_v, raw_u) if v_first else (raw_u, raw_v)
+    source: Tensor | None = None
+    for group in range(groups):
+        for _ in range(iterations):
+            first(source, first_out[group])
+            second(first_out[group], second_out[group])
+            source = second_out[group]
+    finish_kernel[(layers, groups)](
+        u,
+        v,
+        raw_u,
+        raw_v,
+        unit_u,
+        unit_v,
+        sigma,
+        tables.layers,
+        total_u,
+        total_v,
+        eps,
+        LAYERS=layers,
+        ITERATED=iterations > 0,
+        LAST_IS_V=not v_first,
+        **{**FINISH, "BLOCK": min(FINISH["BLOCK"], next_power_of_2(max(*tables.us, *tables.vs)))},
+    )
+    return sigma, unit_u, unit_v
+
+
+def outer(dsigma: Tensor, unit_u: Tensor, unit_v: Tensor, like: Sequence[Tensor], matrices: tuple[Matrix, ...]) -> list[Tensor]:
+    """dW = sum over groups of dsigma u v^T of every layer, laid out as the weights; one launch."""
+    config = _config(matrices, dsigma.device)
+    tables = plan(matrices, config["ROWS"], config["COLUMNS"], dsigma.device)
+    grads = [torch.empty_like(w) for w in like]
+    outer_kernel[(tables.row_blocks.shape[0] // 2,)](
+        tuple(grads),
+        dsigma,
+        unit_u,
+        unit_v,
+        tables.layers,
+        tables.row_blocks,
+        *tables.sizes,
+        dsigma.shape[0],
+        LAYERS=len(grads),
+        BLOCK_R=config["ROWS"],
+        BLOCK_C=config["ROW_COLUMNS"],
+        num_warps=config["num_warps"],
+        num_stages=config["num_stages"],
+    )
+    return grads
