@@ -208,9 +208,9 @@ def _precision() -> str:
 
 
 def _cache() -> dict[str, Any]:
-    from fastgan.paths import cache_dir
+    from fastgan.data.cache import default_directory
 
-    folder = cache_dir()
+    folder = default_directory()
     size = files = 0
     for base, _, names in os.walk(folder):
         for name in names:

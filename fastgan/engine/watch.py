@@ -262,7 +262,7 @@ class Watch:
             self.best_spread = max(self.best_spread, now["spread"])
             return []
         # An untrained generator makes one grey image: only samples that were diverse, or had SPAN steps, can collapse.
-        fell = self.best_spread >= 0.6
+        fell = self.best_spread >= 0.6 or now["spread"] < 0.5 * self.best_spread
         if len(run) < 3 or step - run[0]["step"] < (200 if fell else SPAN):
             return []
         recovering = now["spread"] > 1.25 * run[-3]["spread"]

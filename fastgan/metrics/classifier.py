@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ FEATURES = 64
 """Width of the penultimate layer, which the distances use."""
 
 EPOCHS, BATCH, RATE = 6, 50, 4e-3
+MIN_STEPS = 200
+"""Small data sets are gone through more often than EPOCHS times, for at least so many steps."""
+
 VERSION = 1
 """Part of the cache key: raise it when the network or its training changes, for then scores aren't comparable."""
 
@@ -93,7 +97,7 @@ class Classifier:
 
 
 def fit(
-    images: Tensor, labels: Tensor | None, *, classes: list[str] | None = None, seed: int = 0, epochs: int = EPOCHS
+    images: Tensor, labels: Tensor | None, *, classes: list[str] | None = None, seed: int = 0, epochs: int | None = None
 ) -> Classifier:
     """Fit on uint8 images (n, C, H, W) and int64 labels (n,), on the CPU; a tenth is held out for the accuracy.
 
@@ -114,6 +118,8 @@ def fit(
     apart = max(10, len(images) // 10)
     small = torch.cat([shrink(part.float() / 255).mul(255).round().byte() for part in images.split(1000)])
     test, train = order[:apart], order[apart:]
+    if epochs is None:
+        epochs = max(EPOCHS, -(-MIN_STEPS * BATCH // len(train)))
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         network = Network(images.shape[1], len(names))
@@ -143,7 +149,13 @@ def _train(network: Network, images: Tensor, labels: Tensor | None, train: Tenso
     size = min(BATCH, len(train))
     per_epoch = len(train) // size
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=epochs * per_epoch, pct_start=0.2)
+    total = epochs * per_epoch
+    warm_up = max(1, total // 5)
+
+    def rate(step: int) -> float:
+        return min((step + 1) / warm_up, 0.5 + 0.5 * math.cos(math.pi * max(0, step - warm_up) / max(1, total - warm_up)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     for _ in range(epochs):
         order = train[torch.randperm(len(train), generator=dice)]
         for part in order[: per_epoch * size].split(size):
@@ -159,7 +171,19 @@ def cached(
     images: Tensor, labels: Tensor | None, *, fingerprint: str, folder: Path, classes: list[str] | None = None, seed: int = 0
 ) -> Classifier:
     """`fit`, or what an earlier `fit` on the same data left in `folder` (safetensors). An unreadable file is fitted anew."""
-    described = [VERSION, fingerprint, list(images.shape), labels is not None, seed, EPOCHS, BATCH, RATE, SIDE, FEATURES]
+    described = [
+        VERSION,
+        fingerprint,
+        list(images.shape),
+        labels is not None,
+        seed,
+        EPOCHS,
+        MIN_STEPS,
+        BATCH,
+        RATE,
+        SIDE,
+        FEATURES,
+    ]
     key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
     path = folder / f"classifier-{key}.safetensors"
     if path.is_file() and (found := _read(path, key)):
