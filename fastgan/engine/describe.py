@@ -145,7 +145,7 @@ def unlike(mine: nn.Module, again: nn.Module, prefix: str = "") -> str | None:
 
     A constructor argument that is kept under another name, and so was rebuilt from its default, shows itself here.
     """
-    if type(mine) is not type(again):
+    if class_name(mine) != class_name(again):
         return f"{prefix or 'class'}: {type(again).__name__} for {type(mine).__name__}"
     children, others = dict(mine.named_children()), dict(again.named_children())
     if list(children) != list(others):
@@ -157,6 +157,11 @@ def unlike(mine: nn.Module, again: nn.Module, prefix: str = "") -> str | None:
         if (found := unlike(child, others[name], f"{prefix}{name}.")) is not None:
             return found
     return None
+
+
+def class_name(module: nn.Module) -> tuple[str, ...]:
+    """Names of a module's class and its bases: parametrized modules have a class of their own each, with the same name."""
+    return tuple(f"{cls.__module__}.{cls.__qualname__}" for cls in type(module).__mro__)
 
 
 def is_plain(value: Any) -> bool:

@@ -62,6 +62,8 @@ def sample(
     objective = rebuild(described["objective"]["spec"])
     nets = {}
     for name in groups["nets"]:
+        if "spec" not in described["nets"][name] and name not in described["ema"]:
+            continue  # such as a discriminator: sampling has no use for it
         net = _network(described, name, None, Path(path))
         load_network(net, groups["ema"].get(name, groups["nets"][name]), name)
         nets[name] = net.to(where)

@@ -204,6 +204,8 @@ class ActiveStage:
                 load_network(net, groups[kind][name], f"{kind}/{name}")
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(groups["optimizers"][name])
+        if self._graphs is not None:
+            optim.hold_on_device(self.optimizers, self.stage.schedules, self.device)
 
     def finite(self) -> bool:
         """Whether all parameters and buffers are finite; reads the device."""

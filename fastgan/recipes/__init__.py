@@ -8,7 +8,13 @@ import importlib
 from fastgan.errors import FastganError
 from fastgan.recipes.base import Built, Config, Images
 
-RECIPES = {"gan": "fastgan.recipes.gan:Gan", "dcgan": "fastgan.recipes.dcgan:Dcgan", "cgan": "fastgan.recipes.cgan:Cgan"}
+RECIPES = {
+    "gan": "fastgan.recipes.gan:Gan",
+    "dcgan": "fastgan.recipes.dcgan:Dcgan",
+    "cgan": "fastgan.recipes.cgan:Cgan",
+    "sngan": "fastgan.recipes.sngan:Sngan",
+    "wgan-gp": "fastgan.recipes.wgan_gp:WganGp",
+}
 
 
 def find(name: str) -> type[Config]:

@@ -1,0 +1,219 @@
+"""Whole-step capture, proven on the CPU: a recording bakes in what a CUDA graph bakes in, and replays into the same memory."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import fastgan
+from fastgan.engine.capture import capture
+from fastgan.engine.graphs import RecordedGraph, graph_backend
+from fastgan.engine.precision import resolve
+from fastgan.engine.ranks import Ranks
+from fastgan.engine.stage import ActiveStage, Stage, open_streams
+from fastgan.models.dcgan import Discriminator, Generator
+from fastgan.objectives import Linear
+
+CPU = torch.device("cpu")
+
+
+class Loop:
+    """Somebody's own training loop: BatchNorm, dropout, spectral norm, fused Adam with lr on the device."""
+
+    def __init__(self, lr=1e-2):
+        torch.manual_seed(0)
+        self.G = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 2))
+        self.D = nn.Sequential(torch.nn.utils.parametrizations.spectral_norm(nn.Linear(2, 8)), nn.LeakyReLU(0.2), nn.Linear(8, 1))
+        self.adam_g = torch.optim.Adam(self.G.parameters(), lr=lr, fused=True)
+        self.adam_d = torch.optim.Adam(self.D.parameters(), lr=lr, fused=True)
+        self.state = [self.G, self.D, self.adam_g, self.adam_d]
+
+    def step(self, real):
+        fake = self.G(torch.randn(len(real), 4))
+        self.adam_d.zero_grad(set_to_none=True)
+        d_loss = nn.functional.softplus(-self.D(real)).mean() + nn.functional.softplus(self.D(fake.detach())).mean()
+        d_loss.backward()
+        self.adam_d.step()
+        self.adam_g.zero_grad(set_to_none=True)
+        g_loss = nn.functional.softplus(-self.D(fake)).mean()
+        g_loss.backward()
+        self.adam_g.step()
+        return {"d": d_loss.detach(), "g": g_loss.detach()}
+
+    def tensors(self):
+        return [*self.G.state_dict().values(), *self.D.state_dict().values()]
+
+
+REAL = torch.randn(16, 2, generator=torch.Generator().manual_seed(1))
+
+
+def test_capture_leaves_everything_as_found_and_replays_equal_eager_steps():
+    eager, graphed = Loop(), Loop()
+    before = [t.clone() for t in graphed.tensors()]
+    torch.manual_seed(5)
+    generator = torch.get_rng_state()
+    captured = capture(graphed.step, example_inputs=[REAL], state=graphed.state, backend=RecordedGraph)
+    assert captured.captured, captured.reason
+    assert all(torch.equal(a, b) for a, b in zip(before, graphed.tensors(), strict=True))
+    assert torch.equal(generator, torch.get_rng_state())
+    assert all(float(s["step"]) == 0 for s in graphed.adam_d.state.values())
+    for i in range(4):
+        torch.manual_seed(i)
+        expected = eager.step(REAL * (i + 1))
+        torch.manual_seed(i)
+        found = captured(REAL * (i + 1))
+        assert all(torch.equal(expected[k], found[k]) for k in expected)
+    assert all(torch.equal(a, b) for a, b in zip(eager.tensors(), graphed.tensors(), strict=True))
+
+
+def test_a_learning_rate_on_the_device_is_followed():
+    eager, graphed = Loop(torch.tensor(1e-2)), Loop(torch.tensor(1e-2))
+    captured = capture(graphed.step, example_inputs=[REAL], state=graphed.state, backend=RecordedGraph)
+    for i, lr in enumerate((1e-2, 5e-3, 1e-3)):
+        for loop in (eager, graphed):
+            loop.adam_d.param_groups[0]["lr"].fill_(lr)
+        torch.manual_seed(i)
+        eager.step(REAL)
+        torch.manual_seed(i)
+        captured(REAL)
+    assert all(torch.equal(a, b) for a, b in zip(eager.tensors(), graphed.tensors(), strict=True))
+
+
+def test_a_changed_python_scalar_is_refused_at_replay():
+    loop = Loop()
+    captured = capture(loop.step, example_inputs=[REAL], state=loop.state, backend=RecordedGraph)
+    loop.adam_g.param_groups[0]["lr"] = 5e-3
+    with pytest.raises(fastgan.FastganError, match=r"optimizer 0, group 0, lr was 0.01 at capture and is 0.005 now"):
+        captured(REAL)
+
+
+def test_other_shapes_are_refused():
+    loop = Loop()
+    captured = capture(loop.step, example_inputs=[REAL], state=loop.state, backend=RecordedGraph)
+    with pytest.raises(fastgan.FastganError, match=r"input 0 is \(8, 2\)"):
+        captured(REAL[:8])
+
+
+def test_host_reads_are_named_by_line_and_leave_an_eager_step():
+    loop = Loop()
+
+    def step(real):
+        losses = loop.step(real)
+        if losses["d"].item() > 1e9:
+            raise AssertionError
+        return losses
+
+    captured = capture(step, example_inputs=[REAL], state=loop.state, backend=RecordedGraph)
+    assert not captured.captured
+    assert "test_capture.py:" in captured.reason
+    assert ".item()" in captured.reason
+    assert captured(REAL)["d"].isfinite()
+    with pytest.raises(fastgan.FastganError, match=r"the step can't be captured: .*test_capture.py"):
+        capture(step, example_inputs=[REAL], state=loop.state, backend=RecordedGraph, on_fail="raise")
+
+
+def test_state_that_is_not_named_is_found():
+    loop = Loop()
+    hidden = torch.zeros(())
+
+    def step(real):
+        hidden.add_(1)
+        return {k: v * hidden for k, v in loop.step(real).items()}
+
+    refused = capture(step, example_inputs=[REAL], state=loop.state, backend=RecordedGraph)
+    assert not refused.captured
+    assert "replay differs from the eager step" in refused.reason
+    assert capture(step, example_inputs=[REAL], state=[*loop.state, hidden], backend=RecordedGraph).captured
+
+
+def test_python_control_flow_that_changes_is_found():
+    loop, calls = Loop(), []
+
+    def step(real):
+        calls.append(1)
+        return {k: v * len(calls) for k, v in loop.step(real).items()}
+
+    assert "differs" in capture(step, example_inputs=[REAL], state=loop.state, backend=RecordedGraph).reason
+
+
+def test_without_a_gpu_the_reason_is_said():
+    loop = Loop()
+    if torch.cuda.is_available():
+        pytest.skip("checks the machine without a GPU")
+    captured = capture(loop.step, example_inputs=[REAL], state=loop.state)
+    assert (captured.captured, captured.reason) == (False, "CUDA graphs need a GPU")
+
+
+def stage_of(graphs, **options):
+    torch.manual_seed(0)
+    nets = {"G": Generator(16, 1, 8, 2), "D": Discriminator(16, 1, 2)}
+    images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 1), np.uint8)
+    objective = fastgan.Adversarial(latent_shape=(8, 1, 1), r1=1.0, lazy_r1=3, n_critic=2)
+    schedules = {"G": {"lr": Linear(1e-3, 1e-4, 10)}}
+    data = open_streams(images, size=None, channels=None, strict=False)
+    common = {
+        "index": 0,
+        "seed": 3,
+        "batch_size": 8,
+        "ema_decay": 0.9,
+        "flip": True,
+        "device": CPU,
+        "precision": resolve("fp32", CPU),
+    }
+    common |= {"memory_format": torch.channels_last, "resident_bytes": 2**31, "graphs": graphs}
+    return ActiveStage(Stage(nets, objective, schedules=schedules), data, **{**common, **options})
+
+
+@pytest.mark.parametrize("resident_bytes", [2**31, 0], ids=["resident", "streamed"])
+def test_the_engines_graphs_equal_its_eager_steps(resident_bytes):
+    """Sampling, flips, noise, repeated phases, lazy R1 (two graphs), Adam with a scheduled lr, EMA: all inside, bit for bit."""
+    eager, graphed = stage_of(None, resident_bytes=resident_bytes), stage_of(RecordedGraph, resident_bytes=resident_bytes)
+    # The same arithmetic for both: with lr on the device Adam multiplies in fp32.
+    for optimizer in eager.optimizers.values():
+        for group in optimizer.param_groups:
+            if optimizer is eager.optimizers["G"]:
+                group["lr"] = torch.tensor(group["lr"])
+    for step in range(7):
+        expected = {k: v.clone() for k, v in eager.train_step(step).items()}
+        found = {k: v.clone() for k, v in graphed.train_step(step).items()}
+        assert graphed.graph_reason is None
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[k], found[k]) for k in expected), step
+    assert len(graphed._graphs._graphs) == 2
+    for kind in ("nets", "ema"):
+        for name, state in eager.state()[kind].items():
+            for key, value in state.items():
+                assert torch.equal(value, graphed.state()[kind][name][key]), f"{kind}/{name}/{key}"
+    eager.close()
+    graphed.close()
+
+
+def test_the_engine_falls_back_to_eager_with_a_reason():
+    graphed = stage_of(RecordedGraph)
+
+    def reading(step):
+        assert float(step.fake.mean()) < 2
+        return {"adv": step.nets.D(step.fake).mean()}
+
+    graphed.runner.phases = (*graphed.runner.phases[:1], fastgan.Phase("G", ("G",), reading, fresh=False))
+    assert graphed.train_step(0)["loss/G"].isfinite()
+    assert "test_capture.py" in graphed.graph_reason
+
+
+def test_graph_modes():
+    assert graph_backend("auto", CPU, Ranks()) is None
+    assert graph_backend("off", CPU, Ranks()) is None
+    with pytest.raises(fastgan.FastganError, match="needs a GPU"):
+        graph_backend("on", CPU, Ranks())
+    with pytest.raises(fastgan.FastganError, match="auto, on or off"):
+        graph_backend("always", CPU, Ranks())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_cuda_graph_of_a_loop():
+    loop = Loop(torch.tensor(1e-2, device="cuda"))
+    for part in (loop.G, loop.D):
+        part.cuda()
+    captured = capture(loop.step, example_inputs=[REAL.cuda()], state=loop.state)
+    assert captured.captured, captured.reason
