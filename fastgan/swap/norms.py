@@ -84,3 +84,6 @@ class InstanceNorm2d(_InstanceNorm, nn.InstanceNorm2d):
 
 class InstanceNorm3d(_InstanceNorm, nn.InstanceNorm3d):
     pass
+
+
+INSTANCE_NORMS = (InstanceNorm1d, InstanceNorm2d, InstanceNorm3d)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as _module
 
-from fastgan.swap.norms import kernels_take
+from fastgan.swap.norms import INSTANCE_NORMS, kernels_take
 
 ACTIVATIONS: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",
@@ -32,6 +32,8 @@ ACTIVATIONS: dict[type[nn.Module], str] = {
 def activate_fresh(x: Tensor, activation: nn.Module) -> Tensor:
     """The activation of a tensor that nobody else holds: written over it where its derivative needs the result alone."""
     kind = type(activation)
+    if x.dim() == 3:  # may be a view (a linear layer over sequences, an unbatched image), whose in-place backward copies
+        return activation.forward(x)
     if kind is nn.ReLU:
         return torch.relu_(x)
     if kind is nn.LeakyReLU and activation.negative_slope >= 0:  # type: ignore[operator]
@@ -61,7 +63,8 @@ def layer_norm_act(x: Tensor, layer: nn.Module, norm: nn.Module, activation: nn.
 def norm_act(x: Tensor, norm: nn.Module, activation: nn.Module) -> Tensor:
     if kernels_take(x):
         return norm.forward(x, ACTIVATIONS[type(activation)], getattr(activation, "negative_slope", 0.0))
-    return activate_fresh(norm.forward(x), activation)
+    x = norm.forward(x)
+    return activation.forward(x) if isinstance(norm, INSTANCE_NORMS) else activate_fresh(x, activation)  # instance norm returns a view
 
 
 class Step(NamedTuple):
