@@ -75,8 +75,9 @@ def _twice(ctx: Any, vdx: MaybeTensor, vsums: MaybeTensor) -> tuple[MaybeTensor,
     wanted = [t is not None and t.requires_grad for t in (dz, x, weight, bias)]
     with torch.enable_grad():
         # aliases: dz may itself depend on x or weight, and a path through it is not this function's to follow
-        dz, x, weight, bias = (None if t is None else t.view_as(t) for t in (dz, x, weight, bias))
-        needed = [t for t, want in zip((dz, x, weight, bias), wanted) if want]
+        dz, x = dz.view_as(dz), x.view_as(x)
+        weight, bias = (None if v is None else v.view_as(v) for v in (weight, bias))
+        needed = [t for t, want in zip((dz, x, weight, bias), wanted) if t is not None and want]
         parts = max(_parts(weight, bias, mean), segments or 1)
         channels = x.shape[1]
 
