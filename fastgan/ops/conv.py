@@ -13,7 +13,7 @@ from fastgan.errors import FastganError
 from fastgan.kernels._common import ACTIVATIONS, INTERPRET, activation as activate
 from fastgan.kernels.conv_spec import ConvSpec, Fusion, Pair, pair
 from fastgan.ops import dispatch
-from fastgan.ops.conv_moments import fused_convolution, precision_of, unsupported
+from fastgan.ops.conv_moments import cast, fused_convolution, precision_of, unsupported
 from fastgan.ops.conv_plain import no_weight_gradients, weight_gradients
 
 __all__ = ["conv2d", "conv_transpose2d", "no_weight_gradients"]
@@ -89,12 +89,12 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: In
         numeric = not isinstance(padding, str) and not isinstance(stride, str)
         dense = numeric and input.dim() == 4 and weight.dim() == 4 and groups == 1 and pair(dilation) == (1, 1)
         spec = ConvSpec(False, (weight.shape[2], weight.shape[3]), pair(stride), pair(padding)) if dense else None  # type: ignore[arg-type]
-        x = _cast(input)
+        x = cast(input)
         shape = None if spec is None else _shape(input, weight, spec)
         if _choose["conv2d"](impl, x, dense, activation, slope, shape=shape) == "triton" and spec is not None:
             return fused_convolution(x, weight, spec, Fusion(act_out=activation, slope_out=slope, precision=precision_of(x)), bias=bias, scale=scale)
     if switchable and not isinstance(padding, str) and input.dim() == 4:
-        x, w, b = _cast(input), _cast(_scaled(weight, scale)), None if bias is None else _cast(bias)
+        x, w, b = cast(input), cast(_scaled(weight, scale)), None if bias is None else cast(bias)
         y = _aten(x, w, b, pair(stride), pair(padding), pair(dilation), False, (0, 0), groups)
     else:
         y = F.conv2d(input, _scaled(weight, scale), bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
@@ -113,20 +113,14 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
     if not _straight(input, impl):
         dense = input.dim() == 4 and weight.dim() == 4 and groups == 1 and pair(dilation) == (1, 1)
         spec = ConvSpec(True, (weight.shape[2], weight.shape[3]), pair(stride), pair(padding), pair(output_padding)) if dense else None
-        x = _cast(input)
+        x = cast(input)
         shape = None if spec is None else _shape(input, weight, spec)
         if _choose["conv_transpose2d"](impl, x, dense, activation, slope, shape=shape) == "triton" and spec is not None:
             return fused_convolution(x, weight, spec, Fusion(act_out=activation, slope_out=slope, precision=precision_of(x)), bias=bias, scale=scale)
     if switchable and input.dim() == 4:
-        x, w, b = _cast(input), _cast(_scaled(weight, scale)), None if bias is None else _cast(bias)
+        x, w, b = cast(input), cast(_scaled(weight, scale)), None if bias is None else cast(bias)
         y = _aten(x, w, b, pair(stride), pair(padding), pair(dilation), True, pair(output_padding), groups)
     else:
         y = F.conv_transpose2d(input, _scaled(weight, scale), bias, stride, padding, output_padding, groups, dilation)
     return y if activation == "identity" else activate(y, activation, slope)
 
-
-def _cast(x: Tensor) -> Tensor:
-    """Autocast as PyTorch's convolutions see it; a registered operator has to ask."""
-    if torch.is_autocast_enabled(x.device.type) and x.dtype in (torch.float32, torch.float16, torch.bfloat16):
-        return x.to(torch.get_autocast_dtype(x.device.type))
-    return x

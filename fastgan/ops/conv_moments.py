@@ -38,6 +38,13 @@ def unsupported(dtype: torch.dtype, act_out: str, slope_out: float) -> str | Non
     return None
 
 
+def cast(x: Tensor) -> Tensor:
+    """Autocast as PyTorch's convolutions see it; a registered operator has to ask."""
+    if torch.is_autocast_enabled(x.device.type) and x.dtype in (torch.float32, torch.float16, torch.bfloat16):
+        return x.to(torch.get_autocast_dtype(x.device.type))
+    return x
+
+
 def precision_of(x: Tensor) -> str:
     """How fp32 products are formed: as PyTorch's switch for cuDNN convolutions says ("ieee" off a GPU)."""
     if x.dtype != torch.float32 or x.device.type != "cuda":
@@ -279,8 +286,10 @@ def _unsupported(engine: str, dtype: torch.dtype, *facts: Any) -> str | None:
 _choose = {name: dispatch.Dispatcher(name, ("reference", "triton"), _unsupported) for name in ("conv_moments", "conv_transpose_moments")}
 
 
-def _moments(name: str, x: Tensor, w: Tensor, spec: ConvSpec, fusion: Fusion, s: Tensor | None, t: Tensor | None, bias: Tensor | None,
-             scale: Tensor | None, residual: Tensor | None, g_on_load: bool, impl: str) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+def fused(name: str, x: Tensor, w: Tensor, spec: ConvSpec, fusion: Fusion, s: Tensor | None = None, t: Tensor | None = None,
+          bias: Tensor | None = None, scale: Tensor | None = None, residual: Tensor | None = None, moments: bool = True,
+          g_on_load: bool = False, impl: str = "auto") -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    """The fused convolution in full: what conv_moments and the fused containers call. mean and var are None without `moments`."""
     if (s is None) != (t is None):
         raise FastganError(f"{name} takes scale_in and shift_in together or neither")
     if x.shape[0] % fusion.groups:
@@ -289,15 +298,21 @@ def _moments(name: str, x: Tensor, w: Tensor, spec: ConvSpec, fusion: Fusion, s:
     for vector in (s, t):
         if vector is not None and vector.numel() not in (ci, fusion.groups * ci):
             raise FastganError(f"{name}: scale_in and shift_in need [{ci}] or [{fusion.groups}, {ci}], got {tuple(vector.shape)}")
-    facts = fusion.act_out, fusion.slope_out
+    x = cast(x)
     shape = ("rows", x.shape[0] * x.shape[2] * x.shape[3]), ("ci", ci), ("co", co), ("k", spec.kernel[0]), ("stride", spec.stride[0])
-    if INTERPRET and impl == "auto" and unsupported(x.dtype, *facts) is None:
+    if INTERPRET and impl == "auto" and unsupported(x.dtype, fusion.act_out, fusion.slope_out) is None:
         impl = "triton"
-    if _choose[name](impl, x, *facts, shape=shape) == "reference":
-        y, mean, var = ref.conv_forward(x, w, s, t, bias, scale, residual, spec, fusion, True)
-        assert mean is not None and var is not None
-        return y, mean, var
-    return _forward(x, w, s, t, bias, scale, residual, spec.pack(), fusion.pack(), True, g_on_load, "triton")
+    if _choose[name](impl, x, fusion.act_out, fusion.slope_out, shape=shape) == "reference":
+        return ref.conv_forward(x, w, s, t, bias, scale, residual, spec, fusion, moments)
+    y, mean, var = _forward(x, w, s, t, bias, scale, residual, spec.pack(), fusion.pack(), moments, g_on_load, "triton")
+    return (y, mean, var) if moments else (y, None, None)
+
+
+def _three(result: tuple[Tensor, Tensor | None, Tensor | None]) -> tuple[Tensor, Tensor, Tensor]:
+    y, mean, var = result
+    assert mean is not None
+    assert var is not None
+    return y, mean, var
 
 
 def conv_moments(input: Tensor, weight: Tensor, scale_in: Tensor | None = None, shift_in: Tensor | None = None, *, bias: Tensor | None = None,
@@ -313,7 +328,7 @@ def conv_moments(input: Tensor, weight: Tensor, scale_in: Tensor | None = None, 
     """
     spec = ConvSpec(False, (weight.shape[2], weight.shape[3]), pair(stride), pair(padding))
     fusion = Fusion(act_in, slope_in, groups=groups, precision=precision_of(input))
-    return _moments("conv_moments", input, weight, spec, fusion, scale_in, shift_in, bias, scale, residual, g_on_load, impl)
+    return _three(fused("conv_moments", input, weight, spec, fusion, scale_in, shift_in, bias, scale, residual, True, g_on_load, impl))
 
 
 def conv_transpose_moments(input: Tensor, weight: Tensor, scale_in: Tensor | None = None, shift_in: Tensor | None = None, *,
@@ -324,4 +339,4 @@ def conv_transpose_moments(input: Tensor, weight: Tensor, scale_in: Tensor | Non
     """conv_moments for a transposed convolution: weight [CI,CO,KH,KW], otherwise the same."""
     spec = ConvSpec(True, (weight.shape[2], weight.shape[3]), pair(stride), pair(padding), pair(output_padding))
     fusion = Fusion(act_in, slope_in, groups=groups, precision=precision_of(input))
-    return _moments("conv_transpose_moments", input, weight, spec, fusion, scale_in, shift_in, bias, scale, residual, g_on_load, impl)
+    return _three(fused("conv_transpose_moments", input, weight, spec, fusion, scale_in, shift_in, bias, scale, residual, True, g_on_load, impl))

@@ -163,11 +163,11 @@ class _Recorder:
         for key, value in named.items():
             if key in tiles:
                 continue
-            if key in fixed or value is None or (value == 1 and not isinstance(value, Tensor) and key not in plain):
-                constants[key] = value
-            elif isinstance(value, Tensor):
+            if isinstance(value, Tensor):
                 signature[key] = f"*{DTYPE_NAMES[value.dtype]}"
                 aligned.append(key)
+            elif key in fixed or value is None or (value == 1 and key not in plain):
+                constants[key] = value
             else:
                 signature[key] = "i32"
                 if key not in plain and value % 16 == 0:
