@@ -99,7 +99,8 @@ class RunFolder:
             if (self.path / STARTING).exists():
                 self.close()
                 raise FastganError(f"the run in {self.path} was interrupted before it began: start it again, without resuming")
-            (self.path / "samples").mkdir(exist_ok=True)
+            if not (self.path / "samples").is_dir():
+                (self.path / "samples").mkdir()
         for folder in (self.path, self.path / "samples", self.path / "checkpoints"):
             files.sweep(folder)
 
