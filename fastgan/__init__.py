@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fastgan.errors import FastganError
 
 if TYPE_CHECKING:
+    from fastgan.engine.capture import capture
     from fastgan.engine.load import load, sample
     from fastgan.engine.stage import Stage
     from fastgan.engine.trainer import Trainer
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 _MODULES = ("data", "metrics", "objectives", "ops", "pictures", "recipes")
 _WHERE = {
     "Trainer": "fastgan.engine.trainer",
+    "capture": "fastgan.engine.capture",
     "Stage": "fastgan.engine.stage",
     "load": "fastgan.engine.load",
     "sample": "fastgan.engine.load",
@@ -34,7 +36,7 @@ _WHERE = {
     "Phase": "fastgan.objectives",
 }
 
-__all__ = ["Adversarial", "FastganError", "Noise", "Objective", "Phase", "Stage", "Trainer", "load", "sample"]
+__all__ = ["Adversarial", "FastganError", "Noise", "Objective", "Phase", "Stage", "Trainer", "capture", "load", "sample"]
 
 
 def __getattr__(name: str) -> Any:

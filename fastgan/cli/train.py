@@ -171,6 +171,7 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
         resume=resume,
         device=config.device,
         precision=config.precision,
+        graph=config.graph,
         flip=config.flip,
         ema_decay=config.ema_decay,
         log_every=config.log_every,

@@ -1,0 +1,51 @@
+"""Writes docs/configuration.md from the recipes' options: python -m fastgan.cli.reference > docs/configuration.md"""
+
+from __future__ import annotations
+
+from fastgan import recipes
+from fastgan.recipes.base import Config, fields_of, type_of
+
+HEAD = """# Configuration
+
+Every option is a flag of `fastgan train` and a name in a TOML file (`fastgan train --config my.toml`); defaults < file < flags.
+A run folder holds the resolved options as `config.toml`.
+
+This page is generated: `python -m fastgan.cli.reference > docs/configuration.md`.
+"""
+
+
+def table(config: type[Config], group: str) -> str:
+    lines = ["| flag | type | default | |", "|---|---|---|---|"]
+    for name, field in fields_of(config).items():
+        if field.metadata["group"] == group:
+            kind, optional = type_of(config, name)
+            choices = field.metadata["choices"]
+            shown = (
+                " \\| ".join(choices) if choices else {int: "whole number", float: "number", bool: "yes/no", str: "text"}[kind]
+            )
+            flag = name.replace("_", "-")
+            default = (
+                "" if field.default is None and optional else f"`{str(field.default).lower() if kind is bool else field.default}`"
+            )
+            lines.append(f"| `--{flag}` | {shown} | {default} | {field.metadata['help'].replace('|', chr(92) + '|')} |")
+    return "\n".join(lines)
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD, "## Every recipe\n\nA recipe may choose other defaults.\n\n" + table(recipes.find("dcgan"), "run")]
+    for name in recipes.RECIPES:
+        config = recipes.find(name)
+        common = fields_of(recipes.find("dcgan"))
+        changed = [
+            f"`--{k.replace('_', '-')} {f.default}`"
+            for k, f in fields_of(config).items()
+            if f.metadata["group"] == "run" and f.default != common[k].default
+        ]
+        own = f"\n\nOther defaults: {', '.join(changed)}." if changed else ""
+        parts.append(f"## {name}\n\n{config.summary[0].upper()}{config.summary[1:]}.{own}\n\n{table(config, 'recipe')}")
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")
