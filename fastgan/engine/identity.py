@@ -109,7 +109,8 @@ def rebuilding(trainer: Trainer) -> dict[str, Any]:
         except NotDescribable as error:
             objective = {"why_not": str(error)}
         nets = {name: describe_network(net) for name, net in stage.nets.items()}
-        stages.append({"nets": nets, "objective": objective, "steps": stage.steps, "size": stage.size})
+        averaged = [name for name in stage.ema if name in stage.nets]
+        stages.append({"nets": nets, "objective": objective, "ema": averaged, "steps": stage.steps, "size": stage.size})
     first = next((d for d in trainer.datasets.values()), None)
     classes = first.classes if first is not None else None
     return {"stages": stages, "classes": classes, "seed": trainer.seed}
