@@ -318,8 +318,8 @@ def power(
     launch = {"LAYERS": layers, "num_warps": config["num_warps"], "num_stages": config["num_stages"]}
     by_rows = {**launch, "BLOCK_R": config["ROWS"], "BLOCK_C": config["ROW_COLUMNS"]}
     by_columns = {**launch, "BLOCK_R": config["COLUMN_ROWS"], "BLOCK_C": config["COLUMNS"]}
-    raw_u, unit_u = torch.empty((2, groups, total_u), dtype=torch.float32, device=device).unbind(0)
-    raw_v, unit_v = torch.empty((2, groups, total_v), dtype=torch.float32, device=device).unbind(0)
+    raw_u, unit_u = (torch.empty((groups, total_u), dtype=torch.float32, device=device) for _ in range(2))
+    raw_v, unit_v = (torch.empty((groups, total_v), dtype=torch.float32, device=device) for _ in range(2))
     sigma = torch.empty((groups, layers), dtype=torch.float32, device=device)
     w, u, v = tuple(weights), tuple(us), tuple(vs)
     rows_grid, columns_grid = (tables.row_blocks.shape[0] // 2,), (tables.column_blocks.shape[0] // 2,)

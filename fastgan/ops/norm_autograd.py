@@ -448,18 +448,16 @@ def _moments_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _moments_backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(inputs[0], inputs[2])
-    ctx.groups = inputs[1].shape[1]
 
 
 def _moments_twice(ctx: Any, vdx: Tensor) -> tuple[MaybeTensor, None, MaybeTensor]:
     x, dstats = ctx.saved_tensors
-    groups, channels = ctx.groups, x.shape[1]
+    groups, channels = dstats.shape[1:]
     v, part = rows(vdx).float().view(groups, -1, channels), rows(x).float().view(groups, -1, channels)
-    n = part.shape[1]
     d = part - part.mean(1, keepdim=True)
     # x - mean(x) is a symmetric projection, so the same projection of v carries the gradient back
-    dx = unrows(((2.0 / n) * dstats[1][:, None] * (v - v.mean(1, keepdim=True))).reshape(-1, channels), x).to(x.dtype)
-    return dx, None, torch.stack((v.mean(1), (2.0 / n) * (v * d).sum(1)))
+    dx = unrows((2.0 * dstats[1][:, None] * (v - v.mean(1, keepdim=True)) / part.shape[1]).reshape(-1, channels), x).to(x.dtype)
+    return dx, None, torch.stack((v.mean(1), 2.0 * (v * d).mean(1)))
 
 
 norm_moments.register_autograd(lambda ctx, d: (norm_moments_backward(*ctx.saved_tensors, d), None), setup_context=_moments_setup)

@@ -126,7 +126,7 @@ def _(dsigma: Tensor, unit_u: Tensor, unit_v: Tensor, like: list[Tensor], dims: 
 def _outer_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     _, unit_u, unit_v, like, ctx.dims = inputs
     ctx.save_for_backward(unit_u, unit_v)
-    ctx.sizes = [as_matrix(w, d).shape for w, d in zip(like, ctx.dims)]
+    ctx.sizes = [(w.shape[d], w.numel() // w.shape[d]) for w, d in zip(like, ctx.dims)]
 
 
 def _outer_gradient(ctx: Any, grads: Sequence[Tensor | None]) -> Tensor:

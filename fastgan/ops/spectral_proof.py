@@ -115,7 +115,7 @@ register(
             _case("two iterations", ((33, 15, 3), (1, 70), (15, 33, 1, 1), (300, 2)), (0, 0, 1, 0), "full", iterations=2),
             _case("SNGAN-CIFAR D", SNGAN_D, (0,) * len(SNGAN_D), "layer"),
         ],
-        grad_inputs=("weights",), mutates=("us", "vs"), outputs=("sigma",), directions=("forward", "backward", "double"), dtypes=("fp32",),
-        bytes=_bytes, candidates={"spectral": kernels.CANDIDATES},
+        grad_inputs=("weights",), mutates=("us", "vs"), outputs=("sigma",), directions=("forward", "backward", "double"),
+        dtypes=("fp32",), bytes=_bytes, candidates={"spectral": kernels.CANDIDATES},
     )
 )  # fmt: skip
