@@ -20,7 +20,16 @@ from fastgan.errors import FastganError
 Kwargs = dict[str, Any]
 Outputs = dict[str, Tensor]
 
-FAMILIES: tuple[str, ...] = ("norm_proof", "loss", "optim", "random", "images", "augment")
+FAMILIES: tuple[str, ...] = (
+    "norm_proof",
+    "spectral_proof",
+    "loss",
+    "optim",
+    "random",
+    "images",
+    "augment",
+    "conv_proof",
+)
 """Modules under fastgan.ops that register ops. A missing one is an error: an op that silently vanished would pass every check."""
 
 TAGS = frozenset({"quick", "full", "layer", "huge", "gradcheck"})
