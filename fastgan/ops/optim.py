@@ -178,7 +178,7 @@ def _reference_(
         if ema is not None and ema_weight is not None:
             ema[part].lerp_(p, ema_weight.to(dtype))
         if low is not None:
-            low[part].copy_(p)
+            low[part].copy_(p if skip is None else torch.where(skip, low[part].to(p.dtype), p))
     step.add_(1 if skip is None else (~skip).to(step.dtype))
 
 
