@@ -194,3 +194,33 @@ def test_networks_that_view_train_contiguous_and_others_channels_last():
     assert viewing._stage.memory_format == torch.contiguous_format
     plain = fastgan.Trainer(Generator(16, 3, 8, 2), Discriminator(16, 3, 2), **options)
     assert plain._stage.memory_format == torch.channels_last
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+def test_mixed_precision_trains_in_that_type_with_fp32_weights(name, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 1), np.uint8)
+    seen = set()
+
+    class Spy(Adversarial):
+        def g_loss(self, step):
+            terms = super().g_loss(step)
+            seen.add((step.fake.dtype, terms["adv"].dtype))
+            return terms
+
+    def make(**options):
+        torch.manual_seed(0)
+        nets = Generator(16, 1, 8, 2), Discriminator(16, 1, 2)
+        common = {"data": images, "batch_size": 4, "progress": False, "out": tmp_path / "run", "log_every": 1}
+        return fastgan.Trainer(*nets, objective=Spy(latent_shape=(8, 1, 1)), precision=name, **common, **options)
+
+    with make() as trainer:
+        before = trainer.nets["G"][0].weight.clone()
+        trainer.fit(3)
+        assert trainer.nets["G"][0].weight.dtype == torch.float32
+        scales = {phase: scaler.get_scale() for phase, scaler in trainer._stage.runner.scalers.items()}
+        assert bool(scales) == (name == "fp16")
+        if name == "bf16":
+            assert not torch.equal(before, trainer.nets["G"][0].weight)
+    assert seen == {({"bf16": torch.bfloat16, "fp16": torch.float16}[name], torch.float32)}
+    with make(resume=True) as again:
+        assert {phase: scaler.get_scale() for phase, scaler in again._stage.runner.scalers.items()} == scales

@@ -9,7 +9,7 @@ import torch
 
 from fastgan.errors import FastganError
 
-PRECISIONS = ("auto", "fp32", "tf32", "bf16")
+PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,10 @@ class Precision:
     name: str
     device_type: str
     compute: torch.dtype | None = None
+
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """For fp16, a dynamic loss scale that lives on the device (Micikevicius et al. 2018, section 3.2); None for the others."""
+        return torch.amp.GradScaler(self.device_type) if self.compute is torch.float16 else None
 
     def autocast(self) -> AbstractContextManager:
         if self.compute is None:
@@ -41,4 +45,4 @@ def resolve(name: str, device: torch.device) -> Precision:
     if cuda:
         torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
         torch.backends.cudnn.allow_tf32 = name == "tf32"
-    return Precision(name, device.type, torch.bfloat16 if name == "bf16" else None)
+    return Precision(name, device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name))

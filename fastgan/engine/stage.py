@@ -196,6 +196,7 @@ class ActiveStage:
             "nets": {name: net.state_dict() for name, net in self.nets.items()},
             "ema": {name: net.state_dict() for name, net in self.ema.nets.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "scalers": {name: scaler.state_dict() for name, scaler in self.runner.scalers.items()},
         }
 
     def load_state(self, groups: Mapping[str, Any]) -> None:
@@ -204,6 +205,8 @@ class ActiveStage:
                 load_network(net, groups[kind][name], f"{kind}/{name}")
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(groups["optimizers"][name])
+        for name, scaler in self.runner.scalers.items():
+            scaler.load_state_dict(groups["scalers"][name])
         if self._graphs is not None:
             optim.hold_on_device(self.optimizers, self.stage.schedules, self.device)
 

@@ -162,6 +162,7 @@ class StepRunner:
         self.phases = tuple(objective.phases())
         self.rounds = sum(p.repeat for p in self.phases if p.fresh)
         self._parameters = [(name, p) for name, net in self.nets.items() for p in net.parameters() if p.requires_grad]
+        self.scalers = {phase.name: scaler for phase in self.phases if (scaler := precision.scaler()) is not None}
         self._by_net = {name: [p for net, p in self._parameters if net == name] for name in self.nets}
         self._makers: dict[int, frozenset[str]] = {}
         self._check()
@@ -267,11 +268,17 @@ class StepRunner:
             total = sum_terms(terms)
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
-            total.backward()
+            scaler = self.scalers.get(phase.name)
+            (total if scaler is None else scaler.scale(total)).backward()
         for name in phase.trains:
             self.ranks.average_gradients(self._by_net[name])
         for optimizer in optimizers:
-            optimizer.step()
+            if scaler is None:
+                optimizer.step()
+            else:
+                scaler.step(optimizer)
+        if scaler is not None and optimizers:
+            scaler.update()
         logged = {f"{phase.name}/{key.split('/', 1)[1]}": value for key, value in step.logged.items()}
         logged[f"loss/{phase.name}"] = total.detach()
         if len(terms) > 1:

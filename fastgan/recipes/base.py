@@ -62,7 +62,7 @@ class Config:
     out: str | None = run_option(None, "run folder; default: runs/<recipe>")
     device: str = run_option("auto", "auto, cpu, cuda or cuda:N")
     precision: str = run_option(
-        "auto", "auto is bf16 on Ampere and newer GPUs, fp32 elsewhere", choices=("auto", "fp32", "tf32", "bf16")
+        "auto", "auto is bf16 on Ampere and newer GPUs, fp32 elsewhere", choices=("auto", "fp32", "tf32", "bf16", "fp16")
     )
     graph: str = run_option("auto", "replay steps as CUDA graphs: auto is on with one GPU", choices=("auto", "on", "off"))
     ema_decay: float = run_option(0.999, "decay of the averaged generator")
