@@ -310,7 +310,7 @@ class _Chart:
                     self.line([at(*p) for p in run], hue, 0.75)  # type: ignore[arg-type]
             for step in steps[~np.isfinite(values)]:
                 x = at(step, bottom)[0]
-                self.line([(x, y1 - 7), (x, y1)], (200, 30, 30), 2)
+                self.line([(x, y1 - 9), (x, y1)], (200, 30, 30), 3)
         for key, (steps, _) in series.items():
             for run in _runs(steps, smoothed[key]):
                 if len(run) == 1:
@@ -359,9 +359,9 @@ def _runs(steps: np.ndarray, values: np.ndarray) -> list[list[tuple[float, float
 
 def _range(name: str, raw: list[np.ndarray], smoothed: list[np.ndarray]) -> tuple[float, float]:
     """Vertical range: the smoothed curves and the middle 98 % of the raw ones, so that one spike does not flatten the rest."""
-    if name == "accuracy of D":
-        return -0.02, 1.02
     finite = [v[np.isfinite(v)] for v in raw]
+    if name == "accuracy of D":
+        return (0.38 if all((v >= 0.4).all() for v in finite) else -0.02), 1.02
     ends = [e for v in finite if v.size for e in np.percentile(v, [1, 99])]
     ends += [e for v in smoothed if np.isfinite(v).any() for e in (np.nanmin(v), np.nanmax(v))]
     if not ends:

@@ -113,9 +113,9 @@ def test_non_finite_values_are_gaps_with_a_red_tick():
         return ((picture[..., 0] > 180) & (picture[..., 1] < 60) & (picture[..., 2] < 60)).sum()
 
     table = rows(100)
-    assert reddish(table) == 0
+    before = reddish(table)  # a pixel or two where orange and blue curves cross
     table[50]["loss/D"] = math.nan
-    assert reddish(table) > 0
+    assert reddish(table) > before + 5
 
 
 def test_smoothing_keeps_length_constants_and_gaps():

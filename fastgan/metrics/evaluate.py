@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import textwrap
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,9 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"{self.source}: {self.n:,} samples against {self.data}", ""]
-        lines.append(f"  {'':<22}{'FD-small':>10}{'KD-small x 1000':>18}")
+        lines.append(f"  {'':<22}{'FD-small':>10}{'KD-small':>12}")
         rows = [("samples", self.samples), ("reals (the floor)", self.floor), ("untrained generator", self.untrained)]
-        lines += [f"  {name:<22}{d.fd:>10.3f}{1000 * d.kd:>18.2f}" for name, d in rows if d is not None]
+        lines += [f"  {name:<22}{d.fd:>10.3f}{d.kd:>12.3f}" for name, d in rows if d is not None]
         if self.share_of_untrained is not None:
             lines.append(f"  FD-small is {100 * self.share_of_untrained:.1f} % of the untrained generator's")
         if self.balance is not None:
@@ -102,7 +103,8 @@ class Report:
             lines += ["", f"  {seen} of {total} classes with at least {100 * MIN_SHARE:.0f} % of the samples"]
             lines[-1] += f" (entropy {self.balance.entropy:.2f}, even is {math.log(total):.2f})"
             lines += _bars(self.balance)
-        return "\n".join([*lines, "", f"  {self.protocol}"])
+        lines += ["", *textwrap.wrap(self.protocol, 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)]
+        return "\n".join(lines)
 
 
 def _bars(balance: Balance) -> list[str]:
