@@ -30,7 +30,7 @@ from fastgan.nn import norm as norms
 from fastgan.nn.conv import Conv2d, ConvTranspose2d
 from fastgan.ops.conv import conv2d, conv_transpose2d
 from fastgan.ops.conv_fold import fold_average, fold_upsample
-from fastgan.ops.conv_moments import OUTPUT_ACTIVATIONS, fused, precision_of
+from fastgan.ops.conv_moments import OUTPUT_ACTIVATIONS, cast_type, fused, precision_of, unsupported
 from fastgan.ops.norm import affine, affine_act, batch_norm, update_running_stats
 
 CONVOLUTIONS = (nn.Conv2d, Conv2d, nn.ConvTranspose2d, ConvTranspose2d)
@@ -202,13 +202,13 @@ class FusedConvSequential(nn.Sequential):
             groups = s.shape[0] if s is not None and s.dim() == 2 else 1
             out = act if act in OUTPUT_ACTIVATIONS else "identity"
             how = Fusion(act_in, slope_in, out, slope, groups, precision_of(x))
-            y = fused(_name(spec), x, w, spec, how, s, t, conv.bias, moments=False, impl=self.impl)[0]
+            y = fused(_name(spec), x, w, spec, how, s, t, conv.bias, moments=False, impl=self._engine(x, how))[0]
             return y if out == act else affine_act(y, None, None, activation=act, slope=slope), None
         by_batch = norm.training or norm.running_mean is None
         groups = norms.current_groups() if by_batch and type(norm) is not nn.BatchNorm2d else 1
         size = spec.output_size(x.shape[2], x.shape[3])
         rows = x.shape[0] // groups * size[0] * size[1]
-        choice, why = self._choose(x, spec, conv, consumer, rows, act, pending is not None)
+        choice, why = self._choose(x, spec, conv, consumer, rows)
         saved = x.shape[0] * conv.out_channels * size[0] * size[1] * x.element_size() * (sum(TRAFFIC["one by one"]) - sum(TRAFFIC[choice]))
         names = list(self._modules)
         edges.append(Edge(names[item.conv], names[consumer] if consumer >= 0 else "the end", choice, why, saved))
@@ -217,10 +217,11 @@ class FusedConvSequential(nn.Sequential):
                 y = _plain(x, w, spec, conv.bias, ("identity", 0.0), self.impl)
             else:
                 how = Fusion(act_in, slope_in, groups=s.shape[0] if s is not None and s.dim() == 2 else 1, precision=precision_of(x))
-                y = fused(_name(spec), x, w, spec, how, s, t, conv.bias, moments=False, impl=self.impl)[0]
+                y = fused(_name(spec), x, w, spec, how, s, t, conv.bias, moments=False, impl=self._engine(x, how))[0]
             return self._norm(y, norm, by_batch, groups, act, slope), None
         how = Fusion(act_in, slope_in, groups=groups, precision=precision_of(x))
-        y, mean, var = fused(_name(spec), x, w, spec, how, s, t, conv.bias, moments=by_batch, g_on_load=choice == "on_load+g", impl=self.impl)
+        y, mean, var = fused(_name(spec), x, w, spec, how, s, t, conv.bias, moments=by_batch, g_on_load=choice == "on_load+g",
+                             impl=self._engine(x, how))  # fmt: skip
         if mean is not None and var is not None:
             if norm.training and norm.track_running_stats and norm.running_mean is not None:
                 stats = [(mean.detach(), var.detach())]
@@ -234,7 +235,12 @@ class FusedConvSequential(nn.Sequential):
             return affine_act(y, s, t, activation=act, slope=slope), None
         return y, (s, t, act, slope)
 
-    def _choose(self, x: Tensor, spec: ConvSpec, conv: Any, consumer: int, rows: int, act: str, transformed: bool) -> tuple[str, str]:
+    def _engine(self, x: Tensor, how: Fusion) -> str:
+        """Where an edge was chosen that only the fused kernels have, they are the engine wherever they can run."""
+        kernels = self.impl == "auto" and x.is_cuda and unsupported(cast_type(x), how.act_out, how.slope_out) is None
+        return "triton" if kernels else self.impl
+
+    def _choose(self, x: Tensor, spec: ConvSpec, conv: Any, consumer: int, rows: int) -> tuple[str, str]:
         """(choice, reason) for the edge that this convolution opens."""
         if rows == 1:
             return "separate", "one value a channel: the norm itself raises"
@@ -242,8 +248,7 @@ class FusedConvSequential(nn.Sequential):
         if wanted is None:
             shape = {"rows": x.shape[0] * x.shape[2] * x.shape[3], "ci": conv.in_channels, "co": conv.out_channels, "k": spec.kernel[0],
                      "stride": spec.stride[0]}  # fmt: skip
-            kind = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-            wanted = tuning.engine("conv_edge", DTYPE_NAMES.get(kind, str(kind)), shape, x.device)
+            wanted = tuning.engine("conv_edge", DTYPE_NAMES.get(cast_type(x), str(x.dtype)), shape, x.device)
             why = "tuning table"
             if wanted not in EDGES:
                 return "separate", "no tuning entry"

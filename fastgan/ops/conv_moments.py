@@ -9,6 +9,7 @@ differentiable formulas of conv_reference over the three plain convolutions of c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from fastgan.kernels._common import INTERPRET
 from fastgan.kernels.conv_plan import channels_last, empty_nhwc
 from fastgan.kernels.conv_spec import ConvSpec, Fusion, pair
 from fastgan.ops import conv_reference as ref
-from fastgan.ops import dispatch
+from fastgan.ops import dispatch, norm
 from fastgan.ops.conv_plain import RegisteredLinear, accumulator, weight_gradients, weight_shape
 
 OUTPUT_ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid")  # those whose derivative the output tells
@@ -38,11 +39,16 @@ def unsupported(dtype: torch.dtype, act_out: str, slope_out: float) -> str | Non
     return None
 
 
-def cast(x: Tensor) -> Tensor:
-    """Autocast as PyTorch's convolutions see it; a registered operator has to ask."""
+def cast_type(x: Tensor) -> torch.dtype:
+    """The type a convolution takes x in: autocast as PyTorch's convolutions see it."""
     if torch.is_autocast_enabled(x.device.type) and x.dtype in (torch.float32, torch.float16, torch.bfloat16):
-        return x.to(torch.get_autocast_dtype(x.device.type))
-    return x
+        return torch.get_autocast_dtype(x.device.type)
+    return x.dtype
+
+
+def cast(x: Tensor) -> Tensor:
+    """x under autocast; a registered operator has to ask."""
+    return x.to(cast_type(x))
 
 
 def precision_of(x: Tensor) -> str:
@@ -282,8 +288,8 @@ def _unsupported(engine: str, dtype: torch.dtype, *facts: Any) -> str | None:
     return unsupported(dtype, *facts) if engine == "triton" else None
 
 
-# the reference is cuDNN's convolution with separate passes on a GPU: the fused engine is taken where a table measured it faster
-_choose = {name: dispatch.Dispatcher(name, ("reference", "triton"), _unsupported) for name in ("conv_moments", "conv_transpose_moments")}
+# cuDNN's convolution with passes of our own first: the fused engine is taken where a table measured it faster
+_choose = {name: dispatch.Dispatcher(name, ("cudnn", "triton", "reference"), _unsupported) for name in ("conv_moments", "conv_transpose_moments")}
 
 
 def fused(name: str, x: Tensor, w: Tensor, spec: ConvSpec, fusion: Fusion, s: Tensor | None = None, t: Tensor | None = None,
@@ -300,12 +306,22 @@ def fused(name: str, x: Tensor, w: Tensor, spec: ConvSpec, fusion: Fusion, s: Te
             raise FastganError(f"{name}: scale_in and shift_in need [{ci}] or [{fusion.groups}, {ci}], got {tuple(vector.shape)}")
     x = cast(x)
     shape = ("rows", x.shape[0] * x.shape[2] * x.shape[3]), ("ci", ci), ("co", co), ("k", spec.kernel[0]), ("stride", spec.stride[0])
-    if INTERPRET and impl == "auto" and unsupported(x.dtype, fusion.act_out, fusion.slope_out) is None:
-        impl = "triton"
-    if _choose[name](impl, x, fusion.act_out, fusion.slope_out, shape=shape) == "reference":
+    engine = _choose[name](impl, x, fusion.act_out, fusion.slope_out, shape=shape)
+    if engine == "reference":
         return ref.conv_forward(x, w, s, t, bias, scale, residual, spec, fusion, moments)
+    if engine == "cudnn":
+        return _by_passes(x, w, s, t, bias, scale, residual, spec, fusion, moments)
     y, mean, var = _forward(x, w, s, t, bias, scale, residual, spec.pack(), fusion.pack(), moments, g_on_load, "triton")
     return (y, mean, var) if moments else (y, None, None)
+
+
+def _by_passes(x: Tensor, w: Tensor, s: Tensor | None, t: Tensor | None, bias: Tensor | None, scale: Tensor | None, residual: Tensor | None,
+               spec: ConvSpec, fusion: Fusion, moments: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    """The same by PyTorch's convolution and the normalisation passes of ops.norm."""
+    if s is not None or fusion.act_in != "identity":
+        x = norm.affine_act(x, s, t, activation=fusion.act_in, slope=fusion.slope_in)
+    y = ref.conv_forward(x, w, None, None, bias, scale, residual, spec, replace(fusion, act_in="identity"), False)[0]
+    return (y, *(norm.moments(y, fusion.groups) if moments else (None, None)))
 
 
 def _three(result: tuple[Tensor, Tensor | None, Tensor | None]) -> tuple[Tensor, Tensor, Tensor]:

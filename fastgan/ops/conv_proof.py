@@ -158,7 +158,7 @@ class _Recorder:
         named = dict(zip(self.kernel.arg_names, args)) | meta
         plain = {p.name for p in self.kernel.params if p.do_not_specialize}
         fixed = {p.name for p in self.kernel.params if p.is_constexpr}
-        tiles = ("BLOCK_M", "BLOCK_N", "BLOCK_K", "ORDER", "num_warps", "num_stages")
+        tiles = ("BLOCK_M", "BLOCK_N", "BLOCK_K", "ORDER", "num_warps", "num_stages", "maxnreg")
         signature, constants, aligned = {}, {}, []
         for key, value in named.items():
             if key in tiles:
@@ -178,8 +178,8 @@ class _Recorder:
 
 GATHER = [tile(m, n, k, w, s, order) for m, n, k, w, s in ((128, 64, 64, 8, 3), (64, 64, 64, 4, 3), (64, 64, 32, 4, 4))
           for order in ("channels", "taps")]  # fmt: skip
-GATHER_TRANSFORMED = [tile(m, n, k, w, s, order) for m, n, k, w, s in ((128, 64, 64, 8, 2), (64, 64, 64, 4, 2), (64, 64, 32, 4, 3))
-                      for order in ("channels", "taps")]  # fmt: skip
+GATHER_TRANSFORMED = [tile(128, 64, 64, 8, 2, "channels"), tile(128, 64, 64, 8, 2, "taps"), tile(64, 64, 64, 4, 2, "channels"),
+                      tile(64, 64, 64, 4, 2, "taps"), tile(64, 64, 32, 4, 3, "channels")]  # fmt: skip
 WGRAD = [tile(64, 64, 64, 4, 3), tile(64, 64, 32, 4, 4), tile(128, 64, 64, 8, 3), tile(32, 64, 64, 4, 3)]
 WGRAD_TRANSFORMED = [tile(64, 64, 64, 4, 2), tile(64, 64, 32, 4, 3), tile(128, 64, 64, 8, 2), tile(32, 64, 64, 4, 2)]
 # only the tuner tries these: 128x128 spills on some targets
@@ -282,7 +282,7 @@ for transposed, fused in ((False, True), (True, True), (False, False), (True, Fa
         register(Op(
             "conv_transpose_moments" if transposed else "conv_moments",
             conv_moments.conv_transpose_moments if transposed else conv_moments.conv_moments,
-            _reference(transposed), cases, grad_inputs=("input", "weight", "scale_in", "shift_in", "bias", "scale", "residual"),
+            _reference(transposed), cases, engines=("cudnn", "triton", "reference"), grad_inputs=("input", "weight", "scale_in", "shift_in", "bias", "scale", "residual"),
             outputs=("y", "mean", "var"), directions=("forward", "backward", "double"), dtypes=("fp32", "tf32", "fp16", "bf16"), rounds=True,
             uses_dot=True, bytes=moved, flops=flops, kernels=lambda transposed=transposed: _variants(transposed), candidates=CANDIDATES,
         ))  # fmt: skip

@@ -1,0 +1,199 @@
+"""Who applies the normalisation: whole pairs of layers, forward and backward, by each of the four ways an edge can be run.
+
+    python -m bench.gpu --stages conv                                 as a stage, with a budget
+    TRITON_INTERPRET=1 python -m bench.conv_experiment --toy          the code of every row at toy size, on any CPU
+
+bench.first_gpu_look times the parts; this times what a user gets. A pair is convolution -> BatchNorm -> activation -> convolution
+of DCGAN-64 (its edge is what is decided) with autograd through input and parameters, fp32 parameters, bf16 autocast, channels_last, in
+one replayed CUDA graph over rotating inputs. Rows: eager with cudnn.benchmark; torch.compile; the four edges. Then first and last layers
+(1 or 3 channels), and SNGAN's folded blocks against their unfolded form. The summary states, per edge, the fastest way and what it gives
+against the better of eager and compile; `--write` adds the edges that beat "separate" to the user's tuning table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.gpu import Row
+from bench.store import Store, machine
+from fastgan.kernels import tuning
+from fastgan.kernels._common import triton_minor
+from fastgan.nn.fused import EDGES, FusedConvSequential
+from fastgan.verify.check import relative_l2
+from fastgan.verify.timing import measure, rotations
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+WRONG = 3e-2  # relative L2 of the output against eager in fp32: a few bf16 roundings through two layers
+# name: (transposed, channels of input, middle and output, side of the input)
+PAIRS = {
+    "G L2-L3": (True, 512, 256, 128, 4), "G L3-L4": (True, 256, 128, 64, 8), "G L4-L5": (True, 128, 64, 3, 16),
+    "D L2-L3": (False, 64, 128, 256, 32), "D L3-L4": (False, 128, 256, 512, 16),
+}  # fmt: skip
+WAYS = ("eager", "compile", *(f"{edge} | {engine}" for edge, engine in (
+    ("separate", "auto"), ("separate", "triton"), ("moments", "triton"), ("on_load", "triton"), ("on_load+g", "triton"))))  # fmt: skip
+ENDS: dict[str, tuple[Callable[[], nn.Sequential], tuple[int, int, int]]] = {
+    "D first, leaky_relu": (lambda: nn.Sequential(nn.Conv2d(3, 64, 4, 2, 1), nn.LeakyReLU(0.2)), (3, 64, 64)),
+    "G last, tanh": (lambda: nn.Sequential(nn.ConvTranspose2d(64, 3, 4, 2, 1), nn.Tanh()), (64, 32, 32)),
+    "D last": (lambda: nn.Sequential(nn.Conv2d(512, 1, 4, 1, 0)), (512, 4, 4)),
+    "SNGAN up": (lambda: nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(256, 256, 3, 1, 1)), (256, 16, 16)),
+    "SNGAN down": (lambda: nn.Sequential(nn.Conv2d(128, 128, 3, 1, 1), nn.AvgPool2d(2)), (128, 32, 32)),
+}
+END_WAYS = ("eager", "compile", "separate | auto", "separate | triton")
+
+
+def pair(name: str, toy: bool) -> tuple[nn.Sequential, tuple[int, int, int]]:
+    """The modules of a pair and the size of one input."""
+    transposed, first, middle, last, side = PAIRS[name]
+    if toy:
+        first, middle, last, side = 6, 5, 3, 4
+    make, act = (nn.ConvTranspose2d, nn.ReLU()) if transposed else (nn.Conv2d, nn.LeakyReLU(0.2))
+    torch.manual_seed(0)
+    net = nn.Sequential(make(first, middle, 4, 2, 1, bias=False), nn.BatchNorm2d(middle), act, make(middle, last, 4, 2, 1, bias=False))
+    for p in net.parameters():
+        if p.dim() == 4:
+            nn.init.normal_(p, 0, 0.02)
+    return net, (first, side, side)
+
+
+def run(net: nn.Module, way: str, toy: bool) -> Callable[[Tensor], Any]:
+    """The network as `way` runs it, called on one input: forward under autocast."""
+    if way == "compile" and not toy:
+        net = torch.compile(net, mode="max-autotune-no-cudagraphs", dynamic=False)  # the harness captures
+    elif " | " in way:
+        edge, engine = way.split(" | ")
+        net = FusedConvSequential.adopt(net, edge, engine)  # type: ignore[arg-type]
+
+    def forward(x: Tensor) -> Tensor:
+        with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=not toy):
+            return net(x)
+
+    return forward
+
+
+def experiment(net: nn.Sequential, shape: tuple[int, int, int], batch: int, way: str, toy: bool) -> dict[str, Any]:
+    """Checks a way's output against eager fp32 on the same input, then times forward and backward."""
+    torch.backends.cudnn.benchmark = True
+    net = net.to(DEVICE, memory_format=torch.channels_last)
+    generator = torch.Generator().manual_seed(1)
+    draw = lambda: torch.randn(batch, *shape, generator=generator).to(DEVICE).contiguous(memory_format=torch.channels_last)
+    gold = copy.deepcopy(net)
+    with torch.no_grad():
+        probe = draw()
+        size = probe.nbytes + gold(probe).nbytes
+    sets = [draw().requires_grad_() for _ in range(1 if toy else rotations(size, at_most=8))]
+    forward = run(net, way, toy)
+    y = forward(sets[0])
+    with torch.no_grad():
+        error = relative_l2(y, gold(sets[0]))
+    if not error < WRONG:
+        return {"failed": f"differs from eager fp32 by {error:.1e}: not timed"}
+    u = torch.randn_like(y)
+    wanted = list(net.parameters())
+    timing = measure([lambda x=x: torch.autograd.grad(forward(x), [x, *wanted], u) for x in sets], samples=7, sample_ms=4.0)
+    return {"ms": timing.ms, "p20": timing.p20, "p80": timing.p80, "how": timing.how, "error": error, "sets": len(sets),
+            "shown": f"{timing.ms:.4f} ms forward+backward ({timing.how}), error {error:.1e}"}  # fmt: skip
+
+
+def pair_row(name: str, batch: int, way: str, toy: bool) -> dict[str, Any]:
+    net, shape = pair(name, toy)
+    return experiment(net, shape, batch, way, toy)
+
+
+def end_row(name: str, batch: int, way: str, toy: bool) -> dict[str, Any]:
+    make, shape = ENDS[name]
+    if toy:  # one image, and a side its kernel divides
+        shape, batch = (shape[0], 4, 4), 1
+    torch.manual_seed(0)
+    return experiment(make(), shape, batch, way, toy)
+
+
+def rows(toy: bool) -> Iterable[Row]:
+    """Batch 128 first, generator first; PyTorch's rows of an edge before ours."""
+    for batch in (2,) if toy else (128, 1024):
+        for name in ("G L2-L3", "D L2-L3") if toy else PAIRS:
+            for way in WAYS:
+                seconds = 60 if way == "compile" else 20
+                yield Row(f"{name} batch {batch} | {way}", lambda a=(name, batch, way, toy): pair_row(*a), seconds, ours=" | " in way)
+        for name in ("D first, leaky_relu",) if toy else ENDS:
+            for way in END_WAYS:
+                seconds = 60 if way == "compile" else 15
+                yield Row(f"{name} batch {batch} | {way}", lambda a=(name, batch, way, toy): end_row(*a), seconds, ours=" | " in way)
+
+
+def table(store: Store) -> dict[str, dict[str, float]]:
+    """where -> way -> milliseconds."""
+    found: dict[str, dict[str, float]] = {}
+    for r in store.stage("conv"):
+        where, _, way = r["key"].partition(" | ")
+        found.setdefault(where, {})[way] = r["ms"]
+    return found
+
+
+def summary(store: Store) -> None:
+    """Per edge: every way, the fastest, and what it gives against the better of eager and compile."""
+    won = []
+    for where, ms in table(store).items():
+        base = min((ms[w] for w in ("eager", "compile") if w in ms), default=math.nan)
+        ours = {w: v for w, v in ms.items() if " | " in w}
+        print(f"\n{where}")
+        for way in WAYS if where.split(" batch ")[0] in PAIRS else END_WAYS:
+            print(f"  {way:22} " + (f"{ms[way]:8.4f} ms  {base / ms[way]:5.2f}x" if way in ms else "not measured"))
+        if ours and base == base:
+            best = min(ours, key=lambda w: ours[w])
+            won.append(base / ours[best])
+            print(f"  decision: {best}, {base / ours[best]:.2f}x of the better of eager and compile")
+    if won:
+        print(f"\ngeomean over {len(won)} rows: {math.exp(sum(map(math.log, won)) / len(won)):.2f}x, worst {min(won):.2f}x")
+
+
+def write(store: Store) -> None:
+    """Edges whose fastest way is not "separate", as conv_edge entries of the user's tuning table."""
+    facts = tuning.device_facts(torch.device("cuda", 0))
+    if facts is None:
+        raise SystemExit("no GPU here: nothing to write")
+    here, entries = machine(), []
+    for where, ms in table(store).items():
+        name, _, batch = where.partition(" batch ")
+        ours = {w: v for w, v in ms.items() if " | " in w}
+        if name not in PAIRS or not ours:
+            continue
+        edge = min(ours, key=lambda w: ours[w]).partition(" | ")[0]
+        _, first, middle, _, side = PAIRS[name]
+        shape = {"rows": int(batch) * side * side, "ci": first, "co": middle, "k": 4, "stride": 2}
+        entries.append(tuning.Entry("conv_edge", "bf16", shape, edge, ms=min(ours.values()), torch=here["torch"], triton=here["triton"],
+                                    date=time.strftime("%Y-%m-%d", time.gmtime())))  # fmt: skip
+    path = tuning.user_dir() / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
+    kept = [e for e in tuning.read(path).entries if e.op != "conv_edge"] if path.is_file() else []
+    tuning.write(path, tuning.Table(facts.gpu, facts.capability, triton_minor(), (*kept, *entries)))
+    print(f"{len(entries)} edges written to {path}")
+
+
+def main() -> None:
+    """Every row at once, without a store; or the decisions of a store into the tuning table."""
+    p = argparse.ArgumentParser("python -m bench.conv_experiment", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--toy", action="store_true", help="tiny sizes, to find mistakes before the day")
+    p.add_argument("--write", action="store_true", help="measured edges into the user's tuning table")
+    options = p.parse_args()
+    if options.write:
+        write(Store())
+        return
+    for row in rows(options.toy or DEVICE == "cpu"):
+        try:
+            values = row.run()
+        except RuntimeError as e:
+            values = {"failed": " ".join(str(e).split())[:200]}
+        print(f"{row.key}: {values.get('failed') or values['shown']}", flush=True)
+
+
+assert {way.split(" | ")[0] for way in WAYS if " | " in way} == set(EDGES)
+
+if __name__ == "__main__":
+    main()
