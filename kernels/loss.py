@@ -21,7 +21,8 @@ MAX_PROGRAMS = 256
 
 @triton.jit
 def _exp_negative(x):
-    """e^x for x <= 0 within 2 ulp; the hardware's exponential loses |x| ulp. NaN stays NaN; below -87 the result stays e^-87."""
+    """e^x for x <= 0 within 2 ulp, 0 below -87; the hardware's exponential loses |x| ulp. NaN stays NaN."""
+    far = x < -87.0
     x = tl.maximum(x, -87.0, propagate_nan=tl.PropagateNan.ALL)
     k = tl.floor(x * 1.4426950408889634 + 0.5)
     # ln 2 in two parts, the first short enough for an exact product (Cody & Waite 1980), then a minimax polynomial.
@@ -33,7 +34,7 @@ def _exp_negative(x):
     p = p * r + 1.6666665459e-1
     p = p * r + 5.0000001201e-1
     p = p * (r * r) + r + 1.0
-    return p * ((k.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)
+    return tl.where(far, 0.0, p * ((k.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True))
 
 
 @triton.jit
