@@ -1,113 +1,43 @@
 """Normalisation and activation over rows: z = act((x - mean) rstd gamma + beta), statistics per channel and segment.
 
-Layout: x is [ROWS, C], channels innermost (a channels_last activation as it lies in memory). Rows fall into S statistics
-segments of equal length
-(1: batch norm, 2: real|fake, N: instance norm) and P sets of gamma, beta (1: per channel, N: per sample); A = max(S, P)
-divides the rows.
-statistics are fp32 [2, S, C]: mean and biased variance of x as stored. Forward reads x twice and writes z: 3 passes; one
-launch for small segments.
+Layout: x (N, C, *) lies channels innermost in memory (channels_last): ROWS = N * rows of C. They fall into S statistics
+segments of equal
+length (1: batch norm, 2: real | fake, N: instance norm) and P sets of gamma, beta (1: per channel, N: per sample); A = max(S,
+P) divides
+the rows. Statistics are fp32 [2, S, C]: mean and biased variance of x as stored. Forward reads x twice and writes z: 3 passes,
+and one
+launch for short segments.
 
-Every sum has a fixed order: results repeat bit for bit. Variance is Welford's in a lane and Chan's between lanes and tiles: no
-raw sums, so it is safe
-where |mean|/std = 100 (Chan, Golub, LeVeque, "Algorithms for computing the sample variance", 1983). Backward: norm_backward.py.
+Every sum has a fixed order: results repeat bit for bit. Variance is Welford's in a lane and Chan's between lanes and tiles,
+about a sample
+of the channel: no raw sums, so it is safe where |mean|/std = 100 (Chan, Golub, LeVeque, "Algorithms for computing the sample
+variance",
+1983). Backward: norm_backward.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from fastgan.kernels import tuning
-from fastgan.kernels._common import act, cdiv, next_power_of_2, tl, triton
-
-# Sizes that change with the batch: one binary serves them all. C stays specialised, so that channels load in 16-byte vectors.
-SIZES = ["L", "TILES", "SPLITS", "WEIGHT_EVERY", "STATS_EVERY", "SEGMENTS", "momentum"]
-
-SPLIT_PROGRAMS = 512
-"""Programs of a reducing pass: four for each of an H100's 132 processors, all resident at once, 32 KiB in flight on each.
-Constant: every GPU sums in one
-order."""
-
-MERGE_CONFIG = {"BLOCK_T": 256, "BLOCK_C": 8, "num_warps": 4, "num_stages": 1}
-
-ONE_LAUNCH = {"MAX_ROWS": 2048}
-"""Segments up to this length take one launch: 64 KiB of 32-byte rows a program, which the second reading finds in L1 or L2."""
-
-
-@triton.jit
-def channel_vectors(
-    weight_ptr,
-    bias_ptr,
-    mean_ptr,
-    var_ptr,
-    weight_row,
-    stats_row,
-    c,
-    C,
-    eps,
-    HAS_WEIGHT: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    HAS_STATS: tl.constexpr,
-):
-    """(mean, rstd, gamma, beta) of channels c in fp32; absent ones are (0, 1, 1, 0)."""
-    live = c < C
-    mean = tl.zeros(c.shape, tl.float32)
-    rstd = tl.full(c.shape, 1.0, tl.float32)
-    gamma = tl.full(c.shape, 1.0, tl.float32)
-    beta = tl.zeros(c.shape, tl.float32)
-    if HAS_STATS:
-        mean = tl.load(mean_ptr + stats_row * C + c, mask=live, other=0.0).to(tl.float32)
-        rstd = 1.0 / tl.sqrt_rn(tl.load(var_ptr + stats_row * C + c, mask=live, other=1.0).to(tl.float32) + eps)
-    if HAS_WEIGHT:
-        gamma = tl.load(weight_ptr + weight_row * C + c, mask=live, other=1.0).to(tl.float32)
-    if HAS_BIAS:
-        beta = tl.load(bias_ptr + weight_row * C + c, mask=live, other=0.0).to(tl.float32)
-    return mean, rstd, gamma, beta
-
-
-@triton.jit
-def preactivation(x, mean, scale, beta, HAS_STATS: tl.constexpr):
-    """(x - mean) scale + beta, or x scale + beta: the one expression of forward and backward, so that their masks agree."""
-    x = x.to(tl.float32)
-    if HAS_STATS:
-        x = x - mean[None, :]  # before the product: x scale + (beta - mean scale) would cancel where |mean| >> std
-    return x * scale[None, :] + beta[None, :]
-
-
-@triton.jit
-def merge_lanes(count, mean, m2, total):
-    """Chan's merge of the rows of [R, C] (count, mean, M2) into [C] (mean, M2); empty lanes have count 0."""
-    whole = tl.sum(count * mean, 0) / total
-    d = mean - whole[None, :]
-    return whole, tl.sum(m2 + count * d * d, 0)
-
-
-@triton.jit
-def welford_rows(x_ptr, base, first, step, L, c, C, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
-    """(pivot [C], count [R, 1], mean - pivot, M2 [R, C]) of rows first + lane, first + lane + step, ... below L of the segment
-    at element `base`."""
-    lane = tl.arange(0, BLOCK_R)
-    offset = lane[:, None] * C + c[None, :]
-    mean = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
-    m2 = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
-    seen = 0.0
-    pitch = tl.cast(C, tl.int64)
-    # About a sample of the channel, so that a mean far from zero does not round in every turn.
-    pivot = tl.load(x_ptr + (base + first * pitch) + c, mask=c < C, other=0.0).to(tl.float32)
-    for row in range(first, L, step):
-        seen += 1.0
-        keep = (lane < L - row)[:, None] & (c < C)[None, :]
-        x = tl.load(x_ptr + (base + row * pitch) + offset, mask=keep, other=0.0).to(tl.float32)
-        x -= pivot[None, :]
-        d = tl.where(keep, x - mean, 0.0)
-        mean += d * (1.0 / seen)
-        m2 += d * (x - mean)
-    # A lane past the end of the segment in its last turn has seen one row less than its neighbours.
-    count = tl.cdiv(tl.maximum(L - first - lane, 0), step).to(tl.float32)
-    return pivot, count[:, None], mean, m2
+from fastgan.kernels._common import act, cdiv, tl, triton
+from fastgan.kernels.norm_tiles import (
+    SIZES,
+    channel_vectors,
+    config_for,
+    count_batches,
+    merge_config,
+    merge_lanes,
+    pointer,
+    preactivation,
+    rows_of,
+    running_factor,
+    segment_config,
+    sets_of,
+    splits,
+    update_running,
+    welford_rows,
+)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -121,33 +51,6 @@ def moments_kernel(x_ptr, part_ptr, C, L, SPLITS, BLOCK_R: tl.constexpr, BLOCK_C
     slot = (segment * SPLITS + split).to(tl.int64) * 2 * C + c
     tl.store(part_ptr + slot, pivot + mean, mask=c < C)
     tl.store(part_ptr + slot + C, m2, mask=c < C)
-
-
-@triton.jit
-def running_factor(tracked_ptr, segment, SEGMENTS, momentum, CUMULATIVE: tl.constexpr):
-    """momentum, or that of momentum=None from the device-side count, which has been increased by SEGMENTS already."""
-    if CUMULATIVE:
-        return 1.0 / (tl.load(tracked_ptr) - SEGMENTS + segment + 1).to(tl.float32)
-    else:
-        return momentum
-
-
-@triton.jit
-def count_batches(tracked_ptr, SEGMENTS, RUNNING: tl.constexpr, CUMULATIVE: tl.constexpr, TRACKED: tl.constexpr):
-    # a cumulative factor reads the count, so there the host has it increased by a launch before
-    if (RUNNING and TRACKED and not CUMULATIVE) and tl.program_id(0) == 0:
-        tl.store(tracked_ptr, tl.load(tracked_ptr) + SEGMENTS)
-
-
-@triton.jit
-def update_running(running_mean_ptr, running_var_ptr, c, C, mean, var, n, factor):
-    """PyTorch's update with one segment's statistics of n rows: unbiased variance."""
-    live = c < C
-    old_mean = tl.load(running_mean_ptr + c, mask=live, other=0.0).to(tl.float32)
-    old_var = tl.load(running_var_ptr + c, mask=live, other=0.0).to(tl.float32)
-    unbiased = var * (n / (n - 1.0))
-    tl.store(running_mean_ptr + c, ((1.0 - factor) * old_mean + factor * mean).to(running_mean_ptr.dtype.element_ty), mask=live)
-    tl.store(running_var_ptr + c, ((1.0 - factor) * old_var + factor * unbiased).to(running_var_ptr.dtype.element_ty), mask=live)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -310,31 +213,6 @@ def segment_forward_kernel(
             tl.store(z_ptr + at + offset, z.to(z_ptr.dtype.element_ty), mask=keep)
 
 
-def tile_config(x: Tensor, rows: int, num_warps: int = 4, vectors: int = 2, wide: int = 128) -> dict[str, int]:
-    """A safe tile for x [ROWS, C] in segments of `rows`: `vectors` 16-byte loads a thread and tensor, whole channel vectors
-    first,
-    rows for the rest, none longer than its segment. 16 bytes of fp32 hold half as many elements, which keeps registers in bounds.
-    """
-    elements = num_warps * 32 * vectors * (16 // x.element_size())
-    block_c = min(next_power_of_2(x.shape[1]), wide)
-    block_r = min(elements // block_c, next_power_of_2(rows))
-    return {"BLOCK_R": block_r, "BLOCK_C": block_c, "num_warps": num_warps, "num_stages": 1}
-
-
-def splits(config: Mapping[str, Any], segments: int, rows: int, channels: int) -> int:
-    """Programs that share a segment in a reducing pass: enough to fill the GPU, none with fewer than four tiles."""
-    wanted = cdiv(SPLIT_PROGRAMS, segments * cdiv(channels, config["BLOCK_C"]))
-    return max(1, min(wanted, rows // (4 * config["BLOCK_R"])))
-
-
-def _shape(rows: int, channels: int) -> tuple[tuple[str, int], ...]:
-    return (("c", channels), ("rows", rows))
-
-
-def _pointer(value: Tensor | None, stand_in: Tensor) -> Tensor:
-    return stand_in if value is None else value
-
-
 def count_first(tracked: Tensor | None, segments: int, running: tuple[Tensor, Tensor] | None, momentum: float | None) -> None:
     """The count that a cumulative factor reads must be ready before the launch that reads it."""
     if tracked is not None and running is not None and momentum is None:
@@ -353,26 +231,20 @@ def moments(
     `tracked` (int64, 0-dim) is increased by `segments`; momentum=None takes 1/count from it.
     """
     count_first(tracked, segments, running, momentum)
-    rows, channels = x.shape[0] // segments, x.shape[1]
-    config = tuning.config("norm_moments", x.dtype, _shape(x.shape[0], channels), tile_config(x, rows, vectors=4), x.device)
+    rows, channels = rows_of(x) // segments, x.shape[1]
+    config = config_for("norm_moments", x, segments, vectors=4)
     parts = splits(config, segments, rows, channels)
     part = torch.empty((segments * parts, 2, channels), dtype=torch.float32, device=x.device)
     stats = torch.empty((2, segments, channels), dtype=torch.float32, device=x.device)
     moments_kernel[(segments * parts, cdiv(channels, config["BLOCK_C"]))](x, part, channels, rows, parts, **config)
-    merge = tuning.config(
-        "norm_merge",
-        "fp32",
-        (("c", channels), ("splits", parts)),
-        {**MERGE_CONFIG, "BLOCK_T": min(256, next_power_of_2(parts))},
-        x.device,
-    )
+    merge = merge_config(channels, parts, x)
     mean, var = running or (stats, stats)
     merge_moments_kernel[(cdiv(channels, merge["BLOCK_C"]), 1 if running else segments)](
         part,
         stats,
         mean,
         var,
-        _pointer(tracked, stats),
+        pointer(tracked, stats),
         channels,
         rows,
         parts,
@@ -403,20 +275,20 @@ def apply(
     weight, bias: [C] or [P, C]; mean, var: [C] or [S, C], S and P dividing each other's larger.
     """
     channels = x.shape[1]
-    per_weight = _rows_of(weight, bias)
-    per_stats = _rows_of(mean, var)
+    per_weight = sets_of(weight, bias)
+    per_stats = sets_of(mean, var)
     segments = max(per_weight, per_stats)
-    rows = x.shape[0] // segments
-    config = tuning.config("norm_apply", x.dtype, _shape(x.shape[0], channels), tile_config(x, rows, num_warps=8), x.device)
+    rows = rows_of(x) // segments
+    config = config_for("norm_apply", x, segments, num_warps=8)
     tiles = cdiv(rows, config["BLOCK_R"])
     z = torch.empty_like(x)
     apply_kernel[(segments * tiles, cdiv(channels, config["BLOCK_C"]))](
         x,
         z,
-        _pointer(weight, x),
-        _pointer(bias, x),
-        _pointer(mean, x),
-        _pointer(var, x),
+        pointer(weight, x),
+        pointer(bias, x),
+        pointer(mean, x),
+        pointer(var, x),
         channels,
         rows,
         tiles,
@@ -433,20 +305,6 @@ def apply(
     return z
 
 
-def _rows_of(*vectors: Tensor | None) -> int:
-    return max((v.shape[0] for v in vectors if v is not None and v.dim() == 2), default=1)
-
-
-def segment_config(x: Tensor, segments: int, op: str, vectors: int) -> Mapping[str, Any] | None:
-    """The configuration of the one-launch kernels where they are the better choice, else None: the whole segment passes
-    through one program twice."""
-    rows, channels = x.shape[0] // segments, x.shape[1]
-    shape = _shape(x.shape[0], channels)
-    if rows > tuning.config("norm_one_launch", x.dtype, shape, ONE_LAUNCH, x.device)["MAX_ROWS"]:
-        return None
-    return tuning.config(op, x.dtype, shape, tile_config(x, rows, vectors=vectors, wide=max(8, 32 // x.element_size())), x.device)
-
-
 def train_forward(
     x: Tensor,
     weight: Tensor | None,
@@ -461,12 +319,12 @@ def train_forward(
 ) -> tuple[Tensor, Tensor]:
     """(z like x, statistics [2, segments, C]) of x [ROWS, C] normalised by its own moments; one launch for short segments,
     else three."""
-    config = segment_config(x, segments, "norm_segment_forward", 4) if _rows_of(weight, bias) in (1, segments) else None
+    config = segment_config(x, segments, "norm_segment_forward", 4) if sets_of(weight, bias) in (1, segments) else None
     if config is None:
         stats = moments(x, segments, running, tracked, momentum)
         return apply(x, weight, bias, stats[0], stats[1], eps, act, slope), stats
     count_first(tracked, segments, running, momentum)
-    rows, channels = x.shape[0] // segments, x.shape[1]
+    rows, channels = rows_of(x) // segments, x.shape[1]
     z = torch.empty_like(x)
     stats = torch.empty((2, segments, channels), dtype=torch.float32, device=x.device)
     mean, var = running or (stats, stats)
@@ -474,15 +332,15 @@ def train_forward(
         x,
         z,
         stats,
-        _pointer(weight, x),
-        _pointer(bias, x),
+        pointer(weight, x),
+        pointer(bias, x),
         mean,
         var,
-        _pointer(tracked, stats),
+        pointer(tracked, stats),
         channels,
         rows,
         segments,
-        segments if _rows_of(weight, bias) == 1 else 1,
+        segments if sets_of(weight, bias) == 1 else 1,
         eps,
         momentum or 0.0,
         HAS_WEIGHT=weight is not None,

@@ -17,19 +17,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastgan.kernels import tuning
-from fastgan.kernels._common import act_grad, cdiv, next_power_of_2, tl, triton
-from fastgan.kernels.norm import (
-    MERGE_CONFIG,
+from fastgan.kernels._common import act_grad, cdiv, tl, triton
+from fastgan.kernels.norm_tiles import (
     SIZES,
-    _pointer,
-    _rows_of,
-    _shape,
     channel_vectors,
+    config_for,
+    merge_config,
+    pointer,
     preactivation,
+    rows_of,
     segment_config,
+    sets_of,
     splits,
-    tile_config,
 )
 
 
@@ -282,10 +281,9 @@ def moments_dx_kernel(
 def _merge(part: Tensor, segments: int, parts: int, weight: Tensor | None = None) -> Tensor:
     channels = part.shape[-1]
     sums = torch.empty((segments, 2, channels), dtype=torch.float32, device=part.device)
-    default = {**MERGE_CONFIG, "BLOCK_T": min(256, next_power_of_2(parts))}
-    config = tuning.config("norm_merge", "fp32", (("c", channels), ("splits", parts)), default, part.device)
+    config = merge_config(channels, parts, part)
     merge_sums_kernel[(cdiv(channels, config["BLOCK_C"]), segments)](
-        part, sums, _pointer(weight, part), channels, parts, HAS_WEIGHT=weight is not None, **config
+        part, sums, pointer(weight, part), channels, parts, HAS_WEIGHT=weight is not None, **config
     )
     return sums
 
@@ -305,23 +303,23 @@ def reduce(
     """(dx = dp gamma rstd if `write_dx`, sums [A, 2, C] of dp and dp xhat) of dz, x [ROWS, C]; one reading, two launches (one
     where no split is needed)."""
     channels = x.shape[1]
-    per_weight, per_stats = _rows_of(weight, bias), _rows_of(mean, var)
+    per_weight, per_stats = sets_of(weight, bias), sets_of(mean, var)
     segments = max(per_weight, per_stats)
-    rows = x.shape[0] // segments
+    rows = rows_of(x) // segments
     name = "norm_backward_once" if write_dx else "norm_reduce"
-    config = tuning.config(name, x.dtype, _shape(x.shape[0], channels), tile_config(x, rows), x.device)
+    config = config_for(name, x, segments)
     parts = splits(config, segments, rows, channels)
     part = torch.empty((segments * parts, 2, channels), dtype=torch.float32, device=x.device)
     dx = torch.empty_like(x) if write_dx else None
     reduce_kernel[(segments * parts, cdiv(channels, config["BLOCK_C"]))](
         dz,
         x,
-        _pointer(dx, x),
+        pointer(dx, x),
         part,
-        _pointer(weight, x),
-        _pointer(bias, x),
-        _pointer(mean, x),
-        _pointer(var, x),
+        pointer(weight, x),
+        pointer(bias, x),
+        pointer(mean, x),
+        pointer(var, x),
         channels,
         rows,
         parts,
@@ -355,21 +353,21 @@ def dx(
     """dx of dz, x [ROWS, C]: through the statistics with `sums` [S, 2, C], else dp gamma rstd; one launch, two reads, one
     write."""
     channels = x.shape[1]
-    per_weight, per_stats = _rows_of(weight, bias), _rows_of(mean, var)
+    per_weight, per_stats = sets_of(weight, bias), sets_of(mean, var)
     segments = max(per_weight, per_stats)
-    rows = x.shape[0] // segments
-    config = tuning.config("norm_dx", x.dtype, _shape(x.shape[0], channels), tile_config(x, rows, num_warps=8), x.device)
+    rows = rows_of(x) // segments
+    config = config_for("norm_dx", x, segments, num_warps=8)
     tiles = cdiv(rows, config["BLOCK_R"])
     out = torch.empty_like(x)
     dx_kernel[(segments * tiles, cdiv(channels, config["BLOCK_C"]))](
         dz,
         x,
         out,
-        _pointer(sums, x),
-        _pointer(weight, x),
-        _pointer(bias, x),
-        _pointer(mean, x),
-        _pointer(var, x),
+        pointer(sums, x),
+        pointer(weight, x),
+        pointer(bias, x),
+        pointer(mean, x),
+        pointer(var, x),
         channels,
         rows,
         tiles,
@@ -396,7 +394,7 @@ def train_backward(
     gamma per sample): sums, merge, dx.
     """
     segments, channels = stats.shape[1], x.shape[1]
-    per_weight = _rows_of(weight, bias)
+    per_weight = sets_of(weight, bias)
     config = segment_config(x, segments, "norm_segment_backward", 2) if per_weight in (1, segments) else None
     if config is None:
         _, sums = reduce(dz, x, weight, bias, stats[0], stats[1], eps, act, slope, write_dx=False)
@@ -411,12 +409,12 @@ def train_backward(
         x,
         out,
         sums,
-        _pointer(weight, x),
-        _pointer(bias, x),
+        pointer(weight, x),
+        pointer(bias, x),
         stats[0],
         stats[1],
         channels,
-        x.shape[0] // segments,
+        rows_of(x) // segments,
         segments if per_weight == 1 else 1,
         eps,
         HAS_WEIGHT=weight is not None,
@@ -431,11 +429,11 @@ def train_backward(
 def moments_backward(dy: Tensor | None, x: Tensor, stats: Tensor, dstats: Tensor) -> Tensor:
     """g = dy + dmean/n + dvar (2/n) (x - mean) of x [ROWS, C] and stats, dstats [2, S, C]; one launch."""
     segments, channels = stats.shape[1], x.shape[1]
-    rows = x.shape[0] // segments
-    config = tuning.config("norm_moments_dx", x.dtype, _shape(x.shape[0], channels), tile_config(x, rows, num_warps=8), x.device)
+    rows = rows_of(x) // segments
+    config = config_for("norm_moments_dx", x, segments, num_warps=8)
     tiles = cdiv(rows, config["BLOCK_R"])
     out = torch.empty_like(x)
     moments_dx_kernel[(segments * tiles, cdiv(channels, config["BLOCK_C"]))](
-        _pointer(dy, x), x, out, stats[0], dstats[0], dstats[1], channels, rows, tiles, HAS_DY=dy is not None, **config
+        pointer(dy, x), x, out, stats[0], dstats[0], dstats[1], channels, rows, tiles, HAS_DY=dy is not None, **config
     )
     return out

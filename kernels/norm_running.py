@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fastgan.kernels._common import next_power_of_2, tl, triton
-from fastgan.kernels.norm import update_running
+from fastgan.kernels.norm_tiles import update_running
 
 
 @triton.jit

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from fastgan.errors import FastganError
+from fastgan.kernels import norm_running as running_kernels
 from fastgan.kernels._common import ACTIVATIONS
 from fastgan.ops import norm_autograd as ag
+from fastgan.ops import norm_moments as mo
 from fastgan.ops.dispatch import Dispatcher
 from fastgan.ops.norm_reference import affine_act_reference, batch_norm_reference, instance_norm_reference, moments_reference
 
@@ -252,7 +254,7 @@ def moments(input: Tensor, groups: int = 1, *, impl: str = "auto") -> tuple[Tens
     if groups < 1 or input.shape[0] % groups:
         raise FastganError(f"a batch of {input.shape[0]} does not split into {groups} equal groups")
     if not _cpu_eager(impl, input) and _moments_engine(impl, input, *_facts(impl, input)) == "triton":
-        mean, var = ag.norm_moments(input, groups).unbind(0)
+        mean, var = mo.norm_moments(input, groups).unbind(0)
         return mean, var
     return moments_reference(input, groups)
 
@@ -272,7 +274,7 @@ class _AffineAll(torch.autograd.Function):
         means, variances, weights, biases = (vectors[i * count : (i + 1) * count] for i in range(4))
         ctx.save_for_backward(*means, *variances)
         ctx.eps, ctx.kinds = eps, (bool(weights), bool(biases))
-        return ag.running_kernels.affine_all(means, variances, weights if weights and weights[0] is not None else (), biases, eps)
+        return running_kernels.affine_all(means, variances, weights if weights and weights[0] is not None else (), biases, eps)
 
     @staticmethod
     def backward(ctx, d):  # type: ignore[no-untyped-def]
@@ -342,7 +344,7 @@ def update_running_stats(
             and not _cpu_eager(impl, means[0])
             and _moments_engine(impl, means[0], impl == "triton", True, False, False, True) == "triton"
         ):
-            ag.update_running(list(means), list(variances), list(tracked), packed, list(rows), list(momenta))
+            mo.update_running(list(means), list(variances), list(tracked), packed, list(rows), list(momenta))
             return
         for i, (running_mean, running_var, s, n, momentum) in enumerate(zip(means, variances, packed, rows, momenta)):
             for mean, var in zip(*s.detach().unbind(0)):

@@ -16,22 +16,10 @@ from torch import Tensor
 
 from fastgan.kernels import norm as kernels
 from fastgan.kernels import norm_backward as backward_kernels
-from fastgan.kernels import norm_running as running_kernels
-from fastgan.ops.norm_reference import rows_backward
+from fastgan.ops.norm_moments import update_running
+from fastgan.ops.norm_reference import dense, like, rows, rows_backward
 
 MaybeTensor = Tensor | None
-
-
-def rows(x: Tensor) -> Tensor:
-    """x (N, C, *) as contiguous rows [N *, C]: a view where x is channels_last, else a copy."""
-    if x.dim() == 2:
-        return x.contiguous()
-    return x.movedim(1, -1).reshape(-1, x.shape[1]).contiguous()
-
-
-def unrows(flat: Tensor, x: Tensor) -> Tensor:
-    """Rows [N *, C] in the shape of x, channels_last in memory."""
-    return flat if x.dim() == 2 else flat.view(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1)
 
 
 def plain(*tensors: MaybeTensor) -> bool:
@@ -124,15 +112,17 @@ def _train(
     momentum: float | None = 0.1,
 ) -> tuple[Tensor, Tensor]:
     running = None if running_mean is None or running_var is None else (running_mean, running_var)
-    z, stats = kernels.train_forward(rows(x), _vector(weight), _vector(bias), groups, eps, act, slope, running, tracked, momentum)
-    return unrows(z, x), stats
+    z, stats = kernels.train_forward(
+        dense(x), _vector(weight), _vector(bias), groups, eps, act, slope, running, tracked, momentum
+    )
+    return z, stats
 
 
 def _train_backward(
     dz: Tensor, x: Tensor, weight: MaybeTensor, bias: MaybeTensor, stats: Tensor, eps: float, act: str, slope: float
 ) -> tuple[Tensor, Tensor]:
-    dx, sums = backward_kernels.train_backward(rows(dz), rows(x), _vector(weight), _vector(bias), stats, eps, act, slope)
-    return unrows(dx, x), sums
+    dx, sums = backward_kernels.train_backward(dense(dz), dense(x), _vector(weight), _vector(bias), stats, eps, act, slope)
+    return dx, sums
 
 
 @torch.library.custom_op("fastgan::norm_train", mutates_args=())
@@ -155,7 +145,7 @@ def norm_train_backward(
 def _(
     x: Tensor, weight: MaybeTensor, bias: MaybeTensor, groups: int, eps: float, act: str, slope: float
 ) -> tuple[Tensor, Tensor]:
-    return unrows(torch.empty_like(rows(x)), x), x.new_empty((2, groups, x.shape[1]), dtype=torch.float32)
+    return like(x), x.new_empty((2, groups, x.shape[1]), dtype=torch.float32)
 
 
 @norm_train_backward.register_fake
@@ -163,7 +153,7 @@ def _(
     dz: Tensor, x: Tensor, weight: MaybeTensor, bias: MaybeTensor, stats: Tensor, eps: float, act: str, slope: float
 ) -> tuple[Tensor, Tensor]:
     parts = max(stats.shape[1], _parts(weight, bias))
-    return unrows(torch.empty_like(rows(x)), x), x.new_empty((parts, 2, x.shape[1]), dtype=torch.float32)
+    return like(x), x.new_empty((parts, 2, x.shape[1]), dtype=torch.float32)
 
 
 def _train_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -219,16 +209,18 @@ class _TrainBackward(torch.autograd.Function):
 
 
 class _Train(torch.autograd.Function):
+    """Settings travel as one argument: each argument of `apply` costs host time."""
+
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        output = _train(*inputs)
-        _train_setup(ctx, inputs, output)
+    def forward(ctx: Any, x: Tensor, weight: MaybeTensor, bias: MaybeTensor, settings: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+        output = _train(x, weight, bias, *settings)
+        _train_setup(ctx, (x, weight, bias, *settings), output)
         return output
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         run = _TrainBackward.apply if torch.is_grad_enabled() else _train_backward
-        return (*_train_gradients(ctx, grads[0], run), *(None,) * 8)
+        return (*_train_gradients(ctx, grads[0], run), None)
 
 
 def train(
@@ -246,7 +238,7 @@ def train(
 ) -> tuple[Tensor, Tensor]:
     """(z, statistics), with the running statistics updated in place."""
     if plain(x, weight, bias, running_mean, running_var):
-        z, stats = _Train.apply(x, weight, bias, groups, eps, act, slope, running_mean, running_var, tracked, momentum)
+        z, stats = _Train.apply(x, weight, bias, (groups, eps, act, slope, running_mean, running_var, tracked, momentum))
         if running_mean is not None and running_var is not None:
             torch.autograd.graph.increment_version(
                 [running_mean, running_var] + ([] if tracked is None or momentum is None else [tracked])
@@ -273,7 +265,7 @@ def train(
 def _apply(
     x: Tensor, weight: MaybeTensor, bias: MaybeTensor, mean: MaybeTensor, var: MaybeTensor, eps: float, act: str, slope: float
 ) -> Tensor:
-    return unrows(kernels.apply(rows(x), _vector(weight), _vector(bias), _vector(mean), _vector(var), eps, act, slope), x)
+    return kernels.apply(dense(x), _vector(weight), _vector(bias), _vector(mean), _vector(var), eps, act, slope)
 
 
 def _apply_backward(
@@ -289,12 +281,12 @@ def _apply_backward(
     need_dx: bool,
     need_sums: bool,
 ) -> tuple[Tensor, Tensor]:
-    args = (rows(dz), rows(x), _vector(weight), _vector(bias), _vector(mean), _vector(var))
+    args = (dense(dz), dense(x), _vector(weight), _vector(bias), _vector(mean), _vector(var))
     none = x.new_empty(0, dtype=torch.float32)
     if not need_sums:
-        return unrows(backward_kernels.dx(*args, None, eps, act, slope), x), none
+        return backward_kernels.dx(*args, None, eps, act, slope), none
     dx, sums = backward_kernels.reduce(*args, eps, act, slope, need_dx)
-    return x.new_empty(0) if dx is None else unrows(dx, x), sums
+    return x.new_empty(0) if dx is None else dx, sums
 
 
 @torch.library.custom_op("fastgan::norm_apply", mutates_args=())
@@ -327,7 +319,7 @@ def norm_apply_backward(
 def _(
     x: Tensor, weight: MaybeTensor, bias: MaybeTensor, mean: MaybeTensor, var: MaybeTensor, eps: float, act: str, slope: float
 ) -> Tensor:
-    return unrows(torch.empty_like(rows(x)), x)
+    return like(x)
 
 
 @norm_apply_backward.register_fake
@@ -344,7 +336,7 @@ def _(
     need_dx: bool,
     need_sums: bool,
 ) -> tuple[Tensor, Tensor]:
-    dx = unrows(torch.empty_like(rows(x)), x) if need_dx or not need_sums else x.new_empty(0)
+    dx = like(x) if need_dx or not need_sums else x.new_empty(0)
     shape = (_parts(weight, bias, mean, var), 2, x.shape[1]) if need_sums else (0,)
     return dx, x.new_empty(shape, dtype=torch.float32)
 
@@ -399,7 +391,8 @@ class _ApplyBackward(torch.autograd.Function):
 
 class _Apply(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: MaybeTensor, bias: MaybeTensor, settings: tuple[Any, ...]) -> Tensor:
+        inputs = (x, weight, bias, *settings)
         output = _apply(*inputs)
         _apply_setup(ctx, inputs, output)
         return output
@@ -407,99 +400,20 @@ class _Apply(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         run = _ApplyBackward.apply if torch.is_grad_enabled() else _apply_backward
-        return _apply_gradients(ctx, grads[0], run)
+        return (*_apply_gradients(ctx, grads[0], run)[:3], None)
 
 
 def apply(
-    x: Tensor, weight: MaybeTensor, bias: MaybeTensor, mean: MaybeTensor, var: MaybeTensor, eps: float, act: str, slope: float
+    x: Tensor,
+    weight: MaybeTensor,
+    bias: MaybeTensor,
+    mean: MaybeTensor,
+    var: MaybeTensor,
+    eps: float,
+    act: str,
+    slope: float,
 ) -> Tensor:
     """:func:`norm_apply`, by the cheapest way in."""
-    return (_Apply.apply if plain(x, weight, bias, mean, var) else norm_apply)(x, weight, bias, mean, var, eps, act, slope)
-
-
-# Moments alone, for normalisation that is handed on.
-
-
-@torch.library.custom_op("fastgan::norm_moments", mutates_args=())
-def norm_moments(x: Tensor, groups: int) -> Tensor:
-    """fp32 [2, groups, C]: mean and biased variance of x (N, C, *)."""
-    return kernels.moments(rows(x), groups)
-
-
-@torch.library.custom_op("fastgan::norm_moments_backward", mutates_args=())
-def norm_moments_backward(x: Tensor, stats: Tensor, dstats: Tensor) -> Tensor:
-    """dmean/n + dvar (2/n) (x - mean)."""
-    return unrows(backward_kernels.moments_backward(None, rows(x), stats, dstats.contiguous()), x)
-
-
-@norm_moments.register_fake
-def _(x: Tensor, groups: int) -> Tensor:
-    return x.new_empty((2, groups, x.shape[1]), dtype=torch.float32)
-
-
-@norm_moments_backward.register_fake
-def _(x: Tensor, stats: Tensor, dstats: Tensor) -> Tensor:
-    return unrows(torch.empty_like(rows(x)), x)
-
-
-def _moments_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(inputs[0], output)
-
-
-def _moments_backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(inputs[0], inputs[2])
-
-
-def _moments_twice(ctx: Any, vdx: Tensor) -> tuple[MaybeTensor, None, MaybeTensor]:
-    x, dstats = ctx.saved_tensors
-    groups, channels = dstats.shape[1:]
-    v, part = rows(vdx).float().view(groups, -1, channels), rows(x).float().view(groups, -1, channels)
-    d = part - part.mean(1, keepdim=True)
-    # x - mean(x) is a symmetric projection, so the same projection of v carries the gradient back
-    dx = unrows((2.0 * dstats[1][:, None] * (v - v.mean(1, keepdim=True)) / part.shape[1]).reshape(-1, channels), x).to(x.dtype)
-    return dx, None, torch.stack((v.mean(1), 2.0 * (v * d).mean(1)))
-
-
-norm_moments.register_autograd(lambda ctx, d: (norm_moments_backward(*ctx.saved_tensors, d), None), setup_context=_moments_setup)
-norm_moments_backward.register_autograd(_moments_twice, setup_context=_moments_backward_setup)
-
-
-# Buffers, outside autograd.
-
-
-@torch.library.custom_op("fastgan::norm_running", mutates_args=("means", "variances", "tracked"))
-def norm_running(
-    means: list[Tensor],
-    variances: list[Tensor],
-    tracked: list[Tensor],
-    stats: list[Tensor],
-    rows: list[int],
-    momenta: list[float],
-) -> None:
-    """In place: running statistics of a list of layers in one launch; momentum -1 stands for None."""
-    running_kernels.update_all(means, variances, tracked, stats, rows, momenta)
-
-
-@norm_running.register_fake
-def _(
-    means: list[Tensor],
-    variances: list[Tensor],
-    tracked: list[Tensor],
-    stats: list[Tensor],
-    rows: list[int],
-    momenta: list[float],
-) -> None:
-    return None
-
-
-def update_running(
-    means: list[Tensor],
-    variances: list[Tensor],
-    tracked: list[Tensor],
-    stats: list[Tensor],
-    rows: list[int],
-    momenta: list[float | None],
-) -> None:
-    """:func:`norm_running` for tensors whose gradient nobody follows."""
-    with torch.no_grad():
-        norm_running(means, variances, tracked, [s.detach() for s in stats], rows, [-1.0 if m is None else m for m in momenta])
+    if plain(x, weight, bias, mean, var):
+        return _Apply.apply(x, weight, bias, (mean, var, eps, act, slope))
+    return norm_apply(x, weight, bias, mean, var, eps, act, slope)

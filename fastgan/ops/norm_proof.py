@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastgan.kernels import norm as forward_kernels
 from fastgan.kernels import norm_backward as backward_kernels
+from fastgan.kernels.norm_tiles import MERGE_CONFIG, tile_config
 from fastgan.ops import norm
 from fastgan.ops import norm_reference as reference
 from fastgan.ops.registry import Case, Kwargs, Mask, Op, Outputs, Variant, register
@@ -211,7 +212,7 @@ def _variants() -> list[Variant]:
     every = {"WEIGHT_EVERY": size, "STATS_EVERY": size, "eps": "fp32"}
     out: list[Variant] = []
 
-    def add(name: str, kernel: Any, signature: dict[str, str], constexprs: dict[str, Any], tuned: str, default: Kwargs) -> None:
+    def add(name: str, kernel: Any, signature: dict[str, str], constexprs: dict[str, Any], tuned: str, default: Any) -> None:
         # channels of real networks are multiples of 16, of an image 3: one set of candidates and odd channels stand for the rest
         aligned = [n for n, kind in signature.items() if kind.startswith("*")]
         chief = "tanh" not in name and "fp32" not in name
@@ -222,7 +223,7 @@ def _variants() -> list[Variant]:
 
     for kind, dtype in (("*bf16", torch.bfloat16), ("*fp32", torch.float32)):
         like = torch.empty((1 << 16, 128), dtype=dtype, device="meta")
-        tile = functools.partial(forward_kernels.tile_config, like, 1 << 16)
+        tile = functools.partial(tile_config, like, 1)
         segment = functools.partial(tile, wide=32 // like.element_size())
         name = kind[1:]
         pair = {"dz_ptr": kind, "x_ptr": kind, "dx_ptr": kind}
@@ -265,7 +266,7 @@ def _variants() -> list[Variant]:
             {"dy_ptr": kind, "x_ptr": kind, "dx_ptr": kind, **stats, **two, "TILES": size},
             {"HAS_DY": True}, "norm_moments_dx", tile(num_warps=8),
         )  # fmt: skip
-    merge = dict(forward_kernels.MERGE_CONFIG)
+    merge = dict(MERGE_CONFIG)
     parts = {"SPLITS": size, "SEGMENTS": size, "TILE_ROWS": size, "momentum": "fp32"}
     add(
         "merge moments", forward_kernels.merge_moments_kernel, {"part_ptr": fp32, "stats_ptr": fp32, **running, **two, **parts},

@@ -9,6 +9,25 @@ from torch import Tensor
 
 from fastgan.kernels._common import activation as activate
 
+_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def dense(x: Tensor) -> Tensor:
+    """x (N, C, *) with channels innermost in memory: itself where it lies so, else a copy."""
+    if x.dim() in _LAST:
+        return x.contiguous(memory_format=_LAST[x.dim()])
+    return x.contiguous() if x.dim() == 2 else x.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def like(x: Tensor) -> Tensor:
+    """An uninitialised tensor of x's shape and type, channels innermost."""
+    return torch.empty_like(dense(x))
+
+
+def rows(x: Tensor) -> Tensor:
+    """x (N, C, *) as rows [N *, C]."""
+    return x.movedim(1, -1).reshape(-1, x.shape[1])
+
 
 def per_channel(vector: Tensor, x: Tensor) -> Tensor:
     """A [C] or [N, C] vector shaped to broadcast against x (N, C, *)."""

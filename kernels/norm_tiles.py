@@ -1,0 +1,188 @@
+"""What the normalisation kernels share: jitted pieces, and the choice of tiles and splits. Layout in norm.py."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from fastgan.kernels import tuning
+from fastgan.kernels._common import cdiv, next_power_of_2, tl, triton
+
+# Sizes that change with the batch: one binary serves them all. C stays specialised, so that channels load in 16-byte vectors.
+SIZES = ["L", "TILES", "SPLITS", "WEIGHT_EVERY", "STATS_EVERY", "SEGMENTS", "momentum"]
+
+SPLIT_PROGRAMS = 512
+"""Programs of a reducing pass: four for each of an H100's 132 processors, all resident at once, 32 KiB in flight on each.
+Constant: every GPU sums in one
+order."""
+
+MERGE_CONFIG = {"BLOCK_T": 256, "BLOCK_C": 8, "num_warps": 4, "num_stages": 1}
+
+ONE_LAUNCH = {"MAX_ROWS": 2048}
+"""Segments up to this length take one launch: 64 KiB of 32-byte rows a program, which the second reading finds in L1 or L2."""
+
+
+@triton.jit
+def channel_vectors(
+    weight_ptr,
+    bias_ptr,
+    mean_ptr,
+    var_ptr,
+    weight_row,
+    stats_row,
+    c,
+    C,
+    eps,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_STATS: tl.constexpr,
+):
+    """(mean, rstd, gamma, beta) of channels c in fp32; absent ones are (0, 1, 1, 0)."""
+    live = c < C
+    mean = tl.zeros(c.shape, tl.float32)
+    rstd = tl.full(c.shape, 1.0, tl.float32)
+    gamma = tl.full(c.shape, 1.0, tl.float32)
+    beta = tl.zeros(c.shape, tl.float32)
+    if HAS_STATS:
+        mean = tl.load(mean_ptr + stats_row * C + c, mask=live, other=0.0).to(tl.float32)
+        rstd = 1.0 / tl.sqrt_rn(tl.load(var_ptr + stats_row * C + c, mask=live, other=1.0).to(tl.float32) + eps)
+    if HAS_WEIGHT:
+        gamma = tl.load(weight_ptr + weight_row * C + c, mask=live, other=1.0).to(tl.float32)
+    if HAS_BIAS:
+        beta = tl.load(bias_ptr + weight_row * C + c, mask=live, other=0.0).to(tl.float32)
+    return mean, rstd, gamma, beta
+
+
+@triton.jit
+def preactivation(x, mean, scale, beta, HAS_STATS: tl.constexpr):
+    """(x - mean) scale + beta, or x scale + beta: the one expression of forward and backward, so that their masks agree."""
+    x = x.to(tl.float32)
+    if HAS_STATS:
+        x = x - mean[None, :]  # before the product: x scale + (beta - mean scale) would cancel where |mean| >> std
+    return x * scale[None, :] + beta[None, :]
+
+
+@triton.jit
+def merge_lanes(count, mean, m2, total):
+    """Chan's merge of the rows of [R, C] (count, mean, M2) into [C] (mean, M2); empty lanes have count 0."""
+    whole = tl.sum(count * mean, 0) / total
+    d = mean - whole[None, :]
+    return whole, tl.sum(m2 + count * d * d, 0)
+
+
+@triton.jit
+def welford_rows(x_ptr, base, first, step, L, c, C, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
+    """(pivot [C], count [R, 1], mean - pivot, M2 [R, C]) of rows first + lane, first + lane + step, ... below L of the segment
+    at element `base`."""
+    lane = tl.arange(0, BLOCK_R)
+    offset = lane[:, None] * C + c[None, :]
+    mean = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    m2 = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    seen = 0.0
+    pitch = tl.cast(C, tl.int64)
+    # About a sample of the channel, so that a mean far from zero does not round in every turn.
+    pivot = tl.load(x_ptr + (base + first * pitch) + c, mask=c < C, other=0.0).to(tl.float32)
+    for row in range(first, L, step):
+        seen += 1.0
+        keep = (lane < L - row)[:, None] & (c < C)[None, :]
+        x = tl.load(x_ptr + (base + row * pitch) + offset, mask=keep, other=0.0).to(tl.float32)
+        x -= pivot[None, :]
+        d = tl.where(keep, x - mean, 0.0)
+        mean += d * (1.0 / seen)
+        m2 += d * (x - mean)
+    # A lane past the end of the segment in its last turn has seen one row less than its neighbours.
+    count = tl.cdiv(tl.maximum(L - first - lane, 0), step).to(tl.float32)
+    return pivot, count[:, None], mean, m2
+
+
+@triton.jit
+def running_factor(tracked_ptr, segment, SEGMENTS, momentum, CUMULATIVE: tl.constexpr):
+    """momentum, or that of momentum=None from the device-side count, which has been increased by SEGMENTS already."""
+    if CUMULATIVE:
+        return 1.0 / (tl.load(tracked_ptr) - SEGMENTS + segment + 1).to(tl.float32)
+    else:
+        return momentum
+
+
+@triton.jit
+def count_batches(tracked_ptr, SEGMENTS, RUNNING: tl.constexpr, CUMULATIVE: tl.constexpr, TRACKED: tl.constexpr):
+    # a cumulative factor reads the count, so there the host has it increased by a launch before
+    if (RUNNING and TRACKED and not CUMULATIVE) and tl.program_id(0) == 0:
+        tl.store(tracked_ptr, tl.load(tracked_ptr) + SEGMENTS)
+
+
+@triton.jit
+def update_running(running_mean_ptr, running_var_ptr, c, C, mean, var, n, factor):
+    """PyTorch's update with one segment's statistics of n rows: unbiased variance."""
+    live = c < C
+    old_mean = tl.load(running_mean_ptr + c, mask=live, other=0.0).to(tl.float32)
+    old_var = tl.load(running_var_ptr + c, mask=live, other=0.0).to(tl.float32)
+    unbiased = var * (n / (n - 1.0))
+    tl.store(running_mean_ptr + c, ((1.0 - factor) * old_mean + factor * mean).to(running_mean_ptr.dtype.element_ty), mask=live)
+    tl.store(running_var_ptr + c, ((1.0 - factor) * old_var + factor * unbiased).to(running_var_ptr.dtype.element_ty), mask=live)
+
+
+@functools.lru_cache(maxsize=4096)
+def _tile(itemsize: int, channels: int, rows: int, num_warps: int, vectors: int, wide: int) -> dict[str, int]:
+    elements = num_warps * 32 * vectors * (16 // itemsize)
+    block_c = min(next_power_of_2(channels), wide)
+    block_r = min(elements // block_c, next_power_of_2(rows))
+    return {"BLOCK_R": block_r, "BLOCK_C": block_c, "num_warps": num_warps, "num_stages": 1}
+
+
+def tile_config(x: Tensor, segments: int, num_warps: int = 4, vectors: int = 2, wide: int = 128) -> Mapping[str, Any]:
+    """A safe tile for x in `segments` equal runs of rows: `vectors` 16-byte loads a thread and tensor, whole channel vectors
+    first, rows for
+    the rest, none longer than its segment. 16 bytes of fp32 hold half as many elements, which keeps registers in bounds.
+    """
+    return _tile(x.element_size(), x.shape[1], rows_of(x) // segments, num_warps, vectors, wide)
+
+
+def config_for(name: str, x: Tensor, segments: int, num_warps: int = 4, vectors: int = 2, wide: int = 128) -> Mapping[str, Any]:
+    """The tables' configuration of kernel `name` for x, or the safe one."""
+    shape = (("c", x.shape[1]), ("rows", rows_of(x)))
+    return tuning.config(name, x.dtype, shape, tile_config(x, segments, num_warps, vectors, wide), x.device)
+
+
+def segment_config(x: Tensor, segments: int, name: str, vectors: int) -> Mapping[str, Any] | None:
+    """The configuration of the one-launch kernel `name` where it is the better choice, else None: the whole segment passes
+    through one program
+    twice.
+    """
+    rows = rows_of(x)
+    most = tuning.config("norm_one_launch", x.dtype, (("c", x.shape[1]), ("rows", rows)), ONE_LAUNCH, x.device)["MAX_ROWS"]
+    if rows // segments > most:
+        return None
+    return config_for(name, x, segments, vectors=vectors, wide=max(8, 32 // x.element_size()))
+
+
+def merge_config(channels: int, parts: int, like: Tensor) -> Mapping[str, Any]:
+    """The configuration of a merge over `parts` partial results."""
+    default = {**MERGE_CONFIG, "BLOCK_T": min(256, next_power_of_2(parts))}
+    return tuning.config("norm_merge", "fp32", (("c", channels), ("splits", parts)), default, like.device)
+
+
+def splits(config: Mapping[str, Any], segments: int, rows: int, channels: int) -> int:
+    """Programs that share a segment in a reducing pass: enough to fill the GPU, none with fewer than four tiles."""
+    wanted = cdiv(SPLIT_PROGRAMS, segments * cdiv(channels, config["BLOCK_C"]))
+    return max(1, min(wanted, rows // (4 * config["BLOCK_R"])))
+
+
+def rows_of(x: Tensor) -> int:
+    """Rows of C channels in x (N, C, *), which lies channels innermost in memory."""
+    return x.numel() // x.shape[1]
+
+
+def sets_of(*vectors: Tensor | None) -> int:
+    """Rows of the vectors, which are [C] (one set) or [P, C]."""
+    for v in vectors:
+        if v is not None and v.dim() == 2:
+            return v.shape[0]
+    return 1
+
+
+def pointer(value: Tensor | None, stand_in: Tensor) -> Tensor:
+    return stand_in if value is None else value
