@@ -1,0 +1,108 @@
+"""A row's time counts only after its gradients pass: from one saved state at several steps, against float64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastgan.bench.ours import Ours, inputs_at
+from fastgan.bench.plain import Gradients, Inputs, Options, Plain
+from fastgan.bench.suites import Suite
+
+STEPS = (0, 50, 500)
+FACTOR = 2.0
+"""Times row c's error."""
+FLOOR = 1e-6
+"""Relative error below which fp32 rows are equal: the rounding of the images' normalisation alone gives so much."""
+
+State = dict[str, dict[str, Tensor]]
+
+
+def error(found: Sequence[Tensor], gold: Sequence[Tensor]) -> float:
+    """Relative L2 error over all parameters of one network, in float64. inf where shapes differ or a value is not finite."""
+    if len(found) != len(gold) or any(f.shape != g.shape for f, g in zip(found, gold)):
+        return float("inf")
+    wrong = sum(float((f.to(g.device).double() - g.double()).square().sum()) for f, g in zip(found, gold))
+    size = sum(float(g.double().square().sum()) for g in gold)
+    value = (wrong / size) ** 0.5 if size else float(wrong > 0)
+    return value if np.isfinite(value) else float("inf")
+
+
+@dataclass
+class Verdict:
+    """errors: {step: {network: relative error}}. allowed: the same, of row c times 2. worst: the largest quotient of the two."""
+
+    errors: dict[int, dict[str, float]]
+    allowed: dict[int, dict[str, float]]
+    worst: float = 0.0
+    where: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.worst <= 1.0
+
+    def line(self) -> str:
+        """One line for people."""
+        said = f"gradient error {self.worst * FACTOR:.2f} times row c's ({self.where})"
+        return said if self.passed else f"{said}: not timed"
+
+
+@dataclass
+class Gate:
+    """Saved states, their float64 gradients, and row c's errors on them."""
+
+    suite: Suite
+    arrays: Mapping[str, np.ndarray]
+    device: torch.device
+    steps: tuple[int, ...] = STEPS
+    states: dict[int, State] = field(default_factory=dict)
+    gold: dict[int, Gradients] = field(default_factory=dict)
+    inputs: dict[int, Inputs] = field(default_factory=dict)
+    reference: dict[int, dict[str, float]] = field(default_factory=dict)
+
+    def prepare(self) -> None:
+        """Train fp32 to each step, take float64 gradients there, and row c's. Raises what PyTorch raises."""
+        trained = Plain(self.suite, Options("fp32"), self.arrays, self.device, dropout=False)
+        exact = Plain(self.suite, Options("fp64"), self.arrays, self.device, dropout=False)
+        count = len(next(iter(self.arrays.values())))
+        done = 0
+        for at in self.steps:
+            with trained.flags():
+                for _ in range(at - done):
+                    trained.step()
+            done = at
+            self.states[at] = trained.state()
+            self.inputs[at] = inputs_at(self.suite, at, count, self.device)
+            with exact.flags():
+                found = exact.gradients(self.states[at], self.inputs[at])
+            self.gold[at] = {name: [g.cpu() for g in grads] for name, grads in found.items()}
+        trained.close()
+        exact.close()
+        row_c = Plain(self.suite, Options(), self.arrays, self.device, dropout=False)
+        self.reference = self.measure(row_c)
+        row_c.close()
+
+    def measure(self, row: Plain | Ours) -> dict[int, dict[str, float]]:
+        """The row's errors."""
+        found: dict[int, dict[str, float]] = {}
+        with row.flags():
+            for at in self.steps:
+                given = row.gradients(self.states[at], self.inputs[at] if isinstance(row, Plain) else at)  # type: ignore[arg-type]
+                found[at] = {name: error(given.get(name, []), gold) for name, gold in self.gold[at].items()}
+        return found
+
+    def judge(self, row: Plain | Ours) -> Verdict:
+        """Whether each network's error at each step is at most twice row c's."""
+        errors = self.measure(row)
+        allowed = {at: {name: max(FACTOR * value, FLOOR) for name, value in nets.items()} for at, nets in self.reference.items()}
+        verdict = Verdict(errors, allowed)
+        for at, nets in errors.items():
+            for name, value in nets.items():
+                quotient = value / allowed[at][name]
+                if quotient >= verdict.worst:
+                    verdict.worst, verdict.where = quotient, f"{name} at step {at}"
+        return verdict
