@@ -11,6 +11,11 @@ from typing import Any
 # module -> the public names it exports: one line a family
 _EXPORTS: dict[str, tuple[str, ...]] = {
     "dispatch": ("prefer", "why"),
+    "augment": ("diffaugment",),
+    "images": ("gather", "gather_random_flip"),
+    "loss": ("adversarial",),
+    "optim": ("FlatAdam", "FlatParameters", "adam_ema_"),
+    "random": ("normal", "stream_id", "uniform"),
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 
