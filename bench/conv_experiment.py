@@ -4,10 +4,12 @@
     TRITON_INTERPRET=1 python -m bench.conv_experiment --toy          the code of every row at toy size, on any CPU
 
 bench.first_gpu_look times the parts; this times what a user gets. A pair is convolution -> BatchNorm -> activation -> convolution
-of DCGAN-64 (its edge is what is decided) with autograd through input and parameters, fp32 parameters, bf16 autocast, channels_last, in
-one replayed CUDA graph over rotating inputs. Rows: eager with cudnn.benchmark; torch.compile; the four edges. Then first and last layers
-(1 or 3 channels), and SNGAN's folded blocks against their unfolded form. The summary states, per edge, the fastest way and what it gives
-against the better of eager and compile; `--write` adds the edges that beat "separate" to the user's tuning table.
+of DCGAN-64 (its edge is what is decided) with autograd through input and parameters, fp32 parameters, bf16 autocast,
+channels_last, in
+one replayed CUDA graph over rotating inputs. Rows: eager with cudnn.benchmark; torch.compile; the four edges. Then first and
+last layers
+(1 or 3 channels), and SNGAN's folded blocks against their unfolded form. The summary states, per edge, the fastest way and
+what it gives against the better of eager and compile; `--write` adds the edges that beat "separate" to the user's tuning table.
 """
 
 from __future__ import annotations
@@ -34,11 +36,26 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 WRONG = 3e-2  # relative L2 of the output against eager in fp32: a few bf16 roundings through two layers
 # name: (transposed, channels of input, middle and output, side of the input)
 PAIRS = {
-    "G L2-L3": (True, 512, 256, 128, 4), "G L3-L4": (True, 256, 128, 64, 8), "G L4-L5": (True, 128, 64, 3, 16),
-    "D L2-L3": (False, 64, 128, 256, 32), "D L3-L4": (False, 128, 256, 512, 16),
-}  # fmt: skip
-WAYS = ("eager", "compile", *(f"{edge} | {engine}" for edge, engine in (
-    ("separate", "auto"), ("separate", "triton"), ("moments", "triton"), ("on_load", "triton"), ("on_load+g", "triton"))))  # fmt: skip
+    "G L2-L3": (True, 512, 256, 128, 4),
+    "G L3-L4": (True, 256, 128, 64, 8),
+    "G L4-L5": (True, 128, 64, 3, 16),
+    "D L2-L3": (False, 64, 128, 256, 32),
+    "D L3-L4": (False, 128, 256, 512, 16),
+}
+WAYS = (
+    "eager",
+    "compile",
+    *(
+        f"{edge} | {engine}"
+        for edge, engine in (
+            ("separate", "auto"),
+            ("separate", "triton"),
+            ("moments", "triton"),
+            ("on_load", "triton"),
+            ("on_load+g", "triton"),
+        )
+    ),
+)
 ENDS: dict[str, tuple[Callable[[], nn.Sequential], tuple[int, int, int]]] = {
     "D first, leaky_relu": (lambda: nn.Sequential(nn.Conv2d(3, 64, 4, 2, 1), nn.LeakyReLU(0.2)), (3, 64, 64)),
     "G last, tanh": (lambda: nn.Sequential(nn.ConvTranspose2d(64, 3, 4, 2, 1), nn.Tanh()), (64, 32, 32)),
@@ -56,7 +73,9 @@ def pair(name: str, toy: bool) -> tuple[nn.Sequential, tuple[int, int, int]]:
         first, middle, last, side = 6, 5, 3, 4
     make, act = (nn.ConvTranspose2d, nn.ReLU()) if transposed else (nn.Conv2d, nn.LeakyReLU(0.2))
     torch.manual_seed(0)
-    net = nn.Sequential(make(first, middle, 4, 2, 1, bias=False), nn.BatchNorm2d(middle), act, make(middle, last, 4, 2, 1, bias=False))
+    net = nn.Sequential(
+        make(first, middle, 4, 2, 1, bias=False), nn.BatchNorm2d(middle), act, make(middle, last, 4, 2, 1, bias=False)
+    )
     for p in net.parameters():
         if p.dim() == 4:
             nn.init.normal_(p, 0, 0.02)
@@ -98,8 +117,15 @@ def experiment(net: nn.Sequential, shape: tuple[int, int, int], batch: int, way:
     u = torch.randn_like(y)
     wanted = list(net.parameters())
     timing = measure([lambda x=x: torch.autograd.grad(forward(x), [x, *wanted], u) for x in sets], samples=7, sample_ms=4.0)
-    return {"ms": timing.ms, "p20": timing.p20, "p80": timing.p80, "how": timing.how, "error": error, "sets": len(sets),
-            "shown": f"{timing.ms:.4f} ms forward+backward ({timing.how}), error {error:.1e}"}  # fmt: skip
+    return {
+        "ms": timing.ms,
+        "p20": timing.p20,
+        "p80": timing.p80,
+        "how": timing.how,
+        "error": error,
+        "sets": len(sets),
+        "shown": f"{timing.ms:.4f} ms forward+backward ({timing.how}), error {error:.1e}",
+    }
 
 
 def pair_row(name: str, batch: int, way: str, toy: bool) -> dict[str, Any]:
@@ -121,11 +147,15 @@ def rows(toy: bool) -> Iterable[Row]:
         for name in ("G L2-L3", "D L2-L3") if toy else PAIRS:
             for way in WAYS:
                 seconds = 60 if way == "compile" else 20
-                yield Row(f"{name} batch {batch} | {way}", lambda a=(name, batch, way, toy): pair_row(*a), seconds, ours=" | " in way)
+                yield Row(
+                    f"{name} batch {batch} | {way}", lambda a=(name, batch, way, toy): pair_row(*a), seconds, ours=" | " in way
+                )
         for name in ("D first, leaky_relu",) if toy else ENDS:
             for way in END_WAYS:
                 seconds = 60 if way == "compile" else 15
-                yield Row(f"{name} batch {batch} | {way}", lambda a=(name, batch, way, toy): end_row(*a), seconds, ours=" | " in way)
+                yield Row(
+                    f"{name} batch {batch} | {way}", lambda a=(name, batch, way, toy): end_row(*a), seconds, ours=" | " in way
+                )
 
 
 def table(store: Store) -> dict[str, dict[str, float]]:
@@ -168,8 +198,18 @@ def write(store: Store) -> None:
         edge = min(ours, key=lambda w: ours[w]).partition(" | ")[0]
         _, first, middle, _, side = PAIRS[name]
         shape = {"rows": int(batch) * side * side, "ci": first, "co": middle, "k": 4, "stride": 2}
-        entries.append(tuning.Entry("conv_edge", "bf16", shape, edge, ms=min(ours.values()), torch=here["torch"], triton=here["triton"],
-                                    date=time.strftime("%Y-%m-%d", time.gmtime())))  # fmt: skip
+        entries.append(
+            tuning.Entry(
+                "conv_edge",
+                "bf16",
+                shape,
+                edge,
+                ms=min(ours.values()),
+                torch=here["torch"],
+                triton=here["triton"],
+                date=time.strftime("%Y-%m-%d", time.gmtime()),
+            )
+        )
     path = tuning.user_dir() / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
     kept = [e for e in tuning.read(path).entries if e.op != "conv_edge"] if path.is_file() else []
     tuning.write(path, tuning.Table(facts.gpu, facts.capability, triton_minor(), (*kept, *entries)))
@@ -178,7 +218,9 @@ def write(store: Store) -> None:
 
 def main() -> None:
     """Every row at once, without a store; or the decisions of a store into the tuning table."""
-    p = argparse.ArgumentParser("python -m bench.conv_experiment", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        "python -m bench.conv_experiment", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--toy", action="store_true", help="tiny sizes, to find mistakes before the day")
     p.add_argument("--write", action="store_true", help="measured edges into the user's tuning table")
     options = p.parse_args()

@@ -75,7 +75,8 @@ def conv_dgrad(dy: Tensor, w: Tensor, spec: ConvSpec, size: tuple[int, int], fus
                a: Tensor | None = None, b: Tensor | None = None, scale: Tensor | None = None, x: Tensor | None = None,
                s: Tensor | None = None, t: Tensor | None = None,
                config: Mapping[str, Any] | None = None) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """dy [N,CO,OH,OW], and y (a, b: fp32 [CO] or [groups,CO]) where g is formed on load; x (s, t) where the forward transformed it.
+    """dy [N,CO,OH,OW], and y (a, b: fp32 [CO] or [groups,CO]) where g is formed on load; x (s, t) where the forward
+    transformed it.
 
     Returns dx [N,CI,*size] in dy's type and, with s, the fp32 sums (ds, dt) [2,groups,CI], merged in a fixed order.
     """
@@ -93,7 +94,8 @@ def conv_dgrad(dy: Tensor, w: Tensor, spec: ConvSpec, size: tuple[int, int], fus
     tiles = cdiv(images * hp * wp, config["BLOCK_M"])
     sums = ds = dt = None
     if s is not None:
-        ds, dt = sums = torch.empty((2, groups, tiles * plan.phases * plan.fold_out, channels_in), dtype=torch.float32, device=dy.device)
+        slots = tiles * plan.phases * plan.fold_out
+        ds, dt = sums = torch.empty((2, groups, slots, channels_in), dtype=torch.float32, device=dy.device)
     a, b = repeated(a, plan.fold_in), repeated(b, plan.fold_in)
     s, t = repeated(s, plan.fold_out), repeated(t, plan.fold_out)
     conv_dgrad_kernel[(groups * tiles * plan.phases * cdiv(plan.OUT, config["BLOCK_N"]),)](

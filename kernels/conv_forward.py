@@ -28,9 +28,9 @@ SIZES = ["IMAGES", "H", "W", "OH", "OW", "HP", "WP", "TILES"]  # not specialised
 def conv_forward_kernel(x_ptr, s_ptr, t_ptr, w_ptr, scale_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, m2_ptr, count_ptr,
                         IMAGES, H, W, OH, OW, HP, WP, TILES, C, OUT, w_ky, w_kx, w_c, w_out, s_group,
                         KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
-                        PH: tl.constexpr, PW: tl.constexpr, SCATTER: tl.constexpr, PACKED: tl.constexpr, ACT_IN: tl.constexpr, SLOPE_IN: tl.constexpr,
-                        ACT_OUT: tl.constexpr, SLOPE_OUT: tl.constexpr, PRECISION: tl.constexpr, ORDER: tl.constexpr,
-                        BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
+                        PH: tl.constexpr, PW: tl.constexpr, SCATTER: tl.constexpr, PACKED: tl.constexpr, ACT_IN: tl.constexpr,
+                        SLOPE_IN: tl.constexpr, ACT_OUT: tl.constexpr, SLOPE_OUT: tl.constexpr, PRECISION: tl.constexpr,
+                        ORDER: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
     PHASES: tl.constexpr = SH * SW if SCATTER else 1
     pid = tl.program_id(0)  # phase fastest: neighbours in time share the input tile in L2
     columns = tl.cdiv(OUT, BLOCK_N)
@@ -85,9 +85,10 @@ def group_stride(s: Tensor | None, groups: int, channels: int) -> int:
     return channels if s is not None and s.numel() == groups * channels and groups > 1 else 0
 
 
-def conv_forward(x: Tensor, w: Tensor, spec: ConvSpec, fusion: Fusion = PLAIN, *, s: Tensor | None = None, t: Tensor | None = None,
-                 scale: Tensor | None = None, bias: Tensor | None = None, residual: Tensor | None = None, moments: bool = False,
-                 config: Mapping[str, Any] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor] | None]:  # fmt: skip
+def conv_forward(x: Tensor, w: Tensor, spec: ConvSpec, fusion: Fusion = PLAIN, *, s: Tensor | None = None,
+                 t: Tensor | None = None, scale: Tensor | None = None, bias: Tensor | None = None, residual: Tensor | None = None,
+                 moments: bool = False, config: Mapping[str, Any] | None = None,
+                 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor] | None]:  # fmt: skip
     """x [N,CI,H,W] (its type is y's), w of any float type. s, t: fp32 [CI] or [groups,CI].
 
     Returns y [N,CO,OH,OW] and, with `moments`, tile (mean, M2) [groups,slots,CO] and count [groups, a divisor of slots] for
@@ -112,8 +113,8 @@ def conv_forward(x: Tensor, w: Tensor, spec: ConvSpec, fusion: Fusion = PLAIN, *
         count = torch.empty((groups, slots), dtype=torch.float32, device=x.device)
     s, t, bias = repeated(s, plan.fold_in), repeated(t, plan.fold_in), repeated(bias, plan.fold_out)
     conv_forward_kernel[(groups * tiles * plan.phases * cdiv(plan.OUT, config["BLOCK_N"]),)](
-        x, s, t, w, scale, bias, residual, y, mean, m2, count, images, plan.H, plan.W, plan.OH, plan.OW, hp, wp, tiles, plan.C, plan.OUT,
-        *plan.strides, group_stride(s, groups, channels_in * plan.fold_in), **plan.constants(), ACT_IN=fusion.act_in,
+        x, s, t, w, scale, bias, residual, y, mean, m2, count, images, plan.H, plan.W, plan.OH, plan.OW, hp, wp, tiles, plan.C,
+        plan.OUT, *plan.strides, group_stride(s, groups, channels_in * plan.fold_in), **plan.constants(), ACT_IN=fusion.act_in,
         SLOPE_IN=fusion.slope_in, ACT_OUT=fusion.act_out, SLOPE_OUT=fusion.slope_out, PRECISION=fusion.precision, **config,
     )  # fmt: skip
     return y, None if mean is None or m2 is None or count is None else (mean, m2, count)

@@ -1,6 +1,7 @@
 """What surrounds a fused convolution: merging its tile moments, and writing g = (dy + a + b*y) * act_out'(y) once.
 
-Tile moments (mean, M2, count) are merged by Chan, Golub & LeVeque (1979), about a first estimate of the mean and in a fixed order.
+Tile moments (mean, M2, count) are merged by Chan, Golub & LeVeque (1979), about a first estimate of the mean and in a fixed
+order.
 The gradient of the moments: mean = sum(y)/n and var = sum((y-mean)^2)/n give dy += dmean/n + dvar*2/n*(y - mean) = a + b*y.
 """
 

@@ -83,7 +83,8 @@ def tile(m: int, n: int, k: int, warps: int, stages: int, order: str | None = No
     config: Config = dict(BLOCK_M=m, BLOCK_N=n, BLOCK_K=k, num_warps=warps, num_stages=stages)
     if order is None:
         return config
-    # ptxas stops the loop over channels at 128 or 168 registers on sm_80 and spills; the loop over taps it unrolls into all it may have
+    # ptxas stops the loop over channels at 128 or 168 registers on sm_80 and spills; the loop over taps it unrolls into all it
+    # may have
     return config | {"ORDER": order} | ({"maxnreg": 255} if order == "channels" else {})
 
 
@@ -94,7 +95,8 @@ def default_gather_config(rows: int, out: int, reach: int, itemsize: int, transf
     if INTERPRET:
         return tile(power_of_two(rows, 16, 64), power_of_two(out, 16, 64), k, 4, 2, order)
     if itemsize == 4:
-        return tile(64, power_of_two(out, 16, 32 if transforms else 64), k, 4, 2, order)
+        n = power_of_two(out, 16, 32 if transforms else 64)
+        return tile(64, n, 16 if transforms else k, 4, 2, order)
     if k == 16:
         return tile(64, power_of_two(out, 16, 64), k, 4, 2, order)
     if out > 32 and (transforms or rows >= 128 * 64):  # 128x128 spills where operands are transformed, and on sm_80 always

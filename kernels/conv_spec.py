@@ -77,9 +77,9 @@ class ConvSpec:
 class Fusion:
     """What is fused around a convolution, apart from tensors. Activations are names of kernels._common.ACTIVATIONS.
 
-    act_in: applied to x*s + t (or to x). act_out: applied to the result before it is stored, one whose derivative its output tells
-    (not silu). slope: leaky_relu's, positive. groups: runs of N/groups images with moments, s and t of their own. precision: of
-    fp32 products, "ieee" or "tf32".
+    act_in: applied to x*s + t (or to x). act_out: applied to the result before it is stored, one whose derivative its output
+    tells (not silu). slope: leaky_relu's, positive. groups: runs of N/groups images with moments, s and t of their own.
+    precision: of fp32 products, "ieee" or "tf32".
     """
 
     act_in: str = "identity"

@@ -84,41 +84,36 @@ def gather_product(a_ptr, y_ptr, u_ptr, v_ptr, w_ptr, image, h, w, ry, rx, live,
                    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
     """The whole reduction of one tile, in fp32: over taps and channels of A [*, H, W, C] against w.
 
-    SCATTER: A is the small side of a strided pair (transposed forward, or dgrad of a convolution): pixel (h*SH+ry, w*SW+rx) of the
-    result sees only the taps of its phase, a dense convolution without inserted zeros. Otherwise A is the large side. Loops are
-    nested, never flattened over taps and channels: that miscompiles with 8 warps. ORDER says whether channels or taps are innermost,
-    where the pipeline runs.
+    SCATTER: A is the small side of a strided pair (transposed forward, or dgrad of a convolution): pixel (h*SH+ry, w*SW+rx) of
+    the result sees only the taps of its phase, a dense convolution without inserted zeros. Otherwise A is the large side.
+    Loops are
+    nested, never flattened over taps and channels: that miscompiles with 8 warps. ORDER says whether channels or taps are
+    innermost, where the pipeline runs.
     """
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     if SCATTER:
         ky0, kx0 = (ry + PH) % SH, (rx + PW) % SW
         base_h, base_w = h + (ry + PH) // SH, w + (rx + PW) // SW
-        if KH % SH == 0:
-            taps_h: tl.constexpr = KH // SH
-        else:
-            taps_h = (KH - ky0 + SH - 1) // SH
-        if KW % SW == 0:
-            taps_w: tl.constexpr = KW // SW
-        else:
-            taps_w = (KW - kx0 + SW - 1) // SW
+        # the same number of taps in every phase where the stride divides the kernel: known when compiled
+        taps_h = KH // SH if KH % SH == 0 else (KH - ky0 + SH - 1) // SH
+        taps_w = KW // SW if KW % SW == 0 else (KW - kx0 + SW - 1) // SW
     else:
         ky0, kx0 = 0, 0
         base_h, base_w = h * SH - PH, w * SW - PW
-        taps_h: tl.constexpr = KH
-        taps_w: tl.constexpr = 1 if PACKED else KW
+        taps_h, taps_w = KH, 1 if PACKED else KW
     reach = KW * C if PACKED else C
     if ORDER == "channels":
         for ty in range(taps_h):
             for tx in range(taps_w):
                 for k in range(0, reach, BLOCK_K):
-                    acc = tap_product(acc, a_ptr, y_ptr, u_ptr, v_ptr, w_ptr, image, base_h, base_w, live, ky0, kx0, ty, tx, k, out,
-                                      H, W, C, OUT, w_ky, w_kx, w_c, w_out, KW, SH, SW, SCATTER, PACKED, GRADIENT, ACT, SLOPE,
-                                      PRECISION, BLOCK_K)  # fmt: skip
+                    acc = tap_product(acc, a_ptr, y_ptr, u_ptr, v_ptr, w_ptr, image, base_h, base_w, live, ky0, kx0, ty, tx, k,
+                                      out, H, W, C, OUT, w_ky, w_kx, w_c, w_out, KW, SH, SW, SCATTER, PACKED, GRADIENT, ACT,
+                                      SLOPE, PRECISION, BLOCK_K)  # fmt: skip
     else:
         for k in range(0, reach, BLOCK_K):
             for ty in range(taps_h):
                 for tx in range(taps_w):
-                    acc = tap_product(acc, a_ptr, y_ptr, u_ptr, v_ptr, w_ptr, image, base_h, base_w, live, ky0, kx0, ty, tx, k, out,
-                                      H, W, C, OUT, w_ky, w_kx, w_c, w_out, KW, SH, SW, SCATTER, PACKED, GRADIENT, ACT, SLOPE,
-                                      PRECISION, BLOCK_K)  # fmt: skip
+                    acc = tap_product(acc, a_ptr, y_ptr, u_ptr, v_ptr, w_ptr, image, base_h, base_w, live, ky0, kx0, ty, tx, k,
+                                      out, H, W, C, OUT, w_ky, w_kx, w_c, w_out, KW, SH, SW, SCATTER, PACKED, GRADIENT, ACT,
+                                      SLOPE, PRECISION, BLOCK_K)  # fmt: skip
     return acc

@@ -1,8 +1,8 @@
 """dw = sum over pixels of z^T g, for each tap, in fp32: the weight gradient of a (transposed) convolution.
 
 z = act_in(x*s + t) and g = (dy + a + b*y) * act_out'(y) are read as written or formed on load. The dense operand (g of a
-convolution, z of a transposed one) is walked pixel by pixel, the other is gathered at `pixel*stride + tap - padding`. The reduction
-is split over partial buffers that are added in a fixed order: no float atomics, so a rerun gives the same bits.
+convolution, z of a transposed one) is walked pixel by pixel, the other is gathered at `pixel*stride + tap - padding`. The
+reduction is split over partial buffers that are added in a fixed order: no float atomics, so a rerun gives the same bits.
 """
 
 from __future__ import annotations

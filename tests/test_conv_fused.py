@@ -46,11 +46,16 @@ def test_folded_weights_are_summed_before_they_are_rounded():
         fold_upsample(torch.zeros(1, 1, 4, 4))
 
 
-@pytest.mark.parametrize(("ours", "torchs", "arguments"), [
-    (Conv2d, nn.Conv2d, dict(kernel_size=3, padding=1, padding_mode="reflect")), (Conv2d, nn.Conv2d, dict(kernel_size=4, stride=2, groups=2)),
-    (Conv2d, nn.Conv2d, dict(kernel_size=3, padding="same", padding_mode="circular")), (Conv2d, nn.Conv2d, dict(kernel_size=3, padding="same")),
-    (ConvTranspose2d, nn.ConvTranspose2d, dict(kernel_size=4, stride=2, padding=1)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("ours", "torchs", "arguments"),
+    [
+        (Conv2d, nn.Conv2d, dict(kernel_size=3, padding=1, padding_mode="reflect")),
+        (Conv2d, nn.Conv2d, dict(kernel_size=4, stride=2, groups=2)),
+        (Conv2d, nn.Conv2d, dict(kernel_size=3, padding="same", padding_mode="circular")),
+        (Conv2d, nn.Conv2d, dict(kernel_size=3, padding="same")),
+        (ConvTranspose2d, nn.ConvTranspose2d, dict(kernel_size=4, stride=2, padding=1)),
+    ],
+)
 def test_drop_in_modules(ours, torchs, arguments):
     theirs = torchs(4, 6, **arguments).double()
     mine = ours(4, 6, **arguments).double()
@@ -63,16 +68,35 @@ def test_drop_in_modules(ours, torchs, arguments):
 
 def generator():
     return nn.Sequential(
-        nn.ConvTranspose2d(6, 8, 4, 1, 0, bias=False), nn.BatchNorm2d(8), nn.ReLU(True), nn.ConvTranspose2d(8, 6, 4, 2, 1), nn.BatchNorm2d(6),
-        nn.LeakyReLU(0.2), nn.Upsample(scale_factor=2), nn.Conv2d(6, 5, 3, 1, 1), nn.BatchNorm2d(5, affine=False), nn.ReLU(), nn.Conv2d(5, 3, 3, 1, 1), nn.Tanh(),
-    )  # fmt: skip
+        nn.ConvTranspose2d(6, 8, 4, 1, 0, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(True),
+        nn.ConvTranspose2d(8, 6, 4, 2, 1),
+        nn.BatchNorm2d(6),
+        nn.LeakyReLU(0.2),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(6, 5, 3, 1, 1),
+        nn.BatchNorm2d(5, affine=False),
+        nn.ReLU(),
+        nn.Conv2d(5, 3, 3, 1, 1),
+        nn.Tanh(),
+    )
 
 
 def discriminator():
     return nn.Sequential(
-        nn.Conv2d(3, 5, 4, 2, 1), nn.LeakyReLU(0.2, True), nn.Conv2d(5, 6, 4, 2, 1, bias=False), nn.BatchNorm2d(6, momentum=None), nn.LeakyReLU(0.2),
-        nn.Dropout(0.0), nn.Conv2d(6, 7, 3, 1, 1), nn.AvgPool2d(2), nn.BatchNorm2d(7), nn.SiLU(), nn.Conv2d(7, 1, 2, 1, 0),
-    )  # fmt: skip
+        nn.Conv2d(3, 5, 4, 2, 1),
+        nn.LeakyReLU(0.2, True),
+        nn.Conv2d(5, 6, 4, 2, 1, bias=False),
+        nn.BatchNorm2d(6, momentum=None),
+        nn.LeakyReLU(0.2),
+        nn.Dropout(0.0),
+        nn.Conv2d(6, 7, 3, 1, 1),
+        nn.AvgPool2d(2),
+        nn.BatchNorm2d(7),
+        nn.SiLU(),
+        nn.Conv2d(7, 1, 2, 1, 0),
+    )
 
 
 NETS = {"G": (generator, (4, 6, 1, 1)), "D": (discriminator, (3, 3, 16, 16))}
@@ -102,16 +126,33 @@ def test_container_equals_its_children(name, edge, training):
         y = net(x)
         first = torch.autograd.grad(y.square().sum(), [x, *net.parameters()], create_graph=True)
         second = torch.autograd.grad(first[0].square().sum(), list(net.parameters()), allow_unused=True)
-        results.append([y, *first, *(torch.zeros_like(p) if g is None else g for g, p in zip(second, net.parameters())), *net.buffers()])
+        results.append(
+            [y, *first, *(torch.zeros_like(p) if g is None else g for g, p in zip(second, net.parameters())), *net.buffers()]
+        )
     for a, b in zip(*results):
         # a bias before a norm has gradient 0 in exact arithmetic: both sides hold rounding alone
         if b.double().norm() > 1e-9:
             close(a.double(), b.double(), 1e-9)
     chosen = [e.choice for e in got.report()]
-    assert chosen == {
-        "G": {None: ["separate"] * 3, "separate": ["separate"] * 3, "moments": ["moments"] * 3, "on_load": ["on_load"] * 3, "on_load+g": ["on_load+g"] * 3},
-        "D": {None: ["separate"] * 2, "separate": ["separate"] * 2, "moments": ["moments"] * 2, "on_load": ["moments", "on_load"], "on_load+g": ["moments", "on_load+g"]},
-    }[name][edge]  # fmt: skip
+    assert (
+        chosen
+        == {
+            "G": {
+                None: ["separate"] * 3,
+                "separate": ["separate"] * 3,
+                "moments": ["moments"] * 3,
+                "on_load": ["on_load"] * 3,
+                "on_load+g": ["on_load+g"] * 3,
+            },
+            "D": {
+                None: ["separate"] * 2,
+                "separate": ["separate"] * 2,
+                "moments": ["moments"] * 2,
+                "on_load": ["moments", "on_load"],
+                "on_load+g": ["moments", "on_load+g"],
+            },
+        }[name][edge]
+    )
     assert all(e.saved > 0 for e in got.report())
 
 
@@ -145,7 +186,9 @@ def test_whatever_is_not_plain_runs_child_by_child():
     fused(x)
     assert len(fused.report()) == 2
     with pytest.raises(ValueError, match="more than 1 value"):
-        FusedConvSequential.adopt(nn.Sequential(nn.Conv2d(2, 3, 2), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 1, 1)), "on_load")(torch.ones(1, 2, 2, 2))
+        FusedConvSequential.adopt(nn.Sequential(nn.Conv2d(2, 3, 2), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 1, 1)), "on_load")(
+            torch.ones(1, 2, 2, 2)
+        )
     with pytest.raises(FastganError, match="edge"):
         FusedConvSequential.adopt(nn.Sequential(), "both")
     with pytest.raises(FastganError, match="Sequential"):
@@ -153,17 +196,39 @@ def test_whatever_is_not_plain_runs_child_by_child():
 
 
 def test_leading_in_place_activation_still_alters_its_input():
-    net = FusedConvSequential.adopt(nn.Sequential(nn.LeakyReLU(0.2, True), nn.Conv2d(2, 3, 4, 2, 1), nn.BatchNorm2d(3)), "moments")
+    net = FusedConvSequential.adopt(
+        nn.Sequential(nn.LeakyReLU(0.2, True), nn.Conv2d(2, 3, 4, 2, 1), nn.BatchNorm2d(3)), "moments"
+    )
     x = -torch.ones(2, 2, 4, 4)
     net(x)
     assert x[0, 0, 0, 0].item() == pytest.approx(-0.2)
 
 
 def test_segments_take_only_what_they_cover():
-    mixed = [nn.Conv2d(3, 4, 3, dilation=2), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, 1, 1, padding_mode="reflect"), nn.Upsample(scale_factor=2, mode="bilinear"),
-             nn.Conv2d(4, 4, 3, 1, 1), nn.ReLU(), nn.AvgPool2d(2), nn.Upsample(scale_factor=2), nn.Conv2d(4, 4, 5, 1, 2)]  # fmt: skip
+    mixed = [
+        nn.Conv2d(3, 4, 3, dilation=2),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3, 1, 1, padding_mode="reflect"),
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.Conv2d(4, 4, 3, 1, 1),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(4, 4, 5, 1, 2),
+    ]
     found = segments(mixed)
-    assert [i if isinstance(i, int) else (i.start, i.stop, i.fold) for i in found] == [0, 1, 2, 3, 4, (5, 7, ""), 7, 8, (9, 10, "")]
+    assert [i if isinstance(i, int) else (i.start, i.stop, i.fold) for i in found] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        (5, 7, ""),
+        7,
+        8,
+        (9, 10, ""),
+    ]
 
 
 def test_autocast_gives_what_the_children_give():

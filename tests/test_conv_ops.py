@@ -1,4 +1,7 @@
-"""conv2d, conv_transpose2d and the fused operators against PyTorch, in float64 on the CPU: values, gradients, second order, registration."""
+"""conv2d, conv_transpose2d and the fused operators against PyTorch, in float64 on the CPU: values, gradients, second order,
+registration."""
+
+from itertools import pairwise
 
 import pytest
 import torch
@@ -7,8 +10,8 @@ import torch.nn.functional as F
 
 from fastgan.errors import FastganError
 from fastgan.kernels.conv_spec import PLAIN, ConvSpec, Fusion
-from fastgan.ops import conv_moments as cm
 from fastgan.ops import conv_plain as cp
+from fastgan.ops import conv_registered as cm
 from fastgan.ops.conv import conv2d, conv_transpose2d, no_weight_gradients
 from fastgan.ops.conv_moments import conv_moments, conv_transpose_moments
 
@@ -24,10 +27,19 @@ def close(a, b, bound=1e-12):
     assert ((a - b).norm() / b.norm().clamp_min(1e-30)).item() < bound
 
 
-@pytest.mark.parametrize("arguments", [
-    dict(), dict(stride=2, padding=1), dict(stride=(2, 1), padding=(0, 2)), dict(padding="same"), dict(padding="valid", stride=2),
-    dict(dilation=2, padding=2), dict(groups=2), dict(stride=[2], padding=[1]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        dict(),
+        dict(stride=2, padding=1),
+        dict(stride=(2, 1), padding=(0, 2)),
+        dict(padding="same"),
+        dict(padding="valid", stride=2),
+        dict(dilation=2, padding=2),
+        dict(groups=2),
+        dict(stride=[2], padding=[1]),
+    ],
+)
 @pytest.mark.parametrize("switchable", [False, True])
 def test_conv2d_is_pytorchs(arguments, switchable):
     x, b = rand(2, 4, 7, 6), rand(6)
@@ -39,10 +51,17 @@ def test_conv2d_is_pytorchs(arguments, switchable):
         close(got, expected)
 
 
-@pytest.mark.parametrize("arguments", [
-    dict(), dict(stride=2, padding=1), dict(stride=2, padding=1, output_padding=1), dict(groups=2), dict(dilation=2, padding=1),
-    dict(stride=(2, 1), padding=(1, 0)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        dict(),
+        dict(stride=2, padding=1),
+        dict(stride=2, padding=1, output_padding=1),
+        dict(groups=2),
+        dict(dilation=2, padding=1),
+        dict(stride=(2, 1), padding=(1, 0)),
+    ],
+)
 @pytest.mark.parametrize("switchable", [False, True])
 def test_conv_transpose2d_is_pytorchs(arguments, switchable):
     x, b = rand(2, 4, 3, 5), rand(6)
@@ -87,7 +106,9 @@ def test_switch_skips_weight_gradients_in_first_and_not_in_second_order():
             call().square().sum().backward()
         assert w.grad is None
         assert x.grad is not None
-        want = torch.autograd.grad(torch.autograd.grad(F.conv2d(x, w).square().sum(), x, create_graph=True)[0].square().sum(), (x, w))
+        want = torch.autograd.grad(
+            torch.autograd.grad(F.conv2d(x, w).square().sum(), x, create_graph=True)[0].square().sum(), (x, w)
+        )
         with no_weight_gradients():
             (g,) = torch.autograd.grad(call().square().sum(), x, create_graph=True)
         for got, expected in zip(torch.autograd.grad(g.square().sum(), (x, w)), want):
@@ -97,10 +118,15 @@ def test_switch_skips_weight_gradients_in_first_and_not_in_second_order():
 # ---- the fused operators
 
 SPECS = {
-    "t4s2": (ConvSpec(True, (4, 4), (2, 2), (1, 1)), (2, 3)), "c4s2": (ConvSpec(False, (4, 4), (2, 2), (1, 1)), (6, 4)),
-    "c3s1": (ConvSpec(False, (3, 3), (1, 1), (1, 1)), (3, 4)), "c1": (ConvSpec(False, (1, 1)), (3, 2)), "end": (ConvSpec(False, (4, 4)), (4, 4)),
-    "start": (ConvSpec(True, (4, 4)), (1, 1)), "t3s2": (ConvSpec(True, (3, 3), (2, 2), (1, 1), (1, 1)), (2, 3)), "odd": (ConvSpec(False, (3, 3), (2, 2), (1, 1)), (5, 6)),
-}  # fmt: skip
+    "t4s2": (ConvSpec(True, (4, 4), (2, 2), (1, 1)), (2, 3)),
+    "c4s2": (ConvSpec(False, (4, 4), (2, 2), (1, 1)), (6, 4)),
+    "c3s1": (ConvSpec(False, (3, 3), (1, 1), (1, 1)), (3, 4)),
+    "c1": (ConvSpec(False, (1, 1)), (3, 2)),
+    "end": (ConvSpec(False, (4, 4)), (4, 4)),
+    "start": (ConvSpec(True, (4, 4)), (1, 1)),
+    "t3s2": (ConvSpec(True, (3, 3), (2, 2), (1, 1), (1, 1)), (2, 3)),
+    "odd": (ConvSpec(False, (3, 3), (2, 2), (1, 1)), (5, 6)),
+}
 
 
 def arguments(name, groups=2, ci=3, co=2, n=2, everything=True):
@@ -132,7 +158,7 @@ def test_fused_operator_second_order(name, on_load):
     fusion = Fusion("tanh", 0.0, "tanh", 0.0, 2)
 
     def fn(*args):
-        return cm._forward(*args, spec.pack(), fusion.pack(), True, on_load, "reference")
+        return cm.convolve(*args, spec.pack(), fusion.pack(), True, on_load, "reference")
 
     assert torch.autograd.gradcheck(fn, tensors, atol=1e-6, fast_mode=True)
     assert torch.autograd.gradgradcheck(fn, tensors, atol=1e-5, fast_mode=True)
@@ -142,13 +168,19 @@ def test_fused_operator_second_order(name, on_load):
 def test_fused_operators_pass_opcheck(name):
     spec, (x, w, s, t, bias, scale, residual) = arguments(name)
     how = Fusion("leaky_relu", 0.2, "tanh", 0.0, 2).pack()
-    y, mean, _ = (v.detach().requires_grad_() for v in cm._forward(x, w, s, t, bias, scale, residual, spec.pack(), how, True, False, "reference"))
+    y, mean, _ = (
+        v.detach().requires_grad_()
+        for v in cm.convolve(x, w, s, t, bias, scale, residual, spec.pack(), how, True, False, "reference")
+    )
     dy, dmean, dvar = torch.randn_like(y).requires_grad_(), rand(*mean.shape), rand(*mean.shape)
-    calls = [(cm._forward, (x, w, s, t, bias, scale, residual, spec.pack(), how, True, False, "reference")),
-             (cm._forward, (x, w, None, None, None, None, None, spec.pack(), PLAIN.pack(), False, False, "reference")),
-             (cm._gradient, (dy, y, mean, dmean, dvar, how, True, "reference")), (cm._gradient, (dy, y, None, None, None, PLAIN.pack(), False, "reference")),
-             (cm._dgrad, (dy, w, x, s, t, scale, y, mean, dmean, dvar, spec.pack(), how, "reference")),
-             (cm._wgrad, (x, dy, s, t, y, mean, dmean, dvar, spec.pack(), how, "reference"))]  # fmt: skip
+    calls = [
+        (cm.convolve, (x, w, s, t, bias, scale, residual, spec.pack(), how, True, False, "reference")),
+        (cm.convolve, (x, w, None, None, None, None, None, spec.pack(), PLAIN.pack(), False, False, "reference")),
+        (cm._gradient, (dy, y, mean, dmean, dvar, how, True, "reference")),
+        (cm._gradient, (dy, y, None, None, None, PLAIN.pack(), False, "reference")),
+        (cm._dgrad, (dy, w, x, s, t, scale, y, mean, dmean, dvar, spec.pack(), how, "reference")),
+        (cm._wgrad, (x, dy, s, t, y, mean, dmean, dvar, spec.pack(), how, "reference")),
+    ]
     for op, args in calls:
         result = torch.library.opcheck(op, args, test_utils=("test_schema", "test_faketensor", "test_autograd_registration"))
         assert set(result.values()) == {"SUCCESS"}
@@ -158,9 +190,14 @@ def test_fused_operators_pass_opcheck(name):
 def test_backward_operators_are_differentiable(name):
     spec, (x, w, s, t, _, scale, _) = arguments(name)
     how = Fusion("tanh", 0.0, "sigmoid", 0.0, 2).pack()
-    y, mean, _ = (v.detach().requires_grad_() for v in cm._forward(x, w, s, t, None, scale, None, spec.pack(), how, True, False, "reference"))
+    y, mean, _ = (
+        v.detach().requires_grad_()
+        for v in cm.convolve(x, w, s, t, None, scale, None, spec.pack(), how, True, False, "reference")
+    )
     dy, dmean, dvar = torch.randn_like(y).requires_grad_(), rand(*mean.shape), rand(*mean.shape)
-    dgrad = lambda dy, w, x, s, t, scale, y, mean, dmean, dvar: cm._dgrad(dy, w, x, s, t, scale, y, mean, dmean, dvar, spec.pack(), how, "reference")
+    dgrad = lambda dy, w, x, s, t, scale, y, mean, dmean, dvar: cm._dgrad(
+        dy, w, x, s, t, scale, y, mean, dmean, dvar, spec.pack(), how, "reference"
+    )
     wgrad = lambda x, dy, s, t, y, mean, dmean, dvar: cm._wgrad(x, dy, s, t, y, mean, dmean, dvar, spec.pack(), how, "reference")
     assert torch.autograd.gradcheck(dgrad, (dy, w, x, s, t, scale, y, mean, dmean, dvar), atol=1e-6, fast_mode=True)
     assert torch.autograd.gradcheck(wgrad, (x, dy, s, t, y, mean, dmean, dvar), atol=1e-6, fast_mode=True)
@@ -173,17 +210,17 @@ def affine(mean, var, norm):
 
 def registered(x, w, s, t, stride, padding, act_in, transposed):
     spec = ConvSpec(transposed, w.shape[2:], (stride, stride), (padding, padding))
-    return cm._forward(x, w, s, t, None, None, None, spec.pack(), Fusion(act_in, 0.2).pack(), True, False, "reference")
+    return cm.convolve(x, w, s, t, None, None, None, spec.pack(), Fusion(act_in, 0.2).pack(), True, False, "reference")
 
 
 @pytest.mark.parametrize("engine", ["formula", "operators"])
 @pytest.mark.parametrize("transposed", [True, False])
 def test_batch_norm_backward_is_the_chain_rule(engine, transposed):
-    """A three-layer stack of nn modules and the same with (mean, var) handed from convolution to convolution: all gradients to 1e-12."""
+    """nn modules, and the same with (mean, var) handed from convolution to convolution: all gradients to 1e-12."""
     torch.manual_seed(1)
     conv, act = (nn.ConvTranspose2d, nn.ReLU()) if transposed else (nn.Conv2d, nn.LeakyReLU(0.2))
     sizes = (6, 5, 4, 3)
-    layers = [m for ci, co in zip(sizes, sizes[1:]) for m in (conv(ci, co, 4, 2, 1, bias=False), nn.BatchNorm2d(co), act)]
+    layers = [m for ci, co in pairwise(sizes) for m in (conv(ci, co, 4, 2, 1, bias=False), nn.BatchNorm2d(co), act)]
     net = nn.Sequential(*layers[:-2]).double()
     for norm in (net[1], net[4]):
         nn.init.normal_(norm.weight, 1, 0.3)
@@ -207,10 +244,21 @@ def test_batch_norm_backward_is_the_chain_rule(engine, transposed):
     got = torch.autograd.grad(y, inputs, u, create_graph=True)
     for a, b in zip(got, expected):
         close(a, b)
-    for a, b in zip(torch.autograd.grad(got[0].square().sum(), inputs, allow_unused=True), torch.autograd.grad(expected[0].square().sum(), inputs)):
-        close(torch.zeros_like(b) if a is None else a, b, 1e-10)  # a bias behind the last use has none, PyTorch's node returns zeros
-    for a, b in zip(torch.autograd.grad(registered(x, net[0].weight, None, None, 2, 1, "identity", transposed)[0], x, torch.ones(()).double().expand(
-            net[0](x).shape)), torch.autograd.grad(net[0](x).sum(), x)):  # fmt: skip
+    for a, b in zip(
+        torch.autograd.grad(got[0].square().sum(), inputs, allow_unused=True),
+        torch.autograd.grad(expected[0].square().sum(), inputs),
+    ):
+        close(
+            torch.zeros_like(b) if a is None else a, b, 1e-10
+        )  # a bias behind the last use has none, PyTorch's node returns zeros
+    for a, b in zip(
+        torch.autograd.grad(
+            registered(x, net[0].weight, None, None, 2, 1, "identity", transposed)[0],
+            x,
+            torch.ones(()).double().expand(net[0](x).shape),
+        ),
+        torch.autograd.grad(net[0](x).sum(), x),
+    ):
         close(a, b)
 
 
@@ -222,9 +270,12 @@ def test_moments_by_group_and_unused_outputs():
         close(var[i], y[2 * i : 2 * i + 2].var((0, 2, 3), unbiased=False))
     spec = ConvSpec(False, (3, 3), (1, 1), (1, 1)).pack()
     for pick in range(3):  # any one output alone
-        fused = cm._forward(x, w, None, None, None, None, None, spec, Fusion(groups=2).pack(), True, False, "reference")[pick]
+        fused = cm.convolve(x, w, None, None, None, None, None, spec, Fusion(groups=2).pack(), True, False, "reference")[pick]
         plain = (y, mean, var)[pick]
-        for a, b in zip(torch.autograd.grad(fused.square().sum(), (x, w)), torch.autograd.grad(plain.square().sum(), (x, w), retain_graph=True)):
+        for a, b in zip(
+            torch.autograd.grad(fused.square().sum(), (x, w)),
+            torch.autograd.grad(plain.square().sum(), (x, w), retain_graph=True),
+        ):
             close(a, b)
 
 

@@ -1,15 +1,15 @@
 """Chains of [upsample] -> convolution -> [average pool] -> [norm] -> [activation] inside one nn.Sequential, run as fused calls.
 
-Between a convolution with BatchNorm and the convolution after it lies an *edge*: somebody has to apply the normalisation. Four ways,
-decided per edge by the tuning table's "conv_edge" rows (or `edge=`), never by guess; without a row the first one is taken:
+Between a convolution with BatchNorm and the convolution after it lies an *edge*: somebody has to apply the normalisation. Four
+ways, decided per edge by the tuning table's "conv_edge" rows (or `edge=`), never by guess; without a row the first one is taken:
 
     separate       convolution | statistics | normalise + activate                       (the norm's own passes)
     moments        convolution with moments in its epilogue | normalise + activate
     on_load        moments in the epilogue; the next convolution transforms on load
     on_load+g      and its backward forms g on load as well
 
-(y, s, t) live only inside one forward call. On each call the container looks again at its children: types, hooks, replaced forwards,
-training flags; whatever is not plain runs child by child.
+(y, s, t) live only inside one forward call. On each call the container looks again at its children: types, hooks, replaced
+forwards, training flags; whatever is not plain runs child by child.
 """
 
 from __future__ import annotations
@@ -35,10 +35,17 @@ from fastgan.ops.norm import affine, affine_act, batch_norm, update_running_stat
 
 CONVOLUTIONS = (nn.Conv2d, Conv2d, nn.ConvTranspose2d, ConvTranspose2d)
 NORMS = (nn.BatchNorm2d, norms.BatchNorm2d)
-ACTIVATIONS: dict[type, str] = {nn.ReLU: "relu", nn.LeakyReLU: "leaky_relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid", nn.SiLU: "silu"}
+ACTIVATIONS: dict[type, str] = {
+    nn.ReLU: "relu",
+    nn.LeakyReLU: "leaky_relu",
+    nn.Tanh: "tanh",
+    nn.Sigmoid: "sigmoid",
+    nn.SiLU: "silu",
+}
 EDGES = ("separate", "moments", "on_load", "on_load+g")
 
-# Readings and writings of one edge's tensor in a training step, (forward, backward), convolutions included; docs/fused-convolution.md.
+# Readings and writings of one edge's tensor in a training step, (forward, backward), convolutions included;
+# docs/fused-convolution.md.
 TRAFFIC = {"one by one": (7, 12), "separate": (5, 9), "moments": (4, 10), "on_load": (2, 8), "on_load+g": (2, 7)}
 
 
@@ -81,7 +88,13 @@ def _halves(m: nn.Module) -> bool:
 
 def _dense(m: Any) -> bool:
     """A convolution the fused operator covers."""
-    return type(m) in CONVOLUTIONS and m.groups == 1 and m.dilation == (1, 1) and m.padding_mode == "zeros" and not isinstance(m.padding, str)
+    return (
+        type(m) in CONVOLUTIONS
+        and m.groups == 1
+        and m.dilation == (1, 1)
+        and m.padding_mode == "zeros"
+        and not isinstance(m.padding, str)
+    )
 
 
 def _foldable(m: Any) -> bool:
@@ -128,7 +141,9 @@ def _weight(conv: Any, fold: str) -> tuple[Tensor, ConvSpec]:
 def _plain(x: Tensor, w: Tensor, spec: ConvSpec, bias: Tensor | None, act: tuple[str, float], impl: str) -> Tensor:
     w = w if torch.is_autocast_enabled(x.device.type) else w.to(x.dtype)
     if spec.transposed:
-        return conv_transpose2d(x, w, bias, spec.stride, spec.padding, spec.output_padding, activation=act[0], slope=act[1], impl=impl)
+        return conv_transpose2d(
+            x, w, bias, spec.stride, spec.padding, spec.output_padding, activation=act[0], slope=act[1], impl=impl
+        )
     return conv2d(x, w, bias, spec.stride, spec.padding, activation=act[0], slope=act[1], impl=impl)
 
 
@@ -177,21 +192,36 @@ class FusedConvSequential(nn.Sequential):
             if isinstance(item, int):
                 x = children[item](x)  # type: ignore[misc]
                 continue
-            if not all(self._is_plain(children[at]) for at in range(item.start, item.stop)) or not isinstance(x, Tensor) or x.dim() != 4:
+            if (
+                not all(self._is_plain(children[at]) for at in range(item.start, item.stop))
+                or not isinstance(x, Tensor)
+                or x.dim() != 4
+            ):
                 for at in range(item.start, item.stop):
                     x = children[at](x)  # type: ignore[misc]
                 continue
             after = items[i + 1] if i + 1 < len(items) else None
             takes = isinstance(after, Segment) and all(self._is_plain(children[at]) for at in range(after.start, after.stop))
-            x, pending = self._segment(x, children, item, after.conv if takes and isinstance(after, Segment) else -1, pending, edges)
+            x, pending = self._segment(
+                x, children, item, after.conv if takes and isinstance(after, Segment) else -1, pending, edges
+            )
         return x
 
     @staticmethod
     def _is_plain(m: Any) -> bool:
-        return not (m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks or "forward" in m.__dict__)
+        return not (
+            m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks or "forward" in m.__dict__
+        )
 
-    def _segment(self, x: Tensor, children: list[Any], item: Segment, consumer: int, pending: tuple[Tensor, Tensor, str, float] | None,
-                 edges: list[Edge]) -> tuple[Tensor, tuple[Tensor, Tensor, str, float] | None]:  # fmt: skip
+    def _segment(
+        self,
+        x: Tensor,
+        children: list[Any],
+        item: Segment,
+        consumer: int,
+        pending: tuple[Tensor, Tensor, str, float] | None,
+        edges: list[Edge],
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, str, float] | None]:
         conv, norm = children[item.conv], children[item.norm] if item.norm >= 0 else None
         act, slope = _activation(children[item.act] if item.act >= 0 else None)
         w, spec = _weight(conv, item.fold)
@@ -209,19 +239,39 @@ class FusedConvSequential(nn.Sequential):
         size = spec.output_size(x.shape[2], x.shape[3])
         rows = x.shape[0] // groups * size[0] * size[1]
         choice, why = self._choose(x, spec, conv, consumer, rows)
-        saved = x.shape[0] * conv.out_channels * size[0] * size[1] * x.element_size() * (sum(TRAFFIC["one by one"]) - sum(TRAFFIC[choice]))
+        saved = (
+            x.shape[0]
+            * conv.out_channels
+            * size[0]
+            * size[1]
+            * x.element_size()
+            * (sum(TRAFFIC["one by one"]) - sum(TRAFFIC[choice]))
+        )
         names = list(self._modules)
         edges.append(Edge(names[item.conv], names[consumer] if consumer >= 0 else "the end", choice, why, saved))
         if choice == "separate":
             if pending is None:
                 y = _plain(x, w, spec, conv.bias, ("identity", 0.0), self.impl)
             else:
-                how = Fusion(act_in, slope_in, groups=s.shape[0] if s is not None and s.dim() == 2 else 1, precision=precision_of(x))
+                how = Fusion(
+                    act_in, slope_in, groups=s.shape[0] if s is not None and s.dim() == 2 else 1, precision=precision_of(x)
+                )
                 y = fused(_name(spec), x, w, spec, how, s, t, conv.bias, moments=False, impl=self._engine(x, how))[0]
             return self._norm(y, norm, by_batch, groups, act, slope), None
         how = Fusion(act_in, slope_in, groups=groups, precision=precision_of(x))
-        y, mean, var = fused(_name(spec), x, w, spec, how, s, t, conv.bias, moments=by_batch, g_on_load=choice == "on_load+g",
-                             impl=self._engine(x, how))  # fmt: skip
+        y, mean, var = fused(
+            _name(spec),
+            x,
+            w,
+            spec,
+            how,
+            s,
+            t,
+            conv.bias,
+            moments=by_batch,
+            g_on_load=choice == "on_load+g",
+            impl=self._engine(x, how),
+        )
         if mean is not None and var is not None:
             if norm.training and norm.track_running_stats and norm.running_mean is not None:
                 stats = [(mean.detach(), var.detach())]
@@ -246,8 +296,13 @@ class FusedConvSequential(nn.Sequential):
             return "separate", "one value a channel: the norm itself raises"
         wanted, why = self.edge, "asked for"
         if wanted is None:
-            shape = {"rows": x.shape[0] * x.shape[2] * x.shape[3], "ci": conv.in_channels, "co": conv.out_channels, "k": spec.kernel[0],
-                     "stride": spec.stride[0]}  # fmt: skip
+            shape = {
+                "rows": x.shape[0] * x.shape[2] * x.shape[3],
+                "ci": conv.in_channels,
+                "co": conv.out_channels,
+                "k": spec.kernel[0],
+                "stride": spec.stride[0],
+            }
             wanted = tuning.engine("conv_edge", DTYPE_NAMES.get(cast_type(x), str(x.dtype)), shape, x.device)
             why = "tuning table"
             if wanted not in EDGES:
@@ -264,5 +319,17 @@ class FusedConvSequential(nn.Sequential):
         keep = not norm.training or norm.track_running_stats
         tracked = norm.num_batches_tracked if tracks else None
         momentum = 0.0 if norm.momentum is None and tracked is None else norm.momentum
-        return batch_norm(y, norm.running_mean if keep else None, norm.running_var if keep else None, norm.weight, norm.bias, by_batch,
-                          momentum, norm.eps, activation=act, slope=slope, groups=groups, num_batches_tracked=tracked)  # fmt: skip
+        return batch_norm(
+            y,
+            norm.running_mean if keep else None,
+            norm.running_var if keep else None,
+            norm.weight,
+            norm.bias,
+            by_batch,
+            momentum,
+            norm.eps,
+            activation=act,
+            slope=slope,
+            groups=groups,
+            num_batches_tracked=tracked,
+        )

@@ -1,4 +1,5 @@
-"""conv2d and conv_transpose2d: torch.nn.functional's, with an engine behind them and 1/sigma and an activation in the same call."""
+"""conv2d and conv_transpose2d: torch.nn.functional's, with an engine behind them and 1/sigma and an activation in the same
+call."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastgan.errors import FastganError
-from fastgan.kernels._common import ACTIVATIONS, INTERPRET, activation as activate
+from fastgan.kernels._common import ACTIVATIONS, INTERPRET
+from fastgan.kernels._common import activation as activate
 from fastgan.kernels.conv_spec import ConvSpec, Fusion, Pair, pair
 from fastgan.ops import dispatch
 from fastgan.ops.conv_moments import cast, fused_convolution, precision_of, unsupported
@@ -38,7 +40,17 @@ class _Switchable(torch.autograd.Function):
         return (*(grad if wanted else None for grad, wanted in zip(grads, mask)), *(None for _ in ctx.rest))
 
 
-def _aten(x: Tensor, w: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, transposed: bool, extra: Pair, groups: int) -> Tensor:
+def _aten(
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    transposed: bool,
+    extra: Pair,
+    groups: int,
+) -> Tensor:
     return _Switchable.apply(x, w, bias, stride, padding, dilation, transposed, extra, groups)
 
 
@@ -51,7 +63,9 @@ def _unsupported(engine: str, dtype: torch.dtype, dense: bool, act: str, slope: 
 
 
 # cuDNN first: the Triton engine is taken where a tuning table measured it faster
-_choose = {name: dispatch.Dispatcher(name, ("cudnn", "triton", "reference"), _unsupported) for name in ("conv2d", "conv_transpose2d")}
+_choose = {
+    name: dispatch.Dispatcher(name, ("cudnn", "triton", "reference"), _unsupported) for name in ("conv2d", "conv_transpose2d")
+}
 
 
 def _straight(x: Tensor, impl: str) -> bool:
@@ -61,7 +75,13 @@ def _straight(x: Tensor, impl: str) -> bool:
 
 def _shape(x: Tensor, w: Tensor, spec: ConvSpec) -> tuple[tuple[str, int], ...]:
     ci, co = spec.weight_channels(w.shape)
-    return ("rows", x.shape[0] * x.shape[2] * x.shape[3]), ("ci", ci), ("co", co), ("k", spec.kernel[0]), ("stride", spec.stride[0])
+    return (
+        ("rows", x.shape[0] * x.shape[2] * x.shape[3]),
+        ("ci", ci),
+        ("co", co),
+        ("k", spec.kernel[0]),
+        ("stride", spec.stride[0]),
+    )
 
 
 def _check(act: str, impl: str) -> None:
@@ -73,9 +93,21 @@ def _scaled(w: Tensor, scale: Tensor | None) -> Tensor:
     return w if scale is None else w * scale.to(w.dtype)
 
 
-def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = 1, padding: Ints | str = 0, dilation: Ints = 1,
-           groups: int = 1, *, scale: Tensor | None = None, activation: str = "identity", slope: float = 0.01, switchable: bool = False,
-           impl: str = "auto") -> Tensor:  # fmt: skip
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints | str = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    scale: Tensor | None = None,
+    activation: str = "identity",
+    slope: float = 0.01,
+    switchable: bool = False,
+    impl: str = "auto",
+) -> Tensor:
     """act(F.conv2d(input, weight)*scale + bias) for every argument torch.nn.functional.conv2d accepts.
 
     scale: 0-dim or 1-element fp32 tensor (1/sigma of a spectral norm), differentiable; the stored weight is not rewritten.
@@ -92,7 +124,9 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: In
         x = cast(input)
         shape = None if spec is None else _shape(input, weight, spec)
         if _choose["conv2d"](impl, x, dense, activation, slope, shape=shape) == "triton" and spec is not None:
-            return fused_convolution(x, weight, spec, Fusion(act_out=activation, slope_out=slope, precision=precision_of(x)), bias=bias, scale=scale)
+            return fused_convolution(
+                x, weight, spec, Fusion(act_out=activation, slope_out=slope, precision=precision_of(x)), bias=bias, scale=scale
+            )
     if switchable and not isinstance(padding, str) and input.dim() == 4:
         x, w, b = cast(input), cast(_scaled(weight, scale)), None if bias is None else cast(bias)
         y = _aten(x, w, b, pair(stride), pair(padding), pair(dilation), False, (0, 0), groups)
@@ -101,9 +135,22 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: In
     return y if activation == "identity" else activate(y, activation, slope)
 
 
-def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Ints = 1, padding: Ints = 0, output_padding: Ints = 0,
-                     groups: int = 1, dilation: Ints = 1, *, scale: Tensor | None = None, activation: str = "identity", slope: float = 0.01,
-                     switchable: bool = False, impl: str = "auto") -> Tensor:  # fmt: skip
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    output_padding: Ints = 0,
+    groups: int = 1,
+    dilation: Ints = 1,
+    *,
+    scale: Tensor | None = None,
+    activation: str = "identity",
+    slope: float = 0.01,
+    switchable: bool = False,
+    impl: str = "auto",
+) -> Tensor:
     """act(F.conv_transpose2d(input, weight)*scale + bias) for every argument torch.nn.functional.conv_transpose2d accepts.
 
     Extras as in conv2d. The Triton engine runs stride_h*stride_w dense phases: no multiplication by inserted zeros.
@@ -112,15 +159,20 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
         _check(activation, impl)
     if not _straight(input, impl):
         dense = input.dim() == 4 and weight.dim() == 4 and groups == 1 and pair(dilation) == (1, 1)
-        spec = ConvSpec(True, (weight.shape[2], weight.shape[3]), pair(stride), pair(padding), pair(output_padding)) if dense else None
+        spec = (
+            ConvSpec(True, (weight.shape[2], weight.shape[3]), pair(stride), pair(padding), pair(output_padding))
+            if dense
+            else None
+        )
         x = cast(input)
         shape = None if spec is None else _shape(input, weight, spec)
         if _choose["conv_transpose2d"](impl, x, dense, activation, slope, shape=shape) == "triton" and spec is not None:
-            return fused_convolution(x, weight, spec, Fusion(act_out=activation, slope_out=slope, precision=precision_of(x)), bias=bias, scale=scale)
+            return fused_convolution(
+                x, weight, spec, Fusion(act_out=activation, slope_out=slope, precision=precision_of(x)), bias=bias, scale=scale
+            )
     if switchable and input.dim() == 4:
         x, w, b = cast(input), cast(_scaled(weight, scale)), None if bias is None else cast(bias)
         y = _aten(x, w, b, pair(stride), pair(padding), pair(dilation), True, pair(output_padding), groups)
     else:
         y = F.conv_transpose2d(input, _scaled(weight, scale), bias, stride, padding, output_padding, groups, dilation)
     return y if activation == "identity" else activate(y, activation, slope)
-

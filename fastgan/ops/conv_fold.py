@@ -3,9 +3,9 @@
     nearest upsampling x2, then 3x3 padding 1      = transposed convolution 4x4, stride 2, padding 1 (four dense 2x2 phases)
     3x3 padding 1, then average pooling 2x2        = convolution 4x4, stride 2, padding 1
 
-Along each axis the four taps of the folded weight are sums of the three: an upsampled pair of pixels is one pixel, a pooled pair of
-windows overlaps in two taps. Weights are summed in fp32 (or their own wider type) and rounded once, where the convolution casts them;
-the fold is linear, so its gradient is the transposed sum. The precedent is ProGAN's fused_scale (Karras et al. 2018).
+Along each axis the four taps of the folded weight are sums of the three: an upsampled pair of pixels is one pixel, a pooled
+pair of windows overlaps in two taps. Weights are summed in fp32 (or their own wider type) and rounded once, where the convolution
+casts them; the fold is linear, so its gradient is the transposed sum. The precedent is ProGAN's fused_scale (Karras et al. 2018).
 """
 
 from __future__ import annotations
@@ -54,8 +54,16 @@ def _in_type(weight: Tensor, x: Tensor) -> Tensor:
     return weight if torch.is_autocast_enabled(x.device.type) else weight.to(x.dtype)
 
 
-def upsample_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, scale: Tensor | None = None, activation: str = "identity",
-                    slope: float = 0.01, impl: str = "auto") -> Tensor:  # fmt: skip
+def upsample_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    scale: Tensor | None = None,
+    activation: str = "identity",
+    slope: float = 0.01,
+    impl: str = "auto",
+) -> Tensor:
     """act(F.conv2d(F.interpolate(input, scale_factor=2), weight, padding=1)*scale + bias): [N,CI,H,W] -> [N,CO,2H,2W].
 
     impl "reference" is that expression; the others fold. Differentiable to any order. FastganError unless weight is [CO,CI,3,3].
@@ -67,8 +75,16 @@ def upsample_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, *
     return conv_transpose2d(input, w, bias, 2, 1, scale=scale, activation=activation, slope=slope, impl=impl)
 
 
-def conv2d_average(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, scale: Tensor | None = None, activation: str = "identity",
-                   slope: float = 0.01, impl: str = "auto") -> Tensor:  # fmt: skip
+def conv2d_average(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    scale: Tensor | None = None,
+    activation: str = "identity",
+    slope: float = 0.01,
+    impl: str = "auto",
+) -> Tensor:
     """act(F.avg_pool2d(F.conv2d(input, weight, padding=1)*scale + bias, 2)): [N,CI,H,W] -> [N,CO,H//2,W//2].
 
     The activation comes after the pooling. impl and errors as in upsample_conv2d.

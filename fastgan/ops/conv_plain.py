@@ -4,7 +4,8 @@
     dgrad(g, w)     d/dg: conv(u, w)       d/dw: wgrad(u, g)
     wgrad(x, g)     d/dx: dgrad(g, u)      d/dg: conv(x, u)
 
-x, g: fp32, fp16 or bf16 of one type (float64 with engine "reference"); w of any float type; dw leaves in fp32. Results are NHWC in memory.
+x, g: fp32, fp16 or bf16 of one type (float64 with engine "reference"); w of any float type; dw leaves in fp32. Results are
+NHWC in memory.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ _weight_gradients = True
 
 @contextlib.contextmanager
 def no_weight_gradients() -> Iterator[None]:
-    """Backward passes run inside skip the weight gradients of our convolutions: for R1 and gradient penalties, whose inner gradient is
-    taken against images alone.
+    """Backward passes run inside skip the weight gradients of our convolutions: for R1 and gradient penalties, whose inner
+    gradient is taken against images alone.
 
-    `autograd.grad(inputs=images)` tells PyTorch's own nodes as much, but not operators registered from Python. On the ATen engine the
-    switch reaches calls made with `switchable=True`; the others follow `inputs=`.
+    `autograd.grad(inputs=images)` tells PyTorch's own nodes as much, but not operators registered from Python. On the ATen
+    engine the switch reaches calls made with `switchable=True`; the others follow `inputs=`.
     """
     global _weight_gradients
     before, _weight_gradients = _weight_gradients, False

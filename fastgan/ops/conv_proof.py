@@ -1,7 +1,9 @@
-"""What `fastgan verify`, `--aot`, `bench` and `tune` know of the convolutions: references, cases, launches to compile, tiles to try."""
+"""What `fastgan verify`, `--aot`, `bench` and `tune` know of the convolutions: references, cases, launches to compile, tiles
+to try."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,16 +36,32 @@ def _convolve(x: Tensor, w: Tensor, spec: dict[str, Any], transposed: bool) -> T
 
 
 def _reference(transposed: bool) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    def call(*, input: Tensor, weight: Tensor, scale_in: Tensor | None = None, shift_in: Tensor | None = None, bias: Tensor | None = None,
-             act_in: str = "identity", slope_in: float = 0.01, scale: Tensor | None = None, residual: Tensor | None = None, groups: int = 1,
-             g_on_load: bool = False, round_to: torch.dtype | None = None, **spec: Any) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    def call(
+        *,
+        input: Tensor,
+        weight: Tensor,
+        scale_in: Tensor | None = None,
+        shift_in: Tensor | None = None,
+        bias: Tensor | None = None,
+        act_in: str = "identity",
+        slope_in: float = 0.01,
+        scale: Tensor | None = None,
+        residual: Tensor | None = None,
+        groups: int = 1,
+        g_on_load: bool = False,
+        round_to: torch.dtype | None = None,
+        **spec: Any,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The kernel rounds w, z and y (so g) to the activations' type; float64 does so at the same places."""
         n, c = input.shape[:2]
         wide = torch.float64 if input.dtype == torch.float64 else torch.float32
         p = input.to(wide)
         if scale_in is not None and shift_in is not None:
             rows = [v.reshape(-1, c) for v in (scale_in, shift_in)]
-            s, t = (v.expand(n // v.shape[0] * v.shape[0], c) if v.shape[0] == 1 else v.repeat_interleave(n // v.shape[0], 0) for v in rows)
+            s, t = (
+                v.expand(n // v.shape[0] * v.shape[0], c) if v.shape[0] == 1 else v.repeat_interleave(n // v.shape[0], 0)
+                for v in rows
+            )
             p = p * s[:, :, None, None] + t[:, :, None, None]
         z = rounded(activation(p, act_in, slope_in), round_to).to(input.dtype)
         y = _convolve(z, rounded(weight, round_to).to(input.dtype), spec, transposed).to(wide)
@@ -58,8 +76,17 @@ def _reference(transposed: bool) -> Callable[..., tuple[Tensor, Tensor, Tensor]]
 
 
 def _plain_reference(transposed: bool) -> Callable[..., Tensor]:
-    def call(*, input: Tensor, weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None, act: str = "identity",
-             slope: float = 0.01, round_to: torch.dtype | None = None, **spec: Any) -> Tensor:  # fmt: skip
+    def call(
+        *,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        scale: Tensor | None = None,
+        act: str = "identity",
+        slope: float = 0.01,
+        round_to: torch.dtype | None = None,
+        **spec: Any,
+    ) -> Tensor:
         y = _convolve(input, weight, spec, transposed)
         y = y if scale is None else y * scale.to(y.dtype)
         y = y if bias is None else y + bias[:, None, None]
@@ -76,16 +103,29 @@ def _options(spec: ConvSpec) -> Kwargs:
     return options | {"output_padding": spec.output_padding} if spec.transposed else options
 
 
-def _draw(spec: ConvSpec, shape: Sequence[int], co: int, dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _draw(
+    spec: ConvSpec, shape: Sequence[int], co: int, dtype: torch.dtype, device: torch.device, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     x = torch.randn(tuple(shape), generator=generator).to(device, dtype).contiguous(memory_format=torch.channels_last)
     size = weight_shape(spec, shape[1], co)
     fan = math.sqrt(shape[1] * spec.kernel[0] * spec.kernel[1] / (spec.stride[0] * spec.stride[1] if spec.transposed else 1))
     return x, (torch.randn(size, generator=generator) / fan).to(device).contiguous(memory_format=torch.channels_last)
 
 
-def _fused(name: str, spec: ConvSpec, shape: tuple[int, int, int, int], co: int, *tags: str, act: str | None = None, groups: int = 1,
-           extras: bool = False, offset: float = 0.0, on_load: bool = False, directions: tuple[str, ...] | None = None,
-           dtypes: tuple[str, ...] | None = None) -> Case:  # fmt: skip
+def _fused(
+    name: str,
+    spec: ConvSpec,
+    shape: tuple[int, int, int, int],
+    co: int,
+    *tags: str,
+    act: str | None = None,
+    groups: int = 1,
+    extras: bool = False,
+    offset: float = 0.0,
+    on_load: bool = False,
+    directions: tuple[str, ...] | None = None,
+    dtypes: tuple[str, ...] | None = None,
+) -> Case:
     def make(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Kwargs:
         x, w = _draw(spec, shape, co, dtype, device, generator)
         rand = lambda *size: torch.randn(*size, generator=generator).to(device)
@@ -101,8 +141,17 @@ def _fused(name: str, spec: ConvSpec, shape: tuple[int, int, int, int], co: int,
     return Case(name, make, set(tags), dtypes=dtypes, directions=directions)
 
 
-def _plain(name: str, spec: ConvSpec, shape: tuple[int, int, int, int], co: int, *tags: str, act: str = "identity", extras: bool = False,
-           directions: tuple[str, ...] | None = ("forward", "backward"), dtypes: tuple[str, ...] | None = None) -> Case:  # fmt: skip
+def _plain(
+    name: str,
+    spec: ConvSpec,
+    shape: tuple[int, int, int, int],
+    co: int,
+    *tags: str,
+    act: str = "identity",
+    extras: bool = False,
+    directions: tuple[str, ...] | None = ("forward", "backward"),
+    dtypes: tuple[str, ...] | None = None,
+) -> Case:
     def make(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Kwargs:
         x, w = _draw(spec, shape, co, dtype, device, generator)
         kwargs: Kwargs = {"input": x, "weight": w.to(dtype), "activation": act, "slope": 0.2, **_options(spec)}
@@ -144,7 +193,8 @@ class _Recorder:
     """Stands in for a kernel and turns one launch on shapeless tensors into what the compiler would be asked for."""
 
     def __init__(self, kernel: Any) -> None:
-        self.kernel, self.launch = kernel, None
+        self.kernel = kernel
+        self.launch: Any = None
 
     def __getitem__(self, grid: Any) -> Callable[..., None]:
         def launch(*args: Any, **meta: Any) -> None:
@@ -173,24 +223,42 @@ class _Recorder:
                 if key not in plain and value % 16 == 0:
                     aligned.append(key)
         first = {key: meta[key] for key in tiles if key in meta}
-        return Variant(name, self.kernel, signature, constants, [first, *(c for c in configs if c != first)], aligned, matrix, tuned)
+        return Variant(
+            name, self.kernel, signature, constants, [first, *(c for c in configs if c != first)], aligned, matrix, tuned
+        )
 
 
-GATHER = [tile(m, n, k, w, s, order) for m, n, k, w, s in ((128, 64, 64, 8, 3), (64, 64, 64, 4, 3), (64, 64, 32, 4, 4))
-          for order in ("channels", "taps")]  # fmt: skip
-GATHER_TRANSFORMED = [tile(128, 64, 64, 8, 2, "channels"), tile(128, 64, 64, 8, 2, "taps"), tile(64, 64, 64, 4, 2, "channels"),
-                      tile(64, 64, 64, 4, 2, "taps"), tile(64, 64, 32, 4, 3, "channels")]  # fmt: skip
+GATHER = [
+    tile(m, n, k, w, s, order)
+    for m, n, k, w, s in ((128, 64, 64, 8, 3), (64, 64, 64, 4, 3), (64, 64, 32, 4, 4))
+    for order in ("channels", "taps")
+]
+GATHER_TRANSFORMED = [
+    tile(128, 64, 64, 8, 2, "channels"),
+    tile(128, 64, 64, 8, 2, "taps"),
+    tile(64, 64, 64, 4, 2, "channels"),
+    tile(64, 64, 64, 4, 2, "taps"),
+    tile(64, 64, 32, 4, 3, "channels"),
+]
 WGRAD = [tile(64, 64, 64, 4, 3), tile(64, 64, 32, 4, 4), tile(128, 64, 64, 8, 3), tile(32, 64, 64, 4, 3)]
 WGRAD_TRANSFORMED = [tile(64, 64, 64, 4, 2), tile(64, 64, 32, 4, 3), tile(128, 64, 64, 8, 2), tile(32, 64, 64, 4, 2)]
 # only the tuner tries these: 128x128 spills on some targets
 WIDE = [tile(128, 128, 64, 8, 3, order) for order in ("channels", "taps")]
 CANDIDATES: dict[str, list[dict[str, Any]]] = {
-    "conv_forward": GATHER, "conv_forward_prologue": GATHER_TRANSFORMED, "conv_dgrad": GATHER, "conv_dgrad_two": GATHER_TRANSFORMED,
-    "conv_wgrad": WGRAD, "conv_wgrad_z": WGRAD_TRANSFORMED, "conv_wgrad_g": WGRAD_TRANSFORMED, "conv_wgrad_z_g": WGRAD_TRANSFORMED,
-}  # fmt: skip
+    "conv_forward": GATHER,
+    "conv_forward_prologue": GATHER_TRANSFORMED,
+    "conv_dgrad": GATHER,
+    "conv_dgrad_two": GATHER_TRANSFORMED,
+    "conv_wgrad": WGRAD,
+    "conv_wgrad_z": WGRAD_TRANSFORMED,
+    "conv_wgrad_g": WGRAD_TRANSFORMED,
+    "conv_wgrad_z_g": WGRAD_TRANSFORMED,
+}
 
 
-def _record(kind: str, spec: ConvSpec, ci: int, co: int, size: int, dtype: torch.dtype, transforms: bool, precision: str, configs: bool) -> Variant:
+def _record(
+    kind: str, spec: ConvSpec, ci: int, co: int, size: int, dtype: torch.dtype, transforms: bool, precision: str, configs: bool
+) -> Variant:
     from fastgan.kernels import conv_dgrad, conv_forward, conv_wgrad
 
     meta = torch.device("meta")
@@ -198,8 +266,8 @@ def _record(kind: str, spec: ConvSpec, ci: int, co: int, size: int, dtype: torch
     x, dy, y = (empty_nhwc(128, c, *s, dtype, meta) for c, s in ((ci, (size, size)), (co, out), (co, out)))
     w = empty_nhwc(*weight_shape(spec, ci, co), dtype, meta)
     vector = lambda c: torch.empty(c, device=meta)
-    s = {"s": vector(ci), "t": vector(ci)} if transforms else {}
-    g = {"y": y, "a": vector(co), "b": vector(co)} if transforms else {}
+    s: dict[str, Any] = {"s": vector(ci), "t": vector(ci)} if transforms else {}
+    g: dict[str, Any] = {"y": y, "a": vector(co), "b": vector(co)} if transforms else {}
     how = Fusion("leaky_relu" if transforms else "identity", 0.2, precision=precision)
     module = {"forward": conv_forward, "dgrad": conv_dgrad, "wgrad": conv_wgrad}[kind]
     recorder = _Recorder(getattr(module, f"conv_{kind}_kernel"))
@@ -210,8 +278,11 @@ def _record(kind: str, spec: ConvSpec, ci: int, co: int, size: int, dtype: torch
             conv_dgrad.conv_dgrad(dy, w, spec, (size, size), how, x=x, **s, **g)
         else:
             conv_wgrad.conv_wgrad(x, dy, spec, how, **s, **g)
-    tuned = {"forward": ("conv_forward", "conv_forward_prologue"), "dgrad": ("conv_dgrad", "conv_dgrad_two"),
-             "wgrad": ("conv_wgrad", "conv_wgrad_z_g")}[kind][transforms]  # fmt: skip
+    tuned = {
+        "forward": ("conv_forward", "conv_forward_prologue"),
+        "dgrad": ("conv_dgrad", "conv_dgrad_two"),
+        "wgrad": ("conv_wgrad", "conv_wgrad_z_g"),
+    }[kind][transforms]
     type_name = "tf32" if precision == "tf32" else DTYPE_NAMES[dtype]
     way = "transposed" if spec.transposed else "conv"
     name = f"{kind}{' transformed' if transforms else ''} {way} k{spec.kernel[0]}s{spec.stride[0]} {ci}-{co} {type_name}"
@@ -250,11 +321,14 @@ for transposed, fused in ((False, True), (True, True), (False, False), (True, Fa
             make("k3s2 odd", T3S2, (2, 15, 3, 2), 7, "full", directions=FIRST, **act),
             make("second order", T4S2, (1, 5, 2, 3), 3, "quick", "full", **DOUBLE),
             make("gradcheck", T4S2, (2, 2, 1, 2), 2, "gradcheck", act="tanh", extras=True),
-            *(make(f"DCGAN-64 G {name} batch {n}", T4S2, (n, ci, side, side), co, "layer", directions=FIRST, act="relu")
-              for n in (128, 1024) for name, ci, co, side in (("L2", 512, 256, 4), ("L3", 256, 128, 8), ("L4", 128, 64, 16))),
+            *(
+                make(f"DCGAN-64 G {name} batch {n}", T4S2, (n, ci, side, side), co, "layer", directions=FIRST, act="relu")
+                for n in (128, 1024)
+                for name, ci, co, side in (("L2", 512, 256, 4), ("L3", 256, 128, 8), ("L4", 128, 64, 16))
+            ),
             make("DCGAN-64 G L5", T4S2, (128, 64, 32, 32), 3, "layer", directions=FIRST),
             make("pix2pix-256 up", T4S2, (1, 1024, 8, 8), 512, "layer", directions=FIRST, act="relu"),
-        ]  # fmt: skip
+        ]
     else:
         cases = [
             make("k4s2", C4S2, (2, 18, 6, 10), 20, *quick, directions=FIRST, **act),
@@ -266,30 +340,66 @@ for transposed, fused in ((False, True), (True, True), (False, False), (True, Fa
             make("k4s1", PATCH, (2, 17, 5, 6), 1, "full", directions=FIRST),
             make("second order", C4S2, (1, 3, 4, 6), 5, "quick", "full", **DOUBLE),
             make("gradcheck", C3S1, (2, 2, 3, 2), 2, "gradcheck", act="tanh", extras=True),
-            *(make(f"DCGAN-64 D {name} batch {n}", C4S2, (n, ci, side, side), co, "layer", directions=FIRST, **act)
-              for n in (128, 1024) for name, ci, co, side in (("L2", 64, 128, 32), ("L3", 128, 256, 16), ("L4", 256, 512, 8))),
+            *(
+                make(f"DCGAN-64 D {name} batch {n}", C4S2, (n, ci, side, side), co, "layer", directions=FIRST, **act)
+                for n in (128, 1024)
+                for name, ci, co, side in (("L2", 64, 128, 32), ("L3", 128, 256, 16), ("L4", 256, 512, 8))
+            ),
             make("DCGAN-64 D L1", C4S2, (128, 3, 64, 64), 64, "layer", directions=FIRST),
             make("SNGAN-CIFAR G 256x32x32", C3S1, (64, 256, 32, 32), 256, "layer", directions=FIRST, act="relu"),
             make("pix2pix-256 D", PATCH, (1, 256, 32, 32), 512, "layer", directions=FIRST, **act),
-        ]  # fmt: skip
+        ]
     if fused:
         spec, shape, co = (T4S2, (4, 17, 3, 2), 15) if transposed else (C4S2, (4, 12, 6, 4), 17)
         cases += [
             _fused("groups", spec, shape, co, "quick", "full", act="relu", groups=2, directions=FIRST),
             _fused("g on load", spec, shape, co, "quick", "full", act="relu", groups=2, on_load=True, directions=FIRST),
-            _fused("large mean", spec, shape, co, "quick", "full", extras=True, offset=100.0, directions=("forward",), dtypes=("fp32", "fp16")),
+            _fused(
+                "large mean",
+                spec,
+                shape,
+                co,
+                "quick",
+                "full",
+                extras=True,
+                offset=100.0,
+                directions=("forward",),
+                dtypes=("fp32", "fp16"),
+            ),
         ]
-        register(Op(
-            "conv_transpose_moments" if transposed else "conv_moments",
-            conv_moments.conv_transpose_moments if transposed else conv_moments.conv_moments,
-            _reference(transposed), cases, engines=("cudnn", "triton", "reference"), grad_inputs=("input", "weight", "scale_in", "shift_in", "bias", "scale", "residual"),
-            outputs=("y", "mean", "var"), directions=("forward", "backward", "double"), dtypes=("fp32", "tf32", "fp16", "bf16"), rounds=True,
-            uses_dot=True, bytes=moved, flops=flops, kernels=lambda transposed=transposed: _variants(transposed), candidates=CANDIDATES,
-        ))  # fmt: skip
+        register(
+            Op(
+                "conv_transpose_moments" if transposed else "conv_moments",
+                conv_moments.conv_transpose_moments if transposed else conv_moments.conv_moments,
+                _reference(transposed),
+                cases,
+                engines=("cudnn", "triton", "reference"),
+                grad_inputs=("input", "weight", "scale_in", "shift_in", "bias", "scale", "residual"),
+                outputs=("y", "mean", "var"),
+                directions=("forward", "backward", "double"),
+                dtypes=("fp32", "tf32", "fp16", "bf16"),
+                rounds=True,
+                uses_dot=True,
+                bytes=moved,
+                flops=flops,
+                kernels=functools.partial(_variants, transposed),
+                candidates=CANDIDATES,
+            )
+        )
     else:
-        register(Op(
-            "conv_transpose2d" if transposed else "conv2d", conv.conv_transpose2d if transposed else conv.conv2d, _plain_reference(transposed),
-            cases, engines=("cudnn", "triton", "reference"), grad_inputs=("input", "weight", "bias", "scale"),
-            directions=("forward", "backward", "double"), dtypes=("fp32", "tf32", "fp16", "bf16"), rounds=True, uses_dot=True,
-            bytes=moved, flops=flops,
-        ))  # fmt: skip
+        register(
+            Op(
+                "conv_transpose2d" if transposed else "conv2d",
+                conv.conv_transpose2d if transposed else conv.conv2d,
+                _plain_reference(transposed),
+                cases,
+                engines=("cudnn", "triton", "reference"),
+                grad_inputs=("input", "weight", "bias", "scale"),
+                directions=("forward", "backward", "double"),
+                dtypes=("fp32", "tf32", "fp16", "bf16"),
+                rounds=True,
+                uses_dot=True,
+                bytes=moved,
+                flops=flops,
+            )
+        )

@@ -4,8 +4,8 @@
     g  = (dy + dmean/n + dvar*2/n*(y - mean)) * act_out'(y)
     dw = wgrad(z, g)*scale   dp = dgrad(g, w)*scale*act_in'(x*s + t)   dx = dp*s   ds = sum(dp*x)   dt = sum(dp)
 
-BatchNorm's backward is the chain rule through (mean, var) out of one convolution and (s, t) into the next. `linear` names the three
-plain convolutions (conv, dgrad, wgrad) the formulas are built from: PyTorch's, or the registered ones of ops.conv_plain.
+BatchNorm's backward is the chain rule through (mean, var) out of one convolution and (s, t) into the next. `linear` names the
+three plain convolutions (conv, dgrad, wgrad) the formulas are built from: PyTorch's, or the registered ones of ops.conv_plain.
 """
 
 from __future__ import annotations
@@ -111,9 +111,19 @@ def moments_of(y: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     return mean, var
 
 
-def conv_forward(x: Tensor, w: Tensor, s: Tensor | None, t: Tensor | None, bias: Tensor | None, scale: Tensor | None,
-                 residual: Tensor | None, spec: ConvSpec, fusion: Fusion, moments: bool,
-                 linear: Linear = TORCH) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+def conv_forward(
+    x: Tensor,
+    w: Tensor,
+    s: Tensor | None,
+    t: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    residual: Tensor | None,
+    spec: ConvSpec,
+    fusion: Fusion,
+    moments: bool,
+    linear: Linear = TORCH,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """y in x's type, and mean, var [groups, CO] or None."""
     y = linear.conv(operand(x, s, t, fusion), (w if scale is None else w * scale).to(x.dtype), spec)
     if bias is not None or residual is not None or fusion.act_out != "identity":
@@ -136,8 +146,17 @@ def gradient(dy: Tensor, y: Tensor, mean: Tensor | None, dmean: Tensor | None, d
     return (g * output_slope_of(wide(y), fusion.act_out, fusion.slope_out)).to(y.dtype)
 
 
-def conv_dgrad(g: Tensor, w: Tensor, x: Tensor, s: Tensor | None, t: Tensor | None, scale: Tensor | None, spec: ConvSpec, fusion: Fusion,
-               linear: Linear = TORCH) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+def conv_dgrad(
+    g: Tensor,
+    w: Tensor,
+    x: Tensor,
+    s: Tensor | None,
+    t: Tensor | None,
+    scale: Tensor | None,
+    spec: ConvSpec,
+    fusion: Fusion,
+    linear: Linear = TORCH,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """dx in x's type; ds, dt shaped as s, t."""
     dp = wide(linear.dgrad(g, (w if scale is None else w * scale).to(g.dtype), spec, (x.shape[2], x.shape[3])))
     if s is None or t is None:
@@ -147,22 +166,42 @@ def conv_dgrad(g: Tensor, w: Tensor, x: Tensor, s: Tensor | None, t: Tensor | No
     return (dp * spread(s, x)).to(x.dtype), group_sums(dp * wide(x), s), group_sums(dp, t)
 
 
-def conv_wgrad(x: Tensor, g: Tensor, s: Tensor | None, t: Tensor | None, spec: ConvSpec, fusion: Fusion, linear: Linear = TORCH) -> Tensor:
+def conv_wgrad(
+    x: Tensor, g: Tensor, s: Tensor | None, t: Tensor | None, spec: ConvSpec, fusion: Fusion, linear: Linear = TORCH
+) -> Tensor:
     """dw, before any 1/sigma, in fp32 (float64 for float64 inputs)."""
     return wide(linear.wgrad(operand(x, s, t, fusion), g.to(x.dtype), spec))
 
 
-def backward(needs: tuple[bool, ...], dy: Tensor, dmean: Tensor | None, dvar: Tensor | None, x: Tensor, w: Tensor, s: Tensor | None,
-             t: Tensor | None, bias: Tensor | None, scale: Tensor | None, residual: Tensor | None, y: Tensor, mean: Tensor | None,
-             spec: ConvSpec, fusion: Fusion, linear: Linear = TORCH) -> tuple[Any, ...]:  # fmt: skip
-    """Gradients of (x, w, s, t, bias, scale, residual), None where `needs` says so. Differentiable: this is what R1 goes through."""
+def backward(
+    needs: tuple[bool, ...],
+    dy: Tensor,
+    dmean: Tensor | None,
+    dvar: Tensor | None,
+    x: Tensor,
+    w: Tensor,
+    s: Tensor | None,
+    t: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    residual: Tensor | None,
+    y: Tensor,
+    mean: Tensor | None,
+    spec: ConvSpec,
+    fusion: Fusion,
+    linear: Linear = TORCH,
+) -> tuple[Any, ...]:
+    """Gradients of (x, w, s, t, bias, scale, residual), None where `needs` says so. Differentiable: this is what R1 goes
+    through."""
     g = gradient(dy, y, mean, dmean, dvar, fusion)
     dx = ds = dt = dw = dscale = None
     if needs[0] or needs[2] or needs[3]:
         dx, ds, dt = conv_dgrad(g, w, x, s, t, scale, spec, fusion, linear)
     if needs[1] or needs[5]:
         raw = conv_wgrad(x, g, s, t, spec, fusion, linear)
-        dscale = (raw * wide(w.to(x.dtype))).sum().reshape(scale.shape).to(scale.dtype) if scale is not None and needs[5] else None
+        dscale = (
+            (raw * wide(w.to(x.dtype))).sum().reshape(scale.shape).to(scale.dtype) if scale is not None and needs[5] else None
+        )
         dw = (raw if scale is None else raw * scale).to(w.dtype) if needs[1] else None
     dbias = wide(g).sum((0, 2, 3)).to(bias.dtype) if bias is not None and needs[4] else None
     return dx, dw, ds, dt, dbias, dscale, None if residual is None or not needs[6] else g.to(residual.dtype)
