@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     from fastgan.engine.stage import Stage
     from fastgan.engine.trainer import Trainer
     from fastgan.objectives import Adversarial, Noise, Objective, Phase
+    from fastgan.swap import accelerate, report, revert
 
 __version__ = "0.1.0"
 
 _MODULES = ("data", "metrics", "objectives", "ops", "pictures", "recipes")
 _WHERE = {
     "Trainer": "fastgan.engine.trainer",
+    "accelerate": "fastgan.swap",
+    "report": "fastgan.swap",
+    "revert": "fastgan.swap",
     "capture": "fastgan.engine.capture",
     "Stage": "fastgan.engine.stage",
     "load": "fastgan.engine.load",
@@ -36,7 +40,21 @@ _WHERE = {
     "Phase": "fastgan.objectives",
 }
 
-__all__ = ["Adversarial", "FastganError", "Noise", "Objective", "Phase", "Stage", "Trainer", "capture", "load", "sample"]
+__all__ = [
+    "Adversarial",
+    "FastganError",
+    "Noise",
+    "Objective",
+    "Phase",
+    "Stage",
+    "Trainer",
+    "accelerate",
+    "capture",
+    "load",
+    "report",
+    "revert",
+    "sample",
+]
 
 
 def __getattr__(name: str) -> Any:

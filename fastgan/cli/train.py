@@ -172,6 +172,7 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
         device=config.device,
         precision=config.precision,
         graph=config.graph,
+        impl=config.impl,
         flip=config.flip,
         ema_decay=config.ema_decay,
         log_every=config.log_every,

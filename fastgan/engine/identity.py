@@ -108,7 +108,7 @@ def rebuilding(trainer: Trainer) -> dict[str, Any]:
             objective: Any = {"spec": describe(stage.objective)}
         except NotDescribable as error:
             objective = {"why_not": str(error)}
-        nets = {name: describe_network(net) for name, net in stage.nets.items()}
+        nets = trainer.descriptions[len(stages)]
         averaged = [name for name in stage.ema if name in stage.nets]
         stages.append({"nets": nets, "objective": objective, "ema": averaged, "steps": stage.steps, "size": stage.size})
     first = next((d for d in trainer.datasets.values()), None)

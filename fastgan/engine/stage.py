@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from fastgan.engine.ranks import Ranks
 from fastgan.engine.step import StepRunner
 from fastgan.errors import FastganError
 from fastgan.objectives import Objective
+from fastgan.ops.dispatch import prefer
 
 STAGE_SEEDS = 2**32
 """Seeds of users are below this; stage i draws with seed + i * STAGE_SEEDS."""
@@ -80,11 +82,18 @@ class ActiveStage:
         resident_bytes: int,
         ranks: Ranks | None = None,
         graphs: Callable[[], Graph] | None = None,
+        impl: str = "auto",
     ) -> None:
+        self.impl = impl
         self.ranks = ranks or Ranks()
         self.stage, self.datasets, self.device, self.precision = stage, dict(datasets), device, precision
         self.memory_format = memory_format
         self.nets = {name: place(net, device, memory_format).train() for name, net in stage.nets.items()}
+        if impl in ("cudnn", "triton") or (impl == "auto" and device.type == "cuda"):
+            from fastgan.swap import accelerate  # imports every operator, which the plain path has no use for
+
+            for net in self.nets.values():
+                accelerate(net)
         trained = {name for phase in stage.objective.phases() for name in phase.trains}
         self.optimizers = optim.build_optimizers(stage.optimizers, self.nets, trained)
         optim.check_schedules(stage.schedules, self.optimizers)
@@ -173,9 +182,12 @@ class ActiveStage:
 
     def _on_device(self, due: dict[str, int]) -> dict[str, Tensor]:
         """The step itself, from filled slots: nothing here depends on the host but which lazy terms are due."""
-        batches = [self._merge([s.assemble(slot) for s, slot in zip(self.streams, slots, strict=True)]) for slots in self._slots]
-        logged = self.runner.run(batches, self._positions, self._scalars, due)
-        self.ema.update(self._share)
+        with prefer(self.impl) if self.impl != "auto" else nullcontext():
+            batches = [
+                self._merge([s.assemble(slot) for s, slot in zip(self.streams, slots, strict=True)]) for slots in self._slots
+            ]
+            logged = self.runner.run(batches, self._positions, self._scalars, due)
+            self.ema.update(self._share)
         return logged
 
     def sampling_nets(self, averaged: bool = True) -> dict[str, nn.Module]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import fastgan
 from fastgan.data import Dataset
 from fastgan.engine import identity, sampling, toml
+from fastgan.engine.describe import describe_network
 from fastgan.engine.devices import is_out_of_memory, pick_device
 from fastgan.engine.graphs import graph_backend
 from fastgan.engine.loggers import open_logger
@@ -31,6 +32,7 @@ from fastgan.engine.stats import Stats
 from fastgan.engine.watch import Watch
 from fastgan.errors import FastganError
 from fastgan.objectives import Adversarial, Objective
+from fastgan.ops.dispatch import IMPLS
 
 GRID = 64
 """Samples in a picture."""
@@ -46,7 +48,9 @@ class Trainer:
     schedules: {"G": {"lr": fn(step) -> value}}. out: the run folder, or None to keep everything in memory. resume: go on with
     the run in `out`.
     device: "auto" is a GPU when there is one. precision: see fastgan.engine.precision. graph: "auto" replays each step as a
-    CUDA graph on a GPU, "on" insists, "off" never. ema: networks that are averaged for
+    CUDA graph on a GPU, "on" insists, "off" never. impl: which
+    engine runs the operators; "auto" swaps the networks' layers (fastgan.accelerate) on a GPU, "reference" leaves them alone.
+    ema: networks that are averaged for
     sampling.
     log: "tensorboard" or "wandb" (offline unless WANDB_MODE says otherwise). log_every, sample_every, checkpoint_every: in
     steps. keep: checkpoints kept. watch: look for what goes wrong. strict: an
@@ -76,6 +80,7 @@ class Trainer:
         device: str = "auto",
         precision: str = "auto",
         graph: str = "auto",
+        impl: str = "auto",
         flip: bool = False,
         ema: Sequence[str] = ("G",),
         ema_decay: float = 0.999,
@@ -115,7 +120,9 @@ class Trainer:
         self.device = pick_device(local_device(device))
         self.ranks = join(self.device)
         self.precision = resolve(precision, self.device)
-        self.graph = graph
+        if impl not in IMPLS:
+            raise FastganError(f"impl must be one of {', '.join(IMPLS)}, not {impl!r}")
+        self.graph, self.impl = graph, impl
         self._backend = graph_backend(graph, self.device, self.ranks)
         self.step = 0
         self.stats = Stats(log_every, self.device, self.ranks)
@@ -126,6 +133,8 @@ class Trainer:
         self.folder = RunFolder(self._path, keep=keep) if self._path is not None and self.ranks.first else None
         self.reporter = Reporter(self.folder, self.watch, open_logger(log, out) if self.ranks.first else None)
         self.config = dict(config) if config is not None else self._python_config()
+        # Before anything is swapped: a network is made again from the classes its author wrote.
+        self.descriptions = [{name: describe_network(net) for name, net in stage.nets.items()} for stage in self.stages]
         self._index = -1
         self._active: ActiveStage | None = None
         if self.folder is not None and not resume and self.folder.exists():
@@ -297,6 +306,7 @@ class Trainer:
             resident_bytes=self.resident_bytes,
             ranks=self.ranks,
             graphs=self._backend,
+            impl=self.impl,
         )
         if before is not None:
             for name, net in before.ema.nets.items():

@@ -64,6 +64,9 @@ class Config:
     precision: str = run_option(
         "auto", "auto is bf16 on Ampere and newer GPUs, fp32 elsewhere", choices=("auto", "fp32", "tf32", "bf16", "fp16")
     )
+    impl: str = run_option(
+        "auto", "engine of the operators: auto swaps layers on a GPU", choices=("auto", "reference", "cudnn", "triton")
+    )
     graph: str = run_option("auto", "replay steps as CUDA graphs: auto is on with one GPU", choices=("auto", "on", "off"))
     ema_decay: float = run_option(0.999, "decay of the averaged generator")
     log_every: int = run_option(50, "steps between rows of metrics")
