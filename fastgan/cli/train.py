@@ -34,7 +34,7 @@ class TrainCommand(click.Command):
             file = options.read_file(f"{early['--resume']}/config.toml")
         elif early["--config"]:
             file = options.read_file(early["--config"])
-        name = early["--recipe"] or file.get("recipe", "dcgan")
+        name = (None if early["--resume"] else early["--recipe"]) or file.get("recipe", "dcgan")
         if file.get("recipe") == "python":
             raise FastganError(
                 f"{early['--resume']} was trained from Python: go on with it there, Trainer(..., out=..., resume=True)"
@@ -100,7 +100,8 @@ def command(
     if resume:
         changed = [name for name, value in given.items() if value is not None and name not in RESUMABLE]
         if changed or config_file or (recipe and recipe != cls.recipe):
-            named = ", ".join(f"--{name.replace('_', '-')}" for name in changed) or "--config"
+            changed += ["config"] if config_file else ["recipe"] if not changed else []
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
             raise FastganError(f"--resume goes on with the run as it was: {named} can't be changed")
         config = options.assemble(cls, {**file, "out": resume}, given, f"{resume}/config.toml")
     else:

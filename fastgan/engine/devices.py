@@ -15,6 +15,8 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise FastganError(f"unknown device {name!r}: use auto, cpu or cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise FastganError(f"unknown device {name!r}: use auto, cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise FastganError(f"device {name!r} asked for, but torch sees no GPU: use --device cpu, or see `fastgan info`")
     return device

@@ -132,7 +132,7 @@ class Trainer:
         self._path = Path(out).expanduser() if out is not None else None
         self.folder = RunFolder(self._path, keep=keep) if self._path is not None and self.ranks.first else None
         self.reporter = Reporter(self.folder, self.watch, open_logger(log, out) if self.ranks.first else None)
-        self.config = dict(config) if config is not None else self._python_config()
+        self.config = {**(config if config is not None else self._python_config()), "precision": self.precision.name}
         # Before anything is swapped: a network is made again from the classes its author wrote.
         self.descriptions = [{name: describe_network(net) for name, net in stage.nets.items()} for stage in self.stages]
         self._index = -1
@@ -364,7 +364,6 @@ class Trainer:
         return {
             "recipe": "python",
             "data": self.data if isinstance(self.data, str) else type(self.data).__name__,
-            "precision": self.precision.name,
             **known,
         }
 
