@@ -8,7 +8,12 @@ import json
 
 import pytest
 import torch
-from foreign_networks import (
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize
+
+from fastgan.errors import FastganError
+from fastgan.swap import accelerate, report, revert
+from tests.foreign_networks import (
     PatchGAN,
     ResNetDiscriminator,
     ResNetGenerator,
@@ -17,11 +22,6 @@ from foreign_networks import (
     Unet,
     tutorial_weights_init,
 )
-from torch import nn
-from torch.nn.utils import parametrizations, parametrize
-
-from fastgan.errors import FastganError
-from fastgan.swap import accelerate, report, revert
 
 NETWORKS = {
     "dcgan-g": (lambda: TutorialGenerator(nz=5, ngf=2), (2, 5, 1, 1)),
@@ -445,3 +445,6 @@ def test_spectral_norm_is_recognised_both_ways():
         kinds = [row.module for row in rows(net, "fused")]
         assert kinds == ["Conv2d > LeakyReLU", "ConvTranspose2d > BatchNorm2d > ReLU"]
         assert not rows(net, "left")
+        assert [row.module for row in rows(net, "swapped")] == ["Conv2d's spectral norm", "ConvTranspose2d's spectral norm"]
+        assert [row.path for row in rows(net, "swapped")] == ["0", "2"]
+        assert not rows(accelerate(revert(net), ops=["conv", "norm"]), "swapped")

@@ -1,6 +1,8 @@
-"""An accelerated network computes what it computed: values, gradients, second order, buffers, and everything PyTorch wraps around a module.
+"""An accelerated network computes what it computed: values, gradients, second order, buffers, and everything PyTorch wraps
+around a module.
 
-On the CPU the accelerated modules run PyTorch's own kernels on the same numbers in the same order, so equality is exact (torch.equal)
+On the CPU the accelerated modules run PyTorch's own kernels on the same numbers in the same order, so equality is exact
+(torch.equal)
 unless a bound is given.
 """
 
@@ -13,12 +15,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from foreign_networks import TutorialDiscriminator, TutorialGenerator, Unet
-from test_swap import NETWORKS, network, small
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from fastgan.swap import accelerate, report, revert
+from tests.foreign_networks import TutorialDiscriminator, TutorialGenerator, Unet
+from tests.test_swap import NETWORKS, network, small
 
 GANS = [name for name in NETWORKS]
 
@@ -64,7 +66,9 @@ def test_channels_last(name):
     assert fast(x).stride() == plain(x).stride()
 
 
-@pytest.mark.parametrize("layer", [nn.ReLU(True), nn.ReLU(), nn.LeakyReLU(0.2, True), nn.LeakyReLU(-0.2), nn.Tanh(), nn.Sigmoid(), nn.SiLU(True)])
+@pytest.mark.parametrize(
+    "layer", [nn.ReLU(True), nn.ReLU(), nn.LeakyReLU(0.2, True), nn.LeakyReLU(-0.2), nn.Tanh(), nn.Sigmoid(), nn.SiLU(True)]
+)
 @pytest.mark.parametrize("norm", [True, False])
 def test_every_activation_of_a_run(layer, norm):
     net = small(nn.Conv2d(3, 4, 3), *([nn.BatchNorm2d(4)] if norm else []), copy.deepcopy(layer))
@@ -348,4 +352,6 @@ def test_pix2pix_trains_saves_loads_and_reverts(tmp_path):
 
 
 def test_environment_is_plain():
-    assert os.environ.get("TRITON_INTERPRET") != "1", "equality holds for PyTorch's kernels: test_swap_interpreted.py has the others"
+    assert os.environ.get("TRITON_INTERPRET") != "1", (
+        "equality holds for PyTorch's kernels: test_swap_interpreted.py has the others"
+    )

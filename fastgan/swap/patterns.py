@@ -16,7 +16,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm as SpectralNormHook
 
-from fastgan.swap import norms
+from fastgan.swap import norms, spectral
 
 FAMILIES = ("conv", "norm", "spectral")
 
@@ -41,6 +41,8 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern("norm", nn.InstanceNorm1d, norms.InstanceNorm1d, "instance_norm"),
     Pattern("norm", nn.InstanceNorm2d, norms.InstanceNorm2d, "instance_norm"),
     Pattern("norm", nn.InstanceNorm3d, norms.InstanceNorm3d, "instance_norm"),
+    Pattern("spectral", parametrizations._SpectralNorm, spectral.SpectralNorm, "spectral_sigma"),
+    Pattern("spectral", SpectralNormHook, spectral.SpectralNormHook, "spectral_sigma"),
     Pattern("conv", nn.Conv2d, None),
     Pattern("conv", nn.ConvTranspose2d, None),
 )
@@ -77,11 +79,6 @@ class Tree:
         return self.root.named_modules()
 
 
-def spectral_hook(module: nn.Module) -> SpectralNormHook | None:
-    """The older spectral norm of a module (torch.nn.utils.spectral_norm), or None."""
-    return next((hook for hook in module._forward_pre_hooks.values() if isinstance(hook, SpectralNormHook)), None)
-
-
 def plain_class(module: nn.Module) -> type[nn.Module]:
     """The module's class without the one that parametrization put over it."""
     return parametrize.type_before_parametrizations(module)
@@ -104,9 +101,9 @@ def why_left(module: nn.Module, tree: Tree) -> str | None:
             return f"its {name} is shared with another module"
     if "forward" in module.__dict__:
         return "its forward was replaced on the instance"
-    if module._forward_hooks:
+    if any(not spectral.is_ours(hook) for hook in module._forward_hooks.values()):
         return "it has a forward hook"
-    if any(not isinstance(hook, SpectralNormHook) for hook in module._forward_pre_hooks.values()):
+    if any(not (isinstance(hook, SpectralNormHook) or spectral.is_ours(hook)) for hook in module._forward_pre_hooks.values()):
         return "it has a forward pre-hook"
     if module._backward_hooks or module._backward_pre_hooks:
         return "it has a backward hook"

@@ -68,7 +68,9 @@ def report(module: nn.Module) -> Report:
     changes nothing.
     """
     tree = Tree(module)
-    findings = {id(f.module): f for f in survey(tree, families_of(None))}
+    findings: dict[int, list[Finding]] = {}
+    for finding in survey(tree, families_of(None)):
+        findings.setdefault(id(finding.module), []).append(finding)
     rows: list[Row] = []
     in_runs: set[int] = set()
     engine, because = _engine(module)
@@ -77,8 +79,9 @@ def report(module: nn.Module) -> Report:
             for row, members in _runs(path, part, tree, engine):
                 rows.append(row)
                 in_runs |= members
-        if id(part) in findings and id(part) not in in_runs:
-            rows.append(_row(findings[id(part)], engine))
+        for finding in findings.get(id(part), ()):
+            if id(part) not in in_runs or finding.target is not part:
+                rows.append(_row(finding, engine))
     return Report(type(module).__name__, because, tuple(rows))
 
 
@@ -106,7 +109,7 @@ def _runs(path: str, container: nn.Sequential, tree: Tree, engine: str) -> list[
         left = container_left(container, tree)
         if left is None:
             return []
-        plan = plan_of(container, tree, families_of(None), {})
+        plan = plan_of(container, tree, families_of(None))
     found: list[tuple[Row, set[int]]] = []
     for step in plan.runs:
         members = children[step.start : step.stop]

@@ -10,6 +10,7 @@ invisible; an in-place activation at the start of a container alters somebody's 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as _module
 
-from fastgan.swap.norms import INSTANCE_NORMS, kernels_take
+from fastgan.nn.fused import Edge, FusedConvSequential, Segment, segments
+from fastgan.swap.norms import INSTANCE_NORMS, kernels_take, owned
 
 ACTIVATIONS: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",
@@ -64,7 +66,9 @@ def norm_act(x: Tensor, norm: nn.Module, activation: nn.Module) -> Tensor:
     if kernels_take(x):
         return norm.forward(x, ACTIVATIONS[type(activation)], getattr(activation, "negative_slope", 0.0))
     x = norm.forward(x)
-    return activation.forward(x) if isinstance(norm, INSTANCE_NORMS) else activate_fresh(x, activation)  # instance norm returns a view
+    return (
+        activation.forward(x) if isinstance(norm, INSTANCE_NORMS) else activate_fresh(x, activation)
+    )  # instance norm returns a view
 
 
 class Step(NamedTuple):
@@ -76,15 +80,21 @@ class Step(NamedTuple):
 
 
 class Plan(NamedTuple):
+    """What a container does with children of these types: its runs, and the same children where a kernel may be had, with
+    chains of
+    plain convolutions as segments of fastgan.nn.fused (whose tuning table decides who applies a normalisation).
+    """
+
     types: tuple[type[nn.Module], ...]
     steps: tuple[Step, ...]
+    with_kernels: tuple[Step | Segment, ...] = ()
 
     @property
     def runs(self) -> tuple[Step, ...]:
         return tuple(step for step in self.steps if step.run is not None)
 
 
-def make_plan(types: tuple[type[nn.Module], ...], is_layer: tuple[bool, ...], is_norm: tuple[bool, ...]) -> Plan:
+def make_steps(types: tuple[type[nn.Module], ...], is_layer: tuple[bool, ...], is_norm: tuple[bool, ...]) -> tuple[Step, ...]:
     """The longest runs from left to right. `is_layer`: a convolution or linear layer whose output nobody else holds;
     `is_norm`: one of
     our normalisations.
@@ -106,7 +116,50 @@ def make_plan(types: tuple[type[nn.Module], ...], is_layer: tuple[bool, ...], is
         else:
             steps.append(Step(run, at, stop))
         at = stop
-    return Plan(types, tuple(steps))
+    return tuple(steps)
+
+
+def make_plan(
+    children: Sequence[nn.Module], kinds: Sequence[type[nn.Module] | None], layers: Sequence[bool], norms: Sequence[bool]
+) -> Plan:
+    """The plan of `children`.
+
+    `kinds`: their classes, None where one may not take part in a run; `layers`, `norms` as in make_steps.
+    """
+    types = tuple(nn.Module if kind is None else kind for kind in kinds)
+    # fastgan.nn.fused goes by exact classes: stand-ins show it our norms, and hide what may not take part.
+    shown = [
+        _NORM
+        if norm and issubclass(kind, nn.BatchNorm2d)
+        else child
+        if layer or kind in ACTIVATIONS or _resamples(kind)
+        else _OTHER
+        for child, kind, layer, norm in zip(children, types, layers, norms)
+    ]
+    mixed: list[Step | Segment] = []
+    items = segments(shown)
+    at = 0
+    while at < len(items):
+        item = items[at]
+        if isinstance(item, Segment):
+            mixed.append(item)
+            at += 1
+            continue
+        end = at
+        while end < len(items) and not isinstance(items[end], Segment):
+            end += 1
+        stop = item + end - at
+        steps = make_steps(types[item:stop], tuple(layers[item:stop]), tuple(norms[item:stop]))
+        mixed += [Step(step.run, step.start + item, step.stop + item) for step in steps]
+        at = end
+    return Plan(tuple(type(child) for child in children), make_steps(types, tuple(layers), tuple(norms)), tuple(mixed))
+
+
+_NORM, _OTHER = nn.BatchNorm2d(1), nn.Identity()
+
+
+def _resamples(kind: type[nn.Module]) -> bool:
+    return kind in (nn.Upsample, nn.UpsamplingNearest2d, nn.AvgPool2d)
 
 
 def why_no_run(container: nn.Sequential, plan: Plan, step: Step) -> str | None:
@@ -129,7 +182,29 @@ def why_no_run(container: nn.Sequential, plan: Plan, step: Step) -> str | None:
     return None
 
 
-class FusedSequential(nn.Sequential):
+def _take(x: Any, step: Step, children: tuple[nn.Module, ...]) -> Any:
+    run, start, stop = step
+    part = children[start:stop]
+    if run is not None and isinstance(x, Tensor):
+        first = run is not norm_act  # a layer that opens a run keeps its pre-hooks
+        for child in part:
+            if child._forward_hooks or child._backward_hooks or child._backward_pre_hooks or "forward" in child.__dict__:
+                break
+            if child._forward_pre_hooks and not first:
+                break
+            first = False
+        else:
+            return run(x, *part)
+    for child in part:
+        x = child(x)
+    return x
+
+
+def _all_plain(children: tuple[nn.Module, ...], item: Segment) -> bool:
+    return all(FusedConvSequential._is_plain(child) for child in children[item.start : item.stop])
+
+
+class FusedSequential(FusedConvSequential):
     """nn.Sequential that takes its runs of layer -> norm -> activation in one call each. Made by accelerate, never by hand."""
 
     _fastgan_plan: Any = None  # kept in the instance's __dict__ once made; slices and sums of containers have none
@@ -138,23 +213,29 @@ class FusedSequential(nn.Sequential):
         plan = self._fastgan_plan
         children = tuple(self._modules.values())
         if plan is None or tuple([type(child) for child in children]) != plan.types or _module._has_any_global_hook():
-            return super().forward(input)
+            return nn.Sequential.forward(self, input)
         x = input
-        for run, start, stop in plan.steps:
-            part = children[start:stop]
-            if run is not None and isinstance(x, Tensor):
-                first = run is not norm_act  # a layer that opens a run keeps its pre-hooks
-                for child in part:
-                    if child._forward_hooks or child._backward_hooks or child._backward_pre_hooks or "forward" in child.__dict__:
-                        break
-                    if child._forward_pre_hooks and not first:
-                        break
-                    first = False
-                else:
-                    x = run(x, *part)
-                    continue
-            for child in part:
-                x = child(x)
+        if isinstance(x, Tensor) and x.dim() == 4 and kernels_take(x):
+            return self._with_kernels(x, children, plan.with_kernels)
+        for step in plan.steps:
+            x = _take(x, step, children)
+        return x
+
+    def _with_kernels(self, x: Any, children: tuple[nn.Module, ...], items: tuple[Step | Segment, ...]) -> Any:
+        pending: Any = None
+        edges: list[Edge] = []
+        for i, item in enumerate(items):
+            if isinstance(item, Step):
+                x = _take(x, item, children)
+            elif not isinstance(x, Tensor) or x.dim() != 4 or not _all_plain(children, item):
+                x = _take(x, Step(None, item.start, item.stop), children)
+            else:
+                after = items[i + 1] if i + 1 < len(items) else None
+                takes = after is not None and not isinstance(after, Step) and _all_plain(children, after)
+                x, pending = self._segment(x, list(children), item, after.conv if takes else -1, pending, edges)  # type: ignore[union-attr]
+                x = owned(x) if pending is None else x
+        if not torch.compiler.is_compiling():
+            self.__dict__["_edges"] = edges
         return x
 
     def __reduce_ex__(self, protocol: Any) -> Any:

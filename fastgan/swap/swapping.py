@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from torch import nn
-from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 from fastgan.errors import FastganError
+from fastgan.swap import spectral
 from fastgan.swap.patterns import BY_CLASS, FAMILIES, LAYERS, RELATIVES, Pattern, Tree, plain_class, why_left, why_unknown
 from fastgan.swap.runs import FusedSequential, Plan, fused_class, make_plan
 
@@ -34,31 +35,39 @@ class Finding:
     status: str
     pattern: Pattern | None = None
     why: str = ""
+    target: Any = None  # what changes class: the module, or the object that holds its spectral norm
 
     @property
     def kind(self) -> str:
-        return plain_class(self.module).__name__
+        kind = plain_class(self.module).__name__
+        return f"{kind}'s spectral norm" if self.pattern is not None and self.pattern.family == "spectral" else kind
 
 
 def survey(tree: Tree, families: frozenset[str]) -> list[Finding]:
     """One finding for each module of a known family, in the tree's order. Looks, changes nothing."""
     findings = []
     for path, module in tree.walk():
-        kind = plain_class(module)
-        pattern = BY_CLASS.get(kind)
-        if ORIGINAL in module.__dict__ and not isinstance(module, nn.Sequential):
-            findings.append(Finding(path, module, "swapped", pattern))
-        elif pattern is not None:
-            if pattern.family not in families:
-                findings.append(Finding(path, module, "off", pattern))
-            elif reason := why_left(module, tree):
-                findings.append(Finding(path, module, "left", pattern, reason))
-            else:
-                swap = pattern.replacement is not None and kind is pattern.original
-                findings.append(Finding(path, module, "swap" if swap else "keep", pattern))
-        elif isinstance(module, RELATIVES):
-            findings.append(Finding(path, module, "left", None, why_unknown(module)))
+        pattern = BY_CLASS.get(plain_class(module))
+        if not isinstance(module, _SpectralNorm):  # seen with the layer that it belongs to
+            if pattern is not None:
+                findings.append(_find(path, module, module, pattern, tree, families))
+            elif isinstance(module, RELATIVES):
+                findings.append(Finding(path, module, "left", None, why_unknown(module)))
+            holder = spectral.holder_of(module)
+            if holder is not None and type(holder) in BY_CLASS:
+                findings.append(_find(path, module, holder, BY_CLASS[type(holder)], tree, families))
     return findings
+
+
+def _find(path: str, module: nn.Module, target: Any, pattern: Pattern, tree: Tree, families: frozenset[str]) -> Finding:
+    if ORIGINAL in target.__dict__:
+        return Finding(path, module, "swapped", pattern, target=target)
+    if pattern.family not in families:
+        return Finding(path, module, "off", pattern, target=target)
+    if reason := why_left(module, tree):
+        return Finding(path, module, "left", pattern, reason, target)
+    theirs = pattern.replacement is not None and pattern.original in (type(target), plain_class(module))
+    return Finding(path, module, "swap" if theirs else "keep", pattern, target=target)
 
 
 def container_left(container: nn.Sequential, tree: Tree) -> str | None:
@@ -69,23 +78,18 @@ def container_left(container: nn.Sequential, tree: Tree) -> str | None:
     return why_left(container, tree)
 
 
-def plan_of(container: nn.Sequential, tree: Tree, families: frozenset[str], coming: dict[int, type[nn.Module]]) -> Plan:
-    """The runs of a container once the modules in `coming` (id -> class) have their new class."""
+def plan_of(container: nn.Sequential, tree: Tree, families: frozenset[str]) -> Plan:
+    """The runs of a container whose children have their new classes."""
     children = list(container._modules.values())
-    types, layers, norms = [], [], []
+    kinds: list[type[nn.Module] | None] = []
+    layers, norms = [], []
     for child in children:
-        kind = coming.get(id(child), type(child))
         pattern = BY_CLASS.get(plain_class(child))
         free = why_left(child, tree) is None
-        types.append(kind if free else _Never)
+        kinds.append(type(child) if free else None)
         layers.append(free and "conv" in families and plain_class(child) in LAYERS)
-        norms.append(free and pattern is not None and pattern.family == "norm" and kind is pattern.replacement)
-    plan = make_plan(tuple(types), tuple(layers), tuple(norms))
-    return plan._replace(types=tuple(coming.get(id(child), type(child)) for child in children))
-
-
-class _Never(nn.Module):
-    """Stands for a child that may not take part in a run."""
+        norms.append(free and pattern is not None and pattern.family == "norm" and type(child) is pattern.replacement)
+    return make_plan(children, kinds, layers, norms)
 
 
 def families_of(ops: Iterable[str] | None) -> frozenset[str]:
@@ -123,10 +127,14 @@ def accelerate(module: M, *, ops: Iterable[str] | None = None, strict: bool = Fa
         if finding.status == "swap":
             assert finding.pattern is not None
             assert finding.pattern.replacement is not None
-            _assign(finding.module, finding.pattern.replacement)
+            _assign(finding.target, finding.pattern.replacement)
+    found = survey(tree, families)
+    spectral.attach(
+        module, [(f.module, f.target) for f in found if f.status == "swapped" and isinstance(f.target, spectral.HOLDERS)]
+    )
     for _, container in tree.walk():
         if isinstance(container, nn.Sequential) and container_left(container, tree) is None:
-            plan = plan_of(container, tree, families, {})
+            plan = plan_of(container, tree, families)
             if plan.runs:
                 original = container.__dict__.get(ORIGINAL, type(container))
                 if not isinstance(container, FusedSequential):
@@ -135,7 +143,7 @@ def accelerate(module: M, *, ops: Iterable[str] | None = None, strict: bool = Fa
     return module
 
 
-def _assign(module: nn.Module, to: type) -> None:
+def _assign(module: Any, to: type) -> None:
     module.__dict__[ORIGINAL] = type(module)
     module.__class__ = to
 
@@ -147,20 +155,24 @@ def revert(module: M) -> M:
     Raises FastganError, before anything is changed, where a swapped module has since been given another class (parametrized,
     for one).
     """
-    swapped = [(path, m) for path, m in module.named_modules() if ORIGINAL in m.__dict__]
-    for path, m in swapped:
-        if not _ours(m):
+    swapped: list[tuple[str, Any]] = []
+    for path, m in module.named_modules():
+        hooks = (hook for hook in m._forward_pre_hooks.values() if isinstance(hook, spectral.SpectralNormHook))
+        swapped += [(path, target) for target in (m, *hooks) if ORIGINAL in target.__dict__]
+    for path, target in swapped:
+        if not _ours(target):
             raise FastganError(
-                f"revert: {path or 'the module itself'} became a {type(m).__name__} after accelerate: undo that first"
+                f"revert: {path or 'the module itself'} became a {type(target).__name__} after accelerate: undo that first"
             )
-    for _, m in swapped:
-        m.__dict__.pop(PLAN, None)
-        m.__class__ = m.__dict__.pop(ORIGINAL)
+    for m in module.modules():
+        spectral.detach(m)
+    for _, target in swapped:
+        for key in (PLAN, "_edges", spectral.IDLE):
+            target.__dict__.pop(key, None)
+        target.__class__ = target.__dict__.pop(ORIGINAL)
     return module
 
 
-def _ours(module: Any) -> bool:
-    kind = type(module)
-    if parametrize.is_parametrized(module) and kind.__name__.startswith("Parametrized"):
-        return False
+def _ours(target: Any) -> bool:
+    kind = type(target)
     return issubclass(kind, FusedSequential) or (kind in BY_CLASS and BY_CLASS[kind].replacement is kind)
