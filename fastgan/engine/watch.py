@@ -109,7 +109,7 @@ class Watch:
         self.pending_weight: dict[str, float] = {}
         self.buckets: list[dict[str, float]] = []
         self.looks: list[dict[str, float]] = []
-        self.fixed: list[list[float]] = []
+        self.fixed: list[list[int]] = []
         self.fixed_step = 0
         self.best_spread = 0.0
         self.top_rate = 0.0
@@ -138,7 +138,7 @@ class Watch:
     ) -> list[Alert]:
         """Take a few images, float NCHW in [-1, 1]: fresh samples, those of the fixed latents, and about as many reals.
 
-        Without reals nothing is said about collapse and stall. At most 128 images of each are used.
+        Without reals nothing is said about collapse and stall. At most 64 images of each are used.
         """
         fake = describe(fakes)
         if not bool(torch.isfinite(fake).all()):
@@ -153,15 +153,15 @@ class Watch:
         # Few or repeated reals put the nearest one at distance 0, which says nothing about the samples.
         look["nearest"] = nearest / max(real_nearest, 0.1 * real_spread)
         if fixed_fakes is not None:
-            # Sixteen images, to four digits: this goes into every checkpoint.
-            now = (describe(fixed_fakes[:16]) * 1e4).round() / 1e4
+            # Sixteen images in whole thousandths: this goes into every checkpoint.
+            now = (describe(fixed_fakes[:16]) * 1000).round()
             if self.fixed and len(self.fixed) == len(now) and len(self.fixed[0]) == now.shape[1]:
-                moved = (now - torch.tensor(self.fixed)).norm(dim=1).mean()
+                moved = (now - torch.tensor(self.fixed)).norm(dim=1).mean() / 1000
                 look["moved"] = float(moved) / real_spread
                 look["since"] = float(self.fixed_step)
             # Change is measured over at least 100 steps, however often samples are shown.
             if not self.fixed or step - self.fixed_step >= 100:
-                self.fixed, self.fixed_step = [[round(v, 4) for v in row] for row in now.tolist()], step
+                self.fixed, self.fixed_step = now.int().tolist(), step
         self.looks = [*self.looks, look][-64:]
         return [*self._judge_stillness(step), *self._judge_diversity(step)]
 
@@ -282,14 +282,14 @@ _STATE = (
 
 
 def describe(images: Tensor) -> Tensor:
-    """Features (n <= 128, F) of images (n, C, H, W): means and standard deviations of an 8x8 grid of cells, on the CPU.
+    """Features (n <= 64, F) of images (n, C, H, W): means and standard deviations of an 8x8 grid of cells, on the CPU.
 
     Cell means see layout and brightness, deviations see texture; both ignore single pixels, which samples and reals differ in.
     """
-    images = images.detach()[:128].float()
+    images = images.detach()[:64].float()
     rows, columns = (_pooling(side, min(8, side)).to(images.device) for side in images.shape[2:])
-    mean = rows @ images @ columns.T
-    variance = rows @ (images * images) @ columns.T - mean * mean
+    mean = rows @ (images @ columns.T)
+    variance = rows @ (images.square() @ columns.T) - mean * mean
     return torch.cat([mean.flatten(1), variance.clamp_min(0).sqrt().flatten(1)], dim=1).cpu()
 
 

@@ -39,7 +39,7 @@ RUNS = {
     "healthy, two time scales": {"lr_g": 1e-4, "lr_d": 4e-4, "steps": 800},
     "D's learning rate cut, G's raised at 300": {"turn": 300, "times_g": 10, "times_d": 1e-3, "steps": 1000},
     "G's learning rate 50 times": {"lr_g": 1e-2, "steps": 800},
-    "D with SGD at 0.5": {"opt": "sgd", "lr_d": 0.5, "steps": 600},
+    "D with SGD at 1.0": {"opt": "sgd", "lr_d": 1.0, "steps": 400},
     "both with momentum SGD at 0.05": {"opt": "momentum", "lr_d": 0.05, "lr_g": 0.05, "steps": 800},
 }
 
