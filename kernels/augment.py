@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fastgan.kernels import tuning
 from fastgan.kernels._common import cdiv, next_power_of_2, tl, triton
-from fastgan.kernels.random import key_words, sample_words, unit
+from fastgan.kernels.random import KEY, key_words, sample_words, unit
 
 DEFAULT: dict[str, Any] = {"BLOCK": 256, "SPLIT": 8, "num_warps": 4}
 
@@ -48,7 +48,7 @@ def _pixels(
     return tl.load(x_ptr + base + offset, mask=mask, other=0.0).to(tl.float32), valid
 
 
-@triton.jit
+@triton.jit(do_not_specialize=[*KEY, "H", "W", "max_h", "max_w", "cut_h", "cut_w"])
 def _diffaugment_kernel(
     out_ptr,  # [B, C, H, W] by strides
     x_ptr,  # [B, C, H, W] by strides
@@ -67,7 +67,7 @@ def _diffaugment_kernel(
     tile = tl.program_id(0) % tiles
     index = tl.load(position_ptr) + sample
     r_b, r_s, r_k, r_ty = sample_words(index, sample * 0, k0, k1, c3)
-    r_tx, r_cy, r_cx, unused_word = sample_words(index, sample * 0 + 1, k0, k1, c3)
+    r_tx, r_cy, r_cx, _spare = sample_words(index, sample * 0 + 1, k0, k1, c3)
     brightness = unit(r_b, 24) - 0.5
     saturation = unit(r_s, 24) * 2.0
     contrast = unit(r_k, 24) + 0.5
@@ -87,7 +87,7 @@ def _diffaugment_kernel(
         for start in range(0, pixels, BLOCK):
             pixel = start + tl.arange(0, BLOCK)
             # Forward: the mean of the whole sample; adjoint: the sum of what reaches it through translation and cutout.
-            x, reached = _pixels(
+            x, _reached = _pixels(
                 x_ptr, base, pixel, channel, H, W, C, sc, sh, sw, shift_h, shift_w, top, left, cut_h, cut_w,
                 ADJOINT, TRANSLATION and ADJOINT, CUTOUT and ADJOINT,
             )  # fmt: skip

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from fastgan.kernels import tuning
 from fastgan.kernels._common import cdiv, tl, triton
-from fastgan.kernels.random import key_words, sample_words
+from fastgan.kernels.random import KEY, key_words, sample_words
 
 DEFAULT: dict[str, Any] = {"BLOCK": 2048, "num_warps": 4}
 
 
-@triton.jit
+@triton.jit(do_not_specialize=KEY)
 def _gather_kernel(
     out_ptr,  # [B, H, W, C]
     images_ptr,  # uint8 [N, H, W, C]

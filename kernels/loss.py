@@ -17,6 +17,7 @@ from fastgan.kernels._common import cdiv, next_power_of_2, tl, triton
 
 DEFAULT: dict[str, Any] = {"BLOCK": 1024, "SINGLE": 16384, "num_warps": 8}
 MAX_PROGRAMS = 256
+COUNTS = ["n_real", "n_fake"]  # one logit would otherwise become a compile-time constant, a Python integer without `.to`
 
 
 @triton.jit
@@ -109,7 +110,7 @@ def _finish(loss_ptr, stats_ptr, value_r, value_f, sum_r, sum_f, right_r, right_
     tl.store(stats_ptr + 3, tl.div_rn(right_f, nf))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def _adversarial_kernel(
     loss_ptr,  # fp32 scalar
     stats_ptr,  # fp32 [4]
@@ -170,7 +171,7 @@ def _adversarial_kernel(
         tl.store(row + 5, g)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def _reduce_kernel(loss_ptr, stats_ptr, rows_ptr, programs, n_real, n_fake, HAS_REAL: tl.constexpr, BLOCK: tl.constexpr):
     i = tl.arange(0, BLOCK)
     mask = i < programs
@@ -184,7 +185,7 @@ def _reduce_kernel(loss_ptr, stats_ptr, rows_ptr, programs, n_real, n_fake, HAS_
     _finish(loss_ptr, stats_ptr, a, b, c, d, e, g, n_real, n_fake, HAS_REAL)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def _scale_kernel(
     outr_ptr, outf_ptr, dreal_ptr, dfake_ptr, grad_ptr, n_real, n_fake, HAS_REAL: tl.constexpr, BLOCK: tl.constexpr
 ):

@@ -16,6 +16,8 @@ from fastgan.kernels import tuning
 from fastgan.kernels._common import cdiv, next_power_of_2, tl, triton
 
 DEFAULT: dict[str, Any] = {"BLOCK": 128, "num_warps": 4}
+# A seed or a count of 1 would otherwise become a compile-time constant: another compilation, and a Python integer without `.to`.
+KEY = ["k0", "k1", "c3"]
 # What a draw keeps of its 32 bits, so that rounding to the output type cannot reach 1.
 UNIFORM_BITS = {torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
 
@@ -83,7 +85,7 @@ def box_muller(a, b):
     return radius * c, radius * s
 
 
-@triton.jit
+@triton.jit(do_not_specialize=KEY)
 def _random_kernel(
     out_ptr,  # [n, count]
     position_ptr,  # int64 scalar
