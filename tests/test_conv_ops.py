@@ -13,7 +13,7 @@ from fastgan.kernels.conv_spec import PLAIN, ConvSpec, Fusion
 from fastgan.ops import conv_plain as cp
 from fastgan.ops import conv_registered as cm
 from fastgan.ops.conv import conv2d, conv_transpose2d, no_weight_gradients
-from fastgan.ops.conv_moments import conv_moments, conv_transpose_moments
+from fastgan.ops.conv_fused import conv_moments, conv_transpose_moments
 
 G = torch.Generator().manual_seed(0)
 

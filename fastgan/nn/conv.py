@@ -49,17 +49,18 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     ) -> Tensor:
         """input [N,CI,H,W] or [CI,H,W] -> act(conv_transpose(input)*scale + bias); output_size as in torch.nn."""
         extra: Any = self.output_padding
+        padding: Any = self.padding  # a string is refused for transposed convolutions
         if output_size is not None:
             k = list(self.kernel_size)
             extra = tuple(
-                self._output_padding(input, output_size, list(self.stride), list(self.padding), k, 2, list(self.dilation))
+                self._output_padding(input, output_size, list(self.stride), list(padding), k, 2, list(self.dilation))
             )  # type: ignore[arg-type]
         return conv_transpose2d(
             input,
             self.weight,
             self.bias,
             self.stride,
-            self.padding,
+            padding,
             extra,
             self.groups,
             self.dilation,  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ from fastgan.nn import norm as norms
 from fastgan.nn.conv import Conv2d, ConvTranspose2d
 from fastgan.ops.conv import conv2d, conv_transpose2d
 from fastgan.ops.conv_fold import fold_average, fold_upsample
-from fastgan.ops.conv_moments import OUTPUT_ACTIVATIONS, cast_type, fused, precision_of, unsupported
+from fastgan.ops.conv_fused import OUTPUT_ACTIVATIONS, cast_type, fused, precision_of, unsupported
 from fastgan.ops.norm import affine, affine_act, batch_norm, update_running_stats
 
 CONVOLUTIONS = (nn.Conv2d, Conv2d, nn.ConvTranspose2d, ConvTranspose2d)

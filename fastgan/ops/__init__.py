@@ -12,6 +12,9 @@ from typing import Any
 _EXPORTS: dict[str, tuple[str, ...]] = {
     "dispatch": ("prefer", "why"),
     "augment": ("diffaugment",),
+    "conv": ("conv2d", "conv_transpose2d", "no_weight_gradients"),
+    "conv_fold": ("conv2d_average", "upsample_conv2d"),
+    "conv_fused": ("conv_moments", "conv_transpose_moments"),
     "images": ("gather", "gather_random_flip"),
     "loss": ("adversarial",),
     "optim": ("FlatAdam", "FlatParameters", "adam_ema_"),

@@ -15,7 +15,7 @@ from fastgan.kernels._common import ACTIVATIONS, INTERPRET
 from fastgan.kernels._common import activation as activate
 from fastgan.kernels.conv_spec import ConvSpec, Fusion, Pair, pair
 from fastgan.ops import dispatch
-from fastgan.ops.conv_moments import cast, fused_convolution, precision_of, unsupported
+from fastgan.ops.conv_fused import cast, fused_convolution, precision_of, unsupported
 from fastgan.ops.conv_plain import no_weight_gradients, weight_gradients
 
 __all__ = ["conv2d", "conv_transpose2d", "no_weight_gradients"]

@@ -16,7 +16,7 @@ from torch import Tensor
 from fastgan.kernels._common import DTYPE_NAMES, activation
 from fastgan.kernels.conv_plan import empty_nhwc, tile
 from fastgan.kernels.conv_spec import ConvSpec, Fusion
-from fastgan.ops import conv, conv_moments
+from fastgan.ops import conv, conv_fused
 from fastgan.ops.conv_plain import weight_shape
 from fastgan.ops.registry import Case, Kwargs, Op, Variant, register, rounded
 
@@ -349,6 +349,8 @@ for transposed, fused in ((False, True), (True, True), (False, False), (True, Fa
             make("SNGAN-CIFAR G 256x32x32", C3S1, (64, 256, 32, 32), 256, "layer", directions=FIRST, act="relu"),
             make("pix2pix-256 D", PATCH, (1, 256, 32, 32), 512, "layer", directions=FIRST, **act),
         ]
+    if fused and not transposed:
+        cases.append(_fused("beyond 2^31 elements", C1S1, (33000, 64, 32, 32), 3, "huge", act="relu", dtypes=("bf16",)))
     if fused:
         spec, shape, co = (T4S2, (4, 17, 3, 2), 15) if transposed else (C4S2, (4, 12, 6, 4), 17)
         cases += [
@@ -370,7 +372,7 @@ for transposed, fused in ((False, True), (True, True), (False, False), (True, Fa
         register(
             Op(
                 "conv_transpose_moments" if transposed else "conv_moments",
-                conv_moments.conv_transpose_moments if transposed else conv_moments.conv_moments,
+                conv_fused.conv_transpose_moments if transposed else conv_fused.conv_moments,
                 _reference(transposed),
                 cases,
                 engines=("cudnn", "triton", "reference"),
