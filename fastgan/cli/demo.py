@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -38,5 +39,7 @@ def command(out: str, steps: int, seconds: float) -> None:
     click.echo(f"  {newest}   what the generator makes now")
     click.echo(f"  {folder}/samples/   how it got there")
     click.echo(f"  {folder}/curves.png   losses, logits, accuracies")
-    click.echo(f"\nGo on training:  fastgan train --resume {out} --steps {2 * steps}")
-    click.echo(f"More images:     fastgan sample {out} --n 100 --out more.png")
+    program = sys.argv[0] if Path(sys.argv[0]).name == "fastgan" else "python -m fastgan"
+    click.echo(f"\nGo on training:  {program} train --resume {out} --steps {2 * steps}")
+    click.echo(f"More images:     {program} sample {out} --n 100 --out more.png")
+    click.echo(f"How good is it:  {program} evaluate {out}")

@@ -15,6 +15,7 @@ class Progress:
     """Shows `step` of `total` with images/s, the losses and the time left.
 
     total: last step. start: the step a resumed run begins at, so that the time left counts only what this process does.
+    seconds: the run ends after that time, whatever step it has reached.
     stream: default standard error. On a terminal a tqdm bar is redrawn at most twice a second. Anywhere else one plain line is
     written at most twice a second, then ever more rarely (after t seconds, one each t/50), so that a run of days leaves a
     readable log; the last state is always written by `close`.
@@ -27,8 +28,10 @@ class Progress:
         start: int = 0,
         stream: TextIO | None = None,
         label: str = "",
+        seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.seconds = seconds
         self.total, self.start, self.label = int(total), int(start), label
         self.stream = stream if stream is not None else sys.stderr
         self.clock = clock
@@ -49,7 +52,8 @@ class Progress:
                 desc=label or None,
                 mininterval=REFRESH,
                 dynamic_ncols=True,
-                bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+                bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}"
+                + ("{postfix}]" if seconds is not None else "<{remaining}{postfix}]"),
             )
             self.bar.monitor_interval = 0
 
@@ -91,18 +95,23 @@ class Progress:
     def _show(self, now: float) -> None:
         self.shown_at, self.shown_step = now, self.step
         if self.bar is not None:
-            self.bar.set_postfix_str(", ".join(self._facts()), refresh=False)
+            limit = [f"{self._left(now)} left"] if self.seconds is not None else []
+            self.bar.set_postfix_str(", ".join(limit + self._facts()), refresh=False)
             self.bar.n = self.step
             self.bar.refresh()
             return
         share = 100 * self.step / self.total if self.total else 100.0
         parts = [f"step {self.step:>{len(str(self.total))}}/{self.total} ({share:3.0f} %)", *self._facts()]
-        done, spent = self.step - self.start, now - self.began
-        if done > 0 and self.step < self.total:
-            parts.append(f"{duration(spent * (self.total - self.step) / done)} left")
-        elif done > 0:
-            parts.append(f"took {duration(spent)}")
+        if self.step > self.start:
+            done = self.step >= self.total or self.closed
+            parts.append(f"took {duration(now - self.began)}" if done else f"{self._left(now)} left")
         self._print((f"{self.label}: " if self.label else "") + "  ".join(parts))
+
+    def _left(self, now: float) -> str:
+        """The time left at the speed so far, or until the time limit where that comes first."""
+        spent, done = now - self.began, max(self.step - self.start, 1)
+        left = spent * (self.total - self.step) / done
+        return duration(max(left if self.seconds is None else min(left, self.seconds - spent), 0.0))
 
     def _facts(self) -> list[str]:
         facts = [f"{self.rate:,.0f} img/s"] if self.rate is not None else []

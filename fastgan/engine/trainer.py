@@ -159,7 +159,8 @@ class Trainer:
         lower).
         """
         self.stopped_by = None
-        self.reporter.progress = Progress(steps, start=self.step) if self.show_progress and self.ranks.first else None
+        if self.show_progress and self.ranks.first:
+            self.reporter.progress = Progress(steps, start=self.step, seconds=seconds)
         devices = [self.device] if self.device.type == "cuda" else []
         try:
             with StopWish() as self._wish, torch.random.fork_rng(devices):
