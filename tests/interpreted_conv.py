@@ -65,8 +65,8 @@ def every_direction(spec, n, ci, co, size, groups=1, gather=None, wgrad=None):
 
 
 def geometry():
-    """Strides that do not divide the kernel, phases of unequal size, kernels wider than high, one image, packed taps of few
-    channels.""" every_direction(ConvSpec(True, (3, 3), (2, 2), (1, 1)), 1, 9, 5, (4, 3))
+    """Strides that do not divide the kernel, phases of unequal size, wide kernels, one image, packed taps of few channels."""
+    every_direction(ConvSpec(True, (3, 3), (2, 2), (1, 1)), 1, 9, 5, (4, 3))
     every_direction(ConvSpec(False, (4, 4), (2, 2), (1, 1)), 2, 7, 17, (7, 5), groups=2)
     every_direction(ConvSpec(False, (5, 3), (2, 1), (2, 0)), 1, 3, 9, (7, 6))
     every_direction(ConvSpec(True, (4, 4), (2, 2), (1, 1)), 2, 5, 1, (3, 2), groups=2)
@@ -100,8 +100,12 @@ def containers():
     for edge in EDGES:
         torch.manual_seed(0)
         net = nn.Sequential(
-            nn.ConvTranspose2d(5, 9, 4, 1, 0), nn.BatchNorm2d(9), nn.ReLU(), nn.ConvTranspose2d(9, 3, 4, 2, 1, bias=False), nn.Tanh()
-        )  # fmt: skip
+            nn.ConvTranspose2d(5, 9, 4, 1, 0),
+            nn.BatchNorm2d(9),
+            nn.ReLU(),
+            nn.ConvTranspose2d(9, 3, 4, 2, 1, bias=False),
+            nn.Tanh(),
+        )
         x = torch.randn(3, 5, 1, 1, requires_grad=True)
         wanted = [x, *net.parameters()]
         with torch.no_grad():
@@ -126,7 +130,8 @@ def switch():
     with no_weight_gradients():
         (g,) = torch.autograd.grad(y.tanh().sum(), x, create_graph=True)
     g.square().sum().backward()
-    want = torch.autograd.grad(torch.autograd.grad(F.conv2d(x, w, None, 2, 1).tanh().sum(), x, create_graph=True)[0].square().sum(), w)[0]
+    (inner,) = torch.autograd.grad(F.conv2d(x, w, None, 2, 1).tanh().sum(), x, create_graph=True)
+    (want,) = torch.autograd.grad(inner.square().sum(), w)
     close(w.grad, want, 1e-5)
     w.grad = None
     with no_weight_gradients():
