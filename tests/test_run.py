@@ -3,7 +3,10 @@
 import csv
 import json
 import os
+import re
+import shlex
 import tomllib
+from pathlib import Path
 
 import pytest
 import torch
@@ -316,3 +319,35 @@ def test_foreign_names_among_the_checkpoints_are_left_alone(tmp_path):
     for step in (1, 2):
         checkpoints.save(step, {}, {})
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["step-00000002", "step-best"]
+
+
+def test_the_page_on_runs_is_executed(tmp_path, monkeypatch, capsys):
+    """Every command and program of docs/runs.md, with fewer steps and smaller networks."""
+    from fastgan.cli import main as cli
+
+    page = (Path(__file__).parent.parent / "docs" / "runs.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    in_a_hurry(monkeypatch)
+    Path("my_images").mkdir()
+    for i, image in enumerate(images(70, size=16, channels=3)):
+        Image.fromarray(image).save(f"my_images/{i}.png")
+    shorter = {"20000": "3", "30000": "4", "64": "8"}
+    (block,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    for line in block.splitlines():
+        words = [shorter.get(word, word) for word in shlex.split(line)]
+        extra = ["--base-width", "2", "--log-every", "1"] if "--recipe" in words else []
+        with pytest.raises(SystemExit) as done:
+            cli.main([*words[1:], *extra])
+        assert not done.value.code, capsys.readouterr().err
+    assert Path("grid.png").is_file()
+    assert_rows_whole(Path("runs/mine"))
+    documented = set(
+        re.findall(r"`([\w.]+?)(?:/[^`]*)?`", "\n".join(line for line in page.splitlines() if line.startswith("| `")))
+    )
+    assert {p.name for p in Path("runs/mine").iterdir()} <= documented
+    names: dict = {}
+    for program in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(program, names)
+    assert names["second"].step == 30
+    assert names["images"].shape == (16, 1, 8, 8)
+    assert torch.equal(names["G"][0].weight, fastgan.load("runs/own")[0].weight)
