@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ FAMILIES: tuple[str, ...] = (
     "images",
     "augment",
     "conv_proof",
+    "far_proof",
 )
 """Modules under fastgan.ops that register ops. A missing one is an error: an op that silently vanished would pass every check."""
 
@@ -59,6 +60,7 @@ class Case:
     dtypes: tuple[str, ...] | None = None  # narrower than the op's
     directions: tuple[str, ...] | None = None
     engines: tuple[str, ...] | None = None
+    shared: tuple[str, ...] = ()  # inputs too large to copy, guard or convert: passed as they are, never written
 
     def __post_init__(self) -> None:
         if unknown := set(self.tags) - TAGS:
@@ -177,6 +179,11 @@ def register(op: Op) -> Op:
         raise ValueError(f"op {op.name!r} is registered twice")
     _OPS[op.name] = op
     return op
+
+
+def extend(name: str, *cases: Case) -> None:
+    """Gives a registered op more cases; ValueError if one's name is taken, KeyError for an unknown op."""
+    _OPS[name] = replace(_OPS[name], cases=[*_OPS[name].cases, *cases])
 
 
 def load(families: Sequence[str] | None = None) -> dict[str, Op]:

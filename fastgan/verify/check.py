@@ -85,6 +85,11 @@ def to(value: Any, device: torch.device | None, dtype: torch.dtype | None) -> An
     return value
 
 
+def converted(case: Case, made: Kwargs, device: torch.device | None, dtype: torch.dtype | None) -> Kwargs:
+    """:func:`to` for a case's arguments; the shared ones stay as they are."""
+    return {name: value if name in case.shared else to(value, device, dtype) for name, value in made.items()}
+
+
 def seed(*names: str) -> torch.Generator:
     """A CPU generator that depends on the names alone, so that a case has the same numbers in every run and whatever runs
     before it.
@@ -199,7 +204,7 @@ def call_reference(op: Op, round_to: torch.dtype | None, mask: Tensor | None) ->
     return lambda kwargs: op.reference(**kwargs, **extra)
 
 
-def judge_mask(op: Op, kwargs: Kwargs, outputs: Outputs) -> tuple[Tensor | None, str, bool]:
+def judge_mask(op: Op, case: Case, kwargs: Kwargs, outputs: Outputs) -> tuple[Tensor | None, str, bool]:
     """(the kernel's activation mask on the CPU, a note, whether every difference from gold's is excused by rounding)."""
     if op.mask is None:
         return None, "", True
@@ -207,7 +212,7 @@ def judge_mask(op: Op, kwargs: Kwargs, outputs: Outputs) -> tuple[Tensor | None,
     if observed is None:
         return None, "", True
     observed = observed.cpu()
-    p, scale = (t.cpu() for t in op.mask.preactivation(to(kwargs, torch.device("cpu"), torch.float64)))
+    p, scale = (t.cpu() for t in op.mask.preactivation(converted(case, kwargs, torch.device("cpu"), torch.float64)))
     differs = observed != (p > 0)
     count = int(differs.sum())
     eps = bounds.MASK_EPS * torch.finfo(torch.float32).eps
@@ -267,7 +272,7 @@ def _check(
 
     def guarded() -> tuple[Run, Guards, Kwargs]:
         guards = Guards()
-        kwargs = guards.copy(made)
+        kwargs = guards.copy({n: v for n, v in made.items() if n not in case.shared}) | {n: made[n] for n in case.shared}
         with poisoned(guards):
             return ways.run(call, kwargs), guards, kwargs
 
@@ -275,7 +280,8 @@ def _check(
     rows = []
     if guards.broken():
         rows.append(row("forward", "-", "FAIL", worst=float("inf"), note="wrote outside its tensors"))
-    for (name, before), (_, after) in zip(leaves(made, ""), leaves(kwargs, "")):
+    own = lambda values: ((n, t) for k, v in values.items() if k not in case.shared for n, t in leaves(v, k))
+    for (name, before), (_, after) in zip(own(made), own({n: kwargs[n] for n in made})):
         if name.split(".")[0].split("[")[0] not in op.mutates and not same_bits(before, after.detach()):
             rows.append(row("forward", name, "FAIL", worst=float("inf"), note="input changed"))
     if repeat:
@@ -284,15 +290,15 @@ def _check(
         pairs += [(d, n, t, again.grads[d][n]) for d, some in mine.grads.items() for n, t in some.items()]
         rows += [row(d, n, "FAIL", worst=float("inf"), note="two runs differ") for d, n, a, b in pairs if not same_bits(a, b)]
 
-    mask, mask_note, excused = judge_mask(op, made, mine.outputs)
+    mask, mask_note, excused = judge_mask(op, case, made, mine.outputs)
     if not excused:
         rows.append(row("forward", "mask", "FAIL", worst=float("inf"), note=f"{mask_note}, some where |p| is not small"))
     where = device if "huge" in case.tags else torch.device("cpu")
     round_to = dtype if dtype != torch.float32 else None
     mask = mask if mask is None else mask.to(where)
-    gold = ways.run(call_reference(op, round_to, mask), to(made, where, torch.float64))
+    gold = ways.run(call_reference(op, round_to, mask), converted(case, made, where, torch.float64))
     try:
-        theirs = ways.run(call_reference(op, None, mask), to(made, where, None), only=gold.differentiable)
+        theirs = ways.run(call_reference(op, None, mask), converted(case, made, where, None), only=gold.differentiable)
     except (RuntimeError, NotImplementedError):  # PyTorch lacks the op in this type on this device
         theirs = None
     if lost := [n for n in gold.differentiable if n not in mine.differentiable]:
