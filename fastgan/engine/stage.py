@@ -190,6 +190,14 @@ class ActiveStage:
             self.ema.update(self._share)
         return logged
 
+    def rates(self) -> dict[str, float]:
+        """Scheduled learning rates, as rows of metrics show them."""
+        return {
+            f"lr/{name}": float(self.optimizers[name].param_groups[0]["lr"])
+            for name, options in self.stage.schedules.items()
+            if "lr" in options
+        }
+
     def sampling_nets(self, averaged: bool = True) -> dict[str, nn.Module]:
         return {**self.nets, **self.ema.nets} if averaged else self.nets
 

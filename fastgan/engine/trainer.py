@@ -37,6 +37,9 @@ from fastgan.ops.dispatch import IMPLS
 GRID = 64
 """Samples in a picture."""
 
+LOOK_EVERY = 200
+"""Steps between two looks of the watch at samples."""
+
 
 class Trainer:
     """Trains a GAN: your networks or a recipe's, on your images, and leaves a run folder.
@@ -126,7 +129,7 @@ class Trainer:
         self._backend = graph_backend(graph, self.device, self.ranks)
         self.step = 0
         self.stats = Stats(log_every, self.device, self.ranks)
-        self.watch = Watch() if watch else None
+        self.watch = Watch(getattr(self.stages[0].objective, "loss", "non-saturating")) if watch else None
         self.stopped_by: str | None = None
         self._wish = StopWish()
         self._path = Path(out).expanduser() if out is not None else None
@@ -313,6 +316,8 @@ class Trainer:
             for name, net in before.ema.nets.items():
                 if stage.nets.get(name) is before.stage.nets[name] and name in self._active.ema.nets:
                     self._active.ema.nets[name].load_state_dict(net.state_dict())
+        if self.watch is not None:
+            self.watch.enter(getattr(stage.objective, "loss", "non-saturating"))
         self._index = index
         self._images_before = 0
         for i, earlier in enumerate(self.stages[:index]):
@@ -379,7 +384,9 @@ class Trainer:
             self.stats.add(self._stage.train_step(self.step - self._first_step(index)))
             self.step += 1
             if self.stats.full:
-                row = self.stats.take()
+                row = self.stats.take() | self._stage.rates()
+                if self.watch is not None and self.watch.diversity is not None:
+                    row["diversity"] = self.watch.diversity
                 now = time.monotonic()
                 self.reporter.row(self.step, self.images, row, (self.images - images) / max(now - clock, 1e-9), self.log_every)
                 clock, images = now, self.images
@@ -387,9 +394,10 @@ class Trainer:
                 self.reporter.progress.update(self.step)
             if self.step == began + 1 and self.graph != "off" and self._stage.graph_reason is not None:
                 self.reporter.say(f"steps run without a CUDA graph: {self._stage.graph_reason}")
+            if self.step % LOOK_EVERY == 0:
+                self._look_at_samples()
             if self.step % self.sample_every == 0:
                 self._draw_samples()
-                self._look_at_samples()
             if self.step % self.checkpoint_every == 0:
                 self._checkpoint()
         if self.step > began and self.step % self.sample_every:

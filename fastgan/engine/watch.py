@@ -103,6 +103,11 @@ class Watch:
         self.last_step = 0
         self.reset()
 
+    def enter(self, loss: str) -> None:
+        """Begin a stage with another loss."""
+        self.limits = LIMITS[family(loss)]
+        self.reset()
+
     def reset(self) -> None:
         """Forget the evidence (not what was named): networks or data have changed, as between the stages of a pyramid."""
         self.pending: dict[str, float] = {}
