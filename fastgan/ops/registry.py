@@ -98,8 +98,8 @@ class Bound:
 class Variant:
     """One compiled form of a kernel, for ahead-of-time compilation without a GPU.
 
-    ``signature``: runtime arguments in order, Triton's spelling (``"*bf16"``, ``"i32"``, ``"fp32"``). ``constexprs``: those
-    fixed in this form.
+    ``signature``: runtime arguments in order, Triton's spelling (``"*bf16"``, ``"i32"``, ``"fp32"``; a tuple of those for a
+    tuple argument). ``constexprs``: those fixed in this form.
     ``configs``: what the launcher may choose, e.g. ``{"BLOCK": 1024, "num_warps": 4, "num_stages": 2}``; num_warps and
     num_stages are launch options, the rest constexprs (or the launcher's own, where the kernel has no such argument).
     ``aligned``: arguments specialised as divisible by 16; None means every pointer, as from PyTorch's allocator.
@@ -108,7 +108,7 @@ class Variant:
 
     name: str
     kernel: Any
-    signature: Mapping[str, str]
+    signature: Mapping[str, Any]
     constexprs: Mapping[str, Any] = field(default_factory=dict)
     configs: Sequence[Mapping[str, Any]] = ({"num_warps": 4, "num_stages": 2},)
     aligned: Sequence[str] | None = None

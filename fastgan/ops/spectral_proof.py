@@ -116,6 +116,6 @@ register(
             _case("SNGAN-CIFAR D", SNGAN_D, (0,) * len(SNGAN_D), "layer"),
         ],
         grad_inputs=("weights",), mutates=("us", "vs"), outputs=("sigma",), directions=("forward", "backward", "double"),
-        dtypes=("fp32",), bytes=_bytes, candidates={"spectral": kernels.CANDIDATES},
+        dtypes=("fp32",), bytes=_bytes, kernels=variants, candidates={"spectral": kernels.CANDIDATES},
     )
 )  # fmt: skip

@@ -108,10 +108,13 @@ def source_of(variant: Variant, config: Mapping[str, Any]) -> tuple[Any, dict[st
         raise FastganError(f"{variant.name}: neither signature, constexprs nor configuration give {lacking[0]!r}")
     constexprs = {n: constexprs.get(n, defaults.get(n)) for n in names if n not in variant.signature}
     signature = {n: variant.signature.get(n, "constexpr") for n in names}
-    pointers = [n for n, kind in signature.items() if kind.startswith("*")]
-    aligned = pointers if variant.aligned is None else variant.aligned
-    attrs = {(names.index(n),): [["tt.divisibility", 16]] for n in aligned}
-    return ASTSource(fn=kernel, signature=signature, constexprs=constexprs, attrs=attrs), options
+    # a tuple of arguments is one parameter: its elements are specialised under (parameter, element)
+    paths = {}
+    for at, (name, kind) in enumerate(signature.items()):
+        for path, one in [((at,), kind)] if isinstance(kind, str) else [((at, j), k) for j, k in enumerate(kind)]:
+            if name in variant.aligned if variant.aligned is not None else one.startswith("*"):
+                paths[path] = [["tt.divisibility", 16]]
+    return ASTSource(fn=kernel, signature=signature, constexprs=constexprs, attrs=paths), options
 
 
 def _tool(name: str) -> str:
