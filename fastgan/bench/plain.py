@@ -111,7 +111,7 @@ class FunctionalAdam:
     """Adam (Kingma & Ba 2015) as tensor operations on fixed buffers, which a compiler can put into the iteration's graph."""
 
     def __init__(self, net: nn.Module, lr: float, betas: tuple[float, float], eps: float = 1e-8) -> None:
-        self.parameters = list(net.parameters())
+        self.parameters: list[Tensor] = list(net.parameters())
         self.first, self.second = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
         device = self.parameters[0].device
         self.count, self.lr = torch.zeros((), device=device), torch.tensor(lr, device=device)
@@ -120,13 +120,16 @@ class FunctionalAdam:
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:
         b1, b2 = self.betas
+        grads = list(gradients)
         self.count.add_(1)
-        torch._foreach_lerp_(self.first, gradients, 1 - b1)
+        torch._foreach_lerp_(self.first, grads, 1 - b1)
         torch._foreach_mul_(self.second, b2)
-        torch._foreach_addcmul_(self.second, gradients, gradients, 1 - b2)
-        spread = torch._foreach_div(torch._foreach_sqrt(self.second), (1 - b2**self.count).sqrt())
-        change = torch._foreach_div(self.first, torch._foreach_add(spread, self.eps))
-        torch._foreach_sub_(self.parameters, torch._foreach_mul(change, self.lr / (1 - b1**self.count)))
+        torch._foreach_addcmul_(self.second, grads, grads, value=1 - b2)
+        spread = list(torch._foreach_div(torch._foreach_sqrt(self.second), (1 - b2**self.count).sqrt()))
+        torch._foreach_add_(spread, self.eps)
+        change = list(torch._foreach_div(self.first, spread))
+        torch._foreach_mul_(change, self.lr / (1 - b1**self.count))
+        torch._foreach_sub_(self.parameters, change)
 
 
 class Plain:

@@ -53,6 +53,10 @@ class RowSpec:
     def ours(self) -> bool:
         return self.engine is not None
 
+    def title(self, device: torch.device) -> str:
+        """The label, without the type that a CPU does not compute in."""
+        return self.label if device.type == "cuda" else self.label.replace("bf16 autocast, ", "")
+
     def build(
         self,
         suite: Suite,

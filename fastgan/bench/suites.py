@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,13 +69,10 @@ class Suite:
 
 @dataclass
 class Translation(Objective):
-    """pix2pix (Isola et al. 2017, eq. 4): D sees source and image side by side; G minimises the adversarial term + l1 * |image - fake|."""
+    """pix2pix (Isola et al. 2017, eq. 4): D sees source and image side by side, G minimises adversarial + l1 * |image - fake|."""
 
     l1: float = 100.0
-    noise: Mapping[str, Noise] = ()  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        self.noise = {}
+    noise: Mapping[str, Noise] = field(default_factory=dict)
 
     def phases(self) -> Sequence[Phase]:
         return (Phase("D", ("D",), self.d_loss), Phase("G", ("G",), self.g_loss, fresh=False))

@@ -1,0 +1,192 @@
+"""The table in the terminal, CSV, and the tables of the README, all from the same results."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastgan.errors import FastganError
+
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+NOT_MEASURED = "GPU figures: not measured yet."
+
+COLUMNS = (
+    "row",
+    "ms",
+    "p20 to p80",
+    "images/s",
+    "vs best",
+    "vs a",
+    "floor",
+    "saved MiB",
+    "peak MiB",
+    "start s",
+    "J/1000",
+    "W",
+    "MHz",
+)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _cells(entry: Mapping[str, Any]) -> list[str]:
+    low, mid, high = entry["ms"]
+    against = entry.get("speedup")
+    first = entry.get("vs_a")
+    return [
+        entry["row"],
+        f"{mid:.3f}",
+        f"{low:.3f} to {high:.3f}",
+        f"{entry['images_per_s']:.0f}",
+        "-" if against is None else f"{against[1]:.2f}x",
+        "-" if first is None else f"{first[1]:.2f}x",
+        "-" if "roofline" not in entry else f"{100 * entry['roofline']:.0f} %",
+        _number(entry.get("saved_MiB"), ".0f"),
+        _number(entry.get("peak_MiB"), ".0f"),
+        _number(entry.get("startup_s", entry.get("build_s")), ".1f"),
+        _number(entry.get("joules_per_1000_images"), ".1f"),
+        _number(entry.get("watts"), ".0f"),
+        _number(entry.get("sm_mhz"), ".0f"),
+    ]
+
+
+def heading(suite: Mapping[str, Any]) -> str:
+    """One line: what was timed, on what, in which type."""
+    where = "CPU" if suite["device"] == "cpu" else "GPU"
+    kind = ", ablation" if suite["kind"] == "ablation" else ""
+    return f"{suite['suite']}{kind}: {suite['what']} [{where}, {suite['compute']}]"
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """All suites as text, losses and failures shown."""
+    about = result["machine"]
+    lines = [
+        f"{about['device']}, {about['threads']} threads, torch {about['torch']}, triton {about['triton']}"
+        + (f", driver {about['driver']}" if about["driver"] else "")
+        + (f", commit {about['commit']}" if about["commit"] else "")
+    ]
+    for suite in result["suites"]:
+        timed = [entry for entry in suite["rows"] if "ms" in entry]
+        cells = [_cells(entry) for entry in timed]
+        used = [i for i, name in enumerate(COLUMNS) if i < 6 or any(row[i] != "-" for row in cells)]
+        widths = [max(len(COLUMNS[i]), *(len(row[i]) for row in cells)) if cells else len(COLUMNS[i]) for i in used]
+        lines += ["", heading(suite)]
+        if cells:
+            lines.append("  " + _aligned(COLUMNS, used, widths))
+            lines += [f"  {_aligned(row, used, widths)}  {e['label']}" for row, e in zip(cells, timed)]
+        lines += [f"  {e['row']}  {e['label']}: {e['error']}" for e in suite["rows"] if "ms" not in e]
+        lines += _verdict(suite, timed)
+    return "\n".join(lines)
+
+
+def _aligned(row: Sequence[str], used: Sequence[int], widths: Sequence[int]) -> str:
+    return "  ".join(row[i].ljust(w) if i == 0 else row[i].rjust(w) for i, w in zip(used, widths))
+
+
+def _verdict(suite: Mapping[str, Any], timed: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The headline: our best row against the best of the others, with its spread."""
+    ours = min((e for e in timed if e["ours"]), key=lambda e: e["ms"][1], default=None)
+    if suite["kind"] == "ablation" or ours is None or "speedup" not in ours:
+        return []
+    low, mid, high = ours["speedup"]
+    word = "times" if low > 1 else "a loss:" if high < 1 else "level:"
+    return [
+        f"  {ours['row']} against the best of a to f2 that ran ({ours['best']}): {word} {mid:.2f} (p20 {low:.2f}, p80 {high:.2f})"
+    ]
+
+
+FIELDS = (
+    "suite", "kind", "device", "compute", "batch", "row", "label", "status", "error", "ms_p20", "ms_p50", "ms_p80",
+    "images_per_s", "best", "speedup_p20", "speedup_p50", "speedup_p80", "vs_a_p50", "roofline", "saved_MiB", "peak_MiB",
+    "build_s", "startup_s", "joules_per_1000_images", "watts", "sm_mhz", "gradient_times_row_c", "machine", "driver", "torch",
+    "triton", "commit", "date",
+)  # fmt: skip
+
+
+def flat(result: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    """One dict a row, with the machine in each."""
+    about = result["machine"]
+    for suite in result["suites"]:
+        for entry in suite["rows"]:
+            row = {k: suite[k] for k in ("suite", "kind", "device", "compute", "batch")}
+            row |= {k: entry[k] for k in FIELDS if k in entry}
+            for name, key in (("ms", "ms"), ("speedup", "speedup")):
+                if key in entry:
+                    row |= dict(zip((f"{name}_p20", f"{name}_p50", f"{name}_p80"), entry[key]))
+            if "vs_a" in entry:
+                row["vs_a_p50"] = entry["vs_a"][1]
+            if "gradient" in entry:
+                row["gradient_times_row_c"] = entry["gradient"]["times_row_c"]
+            row |= {"machine": about["device"], **{k: about[k] for k in ("driver", "torch", "triton", "commit", "date")}}
+            yield row
+
+
+def write_csv(result: Mapping[str, Any], path: str | Path) -> None:
+    """One line a row."""
+    with Path(path).open("w", newline="") as f:
+        writer = csv.DictWriter(f, FIELDS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(flat(result))
+
+
+def write_json(result: Mapping[str, Any], path: str | Path) -> None:
+    """Everything that was measured."""
+    Path(path).write_text(json.dumps(result, indent=1) + "\n")
+
+
+def read(folder: str | Path) -> list[dict[str, Any]]:
+    """The results in a folder, GPU ones first."""
+    found = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("bench-*.json"))]
+    return sorted(found, key=lambda result: result["machine"]["device"].startswith("CPU"))
+
+
+HEADS = (
+    "| iteration | tutorial loop, ms | PyTorch's best, ms (row) | fastgan, ms (row) "
+    "| against PyTorch's best | against the tutorial |"
+)
+
+
+def markdown(results: Sequence[Mapping[str, Any]]) -> str:
+    """The README's tables: best of the others, ours, speed-up with its spread, losses included; what was not measured, said."""
+    lines: list[str] = []
+    if not any(not r["machine"]["device"].startswith("CPU") for r in results):
+        lines += [NOT_MEASURED, ""]
+    for result in results:
+        about = result["machine"]
+        rows = []
+        for suite in result["suites"]:
+            timed = [e for e in suite["rows"] if "ms" in e]
+            ours = min((e for e in timed if e["ours"]), key=lambda e: e["ms"][1], default=None)
+            if suite["kind"] != "rows" or suite["suite"].startswith("tiny-") or ours is None or "speedup" not in ours:
+                continue
+            best = next(e for e in timed if e["row"] == ours["best"])
+            first = next((e for e in timed if e["row"] == "a"), None)
+            low, mid, high = ours["speedup"]
+            against_a = "-" if first is None else f"{ours['vs_a'][1]:.2f}x"
+            first_ms = "-" if first is None else f"{first['ms'][1]:.2f}"
+            rows.append(
+                f"| {suite['what']} | {first_ms} | {best['ms'][1]:.2f} ({best['row']}) | {ours['ms'][1]:.2f} ({ours['row']}) "
+                f"| {mid:.2f}x ({low:.2f} to {high:.2f}) | {against_a} |"
+            )
+        if rows:
+            cpu = about["device"].startswith("CPU")
+            facts = (f"{about['threads']} threads",) if cpu else (f"driver {about['driver']}", f"triton {about['triton']}")
+            about_line = ", ".join(
+                (about["device"], *facts, f"torch {about['torch']}", f"commit {about['commit']}", about["date"])
+            )
+            lines += [about_line + ":", "", HEADS, "|---|---:|---:|---:|---:|---:|", *rows, ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def fill(text: str, table: str) -> str:
+    """`text` with what stands between the markers replaced. Raises FastganError where they are missing."""
+    if BEGIN not in text or END not in text:
+        raise FastganError(f"no place for the table: put {BEGIN} and {END} into the file, on lines of their own")
+    head, rest = text.split(BEGIN, 1)
+    _, tail = rest.split(END, 1)
+    return f"{head}{BEGIN}\n{table}{END}{tail}"

@@ -1,0 +1,98 @@
+"""`fastgan bench`: whole training iterations against PyTorch's own best."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+
+def _names(values: tuple[str, ...]) -> list[str]:
+    return [name for value in values for name in value.split(",") if name]
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="A few suites and rows, fewer repeats: within 3 minutes on two idle cores.")
+@click.option(
+    "--suite", "suites", multiple=True, metavar="NAME", help="Only these (comma-separated, may repeat); 'ablation' too."
+)
+@click.option("--rows", multiple=True, metavar="LETTERS", help="Only these rows: a b c d e f f2 g h i (comma-separated).")
+@click.option("--budget", type=click.FloatRange(min=1), metavar="SECONDS", help="Stop starting things after this time.")
+@click.option("--threads", type=click.IntRange(1), help="torch's threads on a CPU (default: as it is).")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False), metavar="FILE", help="Write everything measured.")
+@click.option("--csv", "csv_path", type=click.Path(dir_okay=False), metavar="FILE", help="Write one line a row.")
+@click.option("--plots", "plots_path", type=click.Path(file_okay=False), metavar="DIR", help="Draw figures (needs matplotlib).")
+@click.option("--readme", type=click.Path(exists=True, dir_okay=False), metavar="FILE", hidden=True, help="Refill its table.")
+@click.option("--results", type=click.Path(exists=True, file_okay=False), default="bench/results", hidden=True)
+def command(
+    quick: bool,
+    suites: tuple[str, ...],
+    rows: tuple[str, ...],
+    budget: float | None,
+    threads: int | None,
+    json_path: str | None,
+    csv_path: str | None,
+    plots_path: str | None,
+    readme: str | None,
+    results: str,
+) -> None:
+    """Time whole iterations of DCGAN, SNGAN, WGAN-GP, pix2pix and R1: PyTorch from the tutorial's loop to whole-step compilation
+    (rows a to f2) against fastgan (g to i), in turns, on the GPU if there is one.
+
+    A row is timed only after its gradients agree with float64. Speed-ups are against the best of a to f2 that ran. What each
+    row does, and how to reproduce each number: docs/benchmarks.md.
+    """
+    from fastgan.bench import report
+
+    if readme is not None:
+        path = Path(readme)
+        path.write_text(report.fill(path.read_text(), report.markdown(report.read(results))))
+        return
+    import torch
+
+    from fastgan.bench import rows as rows_
+    from fastgan.bench import suites as suites_
+    from fastgan.bench.run import Bench
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    asked = _names(suites)
+    chosen = [] if asked == ["ablation"] else suites_.choose([n for n in asked if n != "ablation"], device, quick)
+    specs = rows_.choose(_names(rows), device, quick)
+    ablated = None
+    if "ablation" in asked or not (asked or quick or rows):
+        ablated = suites_.SUITES["dcgan-64-b128" if device.type == "cuda" else "dcgan-32-b64"]
+    if plots_path is not None:
+        _require_matplotlib()
+    began = time.monotonic()
+    bench = Bench(
+        device, quick, budget or float("inf"), lambda line: click.echo(f"[{time.monotonic() - began:4.0f} s] {line}", err=True)
+    )
+    if device.type == "cpu":
+        click.echo("no GPU: rows that need one say so, and every number below is of this CPU", err=True)
+    result = bench.run(chosen, specs, ablated)
+    click.echo(report.table(result))
+    if json_path is not None:
+        report.write_json(result, json_path)
+    if csv_path is not None:
+        report.write_csv(result, csv_path)
+    if plots_path is not None:
+        from fastgan.bench import plots
+
+        for path in plots.draw(result, plots_path):
+            click.echo(str(path))
+    if any(e.get("gradient", {}).get("passed") is False for s in result["suites"] for e in s["rows"]):
+        sys.exit(1)
+
+
+def _require_matplotlib() -> None:
+    """Before minutes of measuring, not after."""
+    from importlib.util import find_spec
+
+    from fastgan.errors import FastganError
+
+    if find_spec("matplotlib") is None:
+        raise FastganError("--plots needs matplotlib: pip install 'fastgan[plots]'")
