@@ -1,4 +1,4 @@
-"""Every kind of GAN trains, samples and resumes on the same engine: the user programs of docs/examples, with public names only."""
+"""Every kind of GAN trains, samples and resumes on one engine: the programs of docs/examples, with public names only."""
 
 import functools
 import importlib.util

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fastgan.engine.describe import NotDescribable, describe, describe_network
+from fastgan.engine.describe import NotDescribable, describe
 from fastgan.errors import FastganError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def differences(then: Any, now: Any, prefix: str) -> list[tuple[str, Any, Any]]:
 
 def rebuilding(trainer: Trainer) -> dict[str, Any]:
     """How `fastgan.load` makes the networks and objectives again: classes and arguments, or why that can't be done."""
-    stages = []
+    stages: list[dict[str, Any]] = []
     for stage in trainer.stages:
         try:
             objective: Any = {"spec": describe(stage.objective)}

@@ -21,7 +21,10 @@ class Precision:
     compute: torch.dtype | None = None
 
     def scaler(self) -> torch.amp.GradScaler | None:
-        """For fp16, a dynamic loss scale that lives on the device (Micikevicius et al. 2018, section 3.2); None for the others."""
+        """For fp16, a dynamic loss scale that lives on the device (Micikevicius et al.
+
+        2018, section 3.2); None for the others.
+        """
         return torch.amp.GradScaler(self.device_type) if self.compute is torch.float16 else None
 
     def autocast(self) -> AbstractContextManager:

@@ -82,5 +82,5 @@ def convert(module: nn.Module) -> nn.Module:
     """Turn every BatchNorm inside `module` into a SyncBatchNorm, in place; parameters and buffers stay the same objects."""
     for child in module.modules():
         if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
-            child.__class__ = SyncBatchNorm
+            child.__class__ = SyncBatchNorm  # type: ignore[assignment]
     return module
