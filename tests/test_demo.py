@@ -11,7 +11,7 @@ from fastgan.metrics import evaluate
 
 @pytest.mark.slow
 def test_the_demo_draws_nearly_all_classes_and_comes_near_the_reals(tmp_path):
-    """1,000 samples: at least 9 of 10 classes with 2 % each; at most a quarter of the untrained generator's distance to the reals."""
+    """1,000 samples: at least 9 of 10 classes with 2 % each, at most a quarter of the untrained generator's distance."""
     threads = {**os.environ, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "fastgan", "demo", "--out", "run"]
     done = subprocess.run(command, cwd=tmp_path, env=threads, capture_output=True, text=True, timeout=400)
