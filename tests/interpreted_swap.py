@@ -11,6 +11,7 @@ import copy
 
 import pytest
 import torch
+from foreign_networks import SPECTRAL_NORMS, PatchGAN, Unet
 from torch import nn
 
 from fastgan.kernels._common import INTERPRET
@@ -18,7 +19,6 @@ from fastgan.nn.norm import grouped
 from fastgan.ops import dispatch
 from fastgan.swap import accelerate, report, revert
 from fastgan.swap import spectral as swap_spectral
-from tests.foreign_networks import SPECTRAL_NORMS, PatchGAN, Unet
 
 assert INTERPRET, "run with TRITON_INTERPRET=1"
 
@@ -219,7 +219,8 @@ def test_spectral_norms_iterate_together_and_as_pytorchs(kind, monkeypatch):
     assert calls == [3] * 4
     fast.eval()
     plain.eval()
-    close([fast(x), *fast.buffers()], [plain(x), *plain.buffers()])
+    with torch.no_grad():  # PyTorch cannot copy the weight with a graph that its hook leaves behind
+        close([fast(x), *fast.buffers()], [plain(x), *plain.buffers()])
     twin = copy.deepcopy(fast.train())
     close([twin(x), *twin.buffers()], [plain.train()(x), *plain.buffers()])
     assert calls == [3] * 6
@@ -278,9 +279,11 @@ def test_what_follows_may_write_over_a_norms_output(follow):
 
 def test_choices_of_the_fused_container_are_taken():
     plain, fast, x = pair("transposed")
-    for edge in ("separate", "moments", "on_load", "on_load+g"):
+    for edge in ("moments", "on_load+g"):
         fast.edge = edge
-        close(everything(copy.deepcopy(fast), x), everything(copy.deepcopy(plain), x))
+        twin = copy.deepcopy(fast)
+        close(everything(twin, x), everything(copy.deepcopy(plain), x))
+        assert report(twin).rows[0].engine in (f"triton, {edge}", "triton, moments")
 
 
 def test_groups_have_statistics_of_their_own():

@@ -8,12 +8,7 @@ import json
 
 import pytest
 import torch
-from torch import nn
-from torch.nn.utils import parametrizations, parametrize
-
-from fastgan.errors import FastganError
-from fastgan.swap import accelerate, report, revert
-from tests.foreign_networks import (
+from foreign_networks import (
     PatchGAN,
     ResNetDiscriminator,
     ResNetGenerator,
@@ -22,6 +17,11 @@ from tests.foreign_networks import (
     Unet,
     tutorial_weights_init,
 )
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize
+
+from fastgan.errors import FastganError
+from fastgan.swap import accelerate, report, revert
 
 NETWORKS = {
     "dcgan-g": (lambda: TutorialGenerator(nz=5, ngf=2), (2, 5, 1, 1)),

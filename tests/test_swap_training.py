@@ -15,12 +15,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from foreign_networks import TutorialDiscriminator, TutorialGenerator, Unet
+from test_swap import NETWORKS, network, small
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from fastgan.swap import accelerate, report, revert
-from tests.foreign_networks import TutorialDiscriminator, TutorialGenerator, Unet
-from tests.test_swap import NETWORKS, network, small
 
 GANS = [name for name in NETWORKS]
 
@@ -180,7 +180,7 @@ def penalty_gradients(net, x):
 def test_double_backward_is_exact(name, second, dtype):
     plain, fast, x = pair(name, dtype)
     expected, got = second(plain, x), second(fast, x)
-    # The same formulas; sums of several graph paths into one tensor may be taken in another order: a few roundings of the largest term.
+    # The same formulas; several graph paths into one tensor may be summed in another order: a few roundings of the largest term.
     eps = torch.finfo(dtype).eps
     for a, b in zip(got, expected):
         assert (a - b).abs().max() <= 32 * eps * b.abs().max().clamp_min(1e-3)
@@ -245,7 +245,7 @@ def test_activation_checkpointing_of_a_container():
     assert_same([p.grad for p in fast.parameters()], [p.grad for p in plain.parameters()])
 
 
-@pytest.mark.parametrize("name", ["dcgan-g", "dcgan-d", "unet", "sngan-d", "sngan-g"])
+@pytest.mark.parametrize("name", ["dcgan-d", "unet", "sngan-d"])
 def test_torch_compile(name):
     plain, fast, x = pair(name)
     torch._dynamo.reset()

@@ -24,9 +24,8 @@ def kernels_take(x: Tensor) -> bool:
 
 
 class _Owned(torch.autograd.Function):
-    """x as a tensor of its own. Autograd forbids writing in place over a view that a Function returned, and what follows a
-    norm may
-    do just that: a ReLU(True), the next block's opening activation, `h += skip`.
+    """x as a tensor of its own. Autograd forbids writing in place over a view that a Function returned, and what follows
+    a norm may do just that: a ReLU(True), the next block's opening activation, `h += skip`.
     """
 
     @staticmethod

@@ -31,18 +31,17 @@ class Pattern:
     family: str
     original: type
     replacement: type | None
-    op: str | None = None  # the op whose engine does the work
 
 
 PATTERNS: tuple[Pattern, ...] = (
-    Pattern("norm", nn.BatchNorm1d, norms.BatchNorm1d, "batch_norm"),
-    Pattern("norm", nn.BatchNorm2d, norms.BatchNorm2d, "batch_norm"),
-    Pattern("norm", nn.BatchNorm3d, norms.BatchNorm3d, "batch_norm"),
-    Pattern("norm", nn.InstanceNorm1d, norms.InstanceNorm1d, "instance_norm"),
-    Pattern("norm", nn.InstanceNorm2d, norms.InstanceNorm2d, "instance_norm"),
-    Pattern("norm", nn.InstanceNorm3d, norms.InstanceNorm3d, "instance_norm"),
-    Pattern("spectral", parametrizations._SpectralNorm, spectral.SpectralNorm, "spectral_sigma"),
-    Pattern("spectral", SpectralNormHook, spectral.SpectralNormHook, "spectral_sigma"),
+    Pattern("norm", nn.BatchNorm1d, norms.BatchNorm1d),
+    Pattern("norm", nn.BatchNorm2d, norms.BatchNorm2d),
+    Pattern("norm", nn.BatchNorm3d, norms.BatchNorm3d),
+    Pattern("norm", nn.InstanceNorm1d, norms.InstanceNorm1d),
+    Pattern("norm", nn.InstanceNorm2d, norms.InstanceNorm2d),
+    Pattern("norm", nn.InstanceNorm3d, norms.InstanceNorm3d),
+    Pattern("spectral", parametrizations._SpectralNorm, spectral.SpectralNorm),
+    Pattern("spectral", SpectralNormHook, spectral.SpectralNormHook),
     Pattern("conv", nn.Conv2d, None),
     Pattern("conv", nn.ConvTranspose2d, None),
 )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fastgan.nn.fused import FusedConvSequential
 from fastgan.ops.dispatch import missing
 from fastgan.swap.patterns import Tree
 from fastgan.swap.runs import why_no_run
@@ -88,7 +89,11 @@ def report(module: nn.Module) -> Report:
 def _engine(module: nn.Module) -> tuple[str, str]:
     tensor = next((t for group in (module.parameters(), module.buffers()) for t in group), torch.empty(0))
     reason = missing("triton", tensor.device)
-    return ("triton", "triton for channels_last inputs, else PyTorch") if reason is None else ("PyTorch", f"PyTorch ({reason})")
+    return (
+        ("triton", "triton for channels_last inputs, cuDNN for convolutions unless the tuning table says otherwise")
+        if reason is None
+        else ("PyTorch", f"PyTorch ({reason})")
+    )
 
 
 def _row(finding: Finding, engine: str) -> Row:
@@ -110,6 +115,7 @@ def _runs(path: str, container: nn.Sequential, tree: Tree, engine: str) -> list[
         if left is None:
             return []
         plan = plan_of(container, tree, families_of(None))
+    edges = {edge.producer: edge.choice for edge in container.report()} if isinstance(container, FusedConvSequential) else {}
     found: list[tuple[Row, set[int]]] = []
     for step in plan.runs:
         members = children[step.start : step.stop]
@@ -118,5 +124,6 @@ def _runs(path: str, container: nn.Sequential, tree: Tree, engine: str) -> list[
         if why := left or why_no_run(container, plan, step):
             found.append((Row(where, kind, "left", "", f"runs one by one: {why}"), set()))
         else:
-            found.append((Row(where, kind, "fused", engine, ""), {id(m) for m in members}))
+            choice = edges.get(names[step.start])  # who applied the normalisation in the last call
+            found.append((Row(where, kind, "fused", f"{engine}, {choice}" if choice else engine, ""), {id(m) for m in members}))
     return found

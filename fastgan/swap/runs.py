@@ -45,44 +45,31 @@ def activate_fresh(x: Tensor, activation: nn.Module) -> Tensor:
     return activation.forward(x)
 
 
-# The runs. A layer's pre-hooks (the older spectral norm) are kept: only with one is Module.__call__ paid for.
-
-
-def layer_act(x: Tensor, layer: nn.Module, activation: nn.Module) -> Tensor:
-    x = layer(x) if layer._forward_pre_hooks else layer.forward(x)
-    return activate_fresh(x, activation)
-
-
-def layer_norm(x: Tensor, layer: nn.Module, norm: nn.Module) -> Tensor:
-    return norm.forward(layer(x) if layer._forward_pre_hooks else layer.forward(x))
-
-
-def layer_norm_act(x: Tensor, layer: nn.Module, norm: nn.Module, activation: nn.Module) -> Tensor:
-    x = layer(x) if layer._forward_pre_hooks else layer.forward(x)
-    return norm_act(x, norm, activation)
-
-
 def norm_act(x: Tensor, norm: nn.Module, activation: nn.Module) -> Tensor:
     if kernels_take(x):
         return norm.forward(x, ACTIVATIONS[type(activation)], getattr(activation, "negative_slope", 0.0))
     x = norm.forward(x)
-    return (
-        activation.forward(x) if isinstance(norm, INSTANCE_NORMS) else activate_fresh(x, activation)
-    )  # instance norm returns a view
+    if isinstance(norm, INSTANCE_NORMS):  # returns a view: see activate_fresh
+        return activation.forward(x)
+    return activate_fresh(x, activation)
+
+
+def norm_alone(x: Tensor, norm: nn.Module) -> Tensor:
+    return norm.forward(x)
 
 
 class Step(NamedTuple):
-    """Children start..stop-1 of a container, as one call of `run`, or one after the other where `run` is None."""
+    """Children start..stop-1 of a container: a layer or none, then `finish(x, *rest)`; one by one where `finish` is None."""
 
-    run: Any  # a function of (input, *children)
+    finish: Any
     start: int
     stop: int
+    layer: bool = False
 
 
 class Plan(NamedTuple):
-    """What a container does with children of these types: its runs, and the same children where a kernel may be had, with
-    chains of
-    plain convolutions as segments of fastgan.nn.fused (whose tuning table decides who applies a normalisation).
+    """What a container does with children of these types. `with_kernels`: the same where a kernel may be had, chains of plain
+    convolutions being segments of fastgan.nn.fused, whose tuning table decides who applies a normalisation.
     """
 
     types: tuple[type[nn.Module], ...]
@@ -91,13 +78,12 @@ class Plan(NamedTuple):
 
     @property
     def runs(self) -> tuple[Step, ...]:
-        return tuple(step for step in self.steps if step.run is not None)
+        return tuple(step for step in self.steps if step.finish is not None)
 
 
 def make_steps(types: tuple[type[nn.Module], ...], is_layer: tuple[bool, ...], is_norm: tuple[bool, ...]) -> tuple[Step, ...]:
-    """The longest runs from left to right. `is_layer`: a convolution or linear layer whose output nobody else holds;
-    `is_norm`: one of
-    our normalisations.
+    """The longest runs from left to right. `is_layer`: a convolution or linear layer, whose output nobody else holds;
+    `is_norm`: one of our normalisations.
     """
     count = len(types)
     steps: list[Step] = []
@@ -108,13 +94,12 @@ def make_steps(types: tuple[type[nn.Module], ...], is_layer: tuple[bool, ...], i
         norm = norm_at < count and is_norm[norm_at]
         act_at = norm_at + norm
         act = act_at < count and act_at > at and types[act_at] in ACTIVATIONS
-        run = {(True, True, True): layer_norm_act, (True, True, False): layer_norm, (True, False, True): layer_act,
-               (False, True, True): norm_act}.get((layer, norm, act))  # fmt: skip
-        stop = at + 1 if run is None else act_at + act
-        if run is None and steps and steps[-1].run is None:
+        finish = (norm_act if act else norm_alone if layer else None) if norm else (activate_fresh if act else None)
+        stop = at + 1 if finish is None else act_at + act
+        if finish is None and steps and steps[-1].finish is None:
             steps[-1] = Step(None, steps[-1].start, stop)
         else:
-            steps.append(Step(run, at, stop))
+            steps.append(Step(finish, at, stop, finish is not None and layer))
         at = stop
     return tuple(steps)
 
@@ -150,7 +135,7 @@ def make_plan(
             end += 1
         stop = item + end - at
         steps = make_steps(types[item:stop], tuple(layers[item:stop]), tuple(norms[item:stop]))
-        mixed += [Step(step.run, step.start + item, step.stop + item) for step in steps]
+        mixed += [step._replace(start=step.start + item, stop=step.stop + item) for step in steps]
         at = end
     return Plan(tuple(type(child) for child in children), make_steps(types, tuple(layers), tuple(norms)), tuple(mixed))
 
@@ -175,28 +160,35 @@ def why_no_run(container: nn.Sequential, plan: Plan, step: Step) -> str | None:
     for at in range(step.start, step.stop):
         child = children[at]
         hooks = child._forward_hooks or child._backward_hooks or child._backward_pre_hooks
-        if hooks or (child._forward_pre_hooks and (at > step.start or step.run is norm_act)):
+        if hooks or (child._forward_pre_hooks and (at > step.start or not step.layer)):
             return f"a hook on child {names[at]}"
         if "forward" in child.__dict__:
             return f"the forward of child {names[at]} was replaced"
     return None
 
 
-def _take(x: Any, step: Step, children: tuple[nn.Module, ...]) -> Any:
-    run, start, stop = step
-    part = children[start:stop]
-    if run is not None and isinstance(x, Tensor):
-        first = run is not norm_act  # a layer that opens a run keeps its pre-hooks
+def _take(x: Any, steps: Sequence[Step], children: tuple[nn.Module, ...]) -> Any:
+    for finish, start, stop, layer in steps:
+        part = children[start:stop]
+        if finish is not None and isinstance(x, Tensor):
+            first = layer
+            for child in part:
+                if child._forward_hooks or child._backward_hooks or child._backward_pre_hooks or "forward" in child.__dict__:
+                    break
+                if child._forward_pre_hooks and not first:
+                    break
+                first = False
+            else:
+                if layer:  # here and not in `finish`, so that the layer's input may go before the norm needs memory
+                    opens = part[0]
+                    # a layer keeps its pre-hooks (the older spectral norm is one): only with one is Module.__call__ paid for
+                    x = opens(x) if opens._forward_pre_hooks else opens.forward(x)
+                    x = finish(x, *part[1:])
+                else:
+                    x = finish(x, *part)
+                continue
         for child in part:
-            if child._forward_hooks or child._backward_hooks or child._backward_pre_hooks or "forward" in child.__dict__:
-                break
-            if child._forward_pre_hooks and not first:
-                break
-            first = False
-        else:
-            return run(x, *part)
-    for child in part:
-        x = child(x)
+            x = child(x)
     return x
 
 
@@ -214,21 +206,18 @@ class FusedSequential(FusedConvSequential):
         children = tuple(self._modules.values())
         if plan is None or tuple([type(child) for child in children]) != plan.types or _module._has_any_global_hook():
             return nn.Sequential.forward(self, input)
-        x = input
-        if isinstance(x, Tensor) and x.dim() == 4 and kernels_take(x):
-            return self._with_kernels(x, children, plan.with_kernels)
-        for step in plan.steps:
-            x = _take(x, step, children)
-        return x
+        if isinstance(input, Tensor) and input.dim() == 4 and kernels_take(input):
+            return self._with_kernels(input, children, plan.with_kernels)
+        return _take(input, plan.steps, children)
 
     def _with_kernels(self, x: Any, children: tuple[nn.Module, ...], items: tuple[Step | Segment, ...]) -> Any:
         pending: Any = None
         edges: list[Edge] = []
         for i, item in enumerate(items):
             if isinstance(item, Step):
-                x = _take(x, item, children)
+                x = _take(x, (item,), children)
             elif not isinstance(x, Tensor) or x.dim() != 4 or not _all_plain(children, item):
-                x = _take(x, Step(None, item.start, item.stop), children)
+                x = _take(x, (Step(None, item.start, item.stop),), children)
             else:
                 after = items[i + 1] if i + 1 < len(items) else None
                 takes = after is not None and not isinstance(after, Step) and _all_plain(children, after)

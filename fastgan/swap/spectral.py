@@ -18,7 +18,9 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm as _Hook
 
+from fastgan.errors import FastganError
 from fastgan.kernels._common import INTERPRET
+from fastgan.nn.norm import current_groups
 from fastgan.ops.spectral import spectral_sigma
 
 WAITING = "_fastgan_sigma"
@@ -26,6 +28,10 @@ IDLE = "_fastgan_idle"
 
 
 def kernels_take(weight: Tensor) -> bool:
+    if current_groups() != 1:
+        raise FastganError(
+            "a spectral norm has one sigma a forward: call the accelerated network once per batch, not under grouped()"
+        )
     return (
         (weight.is_cuda or INTERPRET) and weight.dim() > 1 and weight.dtype == torch.float32 and not torch.compiler.is_compiling()
     )
