@@ -82,15 +82,15 @@ def _twice(ctx: Any, vdx: MaybeTensor, vsums: MaybeTensor) -> tuple[MaybeTensor,
         dx, sums = rows_backward(
             part(dz), part(x), _spread(weight, parts, channels), _spread(bias, parts, channels), stats, segments, eps, act, slope
         )
-        outputs, given = [], []
-        if vdx is not None and vdx.numel():
-            outputs.append(dx)
-            given.append(part(vdx))
-        if vsums is not None and vsums.numel():
-            outputs.append(sums)
-            given.append(vsums)
-        if not outputs or not needed:
+        # without a second derivative (identity, a given mask) an output may not depend on anything that is asked for
+        pairs = [
+            (out, part(v) if out is dx else v)
+            for out, v in ((dx, vdx), (sums, vsums))
+            if v is not None and v.numel() and out.requires_grad
+        ]
+        if not pairs or not needed:
             return (None,) * 4
+        outputs, given = zip(*pairs)
         found = iter(torch.autograd.grad(outputs, needed, given, create_graph=ctx.twice_graph, allow_unused=True))
     return tuple(next(found) if want else None for want in wanted)
 
