@@ -43,6 +43,7 @@ STAGES = {
     "verify": ("bench.proof", "verify --quick on the GPU: every op, direction and type"),
     "kernels": ("bench.kernels", "each op against eager channels_last and torch.compile max-autotune"),
     "steps": ("bench.steps", "whole DCGAN steps: PyTorch's best and ours, batch 16 to 1024"),
+    "suites": ("bench.suites", "fastgan bench: whole iterations of five kinds of GAN, rows a to i in turns, gradients judged"),
     "full": ("bench.proof_full", "verify --full: layer shapes, every configuration, addresses beyond 2^31"),
 }
 DEAD = 77  # exit code of a stage whose CUDA context is gone
