@@ -242,3 +242,16 @@ def test_autocast_gives_what_the_children_give():
             assert got.dtype == want.dtype
             assert ((got - want).norm() / want.norm()).item() < 0.05
             assert F.mse_loss(got.float(), want.float()).isfinite()
+
+
+@pytest.mark.parametrize("edge", ["separate", "on_load"])
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call")
+def test_compiles_in_one_graph(edge):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.ConvTranspose2d(3, 5, 4, 2, 1), nn.BatchNorm2d(5), nn.ReLU(), nn.ConvTranspose2d(5, 2, 4, 2, 1))
+    x = torch.randn(2, 3, 4, 4)
+    want = copy.deepcopy(net)(x)
+    got = torch.compile(FusedConvSequential.adopt(net, edge), backend="aot_eager", fullgraph=True)(x)
+    assert torch.allclose(got, want, atol=1e-5)
+    got.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())

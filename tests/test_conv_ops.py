@@ -282,3 +282,17 @@ def test_moments_by_group_and_unused_outputs():
 def test_the_cpu_goes_straight_to_pytorch():
     y = conv2d(rand(1, 2, 5, 5), rand(3, 2, 3, 3))
     assert "ConvolutionBackward" in type(y.grad_fn).__name__
+
+
+def test_registered_operator_compiles_with_its_backward():
+    spec, (x, w, s, t, *_) = arguments("t4s2")
+    how = Fusion("leaky_relu", 0.2, groups=2).pack()
+
+    def loss(x, w, s, t):
+        y, mean, var = cm.convolve(x, w, s, t, None, None, None, spec.pack(), how, True, False, "reference")
+        return y.square().sum() + mean.sum() + var.sum()
+
+    want = torch.autograd.grad(loss(x, w, s, t), (x, w, s, t))
+    got = torch.autograd.grad(torch.compile(loss, backend="aot_eager", fullgraph=True)(x, w, s, t), (x, w, s, t))
+    for a, b in zip(got, want):
+        close(a, b)
