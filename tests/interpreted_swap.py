@@ -44,8 +44,8 @@ NETWORKS = {
         (2, 3, 5, 5),
     ),
     "instance": (lambda: blocks(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, affine=True), nn.ReLU(True)), (2, 3, 5, 5)),
-    "unet": (lambda: Unet(downs=3, ngf=1), (2, 3, 8, 8)),
-    "patchgan": (lambda: PatchGAN(3, ndf=2, n_layers=1), (2, 3, 8, 8)),
+    "unet": (lambda: Unet(downs=2, ngf=1), (2, 3, 4, 4)),
+    "patchgan": (lambda: PatchGAN(3, ndf=1, n_layers=1), (2, 3, 8, 8)),
 }
 
 
@@ -109,7 +109,7 @@ def test_double_backward(name):
 def test_the_skip_of_a_unet_is_altered_in_place():
     _, fast, _ = pair("unet")
     block = fast.model.model[1]
-    h = torch.randn(2, 1, 4, 4).contiguous(memory_format=torch.channels_last)
+    h = torch.randn(2, 1, 2, 2).contiguous(memory_format=torch.channels_last)
     raw = h.clone()
     out = block(h)
     assert torch.equal(h, nn.functional.leaky_relu(raw, 0.2))
@@ -279,11 +279,9 @@ def test_what_follows_may_write_over_a_norms_output(follow):
 
 def test_choices_of_the_fused_container_are_taken():
     plain, fast, x = pair("transposed")
-    for edge in ("moments", "on_load+g"):
-        fast.edge = edge
-        twin = copy.deepcopy(fast)
-        close(everything(twin, x), everything(copy.deepcopy(plain), x))
-        assert report(twin).rows[0].engine in (f"triton, {edge}", "triton, moments")
+    fast.edge = "on_load+g"
+    close(everything(fast, x), everything(plain, x))
+    assert [row.engine for row in report(fast).rows] == ["triton, on_load+g", "triton"]
 
 
 def test_groups_have_statistics_of_their_own():

@@ -448,3 +448,11 @@ def test_spectral_norm_is_recognised_both_ways():
         assert [row.module for row in rows(net, "swapped")] == ["Conv2d's spectral norm", "ConvTranspose2d's spectral norm"]
         assert [row.path for row in rows(net, "swapped")] == ["0", "2"]
         assert not rows(accelerate(revert(net), ops=["conv", "norm"]), "swapped")
+
+
+def test_converting_to_synchronised_norm_afterwards():
+    net = accelerate(small())
+    nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    assert type(net[1]) is nn.SyncBatchNorm
+    assert net.eval()(image()).shape == (4, 4, 6, 6)
+    assert [row.why for row in rows(net, "left") if row.path == "1"] == ["not in the table of patterns"]
