@@ -28,11 +28,11 @@ SHAPES = [(4, 6), (4, 5, 7), (4, 3, 5, 7), (2, 33, 3, 2, 3), (1, 1, 3, 2), (3, 1
 
 @pytest.mark.skipif(INTERPRET or not has_triton, reason="starts the child process that interprets the kernels")
 @pytest.mark.slow
-def test_kernels_in_the_interpreter():
+@pytest.mark.parametrize("which", ["not slow", "slow"])
+def test_kernels_in_the_interpreter(which):
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", __file__], env=environment, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "pytest", __file__, "-m", which]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
