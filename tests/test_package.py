@@ -87,6 +87,13 @@ def test_wheel_holds_the_package_and_leaks_nothing(tmp_path):
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+def test_every_command_is_there():
+    from fastgan.cli.main import COMMANDS
+
+    for name in COMMANDS:
+        assert importlib.import_module(f"fastgan.cli.{name}").command.name
+
+
 def best_of(count: int, *arguments: str) -> float:
     """Least seconds of a few runs: on a busy machine the least is nearest to the truth."""
     times = []

@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "measure a run's images against the real ones",
     "verify": "prove the kernels against their references",
     "tune": "measure which kernel configurations are fastest here",
+    "bench": "whole training steps against the best PyTorch can do",
     "info": "versions, devices, and whether the kernels can run",
 }
 
