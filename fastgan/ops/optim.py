@@ -440,10 +440,11 @@ def _case(name: str, n: int, steps: float, *tags: str, decay: float | None = Non
     def make(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Kwargs:
         draw = lambda scale: torch.randn(n, generator=generator).mul_(scale).to(device)
         scalar = lambda value: None if value is None else torch.tensor(value, dtype=torch.float64, device=device)
-        param = draw(0.02)
+        # One storage, so that a block that overruns one buffer damages the next instead of a guard that NaN would not change.
+        exp_avg_sq, exp_avg, param, average = torch.stack([draw(0.01).square_(), draw(0.01), draw(0.02), draw(0.02)]).unbind()
         return {
-            "param": param, "grad": draw(16.0), "exp_avg": draw(0.01), "exp_avg_sq": draw(0.01).square_(),
-            "ema": param + draw(0.001) if ema else None, "low": None if dtype == torch.float32 else param.to(dtype),
+            "param": param, "grad": draw(16.0), "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq,
+            "ema": average if ema else None, "low": None if dtype == torch.float32 else param.to(dtype),
             "step": torch.tensor(steps, device=device), "lr": scalar(2e-4), "beta1": scalar(beta1), "beta2": scalar(0.999),
             "eps": scalar(1e-8), "weight_decay": scalar(decay), "decoupled": decoupled,
             "ema_decay": scalar(0.995) if ema else None, "scale": torch.tensor(128.0, device=device),
