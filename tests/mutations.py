@@ -4,30 +4,247 @@ from __future__ import annotations
 
 from mutants import Mutation
 
+NORM, CONV = "kernels/norm*.py", "kernels/conv_*.py"
+VARIANCE = "tl.load(var_ptr + stats_row * C + c, mask=live, other=1.0).to(tl.float32)"
+TOY = {"op": "scale_act", "family": "tests.toy_ops"}
+
 MUTATIONS = (
+    # ------ the list of the work order
+    Mutation(
+        "boundary block: norm writes its last tile whole",
+        *("batch_norm", NORM, "keep = (lane < L - tile * BLOCK_R)[:, None]", "keep = (lane < BLOCK_R)[:, None]"),
+        after="def apply_kernel",
+        case="eval",
+    ),
+    Mutation(
+        "boundary block: a convolution's last tile is live",
+        *("conv_moments", CONV, "m % WP, m < IMAGES * HP * WP", "m % WP, m < IMAGES * HP * WP + 1"),
+        after="def conv_forward_kernel",
+        case="k4s2",
+    ),
+    Mutation(
+        "boundary block: Adam runs past the end",
+        *("adam_ema", "kernels/adam.py", "mask = i < n", "mask = i < n + BLOCK"),
+    ),
+    Mutation(
+        "odd-channel mask: norm",
+        *("batch_norm", NORM, "(c < C)[None, :]", "(c < C + 1)[None, :]"),
+        after="def apply_kernel",
+        case="eval",
+    ),
+    Mutation(
+        "odd-channel mask: contracted channels of a convolution",
+        *("conv_moments", CONV, "c, known = j, j < C", "c, known = j, j < C + 1"),
+        after="def tap_product",
+        case="k4s2",
+    ),
+    Mutation(
+        "group straddle: a convolution's scale and shift of the wrong group",
+        *("conv_moments", CONV, "s_ptr + group * s_group, t_ptr + group * s_group", "s_ptr, t_ptr"),
+        after="def conv_forward_kernel",
+        case="groups",
+    ),
+    Mutation(
+        "group straddle: tiles run on into the next group",
+        *("conv_moments", CONV, "m % WP, m < IMAGES * HP * WP", "m % WP, m < IMAGES * HP * WP * 2 - group * IMAGES * HP * WP"),
+        after="def conv_forward_kernel",
+        case="groups",
+    ),
+    Mutation(
+        "group straddle: norm statistics of the neighbour",
+        *("batch_norm", NORM, "segment // STATS_EVERY,", "segment // STATS_EVERY * 0,"),
+        after="def apply_kernel",
+        case="groups",
+    ),
+    Mutation(
+        "padding before the activation: z is not masked again",
+        *("conv_moments", CONV, "a = tl.where(mask, act(p, ACT, SLOPE), 0.0)", "a = act(p, ACT, SLOPE)"),
+        case="k4s2",
+    ),
+    Mutation(
+        "unmasked g: padding of the gradient is a + 0 b",
+        *("conv_moments", CONV, "a = tl.where(mask, p, 0.0)", "a = p"),
+        case="g on load",
+    ),
+    Mutation(
+        "biased variance in the running statistics",
+        *("batch_norm", NORM, "unbiased = var * (n / (n - 1.0))", "unbiased = var"),
+        case="train",
+    ),
+    Mutation(
+        "biased variance: unbiased where batch statistics are",
+        *("moments", NORM, "var = m2 / L.to(tl.float32)", "var = m2 / (L.to(tl.float32) - 1.0)"),
+    ),
+    Mutation(
+        "eps inside against outside the root",
+        *("batch_norm", NORM, f"1.0 / tl.sqrt_rn({VARIANCE} + eps)", f"1.0 / (tl.sqrt_rn({VARIANCE}) + eps)"),
+        case="eval",
+    ),
+    Mutation(
+        "dropped last split: norm",
+        *("batch_norm", NORM, "n = tl.where(split < SPLITS, rows, 0)", "n = tl.where(split < SPLITS - 1, rows, 0)"),
+        case="split",
+    ),
+    Mutation(
+        "dropped last split: norm backward",
+        *("batch_norm", NORM, "keep = (split < SPLITS)[:, None]", "keep = (split < SPLITS - 1)[:, None]"),
+        after="def merge_sums_kernel",
+        case="split",
+    ),
+    Mutation(
+        "dropped last split: weight gradient",
+        *("conv_moments", CONV, "return dw.permute", "dw = part[:-1].sum(0) if len(part) > 1 else dw\n    return dw.permute"),
+        case="k4s2",
+    ),
+    Mutation(
+        "statistics before rounding",
+        *(
+            "conv_moments",
+            CONV,
+            "v = tl.where(keep, y.to(tl.float32), 0.0)",
+            "v = tl.where(keep, act(acc, ACT_OUT, SLOPE_OUT), 0.0)",
+        ),
+        case="k4s2",
+    ),
+    Mutation(
+        "wrong leaky slope in the forward of a norm",
+        *("batch_norm", "kernels/_common.py", "tl.where(p > 0, p, p * SLOPE)", "tl.where(p > 0, p, p * 0.01)"),
+        case="leaky",
+    ),
+    Mutation(
+        "wrong leaky slope in the backward of a norm",
+        *("batch_norm", "kernels/_common.py", "tl.where(p > 0, 1.0, SLOPE)", "tl.where(p > 0, 1.0, 0.01)"),
+        case="leaky",
+    ),
+    Mutation(
+        "int32 offset into the image store",
+        *(
+            "images_gather",
+            "kernels/images.py",
+            "tl.where(inside, index, 0) * size",
+            "tl.where(inside, index, 0).to(tl.int32) * size",
+        ),
+        case="2^32",
+    ),
+    Mutation(
+        "step off by one in Adam",
+        *("adam_ema", "kernels/adam.py", "t = done.to(tl.int64) + 1", "t = done.to(tl.int64) + 2"),
+    ),
+    Mutation(
+        "step off by one in Adam: not advanced",
+        *("adam_ema", "kernels/adam.py", "tl.store(step_ptr, done + advance)", "tl.store(step_ptr, done)"),
+    ),
+    Mutation(
+        "swapped real and fake in the losses",
+        *("adversarial", "kernels/loss.py", "vr, vf, dr, df = _terms(r, f, KIND, D)", "vr, vf, dr, df = _terms(f, r, KIND, D)"),
+    ),
+    Mutation(
+        "swapped real and fake in the running statistics",
+        *(
+            "batch_norm",
+            NORM,
+            "for segment in range(first, last):",
+            "for back in range(first, last):\n        segment = last - 1 - back + first",
+        ),
+        after="def segment_forward_kernel",
+        case="groups",
+    ),
+    # ------ and what else went wrong somewhere, or might
+    Mutation(
+        "norm: backward forgets the mean of dp",
+        *("batch_norm", NORM, "(k0[None, :] + x * k1[None, :])", "(x * k1[None, :])"),
+        after="def dx_of",
+        case="train",
+    ),
+    Mutation(
+        "norm: raw sums, not pivoted",
+        *("moments", NORM, "x -= pivot[None, :]", "x -= 0.0"),
+        after="def welford_rows",
+    ),
+    Mutation(
+        "norm: cumulative average off by one",
+        *("batch_norm", NORM, "- SEGMENTS + segment + 1)", "- SEGMENTS + segment + 2)"),
+        case="cumulative",
+    ),
+    Mutation(
+        "spectral: sigma squared",
+        *("spectral_sigma", "kernels/spectral.py", "sigma = square_v * scale_v if LAST_IS_V", "sigma = square_v if LAST_IS_V"),
+    ),
+    Mutation(
+        "spectral: last column of a weight left out",
+        *("spectral_sigma", "kernels/spectral.py", "& (m < w)[None, :]", "& (m < w - 1)[None, :]"),
+        after="def row_product_kernel",
+    ),
+    Mutation(
+        "losses: softplus overflows",
+        *(
+            "adversarial",
+            "kernels/loss.py",
+            "return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL) + small",
+            "return tl.log(1.0 + tl.exp(x))",
+        ),
+        after="def softplus",
+    ),
+    Mutation(
+        "losses: the real half divided by the number of fakes",
+        *("adversarial", "kernels/loss.py", "value_r / nr", "value_r / nf"),
+    ),
+    Mutation(
+        "Adam: decoupled decay after the step",
+        *("adam_ema", "kernels/adam.py", "p = p * shrink", "g = g + p * (1.0 - shrink)"),
+    ),
+    Mutation(
+        "Adam: the low-precision copy of the old parameter",
+        *(
+            "adam_ema",
+            "kernels/adam.py",
+            "p = p + tl.div_rn(m * minus_step_size, denominator)\n        tl.store(param_ptr + i, p, mask=mask)",
+            "tl.store(param_ptr + i, p + tl.div_rn(m * minus_step_size, denominator), mask=mask)",
+        ),
+    ),
+    Mutation(
+        "Adam: a skipped step still moves",
+        *("adam_ema", "kernels/adam.py", "limit = tl.where(skip, 0, n)", "limit = n"),
+        case="skipped",
+    ),
+    Mutation(
+        "images: mirrored about the wrong column",
+        *("images_gather", "kernels/images.py", "(2 * column + 1) * C", "(2 * column + 2) * C"),
+        case="flip",
+    ),
+    Mutation(
+        "DiffAugment: the adjoint shifts the same way",
+        *("diffaugment", "kernels/augment.py", "shift_h = -shift_h", "shift_h = shift_h"),
+    ),
+    Mutation(
+        "convolution: a tap of the wrong phase",
+        *(
+            "conv_transpose_moments",
+            CONV,
+            "ky0, kx0 = (ry + PH) % SH, (rx + PW) % SW",
+            "ky0, kx0 = (ry + PH) % SH, (rx + PW + 1) % SW",
+        ),
+        case="k4s2",
+    ),
+    Mutation(
+        "convolution: ds without x",
+        *("conv_moments", CONV, "tl.sum(dp * x.to(tl.float32), 0)", "tl.sum(dp, 0)"),
+        case="k4s2",
+    ),
+    # ------ the machinery on its own op
     Mutation(
         "toy: boundary block",
-        "scale_act",
-        "tests/toy_ops.py",
-        "mask=i < N)",
-        "mask=i < N + BLOCK)",
-        "tl.store(",
-        family="tests.toy_ops",
+        **TOY,
+        file="tests/toy_ops.py",
+        pattern="mask=i < N)",
+        replacement="mask=i < N + BLOCK)",
+        after="tl.store(",
     ),
     Mutation(
-        "toy: skipped block",
-        "scale_act",
-        "tests/toy_ops.py",
-        "tl.program_id(0).to(tl.int64) * BLOCK",
-        "(tl.program_id(0) // 2 * 2).to(tl.int64) * BLOCK",
-        family="tests.toy_ops",
-    ),
-    Mutation(
-        "wrong leaky slope in backward",
-        "scale_act",
-        "kernels/_common.py",
-        "tl.where(p > 0, 1.0, SLOPE)",
-        "tl.where(p > 0, 1.0, 0.01)",
-        family="tests.toy_ops",
+        "toy: a block computed twice, its neighbour never",
+        **TOY,
+        file="tests/toy_ops.py",
+        pattern="tl.program_id(0).to(tl.int64) * BLOCK",
+        replacement="(tl.program_id(0) // 2 * 2).to(tl.int64) * BLOCK",
     ),
 )

@@ -16,7 +16,9 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-FILL = 0xFF  # all bits set is NaN in every float type, -1 in signed integers
+# 16 bits at a time: a NaN in fp32, fp16 and bf16, and in fp32 and bf16 a signalling one, so that a kernel which reads it,
+# computes and writes the result back leaves other bits behind
+FILL = 0xFFA5 - 0x10000
 HEAD = 4096  # keeps the allocator's alignment
 TAIL = 1 << 17  # a block that ignores its mask stays within: 32768 fp32 elements
 
@@ -30,10 +32,11 @@ class Guards:
     buffers: list[tuple[Tensor, int]] = field(default_factory=list)
 
     def storage(self, nbytes: int, device: torch.device) -> Tensor:
-        """A uint8 buffer with ``nbytes`` usable bytes at offset HEAD, all bits set."""
-        buffer = _empty(HEAD + nbytes + TAIL, dtype=torch.uint8, device=device).fill_(FILL)
+        """A uint8 buffer with ``nbytes`` usable bytes at offset HEAD, filled."""
+        nbytes += nbytes % 2
+        buffer = _empty((HEAD + nbytes + TAIL) // 2, dtype=torch.int16, device=device).fill_(FILL)
         self.buffers.append((buffer, nbytes))
-        return buffer
+        return buffer.view(torch.uint8)
 
     def empty(self, size: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
         """Like torch.empty_strided, guarded; not a view in autograd's sense."""
@@ -44,7 +47,8 @@ class Guards:
 
     def broken(self) -> bool:
         """True if anything outside a tensor was written."""
-        return any(bool((b[:HEAD] != FILL).any()) or bool((b[HEAD + n :] != FILL).any()) for b, n in self.buffers)
+        outside = (part for b, n in self.buffers for part in (b[: HEAD // 2], b[(HEAD + n) // 2 :]))
+        return any(bool((part != FILL).any()) for part in outside)
 
     def copy(self, value: Any, memo: dict[int, Tensor] | None = None) -> Any:
         """A guarded deep copy of a call's arguments: tensors that share memory share it in the copy too. Leaves lose
