@@ -319,7 +319,7 @@ def train_forward(
 ) -> tuple[Tensor, Tensor]:
     """(z like x, statistics [2, segments, C]) of x [ROWS, C] normalised by its own moments; one launch for short segments,
     else three."""
-    config = segment_config(x, segments, "norm_segment_forward", 4) if sets_of(weight, bias) in (1, segments) else None
+    config = segment_config(x, segments, "norm_segment_forward") if sets_of(weight, bias) in (1, segments) else None
     if config is None:
         stats = moments(x, segments, running, tracked, momentum)
         return apply(x, weight, bias, stats[0], stats[1], eps, act, slope), stats

@@ -395,7 +395,7 @@ def train_backward(
     """
     segments, channels = stats.shape[1], x.shape[1]
     per_weight = sets_of(weight, bias)
-    config = segment_config(x, segments, "norm_segment_backward", 2) if per_weight in (1, segments) else None
+    config = segment_config(x, segments, "norm_segment_backward") if per_weight in (1, segments) else None
     if config is None:
         _, sums = reduce(dz, x, weight, bias, stats[0], stats[1], eps, act, slope, write_dx=False)
         through = sums

@@ -147,7 +147,7 @@ def config_for(name: str, x: Tensor, segments: int, num_warps: int = 4, vectors:
     return tuning.config(name, x.dtype, shape, tile_config(x, segments, num_warps, vectors, wide), x.device)
 
 
-def segment_config(x: Tensor, segments: int, name: str, vectors: int) -> Mapping[str, Any] | None:
+def segment_config(x: Tensor, segments: int, name: str) -> Mapping[str, Any] | None:
     """The configuration of the one-launch kernel `name` where it is the better choice, else None: the whole segment passes
     through one program
     twice.
@@ -156,7 +156,7 @@ def segment_config(x: Tensor, segments: int, name: str, vectors: int) -> Mapping
     most = tuning.config("norm_one_launch", x.dtype, (("c", x.shape[1]), ("rows", rows)), ONE_LAUNCH, x.device)["MAX_ROWS"]
     if rows // segments > most:
         return None
-    return config_for(name, x, segments, vectors=vectors, wide=max(8, 32 // x.element_size()))
+    return config_for(name, x, segments, wide=max(8, 32 // x.element_size()))
 
 
 def merge_config(channels: int, parts: int, like: Tensor) -> Mapping[str, Any]:

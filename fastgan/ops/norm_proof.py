@@ -170,14 +170,14 @@ def _moments_bytes(kwargs: Kwargs, direction: str) -> int:
     return _size(kwargs) * {"forward": 1, "backward": 2}.get(direction, 0)
 
 
-def _candidates(most: int = 16) -> list[dict[str, int]]:
-    """Tiles the tuner tries: 8 to `most` elements a thread, channels 64 to 256 across."""
+def _candidates(most: int = 16, least: int = 8) -> list[dict[str, int]]:
+    """Tiles the tuner tries: `least` to `most` elements a thread, channels 64 to 256 across."""
     return [
         {"BLOCK_R": each * 32 * warps // block_c, "BLOCK_C": block_c, "num_warps": warps, "num_stages": 1}
         for warps in (4, 8)
         for each in (8, 16, 32)
         for block_c in (64, 128, 256)
-        if each <= most
+        if least <= each <= most
     ]
 
 
@@ -190,7 +190,7 @@ TUNED = {
     "norm_moments": _candidates(32),
     "norm_apply": _candidates(),
     "norm_reduce": _candidates(),
-    "norm_backward_once": _candidates(),
+    "norm_backward_once": _candidates(least=16),
     "norm_dx": _candidates(),
     "norm_moments_dx": _candidates(),
     "norm_merge": [
@@ -253,7 +253,7 @@ def _variants() -> list[Variant]:
                 f"one launch {act} {name}", forward_kernels.segment_forward_kernel,
                 {"x_ptr": kind, "z_ptr": kind, "stats_ptr": fp32, "weight_ptr": fp32, "bias_ptr": fp32, **running, **two,
                  "SEGMENTS": size, "WEIGHT_EVERY": size, "eps": "fp32", "momentum": "fp32"},
-                {**chosen, "RUNNING": True, "CUMULATIVE": False, "TRACKED": True}, "norm_segment_forward", segment(vectors=4),
+                {**chosen, "RUNNING": True, "CUMULATIVE": False, "TRACKED": True}, "norm_segment_forward", segment(),
             )  # fmt: skip
             add(
                 f"one launch backward {act} {name}", backward_kernels.segment_backward_kernel,
