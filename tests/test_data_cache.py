@@ -185,8 +185,8 @@ def test_a_killed_build_leaves_nothing_wrong(folder, store):
 
 
 def test_two_processes_build_one_entry_and_cleaning_spares_the_living(folder, store):
-    builders = [run(SLOW.format(folder=str(folder), delay=0.01)) for _ in range(2)]
-    deadline = time.time() + 20
+    builders = [run(SLOW.format(folder=str(folder), delay=0.06)) for _ in range(2)]
+    deadline = time.time() + 60
     while not list(store.glob("*.part")) and time.time() < deadline:
         time.sleep(0.005)
     cache.clean(store)
