@@ -92,6 +92,7 @@ def test_bad_images_are_refused():
 
 
 @parent
+@pytest.mark.slow
 def test_in_the_interpreter():
     run_interpreted(__file__)
 

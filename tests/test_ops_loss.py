@@ -111,6 +111,7 @@ def test_refusals(arguments, words):
 
 
 @parent
+@pytest.mark.slow
 def test_in_the_interpreter():
     run_interpreted(__file__)
 

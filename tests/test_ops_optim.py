@@ -250,6 +250,7 @@ def test_unequal_buffers_are_refused():
 
 
 @parent
+@pytest.mark.slow
 def test_in_the_interpreter():
     run_interpreted(__file__)
 

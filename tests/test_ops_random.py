@@ -116,6 +116,7 @@ def test_compiles_whole():
 
 
 @parent
+@pytest.mark.slow
 def test_in_the_interpreter():
     run_interpreted(__file__)
 
