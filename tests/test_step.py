@@ -224,3 +224,85 @@ def test_mixed_precision_trains_in_that_type_with_fp32_weights(name, tmp_path):
     assert seen == {({"bf16": torch.bfloat16, "fp16": torch.float16}[name], torch.float32)}
     with make(resume=True) as again:
         assert {phase: scaler.get_scale() for phase, scaler in again._stage.runner.scalers.items()} == scales
+
+
+class Chain(Adversarial):
+    """D, then the generator twice on the same noise, in two phases or by repeating one."""
+
+    def __init__(self, repeat):
+        super().__init__(latent_shape=(8, 1, 1))
+        self.repeats = repeat
+
+    def phases(self):
+        again = () if self.repeats > 1 else (fastgan.Phase("G2", ("G",), self.g_loss, fresh=False),)
+        return (
+            fastgan.Phase("D", ("D",), self.d_loss),
+            fastgan.Phase("G", ("G",), self.g_loss, repeat=self.repeats, fresh=False),
+            *again,
+        )
+
+
+@pytest.mark.parametrize("repeat", [1, 2])
+def test_a_second_phase_of_the_generator_sees_the_images_it_makes_now(repeat):
+    G, D = Generator(16, 1, 8, 2), Discriminator(16, 1, 2)
+    seen = []
+
+    class Spy(Chain):
+        def g_loss(self, step):
+            assert step.fake is step.fake
+            seen.append((step.noise.z, step.fake.detach().clone(), G[0].weight.detach().clone()))
+            return super().g_loss(step)
+
+    runner = runner_of(Spy(repeat), {"G": G, "D": D}, 4)
+    runner.run(*inputs(runner, {"image": torch.randn(4, 1, 16, 16)}))
+    (z, first, weight), (z2, second, weight2) = seen
+    assert torch.equal(z, z2)
+    assert not torch.equal(weight, weight2)
+    assert not torch.equal(first, second)
+    assert not torch.equal(weight2, G[0].weight)
+
+
+def test_a_phase_after_the_generator_keeps_the_images_it_was_trained_on():
+    class Swapped(Adversarial):
+        def phases(self):
+            return (fastgan.Phase("G", ("G",), self.g_loss), fastgan.Phase("D", ("D",), self.d_loss, fresh=False))
+
+        def generate(self, step):
+            made.append(1)
+            return super().generate(step)
+
+    made = []
+    runner = runner_of(Swapped(latent_shape=(8, 1, 1)), {"G": Generator(16, 1, 8, 2), "D": Discriminator(16, 1, 2)}, 4)
+    runner.run(*inputs(runner, {"image": torch.randn(4, 1, 16, 16)}))
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("order", [("G", "D", "Q"), ("G", "Q", "D")])
+def test_parameters_that_two_networks_share_are_trained_by_the_phases_of_both(order):
+    """InfoGAN's Q is a head on D's trunk: whichever comes later must not freeze the trunk for the other."""
+    trunk = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU())
+    nets = {
+        "G": nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Unflatten(1, (1, 4, 4))),
+        "D": nn.Sequential(trunk, nn.Linear(8, 1)),
+        "Q": nn.Sequential(trunk, nn.Linear(8, 3)),
+    }
+    nets = {name: nets[name] for name in order}
+    seen = []
+
+    class Sharing(Adversarial):
+        def phases(self):
+            return (fastgan.Phase("D", ("D",), self.d_loss), fastgan.Phase("Q", ("Q",), self.q_loss, fresh=False))
+
+        def d_loss(self, step):
+            seen.append([p.requires_grad for p in (trunk[1].weight, nets["D"][1].weight, nets["Q"][1].weight)])
+            return super().d_loss(step)
+
+        def q_loss(self, step):
+            seen.append([p.requires_grad for p in (trunk[1].weight, nets["D"][1].weight, nets["Q"][1].weight)])
+            return {"code": step.nets.Q(step.fake).square().mean()}
+
+    runner = runner_of(Sharing(latent_shape=(8,)), nets, 4)
+    runner.run(*inputs(runner, {"image": torch.randn(4, 1, 4, 4)}))
+    assert seen == [[True, True, False], [True, False, True]]
+    assert all(p.requires_grad for net in nets.values() for p in net.parameters())
+    assert nets_behind(nets["D"](torch.ones(1, 16)).sum(), nets) == {"D", "Q"}

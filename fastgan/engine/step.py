@@ -83,10 +83,15 @@ class Step:
 
     @property
     def fake(self) -> Tensor:
-        """The generated batch (B, C, H, W) of this round; attached to the generator's graph only in phases that train it."""
-        if self._fake is None:
+        """The generated batch (B, C, H, W) of this round; attached to the generator's graph only in phases that train it.
+
+        Made once, and again where a second phase (or repeat) trains its generator: the first has changed it and used up its graph.
+        """
+        live = bool(self._makers & self._trains)
+        if self._fake is None or (live and not self._fake.requires_grad):
             self._fake = self._generate()
-        return self._fake if self._makers & self._trains else self._fake.detach()
+            live = bool(self._makers & self._trains)
+        return self._fake if live else self._fake.detach()
 
     @property
     def size(self) -> int:
@@ -116,7 +121,10 @@ class Step:
 
 def nets_behind(output: Tensor, nets: Mapping[str, nn.Module]) -> frozenset[str]:
     """Names of the networks whose parameters the autograd graph of `output` reaches."""
-    owner = {id(p): name for name, net in nets.items() for p in net.parameters()}
+    owners: dict[int, set[str]] = {}
+    for name, net in nets.items():
+        for p in net.parameters():
+            owners.setdefault(id(p), set()).add(name)
     found: set[str] = set()
     seen: set[Any] = set()
     todo = [output.grad_fn]
@@ -126,9 +134,9 @@ def nets_behind(output: Tensor, nets: Mapping[str, nn.Module]) -> frozenset[str]
             continue
         seen.add(node)
         if hasattr(node, "variable"):
-            found.add(owner.get(id(node.variable), ""))
+            found |= owners.get(id(node.variable), set())
         todo += [following for following, _ in node.next_functions]
-    return frozenset(found - {""})
+    return frozenset(found)
 
 
 def sum_terms(terms: Mapping[str, Tensor]) -> Tensor:
@@ -222,11 +230,14 @@ class StepRunner:
 
     @contextmanager
     def _training(self, names: Sequence[str]) -> Iterator[None]:
-        """Only the parameters of `names` require gradients inside; those the user froze stay frozen."""
+        """Only the parameters of `names`, shared with other networks or not, require gradients inside; those the user froze stay
+        frozen.
+        """
+        wanted = {id(p) for name in names for p in self._by_net[name]}
         before = [p.requires_grad for _, p in self._parameters]
         try:
-            for name, p in self._parameters:
-                p.requires_grad_(name in names)
+            for _, p in self._parameters:
+                p.requires_grad_(id(p) in wanted)
             yield
         finally:
             for (_, p), required in zip(self._parameters, before, strict=True):
@@ -270,6 +281,8 @@ class StepRunner:
                 optimizer.zero_grad(set_to_none=True)
             scaler = self.scalers.get(phase.name)
             (total if scaler is None else scaler.scale(total)).backward()
+        if step._fake is not None and step._makers & step._trains:
+            step._fake = step._fake.detach()
         for name in phase.trains:
             self.ranks.average_gradients(self._by_net[name])
         for optimizer in optimizers:

@@ -61,7 +61,7 @@ class Objective:
     def generate(self, step: Step) -> Tensor:
         """Images (B, C, H, W) in [-1, 1] from `step.nets`, `step.noise` and `step.batch`.
 
-        Called at most once for a batch; also used to sample.
+        Called once for a batch, and again where a second phase on that batch trains the generator; also used to sample.
         """
         raise NotImplementedError
 
