@@ -187,7 +187,7 @@ MUTATIONS = (
     ),
     Mutation(
         "losses: the real half divided by the number of fakes",
-        *("adversarial", "kernels/loss.py", "value_r / nr", "value_r / nf"),
+        *("adversarial", "kernels/loss.py", "tl.div_rn(value_r, nr)", "tl.div_rn(value_r, nf)"),
     ),
     Mutation(
         "Adam: decoupled decay after the step",

@@ -1,6 +1,10 @@
 """Tuning tables: what a lookup answers, what it refuses, that it costs nothing, and that the shipped tables are sound."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +14,7 @@ from fastgan.kernels import tuning
 from fastgan.kernels._common import triton_minor
 from fastgan.kernels.tuning import Device, Entry, Table
 from fastgan.ops import registry
+from fastgan.verify import tune
 
 H100 = Device("NVIDIA H100 80GB HBM3", "sm_90", 227 * 1024)
 SMALL = Device("NVIDIA Small", "sm_90", 99 * 1024)
@@ -111,6 +116,64 @@ def test_override_and_record_are_undone():
 def test_without_a_gpu_the_safe_default_wins():
     default = {"BLOCK": 1}
     assert tuning.config("k", torch.float32, (("n", 5),), default, torch.device("cpu")) is default
+
+
+TUNE = """
+import json, torch
+from pathlib import Path
+from fastgan.kernels import tuning
+from fastgan.ops import registry
+from fastgan.verify import tune
+from fastgan.verify import tune
+torch.set_num_threads(1)
+cpu = torch.device("cpu")
+registry.load(["tests.toy_ops"])
+op = registry.ops("scale_act")[0]
+op.candidates["scale_act"][:] = [{"BLOCK": 1024}, {"BLOCK": 48}]
+targets = list(tune.targets([op], cpu, ["fp32"], tag="quick"))
+entry, tried = tune.tune(targets[0], cpu, default_ms=1e9)
+tuning.device_facts = lambda device: tuning.Device("Imaginary GPU", "sm_90", 99 * 1024)
+path = tune.table_path(cpu, ship=False)
+tune.merge(path, cpu, [entry])
+tune.merge(path, cpu, [entry])
+found = tuning.find("scale_act", "fp32", targets[0].shape, tuning.device_facts(cpu))
+stays, _ = tune.tune(targets[0], cpu, default_ms=1e-9)
+n = len(tuning.read(path).entries)
+answer = {"targets": len(targets), "tried": tried, "path": str(path), "config": found.config, "n": n, "stays": stays is None}
+print(json.dumps(answer))
+"""
+
+
+@pytest.mark.slow
+def test_tuning_checks_each_candidate_times_the_right_ones_and_writes_the_users_table(tmp_path):
+    pytest.importorskip("triton")
+    root = Path(__file__).resolve().parents[1]
+    env = {
+        **os.environ,
+        "TRITON_INTERPRET": "1",
+        "OMP_NUM_THREADS": "1",
+        "FASTGAN_CONFIG_DIR": str(tmp_path),
+        "PYTHONPATH": str(root),
+    }
+    done = subprocess.run([sys.executable, "-c", TUNE], env=env, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(done.stdout)
+    assert result["targets"] == 1
+    by_block = {t["config"]["BLOCK"]: t for t in result["tried"] if t["config"]}
+    assert "wrong" in by_block[48]  # not a power of two: it must not be timed, let alone win
+    assert "ms" not in by_block[48]
+    assert all("ms" in t and t["error"] < 1e-6 for b, t in by_block.items() if b != 48)
+    assert result["config"]["BLOCK"] in by_block
+    assert result["path"] == str(tmp_path / "imaginary-gpu" / f"triton-{triton_minor()}.json")
+    assert result["n"] == 1
+    assert result["stays"]
+
+
+def test_tuning_without_a_gpu_is_one_line():
+    if torch.cuda.is_available():
+        pytest.skip("has a GPU")
+    with pytest.raises(FastganError, match="needs an NVIDIA GPU"):
+        tune.run([], ["bf16"], 1.0, False, print)
 
 
 SHIPPED = sorted(tuning.SHIPPED.glob("*/*.json"))

@@ -75,6 +75,7 @@ class Dispatcher:
         self.engines = engines
         self.unsupported = unsupported
         self.last: Decision | None = None
+        self.last_shape: tuple[tuple[str, int], ...] | None = None
         self._kept: dict[Hashable, Decision] = {}
         _DISPATCHERS[op] = self
 
@@ -89,6 +90,7 @@ class Dispatcher:
         if decision is None:
             decision = self._kept[key] = self._decide(impl, x.device, x.dtype, facts, shape)
         self.last = decision
+        self.last_shape = shape
         return decision.engine
 
     def _decide(

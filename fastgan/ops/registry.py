@@ -29,7 +29,7 @@ FAMILIES: tuple[str, ...] = (
     "images",
     "augment",
     "conv_proof",
-    "far_proof",
+    "extra_proof",
 )
 """Modules under fastgan.ops that register ops. A missing one is an error: an op that silently vanished would pass every check."""
 

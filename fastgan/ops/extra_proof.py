@@ -1,7 +1,8 @@
-"""Addresses beyond 2^31 on a CPU: a store of images whose pages exist only where they are written.
+"""Cases beside those of the families, each there because a planted bug (tests/mutations.py) got past them.
 
-A kernel that forms an element's offset in 32 bits wraps around 2^32 to the store's first, black images. Kernels whose every
-element must exist (norms, convolutions, the optimiser) can show this on a GPU alone: their cases are tagged ``huge``.
+Addresses beyond 2^31 on a CPU: a store of images whose pages exist only where they are written. A kernel that forms an
+element's offset in 32 bits wraps around 2^32 to the store's first, black images. Kernels whose every element must exist
+(norms, convolutions, the optimiser) can show this on a GPU alone: their cases are tagged ``huge``.
 """
 
 from __future__ import annotations
@@ -26,3 +27,11 @@ def _far(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -
 
 _CASE = Case("addresses beyond 2^32", _far, {"quick", "full"}, dtypes=("fp32",), engines=("triton",), shared=("images",))
 extend("images_gather", _CASE)
+
+
+def _unequal(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Kwargs:
+    real, fake = (torch.randn(n, generator=generator).to(device, dtype) for n in (7, 13))
+    return {"kind": "non-saturating", "side": "d", "real": real, "fake": fake}
+
+
+extend("adversarial", Case("fewer real than fake logits", _unequal, {"quick", "full"}))
