@@ -109,6 +109,8 @@ def default_gather_config(rows: int, out: int, reach: int, itemsize: int, transf
 def default_wgrad_config(dense: int, gathered: int, pixels: int, itemsize: int) -> Config:
     """Tile [dense channels, gathered channels (times taps of a row when packed)], reducing over pixels."""
     k = power_of_two(pixels, 16, 64 if itemsize == 2 else 32)
+    if INTERPRET and gathered <= 16:  # more than one split even on the tiny layers that the interpreter can afford
+        k = 16
     return tile(power_of_two(dense, 16, 64), power_of_two(gathered, 16, 64), k, 4, 3 if itemsize == 2 else 2)
 
 

@@ -182,6 +182,12 @@ def test_whatever_is_not_plain_runs_child_by_child():
     assert seen == [(4, 6, 8, 8)]
     assert [e.choice for e in fused.report()] == ["moments", "on_load"]
     fused[4]._forward_hooks.clear()
+    fused(x)
+    again = FusedConvSequential.adopt(nn.Sequential(nn.Conv2d(2, 3, 3, 1, 1), nn.AvgPool2d(2)))
+    image = torch.randn(1, 2, 6, 6)
+    again(image)
+    again[0] = nn.Conv2d(2, 3, 5, 1, 2)  # same class, no longer foldable
+    assert torch.equal(again(image), nn.Sequential(*again)(image))
     fused[3] = nn.utils.parametrizations.spectral_norm(fused[3])
     fused(x)
     assert len(fused.report()) == 2

@@ -183,10 +183,12 @@ class FusedConvSequential(nn.Sequential):
         # in-place activations of a 3-D input, half-precision tricks and the like are for the children themselves
         if not isinstance(input, Tensor) or input.dim() != 4 or _module._has_any_global_hook():
             return super().forward(input)
+        types = [type(c) for c in children]
         plan = self.__dict__.get("_plan")
-        if plan is None or plan[0] != [type(c) for c in children]:
-            plan = self.__dict__["_plan"] = ([type(c) for c in children], segments(children))  # type: ignore[arg-type]
-        items, x = plan[1], input
+        # the same objects in the same classes: a replaced child may have another geometry
+        if plan is None or plan[0] != types or not all(a is b for a, b in zip(plan[1], children)):
+            plan = self.__dict__["_plan"] = (types, children, segments(children))  # type: ignore[arg-type]
+        items, x = plan[2], input
         pending: tuple[Tensor, Tensor, str, float] | None = None
         for i, item in enumerate(items):
             if isinstance(item, int):
