@@ -144,6 +144,19 @@ def test_without_a_gpu_the_reason_is_said():
     assert (captured.captured, captured.reason) == (False, "CUDA graphs need a GPU")
 
 
+COMMON = {
+    "index": 0,
+    "seed": 3,
+    "batch_size": 8,
+    "ema_decay": 0.9,
+    "flip": True,
+    "device": CPU,
+    "precision": resolve("fp32", CPU),
+    "memory_format": torch.channels_last,
+    "resident_bytes": 2**31,
+}
+
+
 def stage_of(graphs, **options):
     torch.manual_seed(0)
     nets = {"G": Generator(16, 1, 8, 2), "D": Discriminator(16, 1, 2)}
@@ -151,17 +164,7 @@ def stage_of(graphs, **options):
     objective = fastgan.Adversarial(latent_shape=(8, 1, 1), r1=1.0, lazy_r1=3, n_critic=2)
     schedules = {"G": {"lr": Linear(1e-3, 1e-4, 10)}}
     data = open_streams(images, size=None, channels=None, strict=False)
-    common = {
-        "index": 0,
-        "seed": 3,
-        "batch_size": 8,
-        "ema_decay": 0.9,
-        "flip": True,
-        "device": CPU,
-        "precision": resolve("fp32", CPU),
-    }
-    common |= {"memory_format": torch.channels_last, "resident_bytes": 2**31, "graphs": graphs}
-    return ActiveStage(Stage(nets, objective, schedules=schedules), data, **{**common, **options})
+    return ActiveStage(Stage(nets, objective, schedules=schedules), data, **{**COMMON, "graphs": graphs, **options})
 
 
 @pytest.mark.parametrize("resident_bytes", [2**31, 0], ids=["resident", "streamed"])
@@ -207,6 +210,68 @@ def test_graph_modes():
         graph_backend("on", CPU, Ranks())
     with pytest.raises(fastgan.FastganError, match="auto, on or off"):
         graph_backend("always", CPU, Ranks())
+
+
+def test_a_schedule_that_a_graph_cannot_follow_leaves_eager_steps():
+    """Recipe gan schedules SGD's momentum, which is a Python number: it trains without a graph, and says why."""
+    torch.manual_seed(0)
+    nets = {"G": Generator(16, 1, 8, 2), "D": Discriminator(16, 1, 2)}
+    schedule = {"lr": Linear(0.1, 0.0, 10), "momentum": Linear(0.5, 0.7, 10)}
+    data = open_streams(np.zeros((16, 16, 16, 1), np.uint8), size=None, channels=None, strict=False)
+    stage = ActiveStage(
+        Stage(
+            nets,
+            fastgan.Adversarial(latent_shape=(8, 1, 1)),
+            optimizers=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.5),
+            schedules={"G": schedule, "D": schedule},
+        ),
+        data,
+        **{**COMMON, "graphs": RecordedGraph},
+    )
+    assert stage.train_step(3)["loss/G"].isfinite()
+    assert "'momentum' can't be captured" in stage.graph_reason
+    assert isinstance(stage.optimizers["G"].param_groups[0]["lr"], float)
+    stage.load_state(stage.state())
+    assert stage.optimizers["D"].param_groups[0]["momentum"] == pytest.approx(0.56)
+
+
+def test_the_loss_scale_of_fp16_is_as_found_after_warm_up():
+    eager, graphed = stage_of(None, precision=resolve("fp16", CPU)), stage_of(RecordedGraph, precision=resolve("fp16", CPU))
+    for optimizer in eager.optimizers.values():
+        optimizer.param_groups[0]["lr"] = torch.as_tensor(optimizer.param_groups[0]["lr"])
+    for step in range(4):
+        eager.train_step(step)
+        graphed.train_step(step)
+        assert graphed.graph_reason is None
+        assert eager.state()["scalers"] == graphed.state()["scalers"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: torch.optim.NAdam(p, lr=1e-3),
+        lambda p: torch.optim.ASGD(p, lr=1e-3),
+        lambda p: torch.optim.Rprop(p, lr=1e-3),
+        lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, dampening=0.5),
+    ],
+    ids=["NAdam", "ASGD", "Rprop", "dampened SGD"],
+)
+def test_an_optimizer_that_does_not_begin_at_zero_is_not_reset_to_zero(make):
+    torch.manual_seed(0)
+    net = nn.Linear(2, 1)
+    optimizer = make(net.parameters())
+
+    def step(x):
+        optimizer.zero_grad(set_to_none=True)
+        loss = net(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    refused = capture(step, example_inputs=[REAL], state=[net, optimizer], backend=RecordedGraph)
+    assert not refused.captured
+    assert "does not begin at zero: take one step before capture" in refused.reason
+    assert not optimizer.state
 
 
 @pytest.mark.gpu

@@ -15,7 +15,7 @@ from fastgan.errors import FastganError
 
 
 class State:
-    """Everything a step changes: parameters, buffers, gradients, optimiser state, schedulers' lr, random generators; taken
+    """Everything a step changes: parameters, buffers, optimiser state, schedulers' lr, loss scales, random generators; taken
     and put back in place.
     """
 
@@ -23,6 +23,7 @@ class State:
         self.modules: list[nn.Module] = []
         self.optimizers: list[torch.optim.Optimizer] = []
         self.others: list[Tensor] = []
+        self.scalers: list[torch.amp.GradScaler] = []
         for holder in holders:
             if isinstance(holder, nn.Module):
                 self.modules.append(holder)
@@ -30,8 +31,11 @@ class State:
                 self.optimizers.append(holder)
             elif isinstance(holder, Tensor):
                 self.others.append(holder)
+            elif isinstance(holder, torch.amp.GradScaler):
+                holder.scale(torch.ones((), device=holder._device))  # its tensors are born at the first use
+                self.scalers.append(holder)
             else:
-                raise FastganError(f"state= takes modules, optimizers and tensors, not a {type(holder).__name__}")
+                raise FastganError(f"state= takes modules, optimizers, GradScalers and tensors, not a {type(holder).__name__}")
 
     def tensors(self) -> list[Tensor]:
         """The tensors that live now, each once, in a fixed order."""
@@ -48,7 +52,7 @@ class State:
                 for value in entries.values():
                     if isinstance(value, Tensor):
                         found[id(value)] = value
-        for value in self.others:
+        for value in [*self.others, *(t for s in self.scalers for t in (s._scale, s._growth_tracker) if t is not None)]:
             found[id(value)] = value
         return list(found.values())
 
@@ -56,8 +60,6 @@ class State:
         """A copy of the state."""
         return {
             "tensors": [(t, t.detach().clone()) for t in self.tensors()],
-            "known": {id(p) for o in self.optimizers for p in o.state},
-            "grads": [(p, p.grad is not None) for m in self.modules for p in m.parameters()],
             "rng": torch.random.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
@@ -65,7 +67,7 @@ class State:
     @torch.no_grad()
     def restore(self, taken: Mapping[str, Any]) -> None:
         """Put a taken state back into the same tensors; optimiser state born since is set to zero, which is how optimisers
-        begin.
+        begin (`require_capturable` refuses those that do not).
         """
         old = {id(t) for t, _ in taken["tensors"]}
         for value, kept in taken["tensors"]:
@@ -135,8 +137,8 @@ def capture(
 ) -> Captured:
     """Turn `step(*inputs)`, which trains in place and returns tensors, into a graph that replays it.
 
-    example_inputs: tensors of the shapes and types that will come. state: all modules, optimizers and other tensors the step
-    changes; they are put back as they
+    example_inputs: tensors of the shapes and types that will come. state: all modules, optimizers, GradScalers and other tensors
+    the step changes; they are put back as they
     were after warm-up, capture and check, random generators included. warmup: eager steps before capture (lazy
     initialisation, optimiser state).
     check: run eagerly and by replay from one state, twice, with lr and inputs changed in between where they are tensors;
@@ -164,7 +166,7 @@ def _capture(captured: Captured, examples: list[Tensor], warmup: int, check: boo
     if default_backend and not torch.cuda.is_available():
         raise FastganError("CUDA graphs need a GPU")
     for i, optimizer in enumerate(captured.state.optimizers):
-        require_capturable(optimizer, i, default_backend)
+        require_capturable(optimizer, i)
     state = captured.state
     before = state.take()
     inputs = [value.clone() for value in examples]
@@ -189,12 +191,17 @@ def _capture(captured: Captured, examples: list[Tensor], warmup: int, check: boo
         state.restore(before)
 
 
-def require_capturable(optimizer: torch.optim.Optimizer, index: int, cuda: bool) -> None:
-    """Raises FastganError for an optimiser that reads the device or keeps its step count on the host."""
-    group = optimizer.param_groups[0]
+def require_capturable(optimizer: torch.optim.Optimizer, index: int) -> None:
+    """Raises FastganError for an optimiser that keeps its step count on the host, or whose state, not yet born, does not begin
+    at zero.
+    """
+    group, name = optimizer.param_groups[0], f"optimizer {index} ({type(optimizer).__name__})"
+    cuda = any(p.is_cuda for p in group["params"])
     if cuda and "capturable" in group and not (group["capturable"] or group.get("fused")):
-        kind = type(optimizer).__name__
-        raise FastganError(f"optimizer {index} ({kind}) keeps its step on the host: make it with fused=True or capturable=True")
+        raise FastganError(f"{name} keeps its step on the host: make it with fused=True or capturable=True")
+    elsewhere = isinstance(optimizer, (torch.optim.NAdam, torch.optim.ASGD, torch.optim.Rprop)) or group.get("dampening")
+    if elsewhere and not optimizer.state:
+        raise FastganError(f"the state of {name} does not begin at zero: take one step before capture")
 
 
 def clear_gradients(state: State) -> None:
@@ -215,8 +222,6 @@ def compare(captured: Captured, examples: Sequence[Tensor]) -> str | None:
     results = []
     for eager in (True, False):
         state.restore(start)
-        for rate in rates:
-            rate.mul_(1.0)
         for turn in range(2):
             given = [value.roll(turn, 0) if value.dim() else value for value in examples]
             if turn:
@@ -289,6 +294,8 @@ class StepGraphs:
         return output
 
     def _capture(self, step: Callable[[], Any]) -> tuple[Graph, Any]:
+        for i, optimizer in enumerate(self.state.optimizers):
+            require_capturable(optimizer, i)
         before = self.state.take()
         try:
             with NoHostReads():

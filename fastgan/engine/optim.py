@@ -79,15 +79,17 @@ def hold_on_device(
 ) -> None:
     """Turn scheduled learning rates into device tensors, so that a captured step follows them.
 
-    Raises FastganError for other options.
+    Raises FastganError for other options, before anything is turned.
     """
     for net, options in schedules.items():
+        for option in options:
+            if option != "lr":
+                raise FastganError(
+                    f"a schedule of {option!r} can't be captured: {type(optimizers[net]).__name__} keeps it on the host"
+                )
+    for net, options in schedules.items():
         for group in optimizers[net].param_groups:
-            for option in options:
-                if option != "lr":
-                    raise FastganError(
-                        f"a schedule of {option!r} can't be captured: {type(optimizers[net]).__name__} keeps it on the host"
-                    )
+            if "lr" in options:
                 group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
 
 

@@ -128,12 +128,14 @@ class ActiveStage:
         self._share = torch.zeros((), device=device)
         self.ranks.same([value for net in [*self.nets.values(), *self.ema.nets.values()] for value in net.state_dict().values()])
         self._graphs = (
-            StepGraphs(State([*self.nets.values(), *self.ema.nets.values(), *self.optimizers.values()]), graphs)
+            StepGraphs(
+                State([*self.nets.values(), *self.ema.nets.values(), *self.optimizers.values(), *self.runner.scalers.values()]),
+                graphs,
+            )
             if graphs
             else None
         )
-        if self._graphs is not None:
-            optim.hold_on_device(self.optimizers, stage.schedules, device)
+        self._hold_rates()
 
     @property
     def images_per_step(self) -> int:
@@ -227,8 +229,15 @@ class ActiveStage:
             optimizer.load_state_dict(groups["optimizers"][name])
         for name, scaler in self.runner.scalers.items():
             scaler.load_state_dict(groups["scalers"][name])
+        self._hold_rates()
+
+    def _hold_rates(self) -> None:
+        """Where steps are captured, scheduled rates move to the device; a schedule that can't leaves eager steps."""
         if self._graphs is not None:
-            optim.hold_on_device(self.optimizers, self.stage.schedules, self.device)
+            try:
+                optim.hold_on_device(self.optimizers, self.stage.schedules, self.device)
+            except FastganError as error:
+                self._graphs.reason = str(error)
 
     def finite(self) -> bool:
         """Whether all parameters and buffers are finite; reads the device."""

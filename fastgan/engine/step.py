@@ -85,7 +85,7 @@ class Step:
     def fake(self) -> Tensor:
         """The generated batch (B, C, H, W) of this round; attached to the generator's graph only in phases that train it.
 
-        Made once, and again where a second phase (or repeat) trains its generator: the first has changed it and used up its graph.
+        Made once, and again where a second phase or repeat trains its generator: the first has changed it and used up its graph.
         """
         live = bool(self._makers & self._trains)
         if self._fake is None or (live and not self._fake.requires_grad):
