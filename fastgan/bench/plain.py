@@ -89,15 +89,16 @@ class Decoded(torch.utils.data.Dataset):
         }
 
 
-def d_loss(kind: str, on_real: Tensor, on_fake: Tensor) -> Tensor:
-    """The discriminator's loss on logits, a 0-dim fp32 tensor (or fp64 of fp64)."""
-    real, fake = (x if x.dtype == torch.float64 else x.float() for x in (on_real, on_fake))
+def d_loss(kind: str, logits: Tensor, real: bool) -> Tensor:
+    """The discriminator's loss on the logits of reals or of fakes, a 0-dim fp32 tensor (or fp64 of fp64)."""
+    towards = logits if logits.dtype == torch.float64 else logits.float()
+    towards = towards if real else -towards
     if kind == "non-saturating":
-        return F.softplus(-real).mean() + F.softplus(fake).mean()
+        return F.softplus(-towards).mean()
     if kind == "hinge":
-        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+        return F.relu(1 - towards).mean()
     if kind == "wasserstein":
-        return fake.mean() - real.mean()
+        return -towards.mean()
     raise FastganError(f"no plain loss {kind!r}: choose non-saturating, hinge or wasserstein")
 
 
@@ -241,16 +242,19 @@ class Plain:
     def _judge(self, images: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         return self._call["D"](torch.cat([batch["source"], images], 1) if self.suite.paired else images)
 
-    def _d_terms(self, batch: Mapping[str, Tensor], fake: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+    def _d_terms(self, batch: Mapping[str, Tensor], fake: Tensor, given: Mapping[str, Tensor]) -> Iterator[Tensor]:
         suite, real, fake = self.suite, batch["image"], fake.detach()
-        total = d_loss(suite.loss, self._judge(real, batch), self._judge(fake, batch))
+        yield d_loss(suite.loss, self._judge(real, batch), True)
+        yield d_loss(suite.loss, self._judge(fake, batch), False)
         if suite.r1:
-            total = total + 0.5 * suite.r1 * self._input_gradient(real, batch).square().flatten(1).sum(1).mean()
+            yield 0.5 * suite.r1 * self._input_gradient(real, batch).square().flatten(1).sum(1).mean()
         if suite.gp:
             fake = fake.to(real.dtype)
             norm = self._input_gradient(fake + given["epsilon"] * (real - fake), batch).square().flatten(1).sum(1)
-            total = total + suite.gp * ((norm + 1e-12).sqrt() - 1.0).square().mean()
-        return total
+            yield suite.gp * ((norm + 1e-12).sqrt() - 1.0).square().mean()
+
+    def _d_total(self, batch: Mapping[str, Tensor], fake: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack(list(self._d_terms(batch, fake, given))).sum()
 
     def _input_gradient(self, images: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         images = images.detach().requires_grad_(True)
@@ -303,17 +307,28 @@ class Plain:
         optimizer = self._optimizers["D"]
         batch = self._batch(given)
         with_graph = torch.enable_grad() if keep or not self.options.freeze else torch.no_grad()
-        with self._autocast():
-            with with_graph:
-                fake = self._generate(batch, given)
-            loss = self._d_terms(batch, fake, given)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        with self._autocast(), with_graph:
+            fake = self._generate(batch, given)
+        if self.options.modules:  # compiled spectral norm changes what an earlier forward saved: each term at once
+            terms = self._d_terms(batch, fake, given)
+            loss = torch.zeros((), device=self.device)
+            while (term := self._next(terms)) is not None:
+                term.backward()
+                loss = loss + term.detach()
+        else:
+            with self._autocast():
+                loss = self._d_total(batch, fake, given)
+            loss.backward()
         self._record("D")
         optimizer.step()
         if self.options.reads:
             loss.item()
         return batch, fake
+
+    def _next(self, terms: Iterator[Tensor]) -> Tensor | None:
+        with self._autocast():
+            return next(terms, None)
 
     def _tutorial(self) -> None:
         """The loop of the DCGAN tutorial, its five reads of the device included; other suites read each loss."""
@@ -362,7 +377,7 @@ class Plain:
         with self._autocast():
             batch = self._batch(given)
             fake = self._generate(batch, given)
-            on_d = self._d_terms(batch, fake, given)
+            on_d = self._d_total(batch, fake, given)
         of_d = self._update("D", on_d)
         with self._autocast():
             on_g = self._g_terms(batch, fake)
@@ -373,7 +388,7 @@ class Plain:
             batch = self._batch(given)
             with torch.no_grad():
                 fake = self._generate(batch, given)
-            loss = self._d_terms(batch, fake, given)
+            loss = self._d_total(batch, fake, given)
         return self._update("D", loss)
 
     def _g_compiled(self, given: dict[str, Tensor]) -> list[Tensor]:

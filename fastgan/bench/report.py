@@ -59,7 +59,8 @@ def heading(suite: Mapping[str, Any]) -> str:
     """One line: what was timed, on what, in which type."""
     where = "CPU" if suite["device"] == "cpu" else "GPU"
     kind = ", ablation" if suite["kind"] == "ablation" else ""
-    return f"{suite['suite']}{kind}: {suite['what']} [{where}, {suite['compute']}]"
+    steps = ", ".join(map(str, suite["gate_steps"]))
+    return f"{suite['suite']}{kind}: {suite['what']} [{where}, {suite['compute']}; gradients judged at steps {steps}]"
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -103,7 +104,7 @@ def _verdict(suite: Mapping[str, Any], timed: Sequence[Mapping[str, Any]]) -> li
 FIELDS = (
     "suite", "kind", "device", "compute", "batch", "row", "label", "status", "error", "ms_p20", "ms_p50", "ms_p80",
     "images_per_s", "best", "speedup_p20", "speedup_p50", "speedup_p80", "vs_a_p50", "roofline", "saved_MiB", "peak_MiB",
-    "build_s", "startup_s", "joules_per_1000_images", "watts", "sm_mhz", "gradient_times_row_c", "machine", "driver", "torch",
+    "build_s", "startup_s", "joules_per_1000_images", "watts", "sm_mhz", "gradient_of_allowed", "machine", "driver", "torch",
     "triton", "commit", "date",
 )  # fmt: skip
 
@@ -121,7 +122,7 @@ def flat(result: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
             if "vs_a" in entry:
                 row["vs_a_p50"] = entry["vs_a"][1]
             if "gradient" in entry:
-                row["gradient_times_row_c"] = entry["gradient"]["times_row_c"]
+                row["gradient_of_allowed"] = entry["gradient"]["of_allowed"]
             row |= {"machine": about["device"], **{k: about[k] for k in ("driver", "torch", "triton", "commit", "date")}}
             yield row
 
