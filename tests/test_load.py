@@ -199,6 +199,8 @@ def test_labels(tmp_path):
         with pytest.raises(fastgan.FastganError, match="label"):
             sample(4, labels=wrong)
     trained(tmp_path / "plain")
+    with pytest.raises(fastgan.FastganError, match="2 labels for 4 images"):
+        trainer.sample(4, labels=[0, 1])
     with pytest.raises(fastgan.FastganError, match="trained without labels"):
         fastgan.sample(tmp_path / "plain", 4, labels=1, device="cpu")
 

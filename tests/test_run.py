@@ -99,6 +99,14 @@ def test_what_a_dead_start_left_is_replaced_but_nothing_else(tmp_path):
         tiny(tmp_path / "run")
 
 
+class Judge(nn.Conv2d):
+    def __init__(self):
+        super().__init__(1, 1, 8)
+
+    def forward(self, x, mood):
+        return super().forward(x)
+
+
 BAD_STARTS = {
     "data": ({"data": "nowhere"}, "no data at nowhere"),
     "few": ({"data": images(5)}, "fewer than one batch"),
@@ -106,6 +114,12 @@ BAD_STARTS = {
     "layers": ({"nets": {"G": generator(), "D": nn.Conv2d(3, 1, 1)}}, "do not fit"),
     "no-D": ({"nets": {"G": generator()}}, "needs a network 'D'"),
     "sigmoid": ({"nets": {"G": generator(), "D": nn.Sequential(discriminator(), nn.Sigmoid())}}, "Sigmoid"),
+    "flattened-sigmoid": (
+        {"nets": {"G": generator(), "D": nn.Sequential(discriminator(), nn.Sigmoid(), nn.Flatten())}},
+        "Sigmoid",
+    ),
+    "no-labels": ({"objective": fastgan.Adversarial(latent_shape=(4, 1, 1), conditional=True)}, "no 'label' here, only 'image'"),
+    "arguments": ({"nets": {"G": generator(), "D": Judge()}}, r"do not fit .* TypeError: .*'mood'"),
     "optimizer": ({"optimizers": {"E": None}}, "names 'E'"),
     "lr": ({"optimizers": {"G": lambda p: torch.optim.Adam(p, lr=-1)}}, "learning rate"),
     "schedule": ({"schedules": {"G": {"speed": lambda step: 1.0}}}, "sets 'speed'"),

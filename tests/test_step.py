@@ -7,9 +7,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import fastgan
+from fastgan.engine import stats as stats_module
 from fastgan.engine.guards import HostRead, NoHostReads
 from fastgan.engine.optim import adam
 from fastgan.engine.precision import resolve
+from fastgan.engine.stats import Stats
 from fastgan.engine.step import StepRunner, draw, nets_behind
 from fastgan.models.dcgan import ConditionalDiscriminator, ConditionalGenerator, Discriminator, Generator
 from fastgan.objectives import Adversarial, Noise
@@ -306,3 +308,38 @@ def test_parameters_that_two_networks_share_are_trained_by_the_phases_of_both(or
     assert seen == [[True, True, False], [True, False, True]]
     assert all(p.requires_grad for net in nets.values() for p in net.parameters())
     assert nets_behind(nets["D"](torch.ones(1, 16)).sum(), nets) == {"D", "Q"}
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: Noise((2,), "gaussian"), "unknown kind of noise 'gaussian'"),
+        (lambda: Noise((), "categorical"), "needs classes="),
+        (lambda: Adversarial(lazy_r1=0), "lazy_r1 must be at least 1"),
+        (lambda: Adversarial(n_critic=0), "n_critic must be at least 1"),
+    ],
+)
+def test_objectives_that_cannot_be_are_refused(make, named):
+    with pytest.raises(fastgan.FastganError, match=named):
+        make()
+
+
+def test_rows_with_lazy_terms_bring_nothing_to_the_device_each_step(monkeypatch):
+    """A host list made a tensor waits for the device, which a step must not."""
+    stats, brought = Stats(8, CPU), []
+    monkeypatch.setattr(stats_module.torch, "tensor", lambda *a, make=torch.tensor, **k: brought.append(a) or make(*a, **k))
+    one = torch.ones(())
+    for step in range(8):
+        stats.add({"a": one, "r1": one * step, "b": one} if step % 4 == 0 else {"a": one, "b": one * 2})
+    assert len(brought) == 1
+    assert stats.take() == {"a": 1.0, "r1": 2.0, "b": 1.75}
+
+
+@pytest.mark.parametrize("graph", ["auto", "off"])
+def test_a_machine_without_a_gpu_is_not_told_of_graphs(graph, capsys):
+    if torch.cuda.is_available():
+        pytest.skip("checks the machine without a GPU")
+    images = np.zeros((8, 16, 16, 1), np.uint8)
+    nets = Generator(16, 1, 8, 2), Discriminator(16, 1, 2)
+    fastgan.Trainer(*nets, data=images, latent_shape=(8, 1, 1), batch_size=4, graph=graph, watch=False).fit(1)
+    assert "graph" not in capsys.readouterr().err

@@ -8,7 +8,10 @@ from fastgan.errors import FastganError
 
 
 def pick_device(name: str) -> torch.device:
-    """auto: the GPU when there is one. Raises FastganError for a device that is not there."""
+    """auto: the GPU when there is one. A GPU given by number becomes torch's current one: kernels and graphs are launched there.
+
+    Raises FastganError for a device that is not there.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -19,6 +22,10 @@ def pick_device(name: str) -> torch.device:
         raise FastganError(f"unknown device {name!r}: use auto, cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise FastganError(f"device {name!r} asked for, but torch sees no GPU: use --device cpu, or see `fastgan info`")
+    if device.type == "cuda" and device.index is not None:
+        if device.index >= (count := torch.cuda.device_count()):
+            raise FastganError(f"device {name!r} asked for, but torch sees {count} GPU{'s' * (count > 1)}, numbered from 0")
+        torch.cuda.set_device(device)
     return device
 
 

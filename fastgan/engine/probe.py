@@ -37,12 +37,12 @@ def choose_memory_format(
         try:
             _dry_pass(objective, nets, batch, seed, device, precision, torch.channels_last)
             return torch.channels_last
-        except RuntimeError as error:
+        except Exception as error:  # what a user's network or loss may raise
             if "view size is not compatible" not in str(error):
                 raise _explained(error) from error
     try:
         _dry_pass(objective, nets, batch, seed, device, precision, torch.contiguous_format)
-    except (RuntimeError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:
         raise _explained(error) from error
     return torch.contiguous_format
 
@@ -50,9 +50,8 @@ def choose_memory_format(
 def _explained(error: Exception) -> Exception:
     if "out of memory" in str(error).lower() or isinstance(error, FastganError):
         return error
-    return FastganError(
-        f"the networks do not fit the data or the objective: {type(error).__name__}: {str(error).splitlines()[0]}"
-    )
+    lines = str(error).splitlines() or [""]
+    return FastganError(f"the networks do not fit the data or the objective: {type(error).__name__}: {lines[0]}")
 
 
 def _dry_pass(

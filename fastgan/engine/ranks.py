@@ -32,6 +32,8 @@ class Ranks:
         if self.world == 1:
             return
         grads = [p.grad for p in parameters if p.grad is not None]
+        if not grads:
+            return
         flat = torch.cat([g.reshape(-1) for g in grads])
         dist.all_reduce(flat)
         flat.div_(self.world)

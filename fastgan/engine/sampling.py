@@ -73,7 +73,11 @@ def generate(
     if n < 1:
         raise FastganError(f"can't sample {n} images: ask for at least one")
     made = []
-    wanted = None if labels is None else torch.as_tensor(labels, dtype=torch.int64, device=device).expand(n)
+    wanted = None if labels is None else torch.as_tensor(labels, dtype=torch.int64, device=device).reshape(-1)
+    if wanted is not None:
+        if len(wanted) not in (1, n):
+            raise FastganError(f"{len(wanted)} labels for {n} images: give one, or one for each")
+        wanted = wanted.expand(n)
     with evaluating(nets), precision.autocast():
         for first in range(0, n, CHUNK):
             position = torch.tensor(first, dtype=torch.int64, device=device)

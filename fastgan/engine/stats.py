@@ -26,6 +26,7 @@ class Stats:
         self.values = torch.zeros(size, 0, device=device)
         self.seen = np.zeros((size, 0), bool)
         self.filled = 0
+        self._where: dict[tuple[int, ...], Tensor] = {}
 
     def add(self, logged: Mapping[str, Tensor]) -> None:
         new = [name for name in logged if name not in self.names]
@@ -38,7 +39,10 @@ class Stats:
         if columns == list(range(len(self.names))):
             self.values[self.filled] = row
         else:
-            self.values[self.filled].index_copy_(0, torch.tensor(columns, device=self.device), row)
+            where = self._where.get(tuple(columns))
+            if where is None:  # kept: a copy to the device waits for it
+                where = self._where[tuple(columns)] = torch.tensor(columns, device=self.device)
+            self.values[self.filled].index_copy_(0, where, row)
         self.seen[self.filled] = False
         self.seen[self.filled, columns] = True
         self.filled += 1
@@ -74,7 +78,8 @@ class Stats:
 
     def state_dict(self) -> dict[str, Any]:
         seen = torch.from_numpy(self.seen[: self.filled].copy())
-        values = self.values[: self.filled].cpu().masked_fill(~seen, 0.0)  # unseen entries still hold an earlier window
+        values = self._averaged() if self.filled else self.values[:0]
+        values = values.cpu().masked_fill(~seen, 0.0)  # unseen entries still hold an earlier window
         return {"names": list(self.names), "values": values, "seen": seen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -19,11 +19,14 @@ from fastgan.ops import random
 class Named(dict):
     """A dict whose entries are attributes too: step.nets.G and step.nets["G"]."""
 
+    def __missing__(self, name: str) -> Any:
+        raise KeyError(f"no {name!r} here, only {', '.join(map(repr, self)) or 'nothing'}")
+
     def __getattr__(self, name: str) -> Any:
         try:
             return self[name]
-        except KeyError:
-            raise AttributeError(f"no {name!r} here, only {', '.join(map(repr, self)) or 'nothing'}") from None
+        except KeyError as error:
+            raise AttributeError(error.args[0]) from None
 
 
 def draw(noise: Mapping[str, Noise], seed: int, position: Tensor, count: int) -> Named:
@@ -37,14 +40,12 @@ def draw(noise: Mapping[str, Noise], seed: int, position: Tensor, count: int) ->
             drawn[name] = random.normal(seed, position, count, spec.shape, stream=stream)
         elif spec.kind == "uniform":
             drawn[name] = random.uniform(seed, position, count, spec.shape, stream=stream) * (spec.high - spec.low) + spec.low
-        elif spec.kind == "categorical":
+        else:
             drawn[name] = (
                 (random.uniform(seed, position, count, spec.shape, stream=stream) * spec.classes)
                 .long()
                 .clamp_(max=spec.classes - 1)
             )
-        else:
-            raise FastganError(f"noise {name!r}: unknown kind {spec.kind!r}: choose normal, uniform or categorical")
     return drawn
 
 

@@ -199,7 +199,7 @@ class Trainer:
         )
 
     def save(self) -> Path:
-        """Write a checkpoint of the present state now (on rank 0). Raises FastganError without a run folder."""
+        """Write a checkpoint of the present state now; all ranks call this, rank 0 writes. Raises FastganError without `out`."""
         if self._path is None:
             raise FastganError("nothing to save to: this trainer was made without out=")
         stats = self.stats.state_dict()
@@ -392,8 +392,10 @@ class Trainer:
                 clock, images = now, self.images
             elif self.reporter.progress is not None:
                 self.reporter.progress.update(self.step)
-            if self.step == began + 1 and self.graph != "off" and self._stage.graph_reason is not None:
-                self.reporter.say(f"steps run without a CUDA graph: {self._stage.graph_reason}")
+            if self.step == began + 1 and self._backend is not None and (why := self._stage.graph_reason) is not None:
+                if self.graph == "on":
+                    raise FastganError(f"graph='on', but steps can't be captured: {why}")
+                self.reporter.say(f"steps run without a CUDA graph: {why}")
             if self.step % LOOK_EVERY == 0:
                 self._look_at_samples()
             if self.step % self.sample_every == 0:

@@ -45,6 +45,9 @@ class Adversarial(Objective):
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
             raise FastganError(f"unknown loss {self.loss!r}: choose one of {', '.join(LOSSES)}")
+        for name in ("lazy_r1", "n_critic"):
+            if getattr(self, name) < 1:
+                raise FastganError(f"{name} must be at least 1, not {getattr(self, name)}")
         self.latent_shape = tuple(self.latent_shape)
         self.noise = {"z": Noise(self.latent_shape, self.latent)}
         self.lazy = {"r1": self.lazy_r1} if self.r1 else {}
@@ -86,7 +89,8 @@ class Adversarial(Objective):
                 raise FastganError(f"the adversarial objective needs a network {name!r}: pass generator= and discriminator=")
         from torch import nn
 
-        last = [m for m in nets["D"].modules() if not list(m.children())]
+        shapes = (nn.Flatten, nn.Unflatten, nn.Identity)  # a Sigmoid before these is still the last to compute
+        last = [m for m in nets["D"].modules() if not list(m.children()) and not isinstance(m, shapes)]
         if last and isinstance(last[-1], nn.Sigmoid):
             raise FastganError("the discriminator ends in Sigmoid, but the losses take logits: remove its last layer")
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fastgan.errors import FastganError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -25,6 +27,12 @@ class Noise:
     low: float = -1.0
     high: float = 1.0
     classes: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("normal", "uniform", "categorical"):
+            raise FastganError(f"unknown kind of noise {self.kind!r}: choose normal, uniform or categorical")
+        if self.kind == "categorical" and self.classes < 1:
+            raise FastganError("categorical noise needs classes=, how many there are")
 
 
 @dataclass(frozen=True)
