@@ -17,6 +17,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--all", "everything", is_flag=True, help="A row for every output and configuration.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes without a GPU (default: the cores, at most 4).")
+@click.option("--defaults", is_flag=True, help="With --aot: leave out the tuner's candidates.")
 @click.option("--no-cache", is_flag=True, help="With --aot: compile again what was compiled before.")
 @click.argument("targets", nargs=-1)
 def command(
@@ -26,6 +27,7 @@ def command(
     as_json: bool,
     everything: bool,
     jobs: int | None,
+    defaults: bool,
     no_cache: bool,
     targets: tuple[str, ...],
 ) -> None:
@@ -42,6 +44,6 @@ def command(
     for name in op:
         arguments += ["--op", name]
     arguments += ["--aot", *(targets or ("sm_80", "sm_90"))] if aot else []
-    arguments += ["--json"] * as_json + ["--all"] * everything + ["--no-cache"] * no_cache
+    arguments += ["--json"] * as_json + ["--all"] * everything + ["--defaults"] * defaults + ["--no-cache"] * no_cache
     arguments += ["--jobs", str(jobs)] if jobs else []
     sys.exit(main(arguments))

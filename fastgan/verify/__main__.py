@@ -40,6 +40,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--json", action="store_true", help="print the report as JSON")
     p.add_argument("--all", action="store_true", help="a row for every output and configuration")
     p.add_argument("--jobs", type=int, default=0, help="processes (default: the cores, at most 4)")
+    p.add_argument(
+        "--defaults", action="store_true", help="--aot: untuned and committed configurations, not the tuner's candidates"
+    )
     p.add_argument("--no-cache", action="store_true", help="--aot: compile again whatever was compiled before")
     return p
 
@@ -99,7 +102,7 @@ def _verify(options: argparse.Namespace) -> int:
 def _aot(options: argparse.Namespace) -> int:
     from fastgan.verify.aot import command
 
-    return command(options.aot, options.op, options.family, options.jobs, not options.no_cache, options.json)
+    return command(options.aot, options.op, options.family, options.jobs, not options.no_cache, options.json, options.defaults)
 
 
 if __name__ == "__main__":

@@ -79,17 +79,23 @@ def _variants(name: str) -> tuple[Variant, ...]:
     return tuple(op.kernels()) if op.kernels else ()
 
 
-def jobs(ops: Sequence[Op], targets: Sequence[str]) -> list[Job]:
-    """Every variant x (its own configurations, and the committed table entries for that target), once each."""
-    found: dict[Job, None] = {}
+def jobs(ops: Sequence[Op], targets: Sequence[str], defaults: bool = False) -> list[Job]:
+    """Every variant x (its own configurations, and the committed table entries for that target), once each.
+
+    ``defaults``: of a variant's own configurations only the first, which its launcher uses untuned; the rest are the tuner's
+    candidates.
+    """
+    found: dict[tuple[Any, ...], Job] = {}
     for op in ops:
         for i, variant in enumerate(_variants(op.name)):
             for target in targets:
                 entries = tuning.entries(variant.tuned, target) if variant.tuned else ()
                 shipped = [{**variant.configs[0], **e.config} for e in entries if e.config]
-                for config in [*variant.configs, *shipped]:
-                    found[Job(op.name, i, tuple(sorted(config.items())), target)] = None
-    return list(found)
+                for config in [*variant.configs[: 1 if defaults else None], *shipped]:
+                    chosen = tuple(sorted(config.items()))
+                    form = (sorted(variant.signature.items()), sorted(variant.constexprs.items(), key=str), variant.aligned)
+                    found.setdefault((id(variant.kernel), repr(form), chosen, target), Job(op.name, i, chosen, target))
+    return list(found.values())
 
 
 def source_of(variant: Variant, config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -208,13 +214,15 @@ def _in_worker(arguments: tuple[Job, bool]) -> Row:
     return compile_job(*arguments)
 
 
-def compile_all(ops: Sequence[Op], targets: Sequence[str], workers: int = 1, use_cache: bool = True) -> Iterator[Row]:
+def compile_all(
+    ops: Sequence[Op], targets: Sequence[str], workers: int = 1, use_cache: bool = True, defaults: bool = False
+) -> Iterator[Row]:
     """Rows as they come, in order. FastganError for a target that is not known, or without Triton."""
     if not has_triton:
         raise FastganError("--aot needs Triton: pip install triton")
     if unknown := [t for t in targets if t not in SHARED_LIMIT]:
         raise FastganError(f"unknown target {unknown[0]!r}: choose from {', '.join(SHARED_LIMIT)}")
-    todo = [(job, use_cache) for job in jobs(ops, targets)]
+    todo = [(job, use_cache) for job in jobs(ops, targets, defaults)]
     if workers > 1 and len(todo) > 1:
         with multiprocessing.get_context("fork").Pool(workers) as pool:
             yield from pool.imap(_in_worker, todo)
@@ -255,7 +263,13 @@ def text(rows: Sequence[Row], seconds: float) -> str:
 
 
 def command(
-    targets: Sequence[str], names: Sequence[str], families: Sequence[str] | None, workers: int, use_cache: bool, as_json: bool
+    targets: Sequence[str],
+    names: Sequence[str],
+    families: Sequence[str] | None,
+    workers: int,
+    use_cache: bool,
+    as_json: bool,
+    defaults: bool = False,
 ) -> int:
     """``fastgan verify --aot``: prints the report, returns the exit code."""
     from fastgan.verify.run import default_workers
@@ -263,7 +277,7 @@ def command(
     start = time.perf_counter()
     registry.load(families)
     rows = []
-    for row in compile_all(registry.ops(*names), targets, workers or default_workers(), use_cache):
+    for row in compile_all(registry.ops(*names), targets, workers or default_workers(), use_cache, defaults):
         rows.append(row)
         if sys.stderr.isatty():
             print(f"\r{len(rows)} kernels", end="", file=sys.stderr, flush=True)
