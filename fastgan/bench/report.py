@@ -71,6 +71,8 @@ def table(result: Mapping[str, Any]) -> str:
         + (f", driver {about['driver']}" if about["driver"] else "")
         + (f", commit {about['commit']}" if about["commit"] else "")
     ]
+    if (load := about.get("load")) and load > 0.5 * (about["cores"] or 1):
+        lines.append(f"the machine was busy when this began (load {load:.1f} on {about['cores']} cores): do not quote it")
     for suite in result["suites"]:
         timed = [entry for entry in suite["rows"] if "ms" in entry]
         cells = [_cells(entry) for entry in timed]

@@ -45,6 +45,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if gpu else f"CPU: {_cpu_name() or platform.machine()}",
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "driver": measure.Nvml(device).driver(),
         "torch": torch.__version__,
         "triton": version,
