@@ -83,6 +83,16 @@ def test_host_reads_are_found_and_named():
         torch.ones(()).item()
     with pytest.raises(HostRead, match="boolean index"), NoHostReads():
         torch.ones(3)[torch.tensor([True, False, True])]
+    device = torch.ones(3, device="meta")  # stands for a GPU: nothing is computed, the copies are what counts
+    with pytest.raises(HostRead, match=r"test_step\.py:\d+: the step reads the device \(\.cpu\(\)"), NoHostReads():
+        device.cpu()
+    with pytest.raises(HostRead, match=r"reads the device \(\.cpu\(\)"), NoHostReads():
+        torch.zeros(3).copy_(device)
+    with pytest.raises(HostRead, match="copies from the host"), NoHostReads():
+        torch.ones(3).to("meta")
+    with NoHostReads():
+        assert device.double().to("meta", torch.float32).dtype == torch.float32
+        assert torch.ones(3).double().to("cpu").dtype == torch.float64
 
 
 @pytest.mark.parametrize("reuse", [True, False])

@@ -118,26 +118,27 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False, log: str
 
         RunFolder(str(config.out)).refuse_existing()  # before the data are read, which may take long
     trainer = make_trainer(config, resume=resume, log=log, out=None if dry_run else config.out)
+    echo = click.echo if trainer.ranks.first else lambda _: None  # of several processes one speaks
     with trainer:
         for dataset in trainer.datasets.values():
-            click.echo(dataset.describe())
+            echo(dataset.describe())
         if dry_run:
             from fastgan.engine.summary import summary
 
-            click.echo(options.toml_text(config))
-            click.echo(summary(trainer))
+            echo(options.toml_text(config))
+            echo(summary(trainer))
             return 0
         if resume and trainer.step >= config.steps:
-            click.echo(f"{config.out} has its {trainer.step} steps: give --steps to go on")
+            echo(f"{config.out} has its {trainer.step} steps: give --steps to go on")
             return 0
         start = f"going on at step {trainer.step}" if resume else "training"
-        click.echo(f"{start}: {config.recipe} on {trainer.device}, {trainer.precision.name}")
+        echo(f"{start}: {config.recipe} on {trainer.device}, {trainer.precision.name}")
         trainer.fit(config.steps)
         if trainer.stopped_by:
             again = f"fastgan train --resume {shlex.quote(str(config.out))}"
-            click.echo(f"stopped by {trainer.stopped_by} after step {trainer.step}, saved; go on: {again}")
+            echo(f"stopped by {trainer.stopped_by} after step {trainer.step}, saved; go on: {again}")
             return 130 if trainer.stopped_by == "SIGINT" else 143
-    click.echo(f"done: pictures in {config.out}/samples, curves in {config.out}/curves.png")
+    echo(f"done: pictures in {config.out}/samples, curves in {config.out}/curves.png")
     return 0
 
 

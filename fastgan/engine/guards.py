@@ -31,7 +31,23 @@ class NoHostReads(TorchDispatchMode):
             raise HostRead(f"{caller()}: the step reads the device ({HOST_READS[func]})")
         if func is torch.ops.aten.index.Tensor and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1]):
             raise HostRead(f"{caller()}: the step reads the device (a boolean index, whose size depends on the data)")
+        if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
+            refuse_crossing(func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
+
+
+def refuse_crossing(func: Any, args: Any, kwargs: Any) -> None:
+    """Raises HostRead for a copy between host and device: the host waits for it, and a graph can't hold it."""
+    if func is torch.ops.aten.copy_.default:
+        given, target = args[1], args[0].device.type
+    else:
+        given = args[0]
+        target = torch.device(kwargs.get("device") or given.device).type
+    source = given.device.type
+    if source != target == "cpu":
+        raise HostRead(f"{caller()}: the step reads the device (.cpu(), .numpy(), .tolist() or a copy to the host)")
+    if target != source == "cpu" and not given.is_pinned():
+        raise HostRead(f"{caller()}: the step copies from the host (make the tensor on the device, or before the step)")
 
 
 def caller() -> str:
