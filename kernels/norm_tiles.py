@@ -69,6 +69,7 @@ def preactivation(x, mean, scale, beta, HAS_STATS: tl.constexpr):
 def merge_lanes(count, mean, m2, total):
     """Chan's merge of the rows of [R, C] (count, mean, M2) into [C] (mean, M2); empty lanes have count 0."""
     whole = tl.sum(count * mean, 0) / total
+    whole += tl.sum(count * (mean - whole[None, :]), 0) / total  # what rounding left of the first sum
     d = mean - whole[None, :]
     return whole, tl.sum(m2 + count * d * d, 0)
 
