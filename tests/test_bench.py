@@ -262,6 +262,10 @@ def test_table_shows_losses_errors_and_the_machine() -> None:
     assert "a loss: 0.80" in text
     assert "[CPU, fp32; gradients judged at steps 0]" in text
     assert "25 %" in text
+    assert "busy" not in text
+    loaded = example()
+    loaded["machine"]["load"] = 7.0
+    assert "do not quote it" in report.table(loaded)
 
 
 def test_readme_is_filled_between_its_markers_and_says_what_is_not_measured() -> None:
