@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from run_support import generator, tiny
+from torch import nn
 
 import fastgan
 from fastgan.engine.devices import pick_device
@@ -27,3 +29,21 @@ def test_devices_that_are_not_there_are_refused():
     if not torch.cuda.is_available():
         with pytest.raises(fastgan.FastganError, match="torch sees no GPU"):
             pick_device("cuda")
+
+
+@pytest.mark.parametrize("where", ["networks", "data"])
+def test_memory_that_runs_out_before_the_first_step_says_what_to_lower(where, tmp_path, monkeypatch):
+    class Hungry(nn.Conv2d):
+        def forward(self, x):
+            if where == "networks":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
+            return super().forward(x)
+
+    def full(*_):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: can't allocate memory")
+
+    if where == "data":
+        monkeypatch.setattr("fastgan.data.streaming._tensor", full)
+    with pytest.raises(fastgan.FastganError, match=r"^out of memory at batch size 8: lower --batch-size \(try 4\)"):
+        tiny(tmp_path / "run", nets={"G": generator(), "D": Hungry(1, 1, 8)})
+    assert list(tmp_path.iterdir()) == []

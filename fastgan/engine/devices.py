@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from fastgan.errors import FastganError
@@ -31,4 +34,17 @@ def pick_device(name: str) -> torch.device:
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch ran out of memory; on the CPU it says so in words only."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error)
+    said = ("out of memory", "defaultcpuallocator", "not enough memory", "alloc_failed")
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error).lower() for words in said)
+
+
+@contextmanager
+def memory_explained(batch_size: int) -> Iterator[None]:
+    """Where memory runs out inside, FastganError says what to lower."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        lower = f"lower --batch-size (try {max(batch_size // 2, 1)}), --size or the networks' width"
+        raise FastganError(f"out of memory at batch size {batch_size}: {lower}") from error

@@ -16,7 +16,7 @@ import fastgan
 from fastgan.data import Dataset
 from fastgan.engine import identity, sampling, toml
 from fastgan.engine.describe import describe_network
-from fastgan.engine.devices import is_out_of_memory, pick_device
+from fastgan.engine.devices import memory_explained, pick_device
 from fastgan.engine.graphs import graph_backend
 from fastgan.engine.loggers import open_logger
 from fastgan.engine.optim import OptimizerSpec, Schedule
@@ -143,11 +143,12 @@ class Trainer:
         if self.folder is not None and not resume and self.folder.exists():
             raise FastganError(f"{self.folder.path} exists already: choose another out, or go on with it (resume=True, --resume)")
         try:
-            if resume:
-                self._resume()
-            else:
-                self._enter(0)
-                self._begin_run()
+            with memory_explained(batch_size):
+                if resume:
+                    self._resume()
+                else:
+                    self._enter(0)
+                    self._begin_run()
         except BaseException:
             self.close()
             raise
@@ -166,14 +167,8 @@ class Trainer:
             self.reporter.progress = Progress(steps, start=self.step, seconds=seconds)
         devices = [self.device] if self.device.type == "cuda" else []
         try:
-            with StopWish() as self._wish, torch.random.fork_rng(devices):
+            with memory_explained(self.batch_size), StopWish() as self._wish, torch.random.fork_rng(devices):
                 self._train(steps, time.monotonic() + seconds if seconds is not None else None)
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                half = max(self.batch_size // 2, 1)
-                lower = f"lower --batch-size (try {half}), --size or the networks' width"
-                raise FastganError(f"out of memory at batch size {self.batch_size}: {lower}") from error
-            raise
         finally:
             if self.reporter.progress is not None:
                 self.reporter.progress.close()
