@@ -20,11 +20,12 @@ def command(out: str, steps: int, seconds: float) -> None:
     import shutil
 
     from fastgan.cli.train import make_trainer
+    from fastgan.engine.run import RunFolder
     from fastgan.errors import FastganError
     from fastgan.recipes.dcgan import Dcgan
 
     folder = Path(out)
-    if folder.exists():
+    if RunFolder(folder).exists():
         if not (folder / "run.json").is_file() or 'recipe = "dcgan"' not in (folder / "config.toml").read_text():
             raise FastganError(f"{folder} exists and is not a demo: choose another --out")
         shutil.rmtree(folder)
