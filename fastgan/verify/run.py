@@ -174,7 +174,7 @@ def plan(ops: Sequence[Op], level: str, device: torch.device) -> tuple[list[Job]
                             Job(op.name, c.name, t, engine, (name, i)) for c in first for t in types[: None if on_gpu else 1]
                         ]
     lines = [f"{what}: {', '.join(dict.fromkeys(who))}" for what, who in missed.items()]
-    if not on_gpu:
+    if not on_gpu and INTERPRET:
         lines.append(
             "warps and races between them, asynchronous copies, alignment, occupancy: one program at a time runs here, in NumPy"
         )
