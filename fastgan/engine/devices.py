@@ -32,6 +32,12 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def search_algorithms(device: torch.device) -> None:
+    """Let cuDNN search for its fastest algorithms, unless torch was asked to be deterministic: a step's shapes never change."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+
+
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch ran out of memory; on the CPU it says so in words only."""
     said = ("out of memory", "defaultcpuallocator", "not enough memory", "alloc_failed")

@@ -57,6 +57,13 @@ def place(net: nn.Module, device: torch.device, memory_format: torch.memory_form
     return net.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed torch's generators of the CPU and of this device; torch.manual_seed would queue a call for every GPU at every step."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+
+
 def open_streams(data: Any, *, size: int | None, channels: int | None, strict: bool) -> dict[str, Dataset]:
     """Data sets by stream name: a dict of sources is several streams, anything else is the stream "image"."""
     sources = data if isinstance(data, Mapping) else {"image": data}
@@ -167,7 +174,7 @@ class ActiveStage:
     def _fill(self, step: int) -> None:
         """All that the host decides about a step, written to device memory that the step reads."""
         # Networks that draw for themselves (dropout) resume exactly too.
-        torch.manual_seed((self.seed * 0x9E3779B97F4A7C15 + step * self.ranks.world + self.ranks.rank) % 2**63)
+        seed_generators((self.seed * 0x9E3779B97F4A7C15 + step * self.ranks.world + self.ranks.rank) % 2**63, self.device)
         optim.apply_schedules(self.stage.schedules, self.optimizers, step)
         positions = self.runner.positions(step)
         for where, slots, position in zip(self._positions, self._slots, positions, strict=True):

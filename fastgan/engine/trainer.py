@@ -16,7 +16,7 @@ import fastgan
 from fastgan.data import Dataset
 from fastgan.engine import identity, sampling, toml
 from fastgan.engine.describe import describe_network
-from fastgan.engine.devices import memory_explained, pick_device
+from fastgan.engine.devices import memory_explained, pick_device, search_algorithms
 from fastgan.engine.graphs import graph_backend
 from fastgan.engine.loggers import open_logger
 from fastgan.engine.optim import OptimizerSpec, Schedule
@@ -121,6 +121,7 @@ class Trainer:
         self.log_every, self.sample_every, self.checkpoint_every = log_every, sample_every, checkpoint_every
         self.strict, self.resident_bytes, self.show_progress = strict, resident_bytes, progress
         self.device = pick_device(local_device(device))
+        search_algorithms(self.device)
         self.ranks = join(self.device)
         self.precision = resolve(precision, self.device)
         if impl not in IMPLS:
