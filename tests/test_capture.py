@@ -94,6 +94,13 @@ def test_other_shapes_are_refused():
         captured(REAL[:8])
 
 
+def test_another_number_of_inputs_is_refused():
+    loop = Loop()
+    captured = capture(loop.step, example_inputs=[REAL], state=loop.state, backend=RecordedGraph)
+    with pytest.raises(fastgan.FastganError, match="takes 1 inputs as it was captured, not 2"):
+        captured(REAL, REAL)
+
+
 def test_host_reads_are_named_by_line_and_leave_an_eager_step():
     loop = Loop()
 

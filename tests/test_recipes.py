@@ -131,6 +131,12 @@ def test_unknown_recipes_and_options_name_the_nearest():
         merge(recipes.find("dcgan"), {"loss": "nice"}, "my.toml")
 
 
+def test_averages_of_unknown_networks_are_refused():
+    nets = dcgan.Generator(16, 3, 8, 2), dcgan.Discriminator(16, 3, 2)
+    with pytest.raises(fastgan.FastganError, match="ema names 'X', which is not among the networks: G, D"):
+        fastgan.Trainer(*nets, data=Labelled(16), latent_shape=(8, 1, 1), batch_size=4, ema=["X"], progress=False)
+
+
 def test_schedules_reach_the_optimisers():
     built = recipes.find("gan")(lr=0.1, momentum_steps=100).build(Images(8, 1))
     optimizer = built.optimizers["G"](list(built.nets["G"].parameters()))

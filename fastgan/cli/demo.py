@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-STEPS = 3000
+STEPS = 4500
 SECONDS = 130
 
 

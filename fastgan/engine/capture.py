@@ -111,6 +111,8 @@ class Captured:
         """
         if self._graph is None:
             return self.step(*inputs)
+        if len(inputs) != len(self._inputs):
+            raise FastganError(f"the step takes {len(self._inputs)} inputs as it was captured, not {len(inputs)}")
         now = baked(self.state.optimizers)
         for (name, then), (_, value) in zip(self._baked, now, strict=True):
             if then != value:

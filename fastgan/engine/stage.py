@@ -104,6 +104,9 @@ class ActiveStage:
         trained = {name for phase in stage.objective.phases() for name in phase.trains}
         self.optimizers = optim.build_optimizers(stage.optimizers, self.nets, trained)
         optim.check_schedules(stage.schedules, self.optimizers)
+        unknown = [name for name in stage.ema if name not in self.nets and name != "G"]
+        if unknown:
+            raise FastganError(f"ema names {unknown[0]!r}, which is not among the networks: {', '.join(self.nets)}")
         self.ema = Ema({name: self.nets[name] for name in stage.ema if name in self.nets}, ema_decay, trained)
         self.seed = seed + index * STAGE_SEEDS
         self.runner = StepRunner(

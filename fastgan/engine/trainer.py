@@ -414,7 +414,7 @@ class Trainer:
     def _checkpoint(self) -> None:
         if self._path is None:
             return
-        if not self._stage.finite():
+        if self.ranks.largest(int(not self._stage.finite())):  # every rank stops, or none
             self.reporter.diverged("a parameter is not finite")
         self.save()
 
