@@ -9,7 +9,7 @@ VARIANCE = "tl.load(var_ptr + stats_row * C + c, mask=live, other=1.0).to(tl.flo
 TOY = {"op": "scale_act", "family": "tests.toy_ops"}
 
 MUTATIONS = (
-    # ------ the list of the work order
+    # The bugs that must be caught, whatever else is planted.
     Mutation(
         "boundary block: norm writes its last tile whole",
         *("batch_norm", NORM, "keep = (lane < L - tile * BLOCK_R)[:, None]", "keep = (lane < BLOCK_R)[:, None]"),

@@ -17,7 +17,7 @@ pytest.importorskip("triton")
 from mutants import Mutation, mutate  # noqa: E402
 from mutations import MUTATIONS  # noqa: E402
 
-# The list of the work order, as prefixes of mutation names: none may lose its mutation.
+# The bugs that must be caught, as prefixes of mutation names: none may lose its mutation.
 REQUIRED = (
     "boundary block",
     "odd-channel mask",
