@@ -175,6 +175,7 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
         precision=config.precision,
         graph=config.graph,
         impl=config.impl,
+        sync_bn=config.sync_bn,
         flip=config.flip,
         ema_decay=config.ema_decay,
         log_every=config.log_every,

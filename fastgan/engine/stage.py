@@ -20,6 +20,7 @@ from fastgan.engine.precision import Precision
 from fastgan.engine.ranks import Ranks
 from fastgan.engine.step import StepRunner
 from fastgan.errors import FastganError
+from fastgan.nn import sync_norm
 from fastgan.objectives import Objective
 from fastgan.ops.dispatch import prefer
 
@@ -90,12 +91,16 @@ class ActiveStage:
         ranks: Ranks | None = None,
         graphs: Callable[[], Graph] | None = None,
         impl: str = "auto",
+        sync_bn: bool = False,
     ) -> None:
         self.impl = impl
         self.ranks = ranks or Ranks()
         self.stage, self.datasets, self.device, self.precision = stage, dict(datasets), device, precision
         self.memory_format = memory_format
         self.nets = {name: place(net, device, memory_format).train() for name, net in stage.nets.items()}
+        if sync_bn and self.ranks.world > 1:
+            for net in self.nets.values():
+                sync_norm.convert(net)
         if impl in ("cudnn", "triton") or (impl == "auto" and device.type == "cuda"):
             from fastgan.swap import accelerate  # imports every operator, which the plain path has no use for
 

@@ -51,13 +51,11 @@ class Trainer:
     schedules: {"G": {"lr": fn(step) -> value}}. out: the run folder, or None to keep everything in memory. resume: go on with
     the run in `out`.
     device: "auto" is a GPU when there is one. precision: see fastgan.engine.precision. graph: "auto" replays each step as a
-    CUDA graph on a GPU, "on" insists, "off" never. impl: which
-    engine runs the operators; "auto" swaps the networks' layers (fastgan.accelerate) on a GPU, "reference" leaves them alone.
-    ema: networks that are averaged for
-    sampling.
-    log: "tensorboard" or "wandb" (offline unless WANDB_MODE says otherwise). log_every, sample_every, checkpoint_every: in
-    steps. keep: checkpoints kept. watch: look for what goes wrong. strict: an
-    unreadable image is an error.
+    CUDA graph on a GPU, "on" insists, "off" never. impl: which engine runs the operators; "auto" swaps the networks' layers
+    (fastgan.accelerate) on a GPU, "reference" leaves them alone. sync_bn: under torchrun, batch statistics of all processes.
+    ema: networks that are averaged for sampling. log: "tensorboard" or "wandb" (offline unless WANDB_MODE says otherwise).
+    log_every, sample_every, checkpoint_every: in steps. keep: checkpoints kept. watch: look for what goes wrong.
+    strict: an image that can't be read is an error.
     Raises FastganError where the pieces do not fit, before anything is written.
     """
 
@@ -84,6 +82,7 @@ class Trainer:
         precision: str = "auto",
         graph: str = "auto",
         impl: str = "auto",
+        sync_bn: bool = False,
         flip: bool = False,
         ema: Sequence[str] = ("G",),
         ema_decay: float = 0.999,
@@ -126,7 +125,7 @@ class Trainer:
         self.precision = resolve(precision, self.device)
         if impl not in IMPLS:
             raise FastganError(f"impl must be one of {', '.join(IMPLS)}, not {impl!r}")
-        self.graph, self.impl = graph, impl
+        self.graph, self.impl, self.sync_bn = graph, impl, sync_bn
         self._backend = graph_backend(graph, self.device, self.ranks)
         self.step = 0
         self.stats = Stats(log_every, self.device, self.ranks)
@@ -307,6 +306,7 @@ class Trainer:
             ranks=self.ranks,
             graphs=self._backend,
             impl=self.impl,
+            sync_bn=self.sync_bn,
         )
         if before is not None:
             for name, net in before.ema.nets.items():

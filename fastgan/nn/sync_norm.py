@@ -53,7 +53,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             return super().forward(input)
         dims = [d for d in range(input.dim()) if d != 1]
         shape = [1, -1] + [1] * (input.dim() - 2)
-        values = input.float()
+        values = input if input.dtype == torch.float64 else input.float()
         count = values.new_full((1,), values.numel() / values.shape[1])
         var, mean = torch.var_mean(values, dims, correction=0)
         rows = Gather.apply(torch.cat([mean, var * count, count]))
@@ -79,8 +79,11 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def convert(module: nn.Module) -> nn.Module:
-    """Turn every BatchNorm inside `module` into a SyncBatchNorm, in place; parameters and buffers stay the same objects."""
+    """Turn every plain BatchNorm inside `module` into a SyncBatchNorm, in place; parameters and buffers stay the same objects.
+
+    Subclasses of somebody's own are left: what else they do is not known here.
+    """
     for child in module.modules():
-        if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+        if type(child) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
             child.__class__ = SyncBatchNorm  # type: ignore[assignment]
     return module

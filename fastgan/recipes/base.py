@@ -64,6 +64,7 @@ class Config:
     precision: str = run_option(
         "auto", "auto is bf16 on Ampere and newer GPUs, fp32 elsewhere", choices=("auto", "fp32", "tf32", "bf16", "fp16")
     )
+    sync_bn: bool = run_option(False, "under torchrun: batch statistics of all processes together")
     impl: str = run_option(
         "auto", "engine of the operators: auto swaps layers on a GPU", choices=("auto", "reference", "cudnn", "triton")
     )
