@@ -88,7 +88,8 @@ def run(net: nn.Module, way: str, toy: bool) -> Callable[[Tensor], Any]:
         net = torch.compile(net, mode="max-autotune-no-cudagraphs", dynamic=False)  # the harness captures
     elif " | " in way:
         edge, engine = way.split(" | ")
-        net = FusedConvSequential.adopt(net, edge, engine)  # type: ignore[arg-type]
+        assert isinstance(net, nn.Sequential)
+        net = FusedConvSequential.adopt(net, edge, engine)
 
     def forward(x: Tensor) -> Tensor:
         with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=not toy):

@@ -70,7 +70,7 @@ def stage(name: str, budget: float, out: str | None, toy: bool) -> int:
         marker.write_text(json.dumps({"stage": name, "key": row.key, "ours": row.ours}))
         try:
             values = row.run()
-        except Exception as e:
+        except Exception as e:  # a row that fails is a result: stored, shown, and not tried again by the next run
             values = {"failed": one_line(e)}
         store.add(name, row.key, row.ours, values)
         marker.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -91,5 +92,6 @@ def test_links_lead_somewhere():
 
 
 def test_documents_name_no_machine():
+    here = {str(ROOT), str(Path.home()), tempfile.gettempdir()} - {"/"}
     for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]:
-        assert not re.search(r"/work/|/root/|/tmp/|/home/", page.read_text()), page.name
+        assert not [path for path in here if f"{path}/" in page.read_text()], page.name

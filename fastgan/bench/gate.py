@@ -107,7 +107,10 @@ class Gate:
         found: dict[int, dict[str, float]] = {}
         with row.flags():
             for at in self.steps:
-                given = row.gradients(self.states[at], self.inputs[at] if isinstance(row, Plain) else at)  # type: ignore[arg-type]
+                if isinstance(row, Plain):
+                    given = row.gradients(self.states[at], self.inputs[at])
+                else:
+                    given = row.gradients(self.states[at], at)
                 found[at] = {name: error(given.get(name, []), gold) for name, gold in self.gold[at].items()}
         return found
 

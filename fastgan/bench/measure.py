@@ -72,7 +72,7 @@ def interleave(
     def attempt(key: str, count: int) -> float | None:
         try:
             return timed(alive[key], count, device)
-        except Exception as error:
+        except Exception as error:  # a row that raises shows its error and drops out, the others go on
             failed(key, error)
             del alive[key]
             samples.pop(key)
@@ -235,23 +235,25 @@ class Nvml:
             return
         try:
             import pynvml
-
+        except ImportError:
+            return
+        try:
             pynvml.nvmlInit()
             uuid = str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
             try:
                 self.handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-            except Exception:  # a torch without uuid, or a partition of a GPU
+            except pynvml.NVMLError:  # a torch without uuid, or a partition of a GPU
                 self.handle = pynvml.nvmlDeviceGetHandleByIndex(device.index or 0)
-            self.nvml = pynvml
-        except Exception:  # no library, no permission: the columns stay empty
-            self.nvml = None
+        except pynvml.NVMLError:  # no driver, no permission: the columns stay empty
+            return
+        self.nvml = pynvml
 
-    def _ask(self, what: Callable[[Any, Any], float]) -> float | None:
+    def _ask(self, what: Callable[[Any, Any], Any]) -> Any:
         if self.nvml is None:
             return None
         try:
             return what(self.nvml, self.handle)
-        except Exception:  # this GPU does not tell
+        except self.nvml.NVMLError:  # this GPU does not tell
             return None
 
     def joules(self) -> float | None:
@@ -266,12 +268,7 @@ class Nvml:
 
     def driver(self) -> str:
         """The driver's version, or an empty string."""
-        if self.nvml is None:
-            return ""
-        try:
-            return str(self.nvml.nvmlSystemGetDriverVersion())
-        except Exception:
-            return ""
+        return str(self._ask(lambda n, _: n.nvmlSystemGetDriverVersion()) or "")
 
 
 def energy(runner: Runner, device: torch.device, nvml: Nvml, images_per_step: int, seconds: float) -> dict[str, float]:

@@ -154,7 +154,7 @@ class Plain:
         torch.manual_seed(0)
         layout = torch.channels_last if options.channels_last else torch.contiguous_format
         self.nets = {
-            name: net.to(device=device, dtype=self.dtype, memory_format=layout).train()  # type: ignore[call-overload]
+            name: net.to(device=device, dtype=self.dtype, memory_format=layout).train()  # type: ignore[call-overload]  # torch's stub lacks it
             for name, net in suite.networks(suite.dropout if dropout else 0.0).items()
         }
         self._store = {name: torch.from_numpy(rows).to(device) for name, rows in arrays.items()} if not options.host_data else {}

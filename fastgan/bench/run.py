@@ -128,7 +128,7 @@ class Bench:
         for spec in specs:
             try:
                 runner = self._build(spec, suite, arrays, gate, entries[spec.key], until)
-            except Exception as error:
+            except Exception as error:  # shown in the row's line of the table
                 fail(spec.key, error)
                 continue
             if runner is None:
@@ -229,7 +229,7 @@ class Bench:
                 return
             try:
                 facts = measure.child_facts(suite.name, key, torch.get_num_threads())
-            except Exception as error:
+            except Exception as error:  # said, and the row keeps its time
                 self.say(f"  {key}: no memory or start-up: {one_line(error)}")
                 continue
             if self.device.type == "cuda":
