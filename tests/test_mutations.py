@@ -17,9 +17,6 @@ pytest.importorskip("triton")
 from mutants import Mutation, mutate  # noqa: E402
 from mutations import MUTATIONS  # noqa: E402
 
-# One worker for all: the fixture that judges every mutation is built once.
-pytestmark = pytest.mark.xdist_group("mutations")
-
 # The bugs that must be caught, as prefixes of mutation names: none may lose its mutation.
 REQUIRED = (
     "boundary block",
