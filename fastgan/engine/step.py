@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fastgan.engine.precision import Precision
 from fastgan.engine.ranks import Ranks
 from fastgan.errors import FastganError
-from fastgan.objectives.objective import Noise, Objective, Phase
+from fastgan.objectives.objective import Noise, Objective
 from fastgan.ops import random
 
 
@@ -78,21 +78,21 @@ class Step:
         self._position = position
         self._phase = ""
         self._fake: Tensor | None = None
-        self._trains: frozenset[str] = frozenset()
-        self._makers: frozenset[str] = frozenset()
+        self._live = False
+        self._index = 0
+        self._graph_to: tuple[str, ...] = ()
         self._generate: Callable[[], Tensor] = lambda: objective.generate(self)
 
     @property
     def fake(self) -> Tensor:
         """The generated batch (B, C, H, W) of this round; attached to the generator's graph only in phases that train it.
 
-        Made once, and again where a second phase or repeat trains its generator: the first has changed it and used up its graph.
+        A network that generator and discriminator share learns from the fakes in the generator's phase alone, as in a loop that
+        gives D `fake.detach()`. Made once, and again where an earlier phase or repeat has changed what it was made of.
         """
-        live = bool(self._makers & self._trains)
-        if self._fake is None or (live and not self._fake.requires_grad):
+        if self._fake is None or (self._live and not self._fake.requires_grad):
             self._fake = self._generate()
-            live = bool(self._makers & self._trains)
-        return self._fake if live else self._fake.detach()
+        return self._fake if self._live else self._fake.detach()
 
     @property
     def size(self) -> int:
@@ -122,11 +122,13 @@ class Step:
 
 def nets_behind(output: Tensor, nets: Mapping[str, nn.Module]) -> frozenset[str]:
     """Names of the networks whose parameters the autograd graph of `output` reaches."""
-    owners: dict[int, set[str]] = {}
-    for name, net in nets.items():
-        for p in net.parameters():
-            owners.setdefault(id(p), set()).add(name)
-    found: set[str] = set()
+    behind = parameters_behind(output)
+    return frozenset(name for name, net in nets.items() if any(id(p) in behind for p in net.parameters()))
+
+
+def parameters_behind(output: Tensor) -> frozenset[int]:
+    """ids of the leaf tensors that the autograd graph of `output` reaches."""
+    found: set[int] = set()
     seen: set[Any] = set()
     todo = [output.grad_fn]
     while todo:
@@ -135,7 +137,7 @@ def nets_behind(output: Tensor, nets: Mapping[str, nn.Module]) -> frozenset[str]
             continue
         seen.add(node)
         if hasattr(node, "variable"):
-            found |= owners.get(id(node.variable), set())
+            found.add(id(node.variable))
         todo += [following for following, _ in node.next_functions]
     return frozenset(found)
 
@@ -173,8 +175,10 @@ class StepRunner:
         self._parameters = [(name, p) for name, net in self.nets.items() for p in net.parameters() if p.requires_grad]
         self.scalers = {phase.name: scaler for phase in self.phases if (scaler := precision.scaler()) is not None}
         self._by_net = {name: [p for net, p in self._parameters if net == name] for name in self.nets}
-        self._makers: dict[int, frozenset[str]] = {}
         self._check()
+        self._trained = [frozenset(id(p) for name in phase.trains for p in self._by_net[name]) for phase in self.phases]
+        self._behind: dict[tuple[str, ...], frozenset[int]] = {}
+        self._relations: dict[tuple[int, tuple[str, ...]], tuple[bool, bool]] = {}
 
     def _check(self) -> None:
         if not self.phases or not self.phases[0].fresh:
@@ -197,14 +201,31 @@ class StepRunner:
         """The lazy terms to be computed in `step`, with their intervals."""
         return {name: every for name, every in self.objective.lazy.items() if step % every == 0}
 
-    def _shared_with(self, index: int) -> tuple[str, ...]:
-        """Networks trained by phase `index` or by later ones that keep its batch: those its fake must carry a graph to."""
-        names = list(self.phases[index].trains)
-        for later in self.phases[index + 1 :]:
-            if later.fresh:
-                break
-            names += later.trains
-        return tuple(dict.fromkeys(names))
+    def _graph_to(self, index: int, kept: bool) -> tuple[str, ...]:
+        """Networks that the fake of phase `index` must carry a graph to: those it trains, with `kept` those of later phases that
+        keep its batch, and those of phases that train a part of these: who makes the fake shows in the whole graph alone.
+        """
+        group = [index]
+        while kept and group[-1] + 1 < len(self.phases) and not self.phases[group[-1] + 1].fresh:
+            group.append(group[-1] + 1)
+        others = [i for i, mine in enumerate(self._trained) if any(mine & self._trained[g] for g in group)]
+        return tuple(dict.fromkeys(name for i in (*group, *others) for name in self.phases[i].trains))
+
+    def _relation(self, index: int, graph_to: tuple[str, ...]) -> tuple[bool, bool]:
+        """(whether phase `index` gets the fake with its graph, whether it changes what the fake was made of).
+
+        It gets the graph if it trains parameters behind the fake; not if it trains others besides, and only a part of what a
+        generator's phase trains there: that is a discriminator which shares parameters with the generator.
+        """
+        if graph_to not in self._behind:
+            return False, False
+        found = self._relations.get((index, graph_to))
+        if found is None:
+            mine, behind = self._trained[index], self._behind[graph_to]
+            part = any((mine & behind) < (other & behind) for other in self._trained)
+            live = bool(mine & behind) and not (part and mine - behind)
+            found = self._relations[index, graph_to] = live, bool(mine & behind)
+        return found
 
     def run(
         self,
@@ -223,10 +244,10 @@ class StepRunner:
             for repeat in range(phase.repeat):
                 if phase.fresh:
                     round_ += 1
-                    live = self._shared_with(index) if repeat == phase.repeat - 1 else phase.trains
-                    step = self._begin(batches[round_], positions[round_], scalar, due, index * 2 + (live != phase.trains), live)
+                    graph_to = self._graph_to(index, repeat == phase.repeat - 1)
+                    step = self._begin(batches[round_], positions[round_], scalar, due, graph_to)
                 assert step is not None
-                logged.update(self._phase(phase, repeat, step))
+                logged.update(self._phase(index, repeat, step))
         return logged
 
     @contextmanager
@@ -250,26 +271,29 @@ class StepRunner:
         position: Tensor,
         scalar: Mapping[str, Tensor],
         due: Mapping[str, int],
-        key: int,
-        live: Sequence[str],
+        graph_to: tuple[str, ...],
     ) -> Step:
         noise = draw(self.objective.noise, self.seed, position, self.batch_size // self.ranks.world)
         step = Step(self.objective, self.nets, self.seed, batch=batch, noise=noise, scalar=scalar, due=due, position=position)
 
         def generate() -> Tensor:
-            with self._training(live), self.precision.autocast():
+            # A loss may look at the fake without gradients first: the graph is what later phases are trained through.
+            with torch.enable_grad(), self._training(graph_to), self.precision.autocast():
                 fake = self.objective.generate(step)
-            if key not in self._makers:
-                self._makers[key] = nets_behind(fake, self.nets)
-            step._makers = self._makers[key]
+            if graph_to not in self._behind:
+                self._behind[graph_to] = parameters_behind(fake)
+            step._live, _ = self._relation(step._index, graph_to)
             return fake
 
         step._generate = generate
+        step._graph_to = graph_to
         return step
 
-    def _phase(self, phase: Phase, repeat: int, step: Step) -> dict[str, Tensor]:
+    def _phase(self, index: int, repeat: int, step: Step) -> dict[str, Tensor]:
+        phase = self.phases[index]
         step._phase = phase.name if repeat == 0 else f"{phase.name}.{repeat}"
-        step._trains = frozenset(phase.trains)
+        step._index = index
+        step._live, _ = self._relation(index, step._graph_to)
         step.logged = {}
         optimizers = [self.optimizers[name] for name in phase.trains if name in self.optimizers]
         with self._training(phase.trains):
@@ -282,7 +306,8 @@ class StepRunner:
                 optimizer.zero_grad(set_to_none=True)
             scaler = self.scalers.get(phase.name)
             (total if scaler is None else scaler.scale(total)).backward()
-        if step._fake is not None and step._makers & step._trains:
+        _, changed = self._relation(index, step._graph_to)
+        if step._fake is not None and changed:
             step._fake = step._fake.detach()
         for name in phase.trains:
             self.ranks.average_gradients(self._by_net[name])
