@@ -41,7 +41,7 @@ class Row:
 STAGES = {
     "look": ("bench.first_gpu_look", "ceilings, cuDNN's convolutions, the fused convolutions against them, the three passes"),
     "verify": ("bench.proof", "verify --quick on the GPU: every op, direction and type"),
-    "kernels": ("bench.kernels", "each op against eager channels_last and torch.compile max-autotune"),
+    "kernels": ("bench.kernels", "each op's engines against eager channels_last and torch.compile max-autotune"),
     "steps": ("bench.steps", "whole DCGAN steps: PyTorch's best and ours, batch 16 to 1024"),
     "suites": ("bench.suites", "fastgan bench: whole iterations of five kinds of GAN, rows a to i in turns, gradients judged"),
     "full": ("bench.proof_full", "verify --full: layer shapes, every configuration, addresses beyond 2^31"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from bench import kernels
 from bench.gpu import Row
 from bench.store import Store
 from fastgan.bench import report, suites
@@ -55,12 +56,13 @@ def rows(toy: bool) -> Iterable[Row]:
 
 
 def summary(store: Store) -> None:
-    """The tables of all suites known, and one file of results for the README."""
+    """The tables of all suites known, and one file of results for the README, operators included."""
     known = [row["result"] for row in store.stage("suites")]
     if not known:
         return
     merged = merge(known)
     print("\n" + report.table(merged))
+    merged["kernels"] = kernels.entries(store)
     path = store.path.with_name(f"bench-{store.path.stem}.json")
     report.write_json(merged, path)
     print(f"suites: {path}")

@@ -3,24 +3,26 @@
 import pytest
 import torch
 
-from fastgan.bench import micro
+from fastgan.bench import kernels
 
 pytest.importorskip("pytest_benchmark")
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-CASES = list(micro.cases(DEVICE))
+SAMPLES = list(kernels.samples(DEVICE))
 
 
-def name(case: tuple) -> str:
-    op, sample, type_name, direction = case
-    return f"{op.name}-{sample.name}-{type_name}-{direction}"
+@pytest.mark.parametrize("provider", ["auto", "eager"])
+@pytest.mark.parametrize("sample", SAMPLES, ids=[sample.name.replace(" | ", "-") for sample in SAMPLES])
+def test_op(benchmark, sample, provider) -> None:
+    sets = kernels.inputs(sample, provider, DEVICE, 1)
+    (call,) = kernels.calls(sample, kernels.function(sample, provider), sets)
 
+    def timed() -> None:
+        call()
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
 
-@pytest.mark.parametrize("provider", micro.PROVIDERS)
-@pytest.mark.parametrize("case", CASES, ids=map(name, CASES))
-def test_op(benchmark, case, provider) -> None:
-    call = micro.call(*case, provider, DEVICE)
-    call()  # compiles and tunes
-    benchmark.group = name(case) + (" (CPU)" if DEVICE.type == "cpu" else "")
+    timed()  # compiles and tunes
+    benchmark.group = sample.name + (" (CPU)" if DEVICE.type == "cpu" else "")
     benchmark.extra_info["provider"] = provider
-    benchmark.pedantic(call, rounds=10 if DEVICE.type == "cuda" else 3, iterations=1, warmup_rounds=1)
+    benchmark.pedantic(timed, rounds=10 if DEVICE.type == "cuda" else 3, iterations=1, warmup_rounds=1)

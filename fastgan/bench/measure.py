@@ -11,12 +11,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from fastgan.bench.rows import Runner
+
+
+class Stepper(Protocol):
+    """What can be timed: `step()` enqueues the work, within `flags()`."""
+
+    def flags(self) -> Any: ...
+
+    def step(self) -> None: ...
 
 
 def sync(device: torch.device) -> None:
@@ -38,7 +46,13 @@ def quantiles(values: Sequence[float]) -> list[float]:
     return [at(0.2), at(0.5), at(0.8)]
 
 
-def timed(runner: Runner, steps: int, device: torch.device) -> float:
+def ratios(other: Mapping[str, Any], mine: Mapping[str, Any]) -> list[float]:
+    """How many times `mine` is faster, repeat by repeat: [p20, median, p80]."""
+    pairs = zip(other["samples_ms"], mine["samples_ms"])
+    return quantiles([theirs / ours for theirs, ours in pairs])
+
+
+def timed(runner: Stepper, steps: int, device: torch.device) -> float:
     """Seconds of one step: wall clock around `steps` of them, the device idle before and after; launches included."""
     with runner.flags():
         sync(device)
@@ -50,7 +64,7 @@ def timed(runner: Runner, steps: int, device: torch.device) -> float:
 
 
 def interleave(
-    runners: Mapping[str, Runner],
+    runners: Mapping[str, Stepper],
     device: torch.device,
     *,
     repeats: int,

@@ -1,4 +1,6 @@
-"""Figures from results: speed-up bars, roofline, batch scaling. matplotlib is an optional extra."""
+"""Figures from results: speed-up bars, roofline, batch scaling, operators against their floor. matplotlib is an optional
+extra.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ OURS, OTHERS = "#c1440e", "#7a8ca0"
 
 
 def draw(result: Mapping[str, Any], folder: str | Path) -> list[Path]:
-    """Writes speedup.png, roofline.png and, where one network ran at several batch sizes, batch.png; returns what was written.
+    """Writes speedup.png, roofline.png, kernels.png and, of a network at several batch sizes, batch.png, each where there is
+    something to draw; returns what was written.
 
     Raises FastganError without matplotlib.
     """
@@ -28,8 +31,9 @@ def draw(result: Mapping[str, Any], folder: str | Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     suites = [s for s in result["suites"] if s["kind"] == "rows" and any("ms" in e for e in s["rows"])]
     written = []
-    for name, figure in (("speedup", _speedup), ("roofline", _roofline), ("batch", _batch)):
-        made = figure(pyplot, suites)
+    figures = (("speedup", _speedup, suites), ("roofline", _roofline, suites), ("batch", _batch, suites))
+    for name, figure, shown in (*figures, ("kernels", _kernels, result.get("kernels", []))):
+        made = figure(pyplot, shown)
         if made is None:
             continue
         about = result["machine"]
@@ -107,4 +111,33 @@ def _batch(pyplot: Any, suites: list[Mapping[str, Any]]) -> Any:
         axis.set_xlabel("batch")
         axis.set_ylabel("images/s")
         axis.legend(fontsize=6)
+    return figure
+
+
+def _kernels(pyplot: Any, entries: list[Mapping[str, Any]]) -> Any:
+    """Share of its floor that each operator reaches, by provider: at 1 it takes the least time on the measured ceilings."""
+    shown = [e for e in entries if any("roofline" in r for r in e["rows"])]
+    if not shown:
+        return None
+    figure, axis = pyplot.subplots(figsize=(7, 0.8 + 0.16 * len(shown)))
+    marks = {
+        "eager": ("o", OTHERS),
+        "compile": ("s", OTHERS),
+        "reference": ("x", OURS),
+        "cudnn": ("+", OURS),
+        "triton": ("^", OURS),
+    }
+    for y, entry in enumerate(reversed(shown)):
+        for row in (r for r in entry["rows"] if "roofline" in r):
+            mark, colour = marks[row["provider"]]
+            axis.semilogx(row["roofline"], y, mark, color=colour, markersize=4)
+    names = [f"{e['op']}, {e['case']}{'' if e['direction'] == 'forward' else ', fwd+bwd'}" for e in reversed(shown)]
+    axis.set_yticks(range(len(shown)), names, fontsize=5)
+    axis.set_ylim(-1, len(shown))
+    axis.axvline(1, color="black", linewidth=0.8, linestyle=":")
+    for provider, (mark, colour) in marks.items():
+        axis.plot([], [], mark, color=colour, markersize=4, label=provider)
+    axis.legend(fontsize=6, loc="best")
+    axis.set_xlabel(f"least time over measured time [{shown[0]['device']}]", fontsize=8)
+    axis.tick_params(axis="x", labelsize=7)
     return figure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from fastgan.errors import FastganError
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 NOT_MEASURED = "GPU figures: not measured yet."
+
+PROVIDERS = ("eager", "compile", "reference", "cudnn", "triton")
 
 COLUMNS = (
     "row",
@@ -84,7 +87,45 @@ def table(result: Mapping[str, Any]) -> str:
             lines += [f"  {_aligned(row, used, widths)}  {e['label']}" for row, e in zip(cells, timed)]
         lines += [f"  {e['row']}  {e['label']}: {e['error']}" for e in suite["rows"] if "ms" not in e]
         lines += _verdict(suite, timed)
-    return "\n".join(lines)
+    return "\n".join([*lines, *kernel_table(result.get("kernels", []))])
+
+
+def kernel_table(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Microseconds of every operator by provider, a line a call; `*` marks the engine that impl="auto" takes."""
+    if not entries:
+        return []
+    cpu = entries[0]["device"] == "cpu"
+    what = "CPU, smallest shapes: what a call costs in Python" if cpu else "GPU, the shapes of real layers"
+    timed = [e for e in entries if any("ms" in r for r in e["rows"])]
+    providers = [p for p in PROVIDERS if any(r["provider"] == p for e in timed for r in e["rows"])]
+    heads = ("op", "case", "type", "direction", *providers, "vs best", "p20 to p80", "floor")
+    cells = [_kernel_cells(entry, providers) for entry in timed]
+    widths = [max(map(len, column)) for column in zip(heads, *cells)]
+    lines = ["", f"operators, microseconds a call [{what}; * is what auto takes, against the better of eager and compile]"]
+    for row in (heads, *cells):
+        lines.append("  " + "  ".join(c.ljust(w) if i < 4 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip())
+    for entry in entries:
+        name = f"{entry['op']}, {entry['case']}, {entry['type']}, {entry['direction']}"
+        lines += [f"  {name}, {r['provider']}: {r['error']}" for r in entry["rows"] if "ms" not in r]
+        lines += [f"  {name}: {entry['error']}"] if "error" in entry and "budget" not in entry["error"] else []
+    if late := sum("budget" in e.get("error", "") for e in entries):
+        lines.append(f"  {late} of {len(entries)} calls: not run within the budget")
+    reasons = dict.fromkeys((engine, why) for entry in entries for engine, why in entry["missing"].items())
+    return [*lines, *(f"  engine {engine}: {why}" for engine, why in reasons)]
+
+
+def _kernel_cells(entry: Mapping[str, Any], providers: Sequence[str]) -> list[str]:
+    by = {r["provider"]: r for r in entry["rows"] if "ms" in r}
+    times = [f"{1e3 * by[p]['ms'][1]:.1f}{'*' if p == entry['auto'] else ''}" if p in by else "-" for p in providers]
+    mine = by.get(entry["auto"], {})
+    low, mid, high = mine.get("speedup", (None, None, None))
+    return [
+        *(entry["op"], entry["case"], entry["type"], "forward" if entry["direction"] == "forward" else "fwd+bwd"),
+        *times,
+        "-" if mid is None else f"{mid:.2f}x",
+        "-" if low is None else f"{low:.2f} to {high:.2f}",
+        f"{100 * mine['roofline']:.0f} %" if "roofline" in mine else "-",
+    ]
 
 
 def _aligned(row: Sequence[str], used: Sequence[int], widths: Sequence[int]) -> str:
@@ -114,19 +155,30 @@ FIELDS = (
 def flat(result: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     """One dict a row, with the machine in each."""
     about = result["machine"]
+    where = {"machine": about["device"], **{k: about[k] for k in ("driver", "torch", "triton", "commit", "date")}}
     for suite in result["suites"]:
         for entry in suite["rows"]:
             row = {k: suite[k] for k in ("suite", "kind", "device", "compute", "batch")}
             row |= {k: entry[k] for k in FIELDS if k in entry}
-            for name, key in (("ms", "ms"), ("speedup", "speedup")):
-                if key in entry:
-                    row |= dict(zip((f"{name}_p20", f"{name}_p50", f"{name}_p80"), entry[key]))
+            row |= _spread(entry)
             if "vs_a" in entry:
                 row["vs_a_p50"] = entry["vs_a"][1]
             if "gradient" in entry:
                 row["gradient_of_allowed"] = entry["gradient"]["of_allowed"]
-            row |= {"machine": about["device"], **{k: about[k] for k in ("driver", "torch", "triton", "commit", "date")}}
-            yield row
+            yield row | where
+    for call in result.get("kernels", []):
+        for entry in call["rows"]:
+            row = {"suite": f"{call['op']}: {call['case']}", "kind": f"kernel {call['direction']}", "device": call["device"]}
+            row |= {"compute": call["type"], "row": entry["provider"], **{k: entry[k] for k in FIELDS if k in entry}}
+            yield row | _spread(entry) | where
+
+
+def _spread(entry: Mapping[str, Any]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name in ("ms", "speedup"):
+        if name in entry:
+            found |= dict(zip((f"{name}_p20", f"{name}_p50", f"{name}_p80"), entry[name]))
+    return found
 
 
 def write_csv(result: Mapping[str, Any], path: str | Path) -> None:
@@ -170,6 +222,31 @@ def _headline(suite: Mapping[str, Any]) -> tuple[float, str] | None:
     )
 
 
+KERNEL_HEADS = "| operator | direction | shapes | against the better of eager and compile, geomean | worst | of the floor |"
+
+
+def _kernel_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The README's line an operator and direction, of the engine that auto takes. A CPU's tiny shapes are not for quoting."""
+    groups: dict[tuple[str, str], list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
+    for entry in entries:
+        row = next((r for r in entry["rows"] if r["provider"] == entry["auto"] and "speedup" in r), None)
+        if row is not None and entry["device"] != "cpu":
+            groups.setdefault((entry["op"], entry["direction"]), []).append((entry, row))
+    lines = []
+    for (op, direction), members in groups.items():
+        speed = [row["speedup"][1] for _, row in members]
+        mean = math.exp(sum(map(math.log, speed)) / len(speed))
+        entry, worst = min(members, key=lambda member: member[1]["speedup"][1])
+        shares = [100 * row["roofline"] for _, row in members if "roofline" in row]
+        floor = f"{min(shares):.0f} to {max(shares):.0f} %" if shares else "-"
+        way = "forward" if direction == "forward" else "forward and backward"
+        lines.append(
+            f"| {op} | {way} | {len(members)} | {mean:.2f}x "
+            f"| {worst['speedup'][1]:.2f}x ({entry['case']}, {entry['type']}; {worst['best']}) | {floor} |"
+        )
+    return lines
+
+
 def markdown(results: Sequence[Mapping[str, Any]]) -> str:
     """The README's tables: best of the others, ours, speed-up with its spread, losses included; what was not measured, said."""
     lines: list[str] = []
@@ -184,13 +261,16 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
             # Where a suite was run in two parts, the part with the stronger rival counts.
             by_suite[suite["suite"]] = min(line, by_suite.get(suite["suite"], line))
         rows = [line for _, line in by_suite.values()]
-        if rows:
+        ops = _kernel_lines(result.get("kernels", []))
+        if rows or ops:
             cpu = about["device"].startswith("CPU")
             facts = (f"{about['threads']} threads",) if cpu else (f"driver {about['driver']}", f"triton {about['triton']}")
             about_line = ", ".join(
                 (about["device"], *facts, f"torch {about['torch']}", f"commit {about['commit']}", about["date"])
             )
-            lines += [about_line + ":", "", HEADS, "|---|---:|---:|---:|---:|---:|", *rows, ""]
+            lines += [about_line + ":", ""]
+            lines += [HEADS, "|---|---:|---:|---:|---:|---:|", *rows, ""] if rows else []
+            lines += [KERNEL_HEADS, "|---|---|---:|---:|---|---:|", *ops, ""] if ops else []
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from fastgan.bench import measure, suites
+from fastgan.bench import kernels, measure, suites
 from fastgan.bench import work as floor
 from fastgan.bench.gate import STEPS, Gate
 from fastgan.bench.ours import Ours
@@ -83,15 +83,40 @@ class Bench:
         """Seconds of the budget."""
         return self._end - time.monotonic()
 
-    def run(self, chosen: Sequence[Suite], rows: Sequence[RowSpec], ablation: Suite | None = None) -> dict[str, Any]:
-        """The results of all suites as JSON values; see docs/benchmarks.md for the fields."""
-        result: dict[str, Any] = {"machine": machine(self.device), "quick": self.quick, "suites": []}
+    def run(
+        self, chosen: Sequence[Suite], rows: Sequence[RowSpec], ablation: Suite | None = None, ops: bool = False
+    ) -> dict[str, Any]:
+        """The results of all suites as JSON values, and of single operators where `ops`; docs/benchmarks.md has the fields."""
+        result: dict[str, Any] = {"machine": machine(self.device), "quick": self.quick, "suites": [], "kernels": []}
         jobs = [(suite, rows, "rows") for suite in chosen] + ([(ablation, ABLATION, "ablation")] if ablation else [])
+        if ops:  # first: in a quick run they take seconds, and give back what they do not use
+            result["kernels"] = self.kernels(time.monotonic() + self.left() / (len(jobs) + 1))
         for index, (suite, specs, kind) in enumerate(jobs):
             share = self.left() / (len(jobs) - index)
             self.say(f"{suite.name}{' (ablation)' if kind == 'ablation' else ''}: {suite.what}")
             result["suites"].append(self.suite(suite, specs, kind, time.monotonic() + share))
         return result
+
+    def kernels(self, until: float = float("inf")) -> list[Entry]:
+        """An entry an operator, case and direction; those that no time was left for have no rows but an "error"."""
+        found: list[Entry] = []
+        compiled = not self.quick
+        takes = 0.0 if not compiled else 60.0 if self.device.type == "cuda" else 10.0
+        self.say("kernels: each operator's engines against eager PyTorch" + (" and torch.compile" if compiled else ""))
+        for sample in kernels.samples(self.device, first=self.quick):
+            providers = ("eager", *(("compile",) if compiled else ()), *kernels.ENGINES)
+            if min(self.left(), until - time.monotonic()) < takes:
+                entry = kernels.blank(sample, self.device) | {"error": "not run within the budget"}
+            else:
+                try:
+                    entry = kernels.run(sample, self.device, providers, repeats=self.repeats, until=until, say=self.say)
+                except Exception as error:  # without the reference no engine counts
+                    entry = kernels.blank(sample, self.device) | {"error": f"no reference: {one_line(error)}"}
+            found.append(entry)
+            if (row := kernels.head(entry)) is not None:
+                shown = f"{1e3 * row['ms'][1]:.1f} us, {row['speedup'][1]:.2f}x {row['best']}"
+                self.say(f"  {sample.name}: {row['provider']} {shown}")
+        return found
 
     def suite(self, suite: Suite, specs: Sequence[RowSpec], kind: str = "rows", until: float = float("inf")) -> dict[str, Any]:
         """One suite's results."""
@@ -244,8 +269,8 @@ def compare(entries: Sequence[Entry], kind: str = "rows") -> None:
     timed = [e for e in entries if "ms" in e]
     if kind == "ablation":
         for before, entry in zip([timed[0], *timed] if timed else [], timed):
-            entry["speedup"] = ratios(timed[0], entry)
-            entry["step"] = ratios(before, entry)
+            entry["speedup"] = measure.ratios(timed[0], entry)
+            entry["step"] = measure.ratios(before, entry)
         return
     others = [e for e in timed if not e["ours"]]
     best = min(others, key=lambda e: e["ms"][1], default=None)
@@ -253,12 +278,6 @@ def compare(entries: Sequence[Entry], kind: str = "rows") -> None:
     for entry in timed:
         if best is not None:
             entry["best"] = best["row"]
-            entry["speedup"] = ratios(best, entry)
+            entry["speedup"] = measure.ratios(best, entry)
         if first is not None:
-            entry["vs_a"] = ratios(first, entry)
-
-
-def ratios(other: Entry, mine: Entry) -> list[float]:
-    """How many times `mine` is faster, repeat by repeat: [p20, median, p80]."""
-    pairs = zip(other["samples_ms"], mine["samples_ms"])
-    return measure.quantiles([theirs / ours for theirs, ours in pairs])
+            entry["vs_a"] = measure.ratios(first, entry)

@@ -19,7 +19,7 @@ def _names(values: tuple[str, ...]) -> list[str]:
 @click.command()
 @click.option("--quick", is_flag=True, help="A few suites and rows, fewer repeats: within 3 minutes on two idle cores.")
 @click.option(
-    "--suite", "suites", multiple=True, metavar="NAME", help="Only these (comma-separated, may repeat); 'ablation' too."
+    "--suite", "suites", multiple=True, metavar="NAME", help="Only these (comma-separated, may repeat); 'ablation', 'kernels'."
 )
 @click.option("--rows", multiple=True, metavar="LETTERS", help="Only these rows: a b c d e f f2 g h i (comma-separated).")
 @click.option("--budget", type=click.FloatRange(min=1), metavar="SECONDS", help="Stop starting things after this time.")
@@ -44,8 +44,9 @@ def command(
     """Time whole iterations of DCGAN, SNGAN, WGAN-GP, pix2pix and R1: PyTorch from the tutorial's loop to whole-step compilation
     (rows a to f2) against fastgan (g to i), in turns, on the GPU if there is one.
 
-    A row is timed only after its gradients agree with float64. Speed-ups are against the best of a to f2 that ran. What each
-    row does, and how to reproduce each number: docs/benchmarks.md.
+    A row is timed only after its gradients agree with float64. Speed-ups are against the best of a to f2 that ran. 'kernels'
+    times each registered operator, engine by engine, against eager PyTorch and torch.compile. What each row does, and how to
+    reproduce each number: docs/benchmarks.md.
     """
     from fastgan.bench import report
 
@@ -63,7 +64,8 @@ def command(
         torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     asked = _names(suites)
-    chosen = [] if asked == ["ablation"] else suites_.choose([n for n in asked if n != "ablation"], device, quick)
+    named = [name for name in asked if name not in ("ablation", "kernels")]
+    chosen = suites_.choose(named, device, quick) if named or not asked else []
     specs = rows_.choose(_names(rows), device, quick)
     ablated = None
     if "ablation" in asked or not (asked or quick or rows):
@@ -79,7 +81,7 @@ def command(
     )
     if device.type == "cpu":
         click.echo("no GPU: rows that need one say so, and every number below is of this CPU", err=True)
-    result = bench.run(chosen, specs, ablated)
+    result = bench.run(chosen, specs, ablated, "kernels" in asked or not (asked or rows))
     click.echo(report.table(result))
     if json_path is not None:
         report.write_json(result, json_path)
@@ -90,7 +92,8 @@ def command(
 
         for path in plots.draw(result, plots_path):
             click.echo(str(path))
-    if any(e.get("gradient", {}).get("passed") is False for s in result["suites"] for e in s["rows"]):
+    wrong = any(e.get("gradient", {}).get("passed") is False for s in result["suites"] for e in s["rows"])
+    if wrong or any(r.get("agrees") is False and r["ours"] for e in result["kernels"] for r in e["rows"]):
         sys.exit(1)
 
 
