@@ -40,12 +40,14 @@ class Row:
 # name -> (module with rows(toy) and summary(store), what it answers). In order of worth.
 STAGES = {
     "look": ("bench.first_gpu_look", "ceilings, cuDNN's convolutions, the fused convolutions against them, the three passes"),
+    "conv": ("bench.conv_experiment", "convolution, BatchNorm, activation, convolution: every way of the edge; the decision"),
     "verify": ("bench.proof", "verify --quick on the GPU: every op, direction and type"),
     "kernels": ("bench.kernels", "each op's engines against eager channels_last and torch.compile max-autotune"),
     "steps": ("bench.steps", "whole DCGAN steps: PyTorch's best and ours, batch 16 to 1024"),
     "suites": ("bench.suites", "fastgan bench: whole iterations of five kinds of GAN, rows a to i in turns, gradients judged"),
     "full": ("bench.proof_full", "verify --full: layer shapes, every configuration, addresses beyond 2^31"),
 }
+KERNELS = ("look", "conv", "verify", "full")  # what a toy run on a CPU can only show in Triton's interpreter
 DEAD = 77  # exit code of a stage whose CUDA context is gone
 
 
@@ -99,8 +101,11 @@ def supervise(name: str, budget: float, out: str | None, toy: bool) -> list[str]
     for _ in range(20):  # a stage that dies twenty times has a problem of its own
         remaining = end - time.monotonic()
         command = [sys.executable, "-m", "bench.gpu", "--one-stage", name, "--budget", str(max(remaining, 0.0))]
+        interpreted = {"TRITON_INTERPRET": "1"} if toy and name in KERNELS and not torch.cuda.is_available() else {}
         child = subprocess.Popen(
-            [*command, *(["--out", out] if out else []), *(["--toy"] if toy else [])], start_new_session=True
+            [*command, *(["--out", out] if out else []), *(["--toy"] if toy else [])],
+            start_new_session=True,
+            env={**os.environ, **interpreted},
         )
         try:
             code = child.wait(timeout=max(remaining, 0) + 60)

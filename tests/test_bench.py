@@ -353,6 +353,11 @@ def test_ablation_adds_to_the_row_before() -> None:
     run.compare(entries, "ablation")
     assert [e["speedup"][1] for e in entries] == [1.0, 2.0, 4.0]
     assert [e["step"][1] for e in entries] == [1.0, 2.0, 2.0]
+    shown = example()
+    shown["suites"][0] |= {"kind": "ablation", "rows": [e | {"label": "", "images_per_s": 1.0} for e in entries]}
+    text = report.table(shown)
+    assert "vs first  vs before" in text
+    assert "4.00x      2.00x" in text
 
 
 def test_command_names_what_is_unknown() -> None:

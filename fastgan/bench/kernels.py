@@ -90,7 +90,7 @@ def engines(sample: Sample, device: torch.device) -> tuple[list[str], dict[str, 
 
 
 def automatic(sample: Sample, device: torch.device) -> str:
-    """The engine that impl="auto" takes for this call."""
+    """The engine that impl="auto" takes for this call; "" where that is one whose time says nothing here (the interpreter)."""
     known = dispatch._DISPATCHERS
     before = {name: d.last for name, d in known.items()}
     for d in known.values():
@@ -103,7 +103,9 @@ def automatic(sample: Sample, device: torch.device) -> str:
         for name, last in before.items():
             known[name].last = known[name].last or last
     decision = taken.get(sample.op.name) or (next(iter(taken.values())) if len(taken) == 1 else None)
-    return decision.engine if decision is not None else engines(sample, device)[0][0]
+    here = engines(sample, device)[0]
+    engine = decision.engine if decision is not None else here[0]
+    return engine if engine in here else ""
 
 
 def function(sample: Sample, provider: str, auto: str = "") -> Callable[..., Any]:

@@ -32,6 +32,8 @@ COLUMNS = (
     "MHz",
 )
 
+ABLATION_COLUMNS = tuple({"vs best": "vs first", "vs a": "vs before"}.get(name, name) for name in COLUMNS)
+
 
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
@@ -40,7 +42,7 @@ def _number(value: float | None, form: str) -> str:
 def _cells(entry: Mapping[str, Any]) -> list[str]:
     low, mid, high = entry["ms"]
     against = entry.get("speedup")
-    first = entry.get("vs_a")
+    first = entry.get("vs_a", entry.get("step"))
     return [
         entry["row"],
         f"{mid:.3f}",
@@ -80,10 +82,11 @@ def table(result: Mapping[str, Any]) -> str:
         timed = [entry for entry in suite["rows"] if "ms" in entry]
         cells = [_cells(entry) for entry in timed]
         used = [i for i, name in enumerate(COLUMNS) if i < 6 or any(row[i] != "-" for row in cells)]
-        widths = [max(len(COLUMNS[i]), *(len(row[i]) for row in cells)) if cells else len(COLUMNS[i]) for i in used]
+        names = ABLATION_COLUMNS if suite["kind"] == "ablation" else COLUMNS
+        widths = [max(len(names[i]), *(len(row[i]) for row in cells)) if cells else len(names[i]) for i in used]
         lines += ["", heading(suite)]
         if cells:
-            lines.append("  " + _aligned(COLUMNS, used, widths))
+            lines.append("  " + _aligned(names, used, widths))
             lines += [f"  {_aligned(row, used, widths)}  {e['label']}" for row, e in zip(cells, timed)]
         lines += [f"  {e['row']}  {e['label']}: {e['error']}" for e in suite["rows"] if "ms" not in e]
         lines += _verdict(suite, timed)
@@ -146,9 +149,9 @@ def _verdict(suite: Mapping[str, Any], timed: Sequence[Mapping[str, Any]]) -> li
 
 FIELDS = (
     "suite", "kind", "device", "compute", "batch", "row", "label", "status", "error", "ms_p20", "ms_p50", "ms_p80",
-    "images_per_s", "best", "speedup_p20", "speedup_p50", "speedup_p80", "vs_a_p50", "roofline", "saved_MiB", "peak_MiB",
-    "build_s", "startup_s", "joules_per_1000_images", "watts", "sm_mhz", "gradient_of_allowed", "machine", "driver", "torch",
-    "triton", "commit", "date",
+    "images_per_s", "best", "speedup_p20", "speedup_p50", "speedup_p80", "vs_a_p50", "step_p50", "roofline", "saved_MiB",
+    "peak_MiB", "build_s", "startup_s", "joules_per_1000_images", "watts", "sm_mhz", "gradient_of_allowed", "machine", "driver",
+    "torch", "triton", "commit", "date",
 )  # fmt: skip
 
 
@@ -161,8 +164,7 @@ def flat(result: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
             row = {k: suite[k] for k in ("suite", "kind", "device", "compute", "batch")}
             row |= {k: entry[k] for k in FIELDS if k in entry}
             row |= _spread(entry)
-            if "vs_a" in entry:
-                row["vs_a_p50"] = entry["vs_a"][1]
+            row |= {f"{name}_p50": entry[name][1] for name in ("vs_a", "step") if name in entry}
             if "gradient" in entry:
                 row["gradient_of_allowed"] = entry["gradient"]["of_allowed"]
             yield row | where
