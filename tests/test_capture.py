@@ -1,13 +1,18 @@
 """Whole-step capture, proven on the CPU: a recording bakes in what a CUDA graph bakes in, and replays into the same memory."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import fastgan
+from fastgan.engine import trainer as trainer_module
 from fastgan.engine.capture import capture
+from fastgan.engine.checkpoint import flatten
 from fastgan.engine.graphs import RecordedGraph, graph_backend
+from fastgan.engine.optim import SGD
 from fastgan.engine.precision import resolve
 from fastgan.engine.ranks import Ranks
 from fastgan.engine.stage import ActiveStage, Stage, open_streams
@@ -164,14 +169,25 @@ COMMON = {
 }
 
 
-def stage_of(graphs, **options):
+def stage_of(graphs, schedules=None, optimizers=None, objective=None, **options):
     torch.manual_seed(0)
     nets = {"G": Generator(16, 1, 8, 2), "D": Discriminator(16, 1, 2)}
     images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 1), np.uint8)
-    objective = fastgan.Adversarial(latent_shape=(8, 1, 1), r1=1.0, lazy_r1=3, n_critic=2)
-    schedules = {"G": {"lr": Linear(1e-3, 1e-4, 10)}}
+    objective = objective or fastgan.Adversarial(latent_shape=(8, 1, 1), r1=1.0, lazy_r1=3, n_critic=2)
+    schedules = {"G": {"lr": Linear(1e-3, 1e-4, 10)}} if schedules is None else schedules
     data = open_streams(images, size=None, channels=None, strict=False)
-    return ActiveStage(Stage(nets, objective, schedules=schedules), data, **{**COMMON, "graphs": graphs, **options})
+    stage = Stage(nets, objective, schedules=schedules, optimizers=optimizers)
+    return ActiveStage(stage, data, **{**COMMON, "graphs": graphs, **options})
+
+
+def assert_same_state(left, right):
+    """Weights, averages and optimiser state of two stages, bit for bit."""
+    (mine, others), (trees, other_trees) = ({}, {}), ([], [])
+    for stage, tensors, found in ((left, mine, trees), (right, others, other_trees)):
+        found.append(flatten(stage.state(), tensors))
+    assert trees == other_trees
+    assert mine.keys() == others.keys()
+    assert [key for key in mine if not torch.equal(mine[key], others[key])] == []
 
 
 @pytest.mark.parametrize("resident_bytes", [2**31, 0], ids=["resident", "streamed"])
@@ -208,6 +224,88 @@ def test_the_engine_falls_back_to_eager_with_a_reason():
     graphed.runner.phases = (*graphed.runner.phases[:1], fastgan.Phase("G", ("G",), reading, fresh=False))
     assert graphed.train_step(0)["loss/G"].isfinite()
     assert "test_capture.py" in graphed.graph_reason
+
+
+FALLING = {name: {"lr": Linear(0.1, 0.01, 10)} for name in "GD"}
+RISING = {name: {"lr": Linear(0.1, 0.01, 10), "momentum": Linear(0.5, 0.7, 10)} for name in "GD"}
+
+
+# Not with momentum in fp16: where the first step is skipped, torch's fused SGD leaves the buffer as memory was.
+@pytest.mark.parametrize(("momentum", "precision"), [(0.0, "fp32"), (0.5, "fp32"), (0.0, "fp16")])
+def test_sgd_follows_a_schedule_inside_a_graph(momentum, precision):
+    """torch's SGD reads a tensor rate on the host unless it is fused; checkpoints show nothing of that."""
+    make = lambda fused: lambda p: torch.optim.SGD(p, lr=0.1, momentum=momentum, fused=fused)
+    options = {"schedules": FALLING, "precision": resolve(precision, CPU)}
+    eager, graphed = stage_of(None, optimizers=make(True), **options), stage_of(RecordedGraph, optimizers=make(None), **options)
+    for optimizer in eager.optimizers.values():
+        optimizer.param_groups[0]["lr"] = torch.tensor(0.1)
+    plain = stage_of(None, optimizers=make(None), **options)
+    for step in range(5):
+        for stage in (eager, graphed, plain):
+            stage.train_step(step)
+        assert graphed.graph_reason is None
+    for name in "GD":
+        for mine, other in zip(graphed.nets[name].parameters(), eager.nets[name].parameters(), strict=True):
+            assert torch.equal(mine, other)
+    groups = {key: stage.state()["optimizers"]["G"]["param_groups"] for key, stage in (("graph", graphed), ("plain", plain))}
+    assert groups["graph"] == groups["plain"]
+    assert isinstance(groups["graph"][0]["lr"], float)
+    again = stage_of(RecordedGraph, optimizers=make(None), **options)
+    again.load_state(copy.deepcopy(graphed.state()))
+    for step in range(5, 7):
+        again.train_step(step)
+        graphed.train_step(step)
+    assert_same_state(again, graphed)
+
+
+def test_recipe_gans_momentum_schedule_runs_inside_a_graph():
+    make = lambda p: SGD(p, 0.1, 0.5)
+    held, graphed = (stage_of(g, schedules=RISING, optimizers=make) for g in (None, RecordedGraph))
+    plain = stage_of(None, schedules=RISING, optimizers=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.5))
+    held.rates.hold(CPU)
+    for step in range(5):
+        for stage in (held, graphed, plain):
+            stage.train_step(step)
+        assert graphed.graph_reason is None
+    assert_same_state(held, graphed)
+    for mine, other in zip(graphed.nets["G"].parameters(), plain.nets["G"].parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+
+
+def test_where_capture_fails_rates_are_python_numbers_again():
+    """From the first step on: a run that falls back equals one without graphs, and reads no rate from the device."""
+
+    def reading(step):
+        assert float(step.fake.detach().mean()) < 2
+        return {"adv": step.nets.D(step.fake).mean()}
+
+    make = lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.5)
+    plain, fallen = (stage_of(g, schedules=FALLING, optimizers=make) for g in (None, RecordedGraph))
+    for stage in (plain, fallen):
+        stage.runner.phases = (*stage.runner.phases[:1], fastgan.Phase("G", ("G",), reading, fresh=False))
+    for step in range(3):
+        plain.train_step(step)
+        fallen.train_step(step)
+    assert "test_capture.py" in fallen.graph_reason
+    assert isinstance(fallen.optimizers["D"].param_groups[0]["lr"], float)
+    assert not fallen.optimizers["D"].param_groups[0]["fused"]
+    assert_same_state(plain, fallen)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda p: torch.optim.Rprop(p, lr=1e-3), lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, dampening=0.5)],
+    ids=["Rprop", "dampened SGD"],
+)
+def test_an_optimizer_that_does_not_begin_at_zero_takes_its_first_step_without_the_graph(make):
+    """So does a fresh NAdam, whose running product begins at one: a warm-up could not be undone."""
+    eager, graphed = (stage_of(g, schedules={}, optimizers=make) for g in (None, RecordedGraph))
+    for step in range(4):
+        eager.train_step(step)
+        graphed.train_step(step)
+        assert graphed.graph_reason is None
+        assert len(graphed._graphs._graphs) == (0, 1, 1, 2)[step]
+    assert_same_state(eager, graphed)
 
 
 def test_graph_modes():
@@ -289,3 +387,28 @@ def test_cuda_graph_of_a_loop():
         part.cuda()
     captured = capture(loop.step, example_inputs=[REAL.cuda()], state=loop.state)
     assert captured.captured, captured.reason
+
+
+def test_a_graph_that_fails_later_is_told_of_too(monkeypatch, capsys):
+    """Step 0 computes every lazy term: what the other steps do is captured at the second."""
+
+    class Reading(fastgan.Adversarial):
+        def d_loss(self, step):
+            terms = super().d_loss(step)
+            if not step.due("r1"):
+                terms["adv"].item()
+            return terms
+
+    monkeypatch.setattr(trainer_module, "graph_backend", lambda *_: RecordedGraph)
+    images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 1), np.uint8)
+    objective = Reading(latent_shape=(8, 1, 1), r1=1.0, lazy_r1=4)
+    options = {"objective": objective, "data": images, "batch_size": 4, "watch": False, "log_every": 1}
+    with fastgan.Trainer(Generator(16, 1, 8, 2), Discriminator(16, 1, 2), **options) as trainer:
+        trainer.fit(4)
+    said = capsys.readouterr().err
+    assert said.count("steps run without a CUDA graph") == 1
+    assert "test_capture.py" in said
+    with fastgan.Trainer(Generator(16, 1, 8, 2), Discriminator(16, 1, 2), graph="on", **options) as trainer:
+        with pytest.raises(fastgan.FastganError, match="graph='on', but steps can't be captured"):
+            trainer.fit(4)
+        assert trainer.step == 2

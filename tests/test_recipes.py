@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import fastgan
 from fastgan import recipes
 from fastgan.cli.train import make_trainer
+from fastgan.engine.rates import Rates
 from fastgan.models import dcgan, mlp, resnet
 from fastgan.recipes import Images
 from fastgan.recipes.base import merge
@@ -140,8 +141,6 @@ def test_averages_of_unknown_networks_are_refused():
 def test_schedules_reach_the_optimisers():
     built = recipes.find("gan")(lr=0.1, momentum_steps=100).build(Images(8, 1))
     optimizer = built.optimizers["G"](list(built.nets["G"].parameters()))
-    from fastgan.engine.optim import apply_schedules
-
-    apply_schedules({"G": built.schedules["G"]}, {"G": optimizer}, 50)
+    Rates({"G": built.schedules["G"]}, {"G": optimizer}).apply(50)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 / 1.000004**50)
     assert optimizer.param_groups[0]["momentum"] == pytest.approx(0.6)

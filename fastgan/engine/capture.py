@@ -201,9 +201,14 @@ def require_capturable(optimizer: torch.optim.Optimizer, index: int) -> None:
     cuda = any(p.is_cuda for p in group["params"])
     if cuda and "capturable" in group and not (group["capturable"] or group.get("fused")):
         raise FastganError(f"{name} keeps its step on the host: make it with fused=True or capturable=True")
-    elsewhere = isinstance(optimizer, (torch.optim.NAdam, torch.optim.ASGD, torch.optim.Rprop)) or group.get("dampening")
-    if elsewhere and not optimizer.state:
+    if unborn(optimizer):
         raise FastganError(f"the state of {name} does not begin at zero: take one step before capture")
+
+
+def unborn(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimiser's state is still to be made, and does not begin at zero, to which a warm-up is undone."""
+    elsewhere = isinstance(optimizer, (torch.optim.NAdam, torch.optim.ASGD, torch.optim.Rprop))
+    return not optimizer.state and (elsewhere or any(group.get("dampening") for group in optimizer.param_groups))
 
 
 def clear_gradients(state: State) -> None:
@@ -267,13 +272,15 @@ def _leaves(value: Any) -> list[Tensor]:
 
 class StepGraphs:
     """The engine's own graphs: one for each set of lazy terms that are due, sharing one memory pool; falls back to eager
-    steps with a reason.
+    steps with a reason, after `give_up`, which undoes what was done for the graphs.
     """
 
     LIMIT = 16
 
-    def __init__(self, state: State, backend: Callable[[], Graph], warmup: int = 3) -> None:
-        self.state, self.backend, self.warmup = state, backend, warmup
+    def __init__(
+        self, state: State, backend: Callable[[], Graph], warmup: int = 3, give_up: Callable[[], None] = lambda: None
+    ) -> None:
+        self.state, self.backend, self.warmup, self.give_up = state, backend, warmup, give_up
         self.reason: str | None = None
         self._graphs: dict[Any, tuple[Graph, Any]] = {}
 
@@ -283,13 +290,16 @@ class StepGraphs:
             return step()
         key = (tuple(sorted(due.items())), repr(baked(self.state.optimizers)))
         if key not in self._graphs:
-            if len(self._graphs) >= self.LIMIT:
-                self.reason = "an optimizer option that is a Python number changes too often: make it a tensor"
-                return step()
+            if any(unborn(optimizer) for optimizer in self.state.optimizers):
+                return step()  # warm-up could not be undone; the next step finds the state there
             try:
+                if len(self._graphs) >= self.LIMIT:
+                    raise FastganError("an optimizer option that is a Python number changes too often: make it a tensor")
                 self._graphs[key] = self._capture(step)
             except (HostRead, FastganError, RuntimeError) as error:
                 self.reason = str(error).splitlines()[0]
+                self._graphs.clear()
+                self.give_up()
                 return step()
         graph, output = self._graphs[key]
         graph.replay()

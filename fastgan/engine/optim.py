@@ -1,9 +1,9 @@
-"""Optimisers, their schedules and the exponential moving average of the generator."""
+"""Optimisers and the exponential moving average of the generator."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -20,6 +20,38 @@ def adam(
 ) -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
     """A factory of torch's fused Adam with DCGAN's options (Radford et al. 2016)."""
     return lambda parameters: torch.optim.Adam(parameters, lr=lr, betas=betas, eps=eps, fused=True)
+
+
+class SGD(torch.optim.SGD):
+    """torch's SGD with plain momentum whose lr and momentum may also be 0-dim device tensors, which a captured step follows.
+
+    Polyak 1964: buffer = momentum * buffer + gradient; parameter -= lr * buffer.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.0) -> None:
+        super().__init__(parameters, lr=lr, momentum=momentum)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """One update; with Python numbers torch's own."""
+        if not any(isinstance(group[key], torch.Tensor) for group in self.param_groups for key in ("lr", "momentum")):
+            return super().step(closure)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            buffers = []
+            for p in parameters:
+                if self.state[p].get("momentum_buffer") is None:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+                buffers.append(self.state[p]["momentum_buffer"])
+            if parameters:
+                torch._foreach_mul_(buffers, group["momentum"])
+                torch._foreach_add_(buffers, [p.grad for p in parameters])
+                torch._foreach_sub_(parameters, torch._foreach_mul(buffers, group["lr"]))
+        return loss
 
 
 def build_optimizers(
@@ -58,52 +90,6 @@ def build_optimizers(
             )
         built[name] = optimizer
     return built
-
-
-def apply_schedules(
-    schedules: Mapping[str, Mapping[str, Schedule]], optimizers: Mapping[str, torch.optim.Optimizer], step: int
-) -> None:
-    """Set optimiser options ("lr", "momentum", ...) to their scheduled values for `step`; tensors are filled in place."""
-    for net, options in schedules.items():
-        for group in optimizers[net].param_groups:
-            for option, schedule in options.items():
-                value = schedule(step)
-                if isinstance(group.get(option), torch.Tensor):
-                    group[option].fill_(value)
-                else:
-                    group[option] = value
-
-
-def hold_on_device(
-    optimizers: Mapping[str, torch.optim.Optimizer], schedules: Mapping[str, Mapping[str, Schedule]], device: torch.device
-) -> None:
-    """Turn scheduled learning rates into device tensors, so that a captured step follows them.
-
-    Raises FastganError for other options, before anything is turned.
-    """
-    for net, options in schedules.items():
-        for option in options:
-            if option != "lr":
-                raise FastganError(
-                    f"a schedule of {option!r} can't be captured: {type(optimizers[net]).__name__} keeps it on the host"
-                )
-    for net, options in schedules.items():
-        for group in optimizers[net].param_groups:
-            if "lr" in options:
-                group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
-
-
-def check_schedules(schedules: Mapping[str, Mapping[str, Schedule]], optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
-    """Raise FastganError for a schedule of an unknown network or option."""
-    for net, options in schedules.items():
-        if net not in optimizers:
-            raise FastganError(f"schedules names {net!r}, which has no optimizer: {', '.join(optimizers)}")
-        for option in options:
-            if option not in optimizers[net].param_groups[0]:
-                known = ", ".join(k for k in optimizers[net].param_groups[0] if k != "params")
-                raise FastganError(
-                    f"schedules[{net!r}] sets {option!r}, which {type(optimizers[net]).__name__} does not have: {known}"
-                )
 
 
 class Ema:

@@ -18,6 +18,7 @@ from fastgan.engine.graphs import Graph
 from fastgan.engine.optim import Ema, OptimizerSpec, Schedule
 from fastgan.engine.precision import Precision
 from fastgan.engine.ranks import Ranks
+from fastgan.engine.rates import Rates
 from fastgan.engine.step import StepRunner
 from fastgan.errors import FastganError
 from fastgan.nn import sync_norm
@@ -108,7 +109,7 @@ class ActiveStage:
                 accelerate(net)
         trained = {name for phase in stage.objective.phases() for name in phase.trains}
         self.optimizers = optim.build_optimizers(stage.optimizers, self.nets, trained)
-        optim.check_schedules(stage.schedules, self.optimizers)
+        self.rates = Rates(stage.schedules, self.optimizers)
         unknown = [name for name in stage.ema if name not in self.nets and name != "G"]
         if unknown:
             raise FastganError(f"ema names {unknown[0]!r}, which is not among the networks: {', '.join(self.nets)}")
@@ -146,6 +147,7 @@ class ActiveStage:
             StepGraphs(
                 State([*self.nets.values(), *self.ema.nets.values(), *self.optimizers.values(), *self.runner.scalers.values()]),
                 graphs,
+                give_up=self.rates.release,
             )
             if graphs
             else None
@@ -183,7 +185,7 @@ class ActiveStage:
         """All that the host decides about a step, written to device memory that the step reads."""
         # Networks that draw for themselves (dropout) resume exactly too.
         seed_generators((self.seed * 0x9E3779B97F4A7C15 + step * self.ranks.world + self.ranks.rank) % 2**63, self.device)
-        optim.apply_schedules(self.stage.schedules, self.optimizers, step)
+        self.rates.apply(step)
         positions = self.runner.positions(step)
         for where, slots, position in zip(self._positions, self._slots, positions, strict=True):
             where.fill_(position + self.ranks.rank * (self.runner.batch_size // self.ranks.world))
@@ -207,14 +209,6 @@ class ActiveStage:
             self.ema.update(self._share)
         return logged
 
-    def rates(self) -> dict[str, float]:
-        """Scheduled learning rates, as rows of metrics show them."""
-        return {
-            f"lr/{name}": float(self.optimizers[name].param_groups[0]["lr"])
-            for name, options in self.stage.schedules.items()
-            if "lr" in options
-        }
-
     def sampling_nets(self, averaged: bool = True) -> dict[str, nn.Module]:
         return {**self.nets, **self.ema.nets} if averaged else self.nets
 
@@ -232,7 +226,7 @@ class ActiveStage:
         return {
             "nets": {name: net.state_dict() for name, net in self.nets.items()},
             "ema": {name: net.state_dict() for name, net in self.ema.nets.items()},
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "optimizers": {name: self.rates.plain(name, o.state_dict()) for name, o in self.optimizers.items()},
             "scalers": {name: scaler.state_dict() for name, scaler in self.runner.scalers.items()},
         }
 
@@ -248,9 +242,9 @@ class ActiveStage:
 
     def _hold_rates(self) -> None:
         """Where steps are captured, scheduled rates move to the device; a schedule that can't leaves eager steps."""
-        if self._graphs is not None:
+        if self._graphs is not None and self._graphs.reason is None:
             try:
-                optim.hold_on_device(self.optimizers, self.stage.schedules, self.device)
+                self.rates.hold(self.device)
             except FastganError as error:
                 self._graphs.reason = str(error)
 

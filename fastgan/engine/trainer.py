@@ -127,6 +127,7 @@ class Trainer:
             raise FastganError(f"impl must be one of {', '.join(IMPLS)}, not {impl!r}")
         self.graph, self.impl, self.sync_bn = graph, impl, sync_bn
         self._backend = graph_backend(graph, self.device, self.ranks)
+        self._told: str | None = None
         self.step = 0
         self.stats = Stats(log_every, self.device, self.ranks)
         self.watch = Watch(getattr(self.stages[0].objective, "loss", "non-saturating")) if watch else None
@@ -380,7 +381,7 @@ class Trainer:
             self.stats.add(self._stage.train_step(self.step - self._first_step(index)))
             self.step += 1
             if self.stats.full:
-                row = self.stats.take() | self._stage.rates()
+                row = self.stats.take() | self._stage.rates.row()
                 if self.watch is not None and self.watch.diversity is not None:
                     row["diversity"] = self.watch.diversity
                 now = time.monotonic()
@@ -388,9 +389,10 @@ class Trainer:
                 clock, images = now, self.images
             elif self.reporter.progress is not None:
                 self.reporter.progress.update(self.step)
-            if self.step == began + 1 and self._backend is not None and (why := self._stage.graph_reason) is not None:
+            if self._backend is not None and (why := self._stage.graph_reason) is not None and why != self._told:
                 if self.graph == "on":
                     raise FastganError(f"graph='on', but steps can't be captured: {why}")
+                self._told = why
                 self.reporter.say(f"steps run without a CUDA graph: {why}")
             if self.step % LOOK_EVERY == 0:
                 self._look_at_samples()

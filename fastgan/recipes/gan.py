@@ -28,8 +28,7 @@ class Gan(Config):
     momentum_steps: int = option(150_000, "steps of that rise (250 epochs of 60,000 images at batch 100)")
 
     def build(self, images: Images) -> Built:
-        import torch
-
+        from fastgan.engine.optim import SGD
         from fastgan.models.mlp import Discriminator, Generator
         from fastgan.objectives import Adversarial, Exponential, Linear
 
@@ -47,6 +46,6 @@ class Gan(Config):
         return Built(
             nets=nets,
             objective=Adversarial("non-saturating", (self.latent,), latent="uniform", reuse=False),
-            optimizers=dict.fromkeys(nets, lambda parameters: torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum)),
+            optimizers=dict.fromkeys(nets, lambda parameters: SGD(parameters, self.lr, self.momentum)),
             schedules=dict.fromkeys(nets, schedule),
         )
