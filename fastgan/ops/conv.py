@@ -15,7 +15,7 @@ from fastgan.kernels._common import ACTIVATIONS, INTERPRET
 from fastgan.kernels._common import activation as activate
 from fastgan.kernels.conv_spec import ConvSpec, Fusion, Pair, pair
 from fastgan.ops import dispatch
-from fastgan.ops.conv_fused import cast, fused_convolution, precision_of, unsupported
+from fastgan.ops.conv_fused import cast, fused_convolution, precision_of, shape_of, unsupported
 from fastgan.ops.conv_plain import no_weight_gradients, weight_gradients
 
 __all__ = ["conv2d", "conv_transpose2d", "no_weight_gradients"]
@@ -73,17 +73,6 @@ def _straight(x: Tensor, impl: str) -> bool:
     return impl == "auto" and not INTERPRET and x.device.type == "cpu" and dispatch._override is None
 
 
-def _shape(x: Tensor, w: Tensor, spec: ConvSpec) -> tuple[tuple[str, int], ...]:
-    ci, co = spec.weight_channels(w.shape)
-    return (
-        ("rows", x.shape[0] * x.shape[2] * x.shape[3]),
-        ("ci", ci),
-        ("co", co),
-        ("k", spec.kernel[0]),
-        ("stride", spec.stride[0]),
-    )
-
-
 def _check(act: str, impl: str) -> None:
     if act not in ACTIVATIONS:
         raise FastganError(f"unknown activation {act!r}: choose one of {', '.join(ACTIVATIONS)}")
@@ -122,7 +111,7 @@ def conv2d(
         dense = numeric and input.dim() == 4 and weight.dim() == 4 and groups == 1 and pair(dilation) == (1, 1)
         spec = ConvSpec(False, (weight.shape[2], weight.shape[3]), pair(stride), pair(padding)) if dense else None  # type: ignore[arg-type]
         x = cast(input)
-        shape = None if spec is None else _shape(input, weight, spec)
+        shape = None if spec is None else shape_of(input, weight, spec)
         if _choose["conv2d"](impl, x, dense, activation, slope, shape=shape) == "triton" and spec is not None:
             return fused_convolution(
                 x, weight, spec, Fusion(act_out=activation, slope_out=slope, precision=precision_of(x)), bias=bias, scale=scale
@@ -165,7 +154,7 @@ def conv_transpose2d(
             else None
         )
         x = cast(input)
-        shape = None if spec is None else _shape(input, weight, spec)
+        shape = None if spec is None else shape_of(input, weight, spec)
         if _choose["conv_transpose2d"](impl, x, dense, activation, slope, shape=shape) == "triton" and spec is not None:
             return fused_convolution(
                 x, weight, spec, Fusion(act_out=activation, slope_out=slope, precision=precision_of(x)), bias=bias, scale=scale

@@ -18,7 +18,7 @@ from fastgan.errors import FastganError
 from fastgan.kernels._common import INTERPRET
 from fastgan.kernels.conv_spec import ConvSpec, Fusion, pair
 from fastgan.ops import conv_reference as ref
-from fastgan.ops import dispatch, norm
+from fastgan.ops import conv_tma, dispatch, norm
 from fastgan.ops.conv_registered import convolve
 
 OUTPUT_ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid")  # those whose derivative the output tells
@@ -59,6 +59,13 @@ def precision_of(x: Tensor) -> str:
         return "ieee" if torch.backends.cudnn.conv.fp32_precision == "ieee" else "tf32"  # type: ignore[attr-defined]
 
 
+def shape_of(x: Tensor, w: Tensor, spec: ConvSpec) -> tuple[tuple[str, int], ...]:
+    """The named sizes under which tuning tables keep choices for a convolution: rows of x, channels, kernel, stride."""
+    ci, co = spec.weight_channels(w.shape)
+    rows = x.shape[0] * x.shape[2] * x.shape[3]
+    return ("rows", rows), ("ci", ci), ("co", co), ("k", spec.kernel[0]), ("stride", spec.stride[0])
+
+
 def fused_convolution(
     x: Tensor,
     w: Tensor,
@@ -72,7 +79,8 @@ def fused_convolution(
     residual: Tensor | None = None,
 ) -> Tensor:
     """y alone, by the Triton engine."""
-    return convolve(x, w, s, t, bias, scale, residual, spec.pack(), fusion.pack(), False, False, "triton")[0]
+    engine = conv_tma.engine_of(x, w, spec, shape_of(x, w, spec))
+    return convolve(x, w, s, t, bias, scale, residual, spec.pack(), fusion.pack(), False, False, engine)[0]
 
 
 def _unsupported(engine: str, dtype: torch.dtype, *facts: Any) -> str | None:
@@ -106,24 +114,19 @@ def fused(
         raise FastganError(f"{name} takes scale_in and shift_in together or neither")
     if x.shape[0] % fusion.groups:
         raise FastganError(f"{name}: {x.shape[0]} images do not divide into {fusion.groups} groups")
-    ci, co = spec.weight_channels(w.shape)
+    ci = spec.weight_channels(w.shape)[0]
     for vector in (s, t):
         if vector is not None and vector.numel() not in (ci, fusion.groups * ci):
             raise FastganError(f"{name}: scale_in and shift_in need [{ci}] or [{fusion.groups}, {ci}], got {tuple(vector.shape)}")
     x = cast(x)
-    shape = (
-        ("rows", x.shape[0] * x.shape[2] * x.shape[3]),
-        ("ci", ci),
-        ("co", co),
-        ("k", spec.kernel[0]),
-        ("stride", spec.stride[0]),
-    )
+    shape = shape_of(x, w, spec)
     engine = _choose[name](impl, x, fusion.act_out, fusion.slope_out, shape=shape)
     if engine == "reference":
         return ref.conv_forward(x, w, s, t, bias, scale, residual, spec, fusion, moments)
     if engine == "cudnn":
         return _by_passes(x, w, s, t, bias, scale, residual, spec, fusion, moments)
-    y, mean, var = convolve(x, w, s, t, bias, scale, residual, spec.pack(), fusion.pack(), moments, g_on_load, "triton")
+    engine = conv_tma.engine_of(x, w, spec, shape)
+    y, mean, var = convolve(x, w, s, t, bias, scale, residual, spec.pack(), fusion.pack(), moments, g_on_load, engine)
     return (y, mean, var) if moments else (y, None, None)
 
 
