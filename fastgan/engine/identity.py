@@ -55,10 +55,12 @@ def of_stage(trainer: Trainer) -> dict[str, Any]:
 
 
 def of_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Class, options as constructed (schedules change those of the groups), and how many parameters it holds."""
+    """Class (FlatAdam's is the one it stands for), options as constructed (schedules change those of the groups), and how many
+    parameters it holds.
+    """
     plain = {key: value for key, value in optimizer.defaults.items() if isinstance(value, (bool, int, float, str, tuple, list))}
     return {
-        "class": type(optimizer).__name__,
+        "class": getattr(optimizer, "replaces", None) or type(optimizer).__name__,
         "options": plain,
         "parameters": [len(group["params"]) for group in optimizer.param_groups],
     }

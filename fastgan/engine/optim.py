@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -107,6 +107,7 @@ class Ema:
         self.nets = {name: copy.deepcopy(net).eval().requires_grad_(False) for name, net in nets.items()}
         self._averaged: list[torch.Tensor] = []
         self._live: list[torch.Tensor] = []
+        self._parameters: dict[int, nn.Parameter] = {}
         self._copied: list[tuple[torch.Tensor, torch.Tensor]] = []
         for name, net in nets.items():
             if trained is not None and name not in trained:
@@ -115,10 +116,20 @@ class Ema:
             for key, value in (dict(self.nets[name].named_parameters()) | dict(self.nets[name].named_buffers())).items():
                 is_parameter = isinstance(value, nn.Parameter)
                 if value.is_floating_point() and (is_parameter or key.endswith(("running_mean", "running_var"))):
+                    if isinstance(value, nn.Parameter):
+                        self._parameters[id(live[key])] = value
                     self._averaged.append(value.data)
                     self._live.append(live[key].data)
                 else:
                     self._copied.append((value, live[key]))
+
+    def take_over(self, live: Sequence[torch.Tensor]) -> list[nn.Parameter]:
+        """The averages of these parameters, which the caller keeps from now on: `update` leaves them alone."""
+        taken = [self._parameters[id(p)] for p in live]
+        pointers = {p.data_ptr() for p in live}
+        rest = [pair for pair in zip(self._averaged, self._live, strict=True) if pair[1].data_ptr() not in pointers]
+        self._averaged, self._live = [a for a, _ in rest], [b for _, b in rest]
+        return taken
 
     def weight(self, updates: int) -> float:
         """The decay of update number `updates` (0, 1, ...)."""

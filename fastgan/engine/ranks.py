@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastgan.errors import FastganError
+from fastgan.ops.flat import FlatParameters
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,16 @@ class Ranks:
         flat.div_(self.world)
         for g, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
             g.copy_(part.view(g.shape))
+
+    def average_flat(self, flat: FlatParameters) -> None:
+        """The same for a network whose gradients have a flat buffer: they are reduced in it, and are its views afterwards."""
+        if self.world == 1:
+            return
+        dist.all_reduce(flat.collect_grads_())
+        flat.grad.div_(self.world)
+        for p, view in zip(flat.parameters, flat.grad_views, strict=True):
+            if p.grad is not None:
+                p.grad = view
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a tensor over all ranks."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastgan.data import Dataset, Stream
 from fastgan.data import open as open_data
-from fastgan.engine import optim
+from fastgan.engine import flat, optim
 from fastgan.engine.capture import State, StepGraphs
 from fastgan.engine.graphs import Graph
 from fastgan.engine.optim import Ema, OptimizerSpec, Schedule
@@ -24,6 +24,7 @@ from fastgan.errors import FastganError
 from fastgan.nn import sync_norm
 from fastgan.objectives import Objective
 from fastgan.ops.dispatch import prefer
+from fastgan.ops.optim import FlatAdam
 
 STAGE_SEEDS = 2**32
 """Seeds of users are below this; stage i draws with seed + i * STAGE_SEEDS."""
@@ -109,6 +110,9 @@ class ActiveStage:
                 accelerate(net)
         trained = {name for phase in stage.objective.phases() for name in phase.trains}
         self.optimizers = optim.build_optimizers(stage.optimizers, self.nets, trained)
+        own = stage.optimizers if isinstance(stage.optimizers, Mapping) else {}
+        kept = [name for name, optimizer in self.optimizers.items() if own.get(name) is optimizer]
+        self.optimizers = flat.replace_adams(self.optimizers, kept, impl, channels_last=memory_format == torch.channels_last)
         self.rates = Rates(stage.schedules, self.optimizers)
         unknown = [name for name in stage.ema if name not in self.nets and name != "G"]
         if unknown:
@@ -142,6 +146,12 @@ class ActiveStage:
         self._positions = [torch.zeros((), dtype=torch.int64, device=device) for _ in range(self.runner.rounds)]
         self._scalars = self.scalars(0)
         self._share = torch.zeros((), device=device)
+        self._keep = torch.zeros((), dtype=torch.float64, device=device)
+        self._adams = {name: o for name, o in self.optimizers.items() if isinstance(o, FlatAdam)}
+        # In one launch where it comes to the same: one update a step, which no overflow of fp16 skips.
+        updates = {name: sum(p.repeat for p in self.runner.phases if name in p.trains) for name in self._adams}
+        together = [name for name in self._adams if name in self.ema.nets and updates[name] == 1 and not self.runner.scalers]
+        flat.share_averages(self._adams, self.ema, together, self._keep)
         self.ranks.same([value for net in [*self.nets.values(), *self.ema.nets.values()] for value in net.state_dict().values()])
         self._graphs = (
             StepGraphs(
@@ -198,6 +208,10 @@ class ActiveStage:
         for name, value in self.stage.objective.schedule(step).items():
             self._scalars[name].fill_(value)
         self._share.fill_(1.0 - self.ema.weight(step))
+        if self._adams:
+            self._keep.fill_(self.ema.weight(step))
+        for adam in self._adams.values():
+            adam.sync_hyper()
 
     def _on_device(self, due: dict[str, int]) -> dict[str, Tensor]:
         """The step itself, from filled slots: nothing here depends on the host but which lazy terms are due."""

@@ -14,6 +14,7 @@ from fastgan.engine.ranks import Ranks
 from fastgan.errors import FastganError
 from fastgan.objectives.objective import Noise, Objective
 from fastgan.ops import random
+from fastgan.ops.optim import FlatAdam
 
 
 class Named(dict):
@@ -309,8 +310,11 @@ class StepRunner:
         _, changed = self._relation(index, step._graph_to)
         if step._fake is not None and changed:
             step._fake = step._fake.detach()
-        for name in phase.trains:
-            self.ranks.average_gradients(self._by_net[name])
+        for name in phase.trains if self.ranks.world > 1 else ():
+            if isinstance(adam := self.optimizers.get(name), FlatAdam):
+                self.ranks.average_flat(adam.flat)
+            else:
+                self.ranks.average_gradients(self._by_net[name])
         for optimizer in optimizers:
             if scaler is None:
                 optimizer.step()

@@ -19,7 +19,7 @@ class FlatParameters:
     inside the buffer unless `channels_last=False`. Values are kept; the Parameters stay the same objects. FastganError for none,
     another type or two devices.
 
-    data, grad: fp32 (numel,) with numel a multiple of 32; names, parameters: lists in buffer order.
+    data, grad: fp32 (numel,) with numel a multiple of 32; names, parameters, grad_views: lists in buffer order.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class FlatParameters:
             total += -(-p.numel() // ALIGN) * ALIGN
         self.data = torch.zeros(total, device=device)
         self.grad = torch.zeros(total, device=device)
-        self._grad_views = self.views(self.grad)
+        self.grad_views = self.views(self.grad)
         with torch.no_grad():
             for p, view in zip(self.parameters, self.views(self.data)):
                 view.copy_(p)
@@ -86,8 +86,8 @@ class FlatParameters:
         source = [p.grad for p in self.parameters] if grads is None else grads
         if len(source) != len(self.parameters):
             raise FastganError(f"{len(source)} gradients for {len(self.parameters)} parameters")
-        pairs = [(v, g) for v, g in zip(self._grad_views, source) if g is not None and g.data_ptr() != v.data_ptr()]
-        for view, g in zip(self._grad_views, source):
+        pairs = [(v, g) for v, g in zip(self.grad_views, source) if g is not None and g.data_ptr() != v.data_ptr()]
+        for view, g in zip(self.grad_views, source):
             if g is None:
                 view.zero_()
         if pairs:

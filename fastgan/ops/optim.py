@@ -228,6 +228,8 @@ class FlatAdam(torch.optim.Optimizer):
     refused; a parameter without gradient counts as zero gradient, where torch.optim.Adam would leave it out.
     """
 
+    _step_supports_amp_scaling = True  # GradScaler hands over scale and found_inf, and reads nothing on the host
+
     def __init__(
         self,
         flat: FlatParameters,
@@ -262,8 +264,34 @@ class FlatAdam(torch.optim.Optimizer):
         # lr, beta1, beta2, eps, weight_decay, ema_decay: float64, as PyTorch computes with Python floats.
         self._hyper = torch.zeros(6, dtype=torch.float64, device=flat.data.device)
         self._synced: tuple[float, ...] | None = None
+        self.replaces: str | None = None
         self._bind_state()
         self.sync_hyper()
+
+    @classmethod
+    def of(cls, optimizer: torch.optim.Optimizer, flat: FlatParameters, *, impl: str = "auto") -> FlatAdam:
+        """A FlatAdam with the options of a torch Adam or AdamW that has done no step; its state_dicts name the same options.
+
+        `replaces` is the name of that class.
+        """
+        group = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
+        decoupled = group["decoupled_weight_decay"]
+        numbers = (group["lr"], group["betas"], group["eps"], group["weight_decay"])
+        made = cls(flat, *numbers, decoupled_weight_decay=decoupled, impl=impl)
+        made.defaults = dict(optimizer.defaults)
+        made.param_groups[0] |= group
+        made.replaces = type(optimizer).__name__
+        return made
+
+    def average_into(self, averages: Sequence[Tensor], decay: Tensor) -> None:
+        """Keep these tensors (shaped like flat.parameters, in their order) as moving averages: they become views of `ema`.
+
+        decay: 0-dim on the device, best float64; read at each step.
+        """
+        self.ema, self.ema_decay = torch.zeros_like(self.flat.data), decay
+        for average, view in zip(averages, self.flat.views(self.ema), strict=True):
+            view.copy_(average)
+            average.data = view
 
     def _bind_state(self) -> None:
         for p, m, v in zip(self.flat.parameters, self.flat.views(self.exp_avg), self.flat.views(self.exp_avg_sq)):
@@ -271,8 +299,8 @@ class FlatAdam(torch.optim.Optimizer):
 
     def sync_hyper(self) -> None:
         """Copy hyper-parameters that changed on the host to the device. Outside a captured region, before each replay."""
-        group = self.param_groups[0]
-        values = (group["lr"], *group["betas"], group["eps"], group["weight_decay"], self.ema_decay or 0.0)
+        group, keep = self.param_groups[0], 0.0 if self.ema_decay is None else self.ema_decay
+        values = (group["lr"], *group["betas"], group["eps"], group["weight_decay"], keep)
         host = tuple(0.0 if isinstance(x, Tensor) else float(x) for x in values)
         if host != self._synced:
             self._hyper.copy_(torch.tensor(host, dtype=torch.float64))
@@ -287,7 +315,11 @@ class FlatAdam(torch.optim.Optimizer):
         scale: Tensor | None = None,
         found_inf: Tensor | None = None,
     ) -> Any:
-        """One update from each parameter's .grad, or from `grads` in flat.parameters' order. FastganError if a view is broken."""
+        """One update from each parameter's .grad, or from `grads` in flat.parameters' order. FastganError if a view is broken.
+
+        Under a GradScaler, scale and found_inf are the scaler's.
+        """
+        scale, found_inf = getattr(self, "grad_scale", scale), getattr(self, "found_inf", found_inf)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -340,10 +372,10 @@ class FlatAdam(torch.optim.Optimizer):
                 raise FastganError("FlatAdam has neither amsgrad nor maximize: this state was made with one of them")
         super().load_state_dict(state_dict)
         loaded = [self.state.get(p, {}) for p in self.flat.parameters]
-        steps = {float(entry["step"]) if entry else 0.0 for entry in loaded}
+        steps = {float(entry["step"]) for entry in loaded if entry}  # torch's has no entry for what never had a gradient
         if len(steps) > 1:
             raise FastganError(f"this Adam state counts {sorted(steps)} steps for different parameters: FlatAdam has one count")
-        self.steps.fill_(steps.pop())
+        self.steps.fill_(steps.pop() if steps else 0.0)
         views = zip(loaded, self.flat.views(self.exp_avg), self.flat.views(self.exp_avg_sq))
         for entry, m, v in views:
             m.copy_(entry["exp_avg"]) if entry else m.zero_()
