@@ -1,4 +1,4 @@
-"""From a ConvSpec and shapes to what a kernel is launched with: operand geometry, tile sizes, number of splits."""
+"""From a ConvSpec and shapes to what a kernel is launched with: operand geometry, tile sizes, how a reduction is split."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from typing import Any
 
 import torch
 
+from fastgan.kernels import tuning
 from fastgan.kernels._common import INTERPRET, cdiv
 from fastgan.kernels.conv_spec import ConvSpec
 
 Config = dict[str, Any]
 
+SIZES = ["IMAGES", "H", "W", "OH", "OW", "HP", "WP", "TILES"]  # not specialised: one binary serves every batch and resolution
 SMALL_CHANNELS = 8  # at most this many contracted channels: a row of taps is read as one run of KW*C values
+MERGED_COLUMNS = 16  # phases are merged where all of them fit the narrowest tile: each alone would fill it with padding
+# The reduction is split where tiles give fewer warps a multiprocessor than FILL, into parts of at least SHORTEST products an
+# output: then writing and reading a 64x64 partial tile moves at most a quarter of what the part itself reads in 16 bits.
+# The interpreter can only afford tiny layers: some of them must split, others not.
+FILL, SHORTEST = (16, 96) if INTERPRET else (8, 512)
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,22 @@ class Gather:
     def phase_size(self) -> tuple[int, int]:
         """Result pixels of one phase (height, width), the last row or column possibly absent in some phases."""
         return (-(-self.OH // self.stride[0]), -(-self.OW // self.stride[1])) if self.scatter else (self.OH, self.OW)
+
+    @property
+    def merged(self) -> bool:
+        """Whether one pass computes all phases side by side, unless a configuration says otherwise ("MERGED")."""
+        return self.phases > 1 and self.phases * self.OUT <= MERGED_COLUMNS
+
+    @property
+    def reach(self) -> int:
+        """Contracted values of one turn of the loop over taps: a channel vector, or a row of taps of few channels."""
+        return self.kernel[1] * self.C if self.packed else self.C
+
+    @property
+    def taps(self) -> tuple[int, int]:
+        """Turns of the loops over taps (rows, columns) in the phase that has most."""
+        (kh, kw), (sh, sw) = self.kernel, self.stride if self.scatter else (1, 1)
+        return cdiv(kh, sh), 1 if self.packed else cdiv(kw, sw)
 
     def constants(self) -> dict[str, object]:
         (kh, kw), (sh, sw), (ph, pw) = self.kernel, self.stride, self.padding
@@ -101,6 +124,8 @@ def default_gather_config(rows: int, out: int, reach: int, itemsize: int, transf
         return tile(64, power_of_two(out, 16, 64), k, 4, 2, order)
     if out > 32 and (transforms or rows >= 128 * 64):  # 128x128 spills where operands are transformed, and on sm_80 always
         return tile(128, 64, k, 8, 2 if transforms else 3, order)
+    if order == "taps" and out <= 16:
+        return tile(64, 16, k, 4, 3, order)
     if order == "taps":  # 64x64x64 spills on some targets with this order
         return tile(64, power_of_two(out, 16, 64), min(k, 32), 4, 4, order)
     return tile(64, power_of_two(out, 16, 64), k, 4, 3, order)
@@ -114,6 +139,15 @@ def default_wgrad_config(dense: int, gathered: int, pixels: int, itemsize: int) 
     return tile(power_of_two(dense, 16, 64), power_of_two(gathered, 16, 64), k, 4, 3 if itemsize == 2 else 2)
 
 
+def gather_config(kernel: str, plan: Gather, images: int, x: torch.Tensor, transforms: bool) -> Mapping[str, Any]:
+    """The tuning table's tile for `kernel`, or the default: looked up by pixels of one phase, channels in and out, and taps."""
+    hp, wp = plan.phase_size
+    rows, out = images * hp * wp, plan.phases * plan.OUT if plan.merged else plan.OUT
+    default = default_gather_config(rows, out, plan.reach, x.element_size(), transforms)
+    taps = plan.kernel[0] * plan.kernel[1] // plan.phases
+    return tuning.config(kernel, x.dtype, (("rows", rows), ("c", plan.C), ("out", plan.OUT), ("taps", taps)), default, x.device)
+
+
 @lru_cache(maxsize=16)
 def multiprocessors(device: torch.device) -> int:
     """Streaming multiprocessors of a CUDA device; 2 for the interpreter, so that split reductions are exercised."""
@@ -125,6 +159,53 @@ def splits_for(tiles: int, pixels: int, config: Mapping[str, Any], processors: i
     wanted = max(1, round(16 / config["num_warps"] * processors / tiles))
     per_split = cdiv(cdiv(pixels, wanted), config["BLOCK_K"]) * config["BLOCK_K"]
     return cdiv(pixels, per_split), per_split
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a Gather is launched: `config` is what the kernel takes, `tiles` are one group's, `programs` those of all groups.
+
+    The reduction is cut into `splits` parts of `rows` rows of taps and `span` channels (whole K blocks), channels slowest.
+    """
+
+    config: Config
+    merged: bool
+    tiles: int
+    programs: int
+    splits: int
+    rows: int
+    span: int
+
+
+def schedule(plan: Gather, config: Mapping[str, Any], images: int, groups: int, processors: int) -> Schedule:
+    """Tiles and splits, from shapes, configuration and number of multiprocessors alone: results repeat bit for bit.
+
+    config["SPLIT_K"] is the number of splits, as nearly as whole blocks allow; config["MERGED"] overrides plan.merged.
+    """
+    own = {k: v for k, v in config.items() if k not in ("SPLIT_K", "MERGED")}
+    hp, wp = plan.phase_size
+    merged = plan.scatter and plan.phases > 1 and bool(config.get("MERGED", plan.merged))
+    tiles = cdiv(images * hp * wp, own["BLOCK_M"])
+    across = cdiv(plan.phases * plan.OUT, own["BLOCK_N"]) if merged else plan.phases * cdiv(plan.OUT, own["BLOCK_N"])
+    programs = groups * tiles * across
+    taps_h, taps_w = plan.taps
+    wanted = config.get("SPLIT_K") or min(
+        round(FILL / own["num_warps"] * processors / programs), taps_h * taps_w * plan.reach // SHORTEST
+    )
+    wanted = 1 if merged else max(1, wanted)  # merged layers have few channels and many pixels
+    span = cdiv(cdiv(plan.reach, own["BLOCK_K"]), wanted) * own["BLOCK_K"]
+    rows = cdiv(taps_h, max(1, wanted // cdiv(plan.reach, span)))  # channels first; too few of them: rows of taps as well
+    return Schedule(own, merged, tiles, programs, cdiv(plan.reach, span) * cdiv(taps_h, rows), rows, span)
+
+
+def repeated(vector: torch.Tensor | None, times: int) -> torch.Tensor | None:
+    """[..., C] -> [..., times*C]: a channel vector seen by a convolution that became a matrix product."""
+    return vector if vector is None or times == 1 else vector.repeat(*[1] * (vector.dim() - 1), times)
+
+
+def group_stride(s: torch.Tensor | None, groups: int, channels: int) -> int:
+    """Elements from one group's s to the next: 0 where one vector serves all."""
+    return channels if s is not None and s.numel() == groups * channels and groups > 1 else 0
 
 
 def channels_last(x: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:

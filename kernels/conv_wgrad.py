@@ -15,8 +15,15 @@ from torch import Tensor
 
 from fastgan.kernels import tuning
 from fastgan.kernels._common import cdiv, tl, triton
-from fastgan.kernels.conv_forward import group_stride, repeated
-from fastgan.kernels.conv_plan import SMALL_CHANNELS, channels_last, default_wgrad_config, multiprocessors, splits_for
+from fastgan.kernels.conv_plan import (
+    SMALL_CHANNELS,
+    channels_last,
+    default_wgrad_config,
+    group_stride,
+    multiprocessors,
+    repeated,
+    splits_for,
+)
 from fastgan.kernels.conv_spec import PLAIN, ConvSpec, Fusion
 from fastgan.kernels.conv_tile import load_operand
 
