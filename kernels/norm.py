@@ -23,18 +23,19 @@ from torch import Tensor
 from fastgan.kernels._common import act, cdiv, tl, triton
 from fastgan.kernels.norm_tiles import (
     SIZES,
+    Vectors,
     channel_vectors,
-    config_for,
     count_batches,
     merge_config,
     merge_lanes,
+    one_launch,
     pointer,
     preactivation,
     rows_of,
     running_factor,
-    segment_config,
     sets_of,
-    splits,
+    split,
+    tiled,
     update_running,
     welford_rows,
 )
@@ -231,13 +232,13 @@ def moments(
     `tracked` (int64, 0-dim) is increased by `segments`; momentum=None takes 1/count from it.
     """
     count_first(tracked, segments, running, momentum)
-    rows, channels = rows_of(x) // segments, x.shape[1]
-    config = config_for("norm_moments", x, segments, vectors=4)
-    parts = splits(config, segments, rows, channels)
-    part = torch.empty((segments * parts, 2, channels), dtype=torch.float32, device=x.device)
-    stats = torch.empty((2, segments, channels), dtype=torch.float32, device=x.device)
-    moments_kernel[(segments * parts, cdiv(channels, config["BLOCK_C"]))](x, part, channels, rows, parts, **config)
-    merge = merge_config(channels, parts, x)
+    at = rows_of(x, segments)
+    channels, rows = at.channels, at.rows
+    config, parts, grid = split("norm_moments", at, 4)
+    part = torch.empty(segments * parts, 2, channels, dtype=torch.float32, device=x.device)
+    stats = torch.empty(2, segments, channels, dtype=torch.float32, device=x.device)
+    moments_kernel[grid](x, part, channels, rows, parts, **config)
+    merge = merge_config(channels, parts, x.device)
     mean, var = running or (stats, stats)
     merge_moments_kernel[(cdiv(channels, merge["BLOCK_C"]), 1 if running else segments)](
         part,
@@ -274,33 +275,12 @@ def apply(
 
     weight, bias: [C] or [P, C]; mean, var: [C] or [S, C], S and P dividing each other's larger.
     """
-    channels = x.shape[1]
-    per_weight = sets_of(weight, bias)
-    per_stats = sets_of(mean, var)
-    segments = max(per_weight, per_stats)
-    rows = rows_of(x) // segments
-    config = config_for("norm_apply", x, segments, num_warps=8)
-    tiles = cdiv(rows, config["BLOCK_R"])
+    given = Vectors(weight, bias, mean, var)
+    at, every = given.layout(x)
+    config, tiles, grid = tiled("norm_apply", at)
     z = torch.empty_like(x)
-    apply_kernel[(segments * tiles, cdiv(channels, config["BLOCK_C"]))](
-        x,
-        z,
-        pointer(weight, x),
-        pointer(bias, x),
-        pointer(mean, x),
-        pointer(var, x),
-        channels,
-        rows,
-        tiles,
-        segments // per_weight,
-        segments // per_stats,
-        eps,
-        HAS_WEIGHT=weight is not None,
-        HAS_BIAS=bias is not None,
-        HAS_STATS=mean is not None,
-        ACT=act,
-        SLOPE=slope,
-        **config,
+    apply_kernel[grid](
+        x, z, *given.pointers(x), at.channels, at.rows, tiles, *every, eps, **given.flags(), ACT=act, SLOPE=slope, **config
     )
     return z
 
@@ -319,16 +299,18 @@ def train_forward(
 ) -> tuple[Tensor, Tensor]:
     """(z like x, statistics [2, segments, C]) of x [ROWS, C] normalised by its own moments; one launch for short segments,
     else three."""
-    config = segment_config(x, segments, "norm_segment_forward") if sets_of(weight, bias) in (1, segments) else None
+    sets = sets_of(weight, bias)
+    at = rows_of(x, segments)
+    config = one_launch("norm_segment_forward", at) if sets in (1, segments) else None
     if config is None:
         stats = moments(x, segments, running, tracked, momentum)
-        return apply(x, weight, bias, stats[0], stats[1], eps, act, slope), stats
+        batch_mean, batch_var = stats.unbind(0)
+        return apply(x, weight, bias, batch_mean, batch_var, eps, act, slope), stats
     count_first(tracked, segments, running, momentum)
-    rows, channels = rows_of(x) // segments, x.shape[1]
     z = torch.empty_like(x)
-    stats = torch.empty((2, segments, channels), dtype=torch.float32, device=x.device)
+    stats = torch.empty(2, segments, at.channels, dtype=torch.float32, device=x.device)
     mean, var = running or (stats, stats)
-    segment_forward_kernel[(cdiv(channels, config["BLOCK_C"]), 1 if running else segments)](
+    segment_forward_kernel[(cdiv(at.channels, config["BLOCK_C"]), 1 if running else segments)](
         x,
         z,
         stats,
@@ -337,10 +319,10 @@ def train_forward(
         mean,
         var,
         pointer(tracked, stats),
-        channels,
-        rows,
+        at.channels,
+        at.rows,
         segments,
-        segments if sets_of(weight, bias) == 1 else 1,
+        segments // sets,
         eps,
         momentum or 0.0,
         HAS_WEIGHT=weight is not None,

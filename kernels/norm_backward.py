@@ -20,15 +20,16 @@ from torch import Tensor
 from fastgan.kernels._common import act_grad, cdiv, tl, triton
 from fastgan.kernels.norm_tiles import (
     SIZES,
+    Vectors,
     channel_vectors,
-    config_for,
     merge_config,
+    one_launch,
     pointer,
     preactivation,
     rows_of,
-    segment_config,
     sets_of,
-    splits,
+    split,
+    tiled,
 )
 
 
@@ -280,8 +281,8 @@ def moments_dx_kernel(
 
 def _merge(part: Tensor, segments: int, parts: int, weight: Tensor | None = None) -> Tensor:
     channels = part.shape[-1]
-    sums = torch.empty((segments, 2, channels), dtype=torch.float32, device=part.device)
-    config = merge_config(channels, parts, part)
+    sums = torch.empty(segments, 2, channels, dtype=torch.float32, device=part.device)
+    config = merge_config(channels, parts, part.device)
     merge_sums_kernel[(cdiv(channels, config["BLOCK_C"]), segments)](
         part, sums, pointer(weight, part), channels, parts, HAS_WEIGHT=weight is not None, **config
     )
@@ -302,39 +303,29 @@ def reduce(
 ) -> tuple[Tensor | None, Tensor]:
     """(dx = dp gamma rstd if `write_dx`, sums [A, 2, C] of dp and dp xhat) of dz, x [ROWS, C]; one reading, two launches (one
     where no split is needed)."""
-    channels = x.shape[1]
-    per_weight, per_stats = sets_of(weight, bias), sets_of(mean, var)
-    segments = max(per_weight, per_stats)
-    rows = rows_of(x) // segments
-    name = "norm_backward_once" if write_dx else "norm_reduce"
-    config = config_for(name, x, segments)
-    parts = splits(config, segments, rows, channels)
-    part = torch.empty((segments * parts, 2, channels), dtype=torch.float32, device=x.device)
+    given = Vectors(weight, bias, mean, var)
+    at, every = given.layout(x)
+    config, parts, grid = split("norm_backward_once" if write_dx else "norm_reduce", at)
+    part = torch.empty(at.segments * parts, 2, at.channels, dtype=torch.float32, device=x.device)
     dx = torch.empty_like(x) if write_dx else None
-    reduce_kernel[(segments * parts, cdiv(channels, config["BLOCK_C"]))](
+    reduce_kernel[grid](
         dz,
         x,
         pointer(dx, x),
         part,
-        pointer(weight, x),
-        pointer(bias, x),
-        pointer(mean, x),
-        pointer(var, x),
-        channels,
-        rows,
+        *given.pointers(x),
+        at.channels,
+        at.rows,
         parts,
-        segments // per_weight,
-        segments // per_stats,
+        *every,
         eps,
-        HAS_WEIGHT=weight is not None,
-        HAS_BIAS=bias is not None,
-        HAS_STATS=mean is not None,
+        **given.flags(),
         WRITE_DX=write_dx,
         ACT=act,
         SLOPE=slope,
         **config,
     )
-    return dx, part if parts == 1 else _merge(part, segments, parts)
+    return dx, part if parts == 1 else _merge(part, at.segments, parts)
 
 
 def dx(
@@ -352,32 +343,23 @@ def dx(
 ) -> Tensor:
     """dx of dz, x [ROWS, C]: through the statistics with `sums` [S, 2, C], else dp gamma rstd; one launch, two reads, one
     write."""
-    channels = x.shape[1]
-    per_weight, per_stats = sets_of(weight, bias), sets_of(mean, var)
-    segments = max(per_weight, per_stats)
-    rows = rows_of(x) // segments
-    config = config_for("norm_dx", x, segments, num_warps=8)
-    tiles = cdiv(rows, config["BLOCK_R"])
+    given = Vectors(weight, bias, mean, var)
+    at, every = given.layout(x)
+    config, tiles, grid = tiled("norm_dx", at)
     out = torch.empty_like(x)
-    dx_kernel[(segments * tiles, cdiv(channels, config["BLOCK_C"]))](
+    dx_kernel[grid](
         dz,
         x,
         out,
         pointer(sums, x),
-        pointer(weight, x),
-        pointer(bias, x),
-        pointer(mean, x),
-        pointer(var, x),
-        channels,
-        rows,
+        *given.pointers(x),
+        at.channels,
+        at.rows,
         tiles,
-        segments // per_weight,
-        segments // per_stats,
+        *every,
         eps,
-        HAS_WEIGHT=weight is not None,
-        HAS_BIAS=bias is not None,
+        **given.flags(),
         HAS_SUMS=sums is not None,
-        HAS_STATS=mean is not None,
         WEIGHTED=weighted,
         ACT=act,
         SLOPE=slope,
@@ -393,29 +375,30 @@ def train_backward(
     else three (four with
     gamma per sample): sums, merge, dx.
     """
-    segments, channels = stats.shape[1], x.shape[1]
-    per_weight = sets_of(weight, bias)
-    config = segment_config(x, segments, "norm_segment_backward") if per_weight in (1, segments) else None
+    segments, sets = stats.shape[1], sets_of(weight, bias)
+    mean, var = stats.unbind(0)
+    at = rows_of(x, segments)
+    config = one_launch("norm_segment_backward", at) if sets in (1, segments) else None
     if config is None:
-        _, sums = reduce(dz, x, weight, bias, stats[0], stats[1], eps, act, slope, write_dx=False)
+        _, sums = reduce(dz, x, weight, bias, mean, var, eps, act, slope, write_dx=False)
         through = sums
-        if per_weight > segments:
-            through = _merge(sums, segments, per_weight // segments, weight)
-        return dx(dz, x, weight, bias, stats[0], stats[1], through, eps, act, slope, weighted=per_weight > segments), sums
+        if sets > segments:
+            through = _merge(sums, segments, sets // segments, weight)
+        return dx(dz, x, weight, bias, mean, var, through, eps, act, slope, weighted=sets > segments), sums
     out = torch.empty_like(x)
-    sums = torch.empty((segments, 2, channels), dtype=torch.float32, device=x.device)
-    segment_backward_kernel[(cdiv(channels, config["BLOCK_C"]), segments)](
+    sums = torch.empty(segments, 2, at.channels, dtype=torch.float32, device=x.device)
+    segment_backward_kernel[(cdiv(at.channels, config["BLOCK_C"]), segments)](
         dz,
         x,
         out,
         sums,
         pointer(weight, x),
         pointer(bias, x),
-        stats[0],
-        stats[1],
-        channels,
-        rows_of(x) // segments,
-        segments if per_weight == 1 else 1,
+        mean,
+        var,
+        at.channels,
+        at.rows,
+        segments // sets,
         eps,
         HAS_WEIGHT=weight is not None,
         HAS_BIAS=bias is not None,
@@ -428,12 +411,10 @@ def train_backward(
 
 def moments_backward(dy: Tensor | None, x: Tensor, stats: Tensor, dstats: Tensor) -> Tensor:
     """g = dy + dmean/n + dvar (2/n) (x - mean) of x [ROWS, C] and stats, dstats [2, S, C]; one launch."""
-    segments, channels = stats.shape[1], x.shape[1]
-    rows = rows_of(x) // segments
-    config = config_for("norm_moments_dx", x, segments, num_warps=8)
-    tiles = cdiv(rows, config["BLOCK_R"])
+    at = rows_of(x, stats.shape[1])
+    config, tiles, grid = tiled("norm_moments_dx", at)
     out = torch.empty_like(x)
-    moments_dx_kernel[(segments * tiles, cdiv(channels, config["BLOCK_C"]))](
-        pointer(dy, x), x, out, stats[0], dstats[0], dstats[1], channels, rows, tiles, HAS_DY=dy is not None, **config
+    moments_dx_kernel[grid](
+        pointer(dy, x), x, out, stats[0], *dstats.unbind(0), at.channels, at.rows, tiles, HAS_DY=dy is not None, **config
     )
     return out

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from fastgan.kernels import tuning
@@ -126,55 +126,95 @@ def update_running(running_mean_ptr, running_var_ptr, c, C, mean, var, n, factor
     tl.store(running_var_ptr + c, ((1.0 - factor) * old_var + factor * unbiased).to(running_var_ptr.dtype.element_ty), mask=live)
 
 
-@functools.lru_cache(maxsize=4096)
-def _tile(itemsize: int, channels: int, rows: int, num_warps: int, vectors: int, wide: int) -> dict[str, int]:
+def tile_config(itemsize: int, channels: int, rows: int, num_warps: int = 4, vectors: int = 2, wide: int = 128) -> dict[str, int]:
+    """A safe tile for segments of `rows` rows: `vectors` 16-byte loads a thread and tensor, whole channel vectors first, rows
+    for the rest, none longer than its segment. 16 bytes of fp32 hold half as many elements, which keeps registers in bounds.
+    """
     elements = num_warps * 32 * vectors * (16 // itemsize)
     block_c = min(next_power_of_2(channels), wide)
     block_r = min(elements // block_c, next_power_of_2(rows))
     return {"BLOCK_R": block_r, "BLOCK_C": block_c, "num_warps": num_warps, "num_stages": 1}
 
 
-def tile_config(x: Tensor, segments: int, num_warps: int = 4, vectors: int = 2, wide: int = 128) -> Mapping[str, Any]:
-    """A safe tile for x in `segments` equal runs of rows: `vectors` 16-byte loads a thread and tensor, whole channel vectors
-    first, rows for
-    the rest, none longer than its segment. 16 bytes of fp32 hold half as many elements, which keeps registers in bounds.
+class Rows(NamedTuple):
+    """What a launch's configuration depends on: `segments` runs of `rows` rows of `channels` elements."""
+
+    dtype: torch.dtype
+    channels: int
+    rows: int
+    segments: int
+    device: torch.device
+
+
+def rows_of(x: Tensor, segments: int) -> Rows:
+    """x (N, C, *), which lies channels innermost in memory, as `segments` equal runs of rows."""
+    channels = x.shape[1]
+    return Rows(x.dtype, channels, x.numel() // (channels * segments), segments, x.device)
+
+
+def _config(name: str, at: Rows, num_warps: int, vectors: int, wide: int) -> Mapping[str, Any]:
+    """The tables' configuration of kernel `name`, or the safe one."""
+    default = tile_config(at.dtype.itemsize, at.channels, at.rows, num_warps, vectors, wide)
+    return tuning.config(name, at.dtype, (("c", at.channels), ("rows", at.rows * at.segments)), default, at.device)
+
+
+@tuning.kept
+def tiled(name: str, at: Rows) -> tuple[Mapping[str, Any], int, tuple[int, int]]:
+    """(configuration, tiles a segment, grid) of a pass that writes every tile: one program each."""
+    config = _config(name, at, 8, 2, 128)
+    tiles = cdiv(at.rows, config["BLOCK_R"])
+    return config, tiles, (at.segments * tiles, cdiv(at.channels, config["BLOCK_C"]))
+
+
+@tuning.kept
+def split(name: str, at: Rows, vectors: int = 2) -> tuple[Mapping[str, Any], int, tuple[int, int]]:
+    """(configuration, programs that share a segment, grid) of a reducing pass: enough to fill the GPU, none with fewer than
+    four tiles.
     """
-    return _tile(x.element_size(), x.shape[1], rows_of(x) // segments, num_warps, vectors, wide)
+    config = _config(name, at, 4, vectors, 128)
+    across = cdiv(at.channels, config["BLOCK_C"])
+    wanted = cdiv(SPLIT_PROGRAMS, at.segments * across)
+    parts = max(1, min(wanted, at.rows // (4 * config["BLOCK_R"])))
+    return config, parts, (at.segments * parts, across)
 
 
-def config_for(name: str, x: Tensor, segments: int, num_warps: int = 4, vectors: int = 2, wide: int = 128) -> Mapping[str, Any]:
-    """The tables' configuration of kernel `name` for x, or the safe one."""
-    shape = (("c", x.shape[1]), ("rows", rows_of(x)))
-    return tuning.config(name, x.dtype, shape, tile_config(x, segments, num_warps, vectors, wide), x.device)
-
-
-def segment_config(x: Tensor, segments: int, name: str) -> Mapping[str, Any] | None:
+@tuning.kept
+def one_launch(name: str, at: Rows) -> Mapping[str, Any] | None:
     """The configuration of the one-launch kernel `name` where it is the better choice, else None: the whole segment passes
-    through one program
-    twice.
+    through one program twice.
     """
-    rows = rows_of(x)
-    most = tuning.config("norm_one_launch", x.dtype, (("c", x.shape[1]), ("rows", rows)), ONE_LAUNCH, x.device)["MAX_ROWS"]
-    if rows // segments > most:
+    shape = (("c", at.channels), ("rows", at.rows * at.segments))
+    if at.rows > tuning.config("norm_one_launch", at.dtype, shape, ONE_LAUNCH, at.device)["MAX_ROWS"]:
         return None
-    return config_for(name, x, segments, wide=max(8, 32 // x.element_size()))
+    return _config(name, at, 4, 2, max(8, 32 // at.dtype.itemsize))
 
 
-def merge_config(channels: int, parts: int, like: Tensor) -> Mapping[str, Any]:
+@tuning.kept
+def merge_config(channels: int, parts: int, device: torch.device) -> Mapping[str, Any]:
     """The configuration of a merge over `parts` partial results."""
     default = {**MERGE_CONFIG, "BLOCK_T": min(256, next_power_of_2(parts))}
-    return tuning.config("norm_merge", "fp32", (("c", channels), ("splits", parts)), default, like.device)
+    return tuning.config("norm_merge", "fp32", (("c", channels), ("splits", parts)), default, device)
 
 
-def splits(config: Mapping[str, Any], segments: int, rows: int, channels: int) -> int:
-    """Programs that share a segment in a reducing pass: enough to fill the GPU, none with fewer than four tiles."""
-    wanted = cdiv(SPLIT_PROGRAMS, segments * cdiv(channels, config["BLOCK_C"]))
-    return max(1, min(wanted, rows // (4 * config["BLOCK_R"])))
+class Vectors(NamedTuple):
+    """weight, bias [C] or [P, C] and mean, var [C] or [S, C], any of them absent: what a pass over given statistics takes."""
 
+    weight: Tensor | None
+    bias: Tensor | None
+    mean: Tensor | None
+    var: Tensor | None
 
-def rows_of(x: Tensor) -> int:
-    """Rows of C channels in x (N, C, *), which lies channels innermost in memory."""
-    return x.numel() // x.shape[1]
+    def layout(self, x: Tensor) -> tuple[Rows, tuple[int, int]]:
+        """x in as many segments as the larger of P and S, and how many of them share a row of weight, and of mean."""
+        weights, stats = sets_of(self.weight, self.bias), sets_of(self.mean, self.var)
+        segments = max(weights, stats)
+        return rows_of(x, segments), (segments // weights, segments // stats)
+
+    def pointers(self, stand_in: Tensor) -> list[Tensor]:
+        return [stand_in if v is None else v for v in self]
+
+    def flags(self) -> dict[str, bool]:
+        return {"HAS_WEIGHT": self.weight is not None, "HAS_BIAS": self.bias is not None, "HAS_STATS": self.mean is not None}
 
 
 def sets_of(*vectors: Tensor | None) -> int:

@@ -23,10 +23,10 @@ import functools
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -136,10 +136,32 @@ def entries(name: str, capability: str | None = None) -> list[Entry]:
     return [e for t in tables() if capability in (None, t.capability) for e in t.entries if e.op == name]
 
 
+_KEPT: list[Callable[[], None]] = []
+
+Chosen = TypeVar("Chosen")
+
+
+def kept(choose: Callable[..., Chosen]) -> Callable[..., Chosen]:
+    """Keeps what `choose` (a function of hashable arguments) made of the tables, so that a launch asks one dictionary.
+
+    Under :func:`override` and :func:`record` every call is seen.
+    """
+    known = functools.lru_cache(maxsize=4096)(choose)
+    _KEPT.append(known.cache_clear)
+
+    @functools.wraps(choose)
+    def look(*args: Any) -> Chosen:
+        return choose(*args) if _overrides or _recording is not None else known(*args)
+
+    return look
+
+
 def forget() -> None:
     """Drops tables and lookups kept in this process: after writing a table, or in tests."""
     tables.cache_clear()
     _lookup.cache_clear()
+    for clear in _KEPT:
+        clear()
 
 
 @functools.cache

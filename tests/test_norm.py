@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from fastgan.errors import FastganError
+from fastgan.kernels import norm as forward_kernels
+from fastgan.kernels import norm_backward as backward_kernels
 from fastgan.kernels import tuning
 from fastgan.kernels._common import INTERPRET, has_triton
 from fastgan.nn import norm as modules
@@ -284,6 +286,62 @@ def test_any_layout_gives_the_same_bits():
         assert z.is_contiguous(memory_format=torch.channels_last)
 
 
+IN_PLACE = {
+    "batch_norm": lambda x, w, b, impl: norm.batch_norm(x, None, None, w, b, True, impl=impl),
+    "batch_norm eval": lambda x, w, b, impl: norm.batch_norm(x, w.detach() * 0, w.detach() * 0 + 1, w, b, impl=impl),
+    "instance_norm": lambda x, w, b, impl: norm.instance_norm(x, None, None, w, b, impl=impl),
+    "affine_act": lambda x, w, b, impl: norm.affine_act(x, w, b, impl=impl),
+}
+
+
+@kernels_only
+@pytest.mark.parametrize("op", IN_PLACE)
+@pytest.mark.parametrize("layout", [channels_last, torch.Tensor.contiguous], ids=["channels_last", "contiguous"])
+@pytest.mark.parametrize(
+    "follow", [nn.ReLU(True), nn.LeakyReLU(0.2, True), lambda z: z.mul_(2)], ids=["relu", "leaky_relu", "mul"]
+)
+def test_what_follows_may_write_over_the_output(op, layout, follow):
+    """No op returns a view: autograd forbids writing in place over one that a Function returned."""
+    torch.manual_seed(0)
+    x, w, b = layout(torch.randn(2, 3, 5, 4)), torch.rand(3) + 0.5, torch.randn(3)
+
+    def call(x, w, b):
+        z = IN_PLACE[op](x, w, b, "triton")
+        assert z._base is None
+        assert follow(z) is z
+        return z
+
+    def reference(x, w, b):
+        return follow(IN_PLACE[op](x, w, b, "reference").clone())
+
+    for a, r in zip(run(call, [x, w, b]), run(reference, wide(x, w, b)), strict=True):
+        close(a, r, 2e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_torch_func_transforms_and_forward_mode_take_pytorchs_formulas(training):
+    """auto never fails: no kernel knows these transforms."""
+    torch.manual_seed(0)
+    x, w, v = channels_last(torch.randn(4, 3, 5, 2)), torch.rand(3) + 0.5, torch.randn(3)
+    mean, var = torch.zeros(3), torch.ones(3)
+    ours = lambda w: norm.batch_norm(x, mean, var, w, None, training, 0.0, activation="silu").pow(2).mean()
+    theirs = lambda w: F.silu(F.batch_norm(x, mean, var, w, None, training, 0.0)).pow(2).mean()
+    for transform in (
+        torch.func.grad,
+        torch.func.hessian,
+        torch.func.vmap,
+        lambda f: lambda w: torch.func.jvp(f, (w,), (v,))[1],
+    ):
+        at = w.expand(2, 3) if transform is torch.func.vmap else w
+        if not (transform is torch.func.vmap and training):  # PyTorch's refuses to update one buffer for several
+            close(transform(ours)(at), transform(theirs)(at), 1e-6)
+    with torch.autograd.forward_ad.dual_level():
+        tangents = [
+            torch.autograd.forward_ad.unpack_dual(f(torch.autograd.forward_ad.make_dual(w, v)))[1] for f in (ours, theirs)
+        ]
+    close(*tangents, 1e-6)
+
+
 @kernels_only
 @pytest.mark.parametrize("ratio", [0.0, 30.0, 100.0])
 def test_variance_survives_a_large_mean(ratio):
@@ -305,14 +363,36 @@ def test_an_outlying_first_row_does_not_spoil_the_variance():
         close(z.double(), F.batch_norm(x.double(), None, None, training=True), 2e-5)
 
 
-def backward_of(name):
-    """The op whose passes use the configurations of `name`, and whether its backward is needed for it."""
-    calls = {
-        "norm_backward_once": (lambda x, w, b: norm.affine_act(x, w, b, activation="silu"), True),
-        "norm_moments_dx": (lambda x, w, b: torch.cat(norm.moments(x, 2)), True),
-    }
+def kernel_alone(name, x, w, b, dz):
+    """What the kernels that are configured under `name` compute, and the same in float64."""
+    stats = torch.stack(norm.moments(x, 2, impl="reference"))
+    mean, var = stats.unbind(0)
+    wide_x = x.double().requires_grad_()
+    ends = [t.double().requires_grad_() for t in (w, b)]
+    each = lambda v: v.double()[:, :, None, None]  # a group is one sample here
+    normed = (wide_x - each(mean)) * (each(var) + 1e-5).rsqrt()
+    gold = torch.tanh(normed * ends[0][:, None, None] + ends[1][:, None, None])
+    if name == "norm_moments":
+        return [forward_kernels.moments(x, 2)], [torch.stack(norm.moments(x.double(), 2, impl="reference"))]
+    if name == "norm_apply":
+        return [forward_kernels.apply(x, w, b, mean, var, 1e-5, "tanh", 0.2)], [gold]
+    if name in ("norm_backward_once", "norm_reduce"):
+        once = name == "norm_backward_once"
+        dx, sums = backward_kernels.reduce(dz, x, w, b, mean, var, 1e-5, "tanh", 0.2, once)
+        first = torch.autograd.grad(gold, [*ends, wide_x], dz.double())
+        return [sums[:, 1].sum(0), sums[:, 0].sum(0), *([dx] if once else [])], first[: 3 if once else 2]
+    if name == "norm_moments_dx":
+        d = torch.linspace(-1, 1, stats.numel()).view_as(stats)
+        out = torch.stack(norm.moments(wide_x, 2, impl="reference"))
+        return [backward_kernels.moments_backward(None, x, stats, d)], torch.autograd.grad(out, wide_x, d.double())
     both = lambda x, w, b: norm.batch_norm(x, None, None, w, b, True, activation="tanh", groups=2)
-    return calls.get(name, (both, name in ("norm_reduce", "norm_dx", "norm_merge", "norm_segment_backward", "norm_one_launch")))
+    if name == "norm_dx":
+        _, sums = backward_kernels.reduce(dz, x, w, b, mean, var, 1e-5, "tanh", 0.2, False)
+        dx = backward_kernels.dx(dz, x, w, b, mean, var, sums, 1e-5, "tanh", 0.2)
+        return [dx], torch.autograd.grad(both(wide_x, *ends), wide_x, dz.double())
+    backward = name != "norm_segment_forward"
+    whole = lambda tensors: run(both, tensors, 1) if backward else [both(*tensors)]
+    return whole([x, w, b]), whole(wide(x, w, b))
 
 
 @kernels_only
@@ -320,19 +400,14 @@ def backward_of(name):
 @pytest.mark.parametrize("name", norm_proof.TUNED)
 def test_every_candidate_configuration_is_right(name):
     torch.manual_seed(0)
-    tensors = [channels_last(torch.randn(2, 33, 9, 11) + 1), torch.rand(33) + 0.5, torch.randn(33)]
-    call, backward = backward_of(name)
-    compute = lambda tensors: run(call, tensors, 1) if backward else [call(*tensors)]
-    if name == "norm_moments_dx":
-        compute = lambda tensors: torch.autograd.grad(
-            call(x := tensors[0].clone().requires_grad_(), None, None).square().sum(), x
-        )
-    gold = compute(wide(*tensors))
+    x, dz = (channels_last(torch.randn(2, 33, 9, 11) + 1) for _ in range(2))
+    w, b = torch.rand(33) + 0.5, torch.randn(33)
     short = "segment" in name or name == "norm_one_launch"
     for config in norm_proof.TUNED[name]:
         with tuning.override({name: config} if short else {name: config, "norm_one_launch": {"MAX_ROWS": 0}}):
-            for a, r in zip(compute(tensors), gold, strict=True):
-                close(a, r, 3e-6)
+            mine, gold = kernel_alone(name, x, w, b, dz)
+        for a, r in zip(mine, gold, strict=True):
+            close(a, r, 3e-6)
 
 
 @kernels_only

@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 from fastgan.errors import FastganError
+from fastgan.nn import norm as fastgan_norm
 from fastgan.swap import accelerate, report, revert
 
 NETWORKS = {
@@ -456,3 +457,16 @@ def test_converting_to_synchronised_norm_afterwards():
     assert type(net[1]) is nn.SyncBatchNorm
     assert net.eval()(image()).shape == (4, 4, 6, 6)
     assert [row.why for row in rows(net, "left") if row.path == "1"] == ["not in the table of patterns"]
+
+
+def test_a_norm_of_ours_with_an_activation_of_its_own_keeps_both_activations():
+    norm = fastgan_norm.BatchNorm2d(4)
+    norm.activation = "tanh"
+    net = small(nn.Conv2d(3, 4, 3), norm, nn.LeakyReLU(0.2, True))
+    plain = nn.Sequential(net[0], nn.BatchNorm2d(4), nn.Tanh(), nn.LeakyReLU(0.2))
+    x = image().requires_grad_()
+    expected = torch.autograd.grad(plain(x).square().sum(), [x, *net[0].parameters()])
+    accelerate(net)
+    assert report(net).count("fused") == 1
+    for a, b in zip(torch.autograd.grad(net(x).square().sum(), [x, *net[0].parameters()]), expected, strict=True):
+        torch.testing.assert_close(a, b)

@@ -1,4 +1,8 @@
-"""BatchNorm and InstanceNorm on the fused ops: subclasses of torch.nn's with the same parameters, buffers, keys and semantics."""
+"""BatchNorm and InstanceNorm on the fused ops: subclasses of torch.nn's with the same parameters, buffers, keys and semantics.
+
+None of them but the conditional one has an __init__ or state of its own, so that an instance's class can simply be assigned.
+Where no kernel can run they are PyTorch's own forward after one comparison.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fastgan.kernels._common import INTERPRET
+from fastgan.kernels._common import activation as activate
 from fastgan.ops.norm import batch_norm, instance_norm
 
 __all__ = [
     "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "ConditionalBatchNorm2d", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d",
-    "current_groups", "grouped",
+    "current_groups", "grouped", "kernels_take",
 ]  # fmt: skip
 
 _groups = 1
@@ -37,6 +43,11 @@ def grouped(groups: int) -> Iterator[None]:
         _groups = before
 
 
+def kernels_take(x: Tensor) -> bool:
+    """Whether a kernel may be had for x. Elsewhere PyTorch's own forward is the reference, and taking it costs nothing extra."""
+    return (x.is_cuda or INTERPRET) and (x.dim() == 2 or x.stride(1) == 1)
+
+
 class _Fused(nn.Module):
     """What fused modules add to torch.nn's: an activation, and adoption of an existing module."""
 
@@ -51,19 +62,27 @@ class _Fused(nn.Module):
         module.activation, module.slope = activation, slope
         return module
 
+    def _activated(self, y: Tensor, activation: str | None, slope: float) -> Tensor:
+        return y if activation is None else activate(y, activation, slope)
+
     def extra_repr(self) -> str:
         return super().extra_repr() + ("" if self.activation is None else f", activation={self.activation}")
 
 
 class _BatchNormForward(_Fused):
-    def forward(self: Any, input: Tensor) -> Tensor:
-        """(N, C, *) to the same shape; see :func:`fastgan.ops.batch_norm`."""
+    def forward(self: Any, input: Tensor, activation: str | None = None, slope: float = 0.01) -> Tensor:
+        """(N, C, *) to the same shape; see :func:`fastgan.ops.batch_norm`. `activation`, `slope`: a container's, for a module
+        that has none of its own."""
+        if activation is None:
+            activation, slope = self.activation, self.slope
+        groups = current_groups()
+        # PyTorch's module reads the count of momentum=None on the host; the op does not
+        if groups == 1 and not kernels_take(input) and not (self.momentum is None and self.training):
+            return self._activated(super().forward(input), activation, slope)
         self._check_input_dim(input)
         training = self.training or (self.running_mean is None and self.running_var is None)
-        update = self.training and self.track_running_stats
         keep = not self.training or self.track_running_stats
-        tracked = self.num_batches_tracked if update else None
-        momentum = 0.0 if self.momentum is None and tracked is None else self.momentum
+        tracked = self.num_batches_tracked if self.training and self.track_running_stats else None
         return batch_norm(
             input,
             self.running_mean if keep else None,
@@ -71,11 +90,11 @@ class _BatchNormForward(_Fused):
             self.weight,
             self.bias,
             training,
-            momentum,
+            0.0 if self.momentum is None and tracked is None else self.momentum,
             self.eps,
-            activation=self.activation,
-            slope=self.slope,
-            groups=current_groups() if training else 1,
+            activation=activation,
+            slope=slope,
+            groups=groups if training else 1,
             num_batches_tracked=tracked,
         )
 
@@ -93,12 +112,14 @@ class BatchNorm3d(_BatchNormForward, nn.BatchNorm3d):
 
 
 class _InstanceNormForward(_Fused):
-    def forward(self: Any, input: Tensor) -> Tensor:
-        """(N, C, *) to the same shape; an unbatched input goes to PyTorch's own module."""
-        if input.dim() == self._get_no_batch_dim() or input.shape[1] != self.num_features:
-            out = super().forward(input)
-            return out if self.activation is None else _activate(out, self.activation, self.slope)
-        self._check_input_dim(input)
+    def forward(self: Any, input: Tensor, activation: str | None = None, slope: float = 0.01) -> Tensor:
+        """(N, C, *) to the same shape; see :func:`fastgan.ops.instance_norm`, and _BatchNormForward for the activation."""
+        if activation is None:
+            activation, slope = self.activation, self.slope
+        # PyTorch also takes one sample without its batch axis, and warns of a wrong num_features: its own forward does both.
+        usual = input.dim() == self._get_no_batch_dim() + 1 and input.shape[1] == self.num_features
+        if not (usual and kernels_take(input)):
+            return self._activated(super().forward(input), activation, slope)
         return instance_norm(
             input,
             self.running_mean,
@@ -108,15 +129,9 @@ class _InstanceNormForward(_Fused):
             self.training or not self.track_running_stats,
             0.0 if self.momentum is None else self.momentum,
             self.eps,
-            activation=self.activation,
-            slope=self.slope,
+            activation=activation,
+            slope=slope,
         )
-
-
-def _activate(x: Tensor, name: str, slope: float) -> Tensor:
-    from fastgan.kernels._common import activation
-
-    return activation(x, name, slope)
 
 
 class InstanceNorm1d(_InstanceNormForward, nn.InstanceNorm1d):
@@ -129,6 +144,9 @@ class InstanceNorm2d(_InstanceNormForward, nn.InstanceNorm2d):
 
 class InstanceNorm3d(_InstanceNormForward, nn.InstanceNorm3d):
     """torch.nn.InstanceNorm3d, with an activation where one is set."""
+
+
+INSTANCE_NORMS = (InstanceNorm1d, InstanceNorm2d, InstanceNorm3d)
 
 
 class ConditionalBatchNorm2d(nn.BatchNorm2d, _Fused):

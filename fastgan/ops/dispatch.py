@@ -21,8 +21,10 @@ import functools
 import os
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from fastgan.errors import FastganError
 from fastgan.kernels import tuning
@@ -33,6 +35,34 @@ IMPLS = ("auto", "reference", "cudnn", "triton")
 _override: str | None = os.environ.get("FASTGAN_IMPL") or None
 if _override not in (None, *IMPLS):
     raise FastganError(f"FASTGAN_IMPL={_override}: choose one of {', '.join(IMPLS)}")
+
+
+def pytorch_at_once(impl: str, x: torch.Tensor) -> bool:
+    """Whether a call takes PyTorch before any engine is asked: ``auto`` on a CPU tensor outside the interpreter, or under a
+    torch.func transform or a forward-mode derivative, which no kernel knows.
+    """
+    if impl != "auto" or _override not in (None, "auto"):
+        return False
+    if x.is_cpu and not INTERPRET:
+        return True
+    return not torch.compiler.is_compiling() and transformed()
+
+
+def transformed() -> bool:
+    """Whether torch.func transforms or forward-mode derivatives are under way."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def plain(*tensors: torch.Tensor | None) -> bool:
+    """Whether the cheap eager path may run: no tracing, no dispatch mode, no torch.func transform, no tensor subclass."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or transformed():
+        return False
+    return all(t is None or type(t) is torch.Tensor or type(t) is torch.nn.Parameter for t in tensors)
+
+
+def eager(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """``function.apply`` for `plain` arguments: without the look for torch.func, which is half of its host time."""
+    return super(torch.autograd.Function, function).apply  # type: ignore[misc]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from fastgan.kernels import norm_running as running_kernels
 from fastgan.kernels._common import ACTIVATIONS
 from fastgan.ops import norm_autograd as ag
 from fastgan.ops import norm_moments as mo
-from fastgan.ops.dispatch import Dispatcher
+from fastgan.ops.dispatch import Dispatcher, plain, pytorch_at_once
 from fastgan.ops.norm_reference import affine_act_reference, batch_norm_reference, instance_norm_reference, moments_reference
 
 __all__ = ["affine", "affine_act", "affine_all", "batch_norm", "instance_norm", "moments", "update_running_stats"]
@@ -52,19 +52,18 @@ _moments_engine = Dispatcher("moments", ("triton", "reference"), _unsupported)
 
 
 def _facts(
-    impl: str, x: Tensor, *vectors: Tensor | None, running: tuple[Tensor | None, ...] = ()
+    impl: str, x: Tensor, vectors: tuple[Tensor | None, ...] = (), running: tuple[Tensor | None, ...] = ()
 ) -> tuple[bool, bool, bool, bool, bool]:
-    here = all(v is None or v.device == x.device for v in (*vectors, *running))
-    fp32 = all(v is None or v.dtype == torch.float32 for v in running)
-    last = x.dim() == 2 or x.stride(1) == 1 or x.shape[1] == 1
-    return impl == "triton", last, x.numel() == 0, x.numel() // max(x.shape[1], 1) >= 2**31, here and fp32
-
-
-def _cpu_eager(impl: str, x: Tensor) -> bool:
-    """The one shortcut: a CPU tensor outside the interpreter goes to PyTorch without asking further."""
-    from fastgan.ops import dispatch
-
-    return impl == "auto" and x.device.type == "cpu" and not dispatch.INTERPRET and dispatch._override is None
+    place, fit, shape = x.get_device(), True, x.shape
+    for v in vectors:
+        if v is not None and v.get_device() != place:
+            fit = False
+    for v in running:
+        if v is not None and (v.get_device() != place or v.dtype != torch.float32):
+            fit = False
+    last = len(shape) == 2 or x.stride()[1] == 1 or shape[1] == 1
+    count = x.numel()
+    return impl == "triton", last, count == 0, count // max(shape[1], 1) >= 2**31, fit
 
 
 def _check(name: str, x: Tensor, activation: str | None, vectors: Sequence[Tensor | None], grouped: bool = False) -> str:
@@ -73,8 +72,9 @@ def _check(name: str, x: Tensor, activation: str | None, vectors: Sequence[Tenso
         raise FastganError(f"unknown activation {act!r}: choose one of {', '.join(ACTIVATIONS)}")
     if not 2 <= x.dim() <= 5:
         raise FastganError(f"{name} takes (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W), not {tuple(x.shape)}")
+    channels = (x.shape[1],)
     for v in vectors:
-        if v is None or v.shape == (x.shape[1],):
+        if v is None or v.shape == channels:
             continue
         fits = v.dim() == 2 and v.shape[1] == x.shape[1] and v.shape[0] > 0
         if not fits or (x.shape[0] % v.shape[0] if grouped else v.shape[0] != x.shape[0]):
@@ -120,8 +120,8 @@ def batch_norm(
         raise FastganError(f"a batch of {input.shape[0]} does not split into {groups} equal groups")
     if training and momentum is None and running_mean is not None and num_batches_tracked is None:
         raise FastganError("batch_norm with momentum=None needs num_batches_tracked, the count its factor comes from")
-    if not _cpu_eager(impl, input):
-        facts = _facts(impl, input, weight, bias, running=(running_mean, running_var))
+    if not pytorch_at_once(impl, input):
+        facts = _facts(impl, input, (weight, bias), (running_mean, running_var))
         if _batch_norm_engine(impl, input, *facts) == "triton":
             return _batch_norm_triton(
                 input, running_mean, running_var, weight, bias, training, momentum, eps, act, slope, groups, num_batches_tracked
@@ -192,8 +192,8 @@ def instance_norm(
     Buffers move by the mean over samples of each sample's statistics, as PyTorch's do.
     """
     act = _check("instance_norm", input, activation, (weight, bias))
-    if not _cpu_eager(impl, input):
-        facts = _facts(impl, input, weight, bias, running=(running_mean, running_var))
+    if not pytorch_at_once(impl, input):
+        facts = _facts(impl, input, (weight, bias), (running_mean, running_var))
         if _instance_norm_engine(impl, input, *facts) == "triton":
             if not use_input_stats:
                 return _batch_norm_triton(
@@ -234,7 +234,7 @@ def affine_act(
         raise FastganError(
             f"affine_act: scale {tuple(scale.shape)} and shift {tuple(shift.shape)} have different numbers of rows"
         )
-    if not _cpu_eager(impl, input) and _affine_act_engine(impl, input, *_facts(impl, input, scale, shift)) == "triton":
+    if not pytorch_at_once(impl, input) and _affine_act_engine(impl, input, *_facts(impl, input, (scale, shift))) == "triton":
         scale, shift = _same_rows(scale, shift)
         return ag.apply(input, scale, shift, None, None, 0.0, act, slope)
     return affine_act_reference(input, scale, shift, activation=act, slope=slope)
@@ -253,7 +253,7 @@ def moments(input: Tensor, groups: int = 1, *, impl: str = "auto") -> tuple[Tens
     _check("moments", input, None, ())
     if groups < 1 or input.shape[0] % groups:
         raise FastganError(f"a batch of {input.shape[0]} does not split into {groups} equal groups")
-    if not _cpu_eager(impl, input) and _moments_engine(impl, input, *_facts(impl, input)) == "triton":
+    if not pytorch_at_once(impl, input) and _moments_engine(impl, input, *_facts(impl, input)) == "triton":
         mean, var = mo.norm_moments(input, groups).unbind(0)
         return mean, var
     return moments_reference(input, groups)
@@ -307,9 +307,9 @@ def affine_all(
     fits = all(v.dtype == torch.float32 and v.is_contiguous() for v in vectors)
     if (
         fits
-        and not _cpu_eager(impl, means[0])
+        and not pytorch_at_once(impl, means[0])
         and _affine_act_engine(impl, means[0], impl == "triton", True, False, False, True) == "triton"
-        and ag.plain(*vectors)
+        and plain(*vectors)
     ):
         flat = _AffineAll.apply(tuple(eps), len(means), *vectors)
         sizes = [m.shape[0] for m in means]
@@ -341,7 +341,7 @@ def update_running_stats(
     with torch.no_grad():
         if (
             fits
-            and not _cpu_eager(impl, means[0])
+            and not pytorch_at_once(impl, means[0])
             and _moments_engine(impl, means[0], impl == "triton", True, False, False, True) == "triton"
         ):
             mo.update_running(list(means), list(variances), list(tracked), packed, list(rows), list(momenta))

@@ -16,17 +16,11 @@ from torch import Tensor
 
 from fastgan.kernels import norm as kernels
 from fastgan.kernels import norm_backward as backward_kernels
+from fastgan.ops.dispatch import eager, plain
 from fastgan.ops.norm_moments import update_running
 from fastgan.ops.norm_reference import dense, like, rows, rows_backward
 
 MaybeTensor = Tensor | None
-
-
-def plain(*tensors: MaybeTensor) -> bool:
-    """True where the cheap eager path may run: no tracing, no dispatch mode, no tensor subclass."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-        return False
-    return all(t is None or type(t) is Tensor or type(t) is torch.nn.Parameter for t in tensors)
 
 
 def _vector(v: MaybeTensor) -> MaybeTensor:
@@ -46,14 +40,29 @@ def _spread(v: MaybeTensor, parts: int, channels: int) -> MaybeTensor:
 
 
 def _collapse(sums: Tensor, like: MaybeTensor) -> MaybeTensor:
-    """The sums [A, C] of one vector's gradient in the shape and type of that vector."""
+    """The sums [A, C], or [C] where A is 1, of one vector's gradient in the shape and type of that vector."""
     if like is None:
         return None
-    if like.dim() == 1:
-        sums = sums[0] if sums.shape[0] == 1 else sums.sum(0)
+    if sums.dim() == 1:
+        sums = sums if like.dim() == 1 else sums[None]
+    elif like.dim() == 1:
+        sums = sums.sum(0)
     elif sums.shape[0] != like.shape[0]:
         sums = sums.view(like.shape[0], -1, sums.shape[1]).sum(1)
     return sums.to(like.dtype)
+
+
+def _vector_gradients(sums: Tensor, weight: MaybeTensor, bias: MaybeTensor, need: tuple[bool, ...]) -> tuple[MaybeTensor, ...]:
+    """The gradients of weight and bias from the sums [A, 2, C] of dp and dp xhat; None where not needed."""
+    dbias, dweight = sums.view(2, -1).unbind(0) if sums.shape[0] == 1 else sums.unbind(1)
+    return _collapse(dweight, weight if need[1] else None), _collapse(dbias, bias if need[2] else None)
+
+
+def _tracked(x: Tensor, weight: MaybeTensor, bias: MaybeTensor) -> bool:
+    """Whether autograd follows a call on these."""
+    return torch.is_grad_enabled() and (
+        x.requires_grad or (weight is not None and weight.requires_grad) or (bias is not None and bias.requires_grad)
+    )
 
 
 def _twice(ctx: Any, vdx: MaybeTensor, vsums: MaybeTensor) -> tuple[MaybeTensor, ...]:
@@ -93,6 +102,23 @@ def _twice(ctx: Any, vdx: MaybeTensor, vsums: MaybeTensor) -> tuple[MaybeTensor,
         outputs, given = zip(*pairs)
         found = iter(torch.autograd.grad(outputs, needed, given, create_graph=ctx.twice_graph, allow_unused=True))
     return tuple(next(found) if want else None for want in wanted)
+
+
+def _differentiable_backward(run: Any, setup: Any, twice: Any) -> Any:
+    """`run`, a backward's launcher, as an eager function with the gradient `twice`: what a kept graph differentiates."""
+
+    class Backward(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+            output = run(*inputs)
+            setup(ctx, inputs, output)
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            return twice(ctx, *grads)
+
+    return eager(Backward)
 
 
 # Training: the statistics are those of x.
@@ -169,11 +195,7 @@ def _train_gradients(ctx: Any, dz: MaybeTensor, backward: Any) -> tuple[Any, ...
     x, weight, bias, stats = ctx.saved_tensors
     dx, sums = backward(dz, x, weight, bias, stats, *ctx.args)
     need = ctx.needs_input_grad
-    return (
-        dx if need[0] else None,
-        _collapse(sums[:, 1], weight if need[1] else None),
-        _collapse(sums[:, 0], bias if need[2] else None),
-    )
+    return (dx if need[0] else None, *_vector_gradients(sums, weight, bias, need))
 
 
 def _train_backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -196,31 +218,31 @@ norm_train.register_autograd(
 norm_train_backward.register_autograd(_train_twice, setup_context=_train_backward_setup)
 
 
-class _TrainBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        output = _train_backward(*inputs)
-        _train_backward_setup(ctx, inputs, output)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        return _train_twice(ctx, *grads)
+_TrainBackward = _differentiable_backward(_train_backward, _train_backward_setup, _train_twice)
 
 
 class _Train(torch.autograd.Function):
-    """Settings travel as one argument: each argument of `apply` costs host time."""
+    """z alone: settings travel as one argument and the statistics leave in a list, since each tensor and argument of `apply`
+    costs host time.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: MaybeTensor, bias: MaybeTensor, settings: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
-        output = _train(x, weight, bias, *settings)
-        _train_setup(ctx, (x, weight, bias, *settings), output)
-        return output
+    def forward(
+        ctx: Any, x: Tensor, weight: MaybeTensor, bias: MaybeTensor, settings: tuple[Any, ...], found: list[Tensor]
+    ) -> Tensor:
+        z, stats = _train(x, weight, bias, *settings)
+        ctx.save_for_backward(x, weight, bias, stats)
+        ctx.args = settings[1:4]
+        found.append(stats)
+        return z
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        run = _TrainBackward.apply if torch.is_grad_enabled() else _train_backward
-        return (*_train_gradients(ctx, grads[0], run), None)
+        run = _TrainBackward if torch.is_grad_enabled() else _train_backward
+        return (*_train_gradients(ctx, grads[0], run), None, None)
+
+
+_eager_train = eager(_Train)
 
 
 def train(
@@ -236,9 +258,14 @@ def train(
     tracked: MaybeTensor,
     momentum: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """(z, statistics), with the running statistics updated in place."""
+    """(z, statistics [2, groups, C]), with the running statistics updated in place. z is a tensor of its own, no view."""
     if plain(x, weight, bias, running_mean, running_var):
-        z, stats = _Train.apply(x, weight, bias, (groups, eps, act, slope, running_mean, running_var, tracked, momentum))
+        settings = (groups, eps, act, slope, running_mean, running_var, tracked, momentum)
+        if _tracked(x, weight, bias):
+            found: list[Tensor] = []
+            z, stats = _eager_train(x, weight, bias, settings, found), found[0]
+        else:
+            z, stats = _train(x, weight, bias, *settings)
         if running_mean is not None and running_var is not None:
             torch.autograd.graph.increment_version(
                 [running_mean, running_var] + ([] if tracked is None or momentum is None else [tracked])
@@ -352,11 +379,7 @@ def _apply_gradients(ctx: Any, dz: Tensor, backward: Any) -> tuple[Any, ...]:
     dx, sums = backward(dz, x, weight, bias, mean, var, ctx.eps, ctx.act, ctx.slope, need[0], need[1] or need[2])
     if not (need[1] or need[2]):
         return (dx,) + (None,) * 7
-    return (
-        dx if need[0] else None,
-        _collapse(sums[:, 1], weight if need[1] else None),
-        _collapse(sums[:, 0], bias if need[2] else None),
-    ) + (None,) * 5
+    return (dx if need[0] else None, *_vector_gradients(sums, weight, bias, need)) + (None,) * 5
 
 
 def _apply_backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -377,16 +400,7 @@ norm_apply.register_autograd(lambda ctx, dz: _apply_gradients(ctx, dz, norm_appl
 norm_apply_backward.register_autograd(_apply_twice, setup_context=_apply_backward_setup)
 
 
-class _ApplyBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        output = _apply_backward(*inputs)
-        _apply_backward_setup(ctx, inputs, output)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        return _apply_twice(ctx, *grads)
+_ApplyBackward = _differentiable_backward(_apply_backward, _apply_backward_setup, _apply_twice)
 
 
 class _Apply(torch.autograd.Function):
@@ -399,8 +413,11 @@ class _Apply(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        run = _ApplyBackward.apply if torch.is_grad_enabled() else _apply_backward
+        run = _ApplyBackward if torch.is_grad_enabled() else _apply_backward
         return (*_apply_gradients(ctx, grads[0], run)[:3], None)
+
+
+_eager_apply = eager(_Apply)
 
 
 def apply(
@@ -413,7 +430,9 @@ def apply(
     act: str,
     slope: float,
 ) -> Tensor:
-    """:func:`norm_apply`, by the cheapest way in."""
+    """:func:`norm_apply`, by the cheapest way in; a tensor of its own, no view."""
     if plain(x, weight, bias, mean, var):
-        return _Apply.apply(x, weight, bias, (mean, var, eps, act, slope))
+        if _tracked(x, weight, bias):
+            return _eager_apply(x, weight, bias, (mean, var, eps, act, slope))
+        return _apply(x, weight, bias, mean, var, eps, act, slope)
     return norm_apply(x, weight, bias, mean, var, eps, act, slope)

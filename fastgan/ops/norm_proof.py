@@ -225,9 +225,8 @@ def _variants() -> list[Variant]:
             out.append(Variant(f"{name} odd channels", kernel, signature, constexprs, [default], aligned, tuned=tuned))
 
     for kind, dtype in (("*bf16", torch.bfloat16), ("*fp32", torch.float32)):
-        like = torch.empty((1 << 16, 128), dtype=dtype, device="meta")
-        tile = functools.partial(tile_config, like, 1)
-        segment = functools.partial(tile, wide=32 // like.element_size())
+        tile = functools.partial(tile_config, dtype.itemsize, 128, 1 << 16)
+        segment = functools.partial(tile, wide=32 // dtype.itemsize)
         name = kind[1:]
         pair = {"dz_ptr": kind, "x_ptr": kind, "dx_ptr": kind}
         add(

@@ -18,9 +18,7 @@ from torch import Tensor
 
 from fastgan.errors import FastganError
 from fastgan.kernels import spectral as kernels
-from fastgan.ops.dispatch import Dispatcher
-from fastgan.ops.norm import _cpu_eager
-from fastgan.ops.norm_autograd import plain
+from fastgan.ops.dispatch import Dispatcher, plain, pytorch_at_once
 
 __all__ = ["spectral_sigma"]
 
@@ -217,7 +215,7 @@ def spectral_sigma(
             f"spectral norm of {len(weights)} weights, {len(us)} u, {len(vs)} v and {len(dims)} dims: give as many of each"
         )
     repeats = groups if n_power_iterations else 1  # in eval every group has the same sigma
-    if not _cpu_eager(impl, weights[0]):
+    if not pytorch_at_once(impl, weights[0]):
         vectors = (*weights, *us, *vs)
         fits = all(t.dtype == torch.float32 for t in vectors)
         device = all(t.device == weights[0].device for t in vectors)

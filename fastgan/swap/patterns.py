@@ -16,7 +16,8 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm as SpectralNormHook
 
-from fastgan.swap import norms, spectral
+from fastgan.nn import norm as norms
+from fastgan.swap import spectral
 
 FAMILIES = ("conv", "norm", "spectral")
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as _module
 
 from fastgan.nn.fused import Edge, FusedConvSequential, Segment, segments
-from fastgan.swap.norms import INSTANCE_NORMS, kernels_take, owned
+from fastgan.nn.norm import INSTANCE_NORMS, kernels_take
 
 ACTIVATIONS: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",
@@ -45,7 +45,24 @@ def activate_fresh(x: Tensor, activation: nn.Module) -> Tensor:
     return activation.forward(x)
 
 
+class _Owned(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.data
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0]
+
+
+def owned(x: Tensor) -> Tensor:
+    """x as a tensor of its own: the convolution kernels return a view, and autograd forbids writing in place over that."""
+    return _Owned.apply(x) if not torch.compiler.is_compiling() and x._base is not None and x.requires_grad else x
+
+
 def norm_act(x: Tensor, norm: nn.Module, activation: nn.Module) -> Tensor:
+    if norm.activation is not None:  # its own, whose backward may need the result
+        return activation.forward(norm.forward(x))
     if kernels_take(x):
         return norm.forward(x, ACTIVATIONS[type(activation)], getattr(activation, "negative_slope", 0.0))
     x = norm.forward(x)
@@ -115,7 +132,7 @@ def make_plan(
     # fastgan.nn.fused goes by exact classes: stand-ins show it our norms, and hide what may not take part.
     shown = [
         _NORM
-        if norm and issubclass(kind, nn.BatchNorm2d)
+        if norm and issubclass(kind, nn.BatchNorm2d) and child.activation is None
         else child
         if layer or kind in ACTIVATIONS or _resamples(kind)
         else _OTHER
