@@ -462,7 +462,7 @@ def test_converting_to_synchronised_norm_afterwards():
 def test_a_norm_of_ours_with_an_activation_of_its_own_keeps_both_activations():
     norm = fastgan_norm.BatchNorm2d(4)
     norm.activation = "tanh"
-    net = small(nn.Conv2d(3, 4, 3), norm, nn.LeakyReLU(0.2, True))
+    net = small(nn.Conv2d(3, 4, 3), norm, nn.LeakyReLU(0.2))
     plain = nn.Sequential(net[0], nn.BatchNorm2d(4), nn.Tanh(), nn.LeakyReLU(0.2))
     x = image().requires_grad_()
     expected = torch.autograd.grad(plain(x).square().sum(), [x, *net[0].parameters()])
