@@ -222,6 +222,15 @@ def test_peak_memory_of_a_child_counts_what_it_used() -> None:
     assert measure.resident("VmHWM") - before < 40
 
 
+@pytest.mark.slow
+def test_start_up_and_memory_are_of_a_process_of_their_own() -> None:
+    facts = measure.child_facts("tiny-dcgan", "i", threads=1, steps=2)
+    assert 0.5 < facts["startup_s"] < 120  # imports alone take longer than half a second
+    assert 0 <= facts["peak_MiB"] < 1000
+    with pytest.raises(RuntimeError, match="KeyError"):
+        measure.child_facts("no such suite", "i", threads=1)
+
+
 def test_best_of_the_others_is_the_rival_and_losses_show() -> None:
     entries = [
         {"row": "a", "ours": False, "ms": [9, 10, 11], "samples_ms": [10.0, 10.0, 10.0]},
