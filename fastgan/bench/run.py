@@ -89,8 +89,9 @@ class Bench:
         """The results of all suites as JSON values, and of single operators where `ops`; docs/benchmarks.md has the fields."""
         result: dict[str, Any] = {"machine": machine(self.device), "quick": self.quick, "suites": [], "kernels": []}
         jobs = [(suite, rows, "rows") for suite in chosen] + ([(ablation, ABLATION, "ablation")] if ablation else [])
-        if ops:  # first: in a quick run they take seconds, and give back what they do not use
-            result["kernels"] = self.kernels(time.monotonic() + self.left() / (len(jobs) + 1))
+        if ops:  # first: what they leave of their share is the suites'; of a quick run they get little, a quick look
+            part = 0.15 if self.quick and jobs else 1 / (len(jobs) + 1)
+            result["kernels"] = self.kernels(time.monotonic() + part * self.left())
         for index, (suite, specs, kind) in enumerate(jobs):
             share = self.left() / (len(jobs) - index)
             self.say(f"{suite.name}{' (ablation)' if kind == 'ablation' else ''}: {suite.what}")
