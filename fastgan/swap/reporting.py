@@ -10,11 +10,12 @@ from torch import nn
 
 from fastgan.nn.fused import FusedConvSequential
 from fastgan.ops.dispatch import missing
-from fastgan.swap.patterns import Tree
+from fastgan.swap.discovery import runs_apart
+from fastgan.swap.patterns import Tree, plain_class
 from fastgan.swap.runs import why_no_run
 from fastgan.swap.swapping import PLAN, Finding, container_left, families_of, plan_of, survey
 
-ORDER = ("fused", "swapped", "kept", "not swapped", "left")
+ORDER = ("fused", "swapped", "kept", "not swapped", "left", "could fuse", "not traced")
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def report(module: nn.Module) -> Report:
         for finding in findings.get(id(part), ()):
             if id(part) not in in_runs or finding.target is not part:
                 rows.append(_row(finding, engine))
+        rows += _apart(path, part, tree)
     return Report(type(module).__name__, because, tuple(rows))
 
 
@@ -96,13 +98,29 @@ def _engine(module: nn.Module) -> tuple[str, str]:
     )
 
 
+def _apart(path: str, part: nn.Module, tree: Tree) -> list[Row]:
+    """What the forward of a module that is no Sequential calls one after the other: left so, and said."""
+    kind = plain_class(part).__name__
+    prefix = f"{path}." if path else ""
+    why = f"{kind}.forward calls them one by one: inside an nn.Sequential they would run as one"
+    try:
+        return [Row(f"{prefix}{names}", what, "could fuse", "", why) for names, what in runs_apart(part, tree)]
+    except (
+        Exception
+    ) as e:  # tracing runs somebody else's code with stand-ins for tensors: anything may happen, and nothing is lost
+        because = f"torch.fx cannot follow its forward ({type(e).__name__}), so runs in it are not looked for"
+        return [Row(path, kind, "not traced", "", because)]
+
+
 def _row(finding: Finding, engine: str) -> Row:
     if finding.status == "left":
         return Row(finding.path, finding.kind, "left", "", finding.why)
     if finding.status == "swapped":
         return Row(finding.path, finding.kind, "swapped", engine, "")
     if finding.status == "keep":
-        return Row(finding.path, finding.kind, "kept", "PyTorch", "PyTorch's own: no norm or activation beside it to fuse with")
+        return Row(
+            finding.path, finding.kind, "kept", "PyTorch", "PyTorch's own: no norm or activation beside it in an nn.Sequential"
+        )
     return Row(finding.path, finding.kind, "not swapped", "", "accelerate would swap it")
 
 
