@@ -190,14 +190,14 @@ def tma_tile(m: int, n: int, k: int, stages: int, specialised: bool = True) -> d
     return dict(BLOCK_M=m, BLOCK_N=n, BLOCK_K=k, SPECIALISED=specialised, num_warps=4 if specialised else 8, num_stages=stages)
 
 
-def default_config(out: int, pixels: int, reach: int, sums: bool, processors: int) -> dict[str, Any]:
-    """A tile that spills nowhere: specialised except where the epilogue forms sums, for which 168 registers are too few."""
+def default_config(out: int, pixels: int, reach: int, epilogue: bool, processors: int) -> dict[str, Any]:
+    """A tile that spills nowhere: specialised except before an epilogue that reads or sums, for which registers are too few."""
     k = next(k for k in (64, 32, 16) if reach % k == 0)
     if INTERPRET:
         return tma_tile(power_of_two(out, 16, 32), power_of_two(pixels, 16, 32), k, 2, False)
     if out < 128:
         return tma_tile(64, 128, k, 4, False)
-    if sums:
+    if epilogue:
         return tma_tile(128, 128, k, 3, False)
     fills = cdiv(pixels, 256) * cdiv(out, 128) >= processors
     return tma_tile(128, 256, k, 3) if fills else tma_tile(128, 128, k, 4)
@@ -209,10 +209,10 @@ def use_scratch(device: torch.device) -> None:
         triton.set_allocator(lambda size, alignment, stream: torch.empty(size, dtype=torch.int8, device=device))
 
 
-def _config(name: str, x: Tensor, rows: int, c: int, out: int, spec: ConvSpec, sums: bool) -> Mapping[str, Any]:
+def _config(name: str, x: Tensor, rows: int, c: int, out: int, spec: ConvSpec, epilogue: bool) -> Mapping[str, Any]:
     shape = (("rows", rows), ("c", c), ("out", out), ("taps", spec.kernel[0] ** 2))
-    default = default_config(out, rows, c, sums, multiprocessors(x.device))
-    return tuning.config(name + "_sums" * sums, x.dtype, shape, default, x.device)
+    default = default_config(out, rows, c, epilogue, multiprocessors(x.device))
+    return tuning.config(name + "_epilogue" * epilogue, x.dtype, shape, default, x.device)
 
 
 def _weight(w: Tensor, x: Tensor) -> Tensor:
@@ -229,7 +229,7 @@ def conv_tma_forward(z: Tensor, grid: Grid, w: Tensor, spec: ConvSpec, size_in: 
     residual = None if residual is None else channels_last(residual, z.dtype)
     groups, phases = fusion.groups, 4 if spec.transposed and spec.stride[0] == 2 else 1
     rows = grid.rows // groups
-    config = _config("conv_tma_forward", z, rows, ci, co, spec, moments)
+    config = _config("conv_tma_forward", z, rows, ci, co, spec, moments or residual is not None)
     tiles = cdiv(rows, config["BLOCK_N"])
     mean = m2 = count = None
     if moments:
@@ -254,7 +254,7 @@ def conv_tma_dgrad(g: Tensor, grid: Grid, w: Tensor, spec: ConvSpec, size_in: tu
     x = channels_last(x, g.dtype) if x is not None and (s is not None or fusion.act_in != "identity") else None
     groups, phases = fusion.groups, 4 if not spec.transposed and spec.stride[0] == 2 else 1
     rows = grid.rows // groups
-    config = _config("conv_tma_dgrad", g, rows, co, ci, spec, s is not None)
+    config = _config("conv_tma_dgrad", g, rows, co, ci, spec, x is not None)
     tiles = cdiv(rows, config["BLOCK_N"])
     sums = ds = dt = None
     if s is not None:
