@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -36,19 +37,21 @@ trainer.close()
 """
 
 
-def run(processes: int, *arguments: str) -> None:
+def start(processes: int, command: list[str]) -> list[subprocess.Popen]:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = str(s.getsockname()[1])
     common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes), "OMP_NUM_THREADS": "1"}
-    started = [
+    return [
         subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, *arguments],
-            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
+            command, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, stdout=subprocess.PIPE
         )
         for rank in range(processes)
     ]
+
+
+def run(processes: int, *arguments: str) -> None:
+    started = start(processes, [sys.executable, "-c", SCRIPT, *arguments])
     errors = [p.communicate(timeout=90)[1].decode() for p in started]
     assert all(p.returncode == 0 for p in started), "\n".join(errors)[-3000:]
 
@@ -91,3 +94,92 @@ def test_a_batch_that_does_not_divide_is_refused():
     data = fastgan.data.open(np.zeros((8, 4, 4, 1), np.uint8))
     with pytest.raises(fastgan.FastganError, match="batch size 3"):
         Stream(data, name="image", seed=0, batch_size=3, device="cpu", rank=0, world=2)
+
+
+FAILING = """
+import atexit, os, sys, time, numpy as np, torch
+import torch.distributed as dist
+from torch import nn
+import fastgan
+from fastgan.cli import main as cli
+torch.set_num_threads(1)
+atexit.register(lambda: print("group left:", not dist.is_initialized(), flush=True))  # registered first, called last
+out, how = sys.argv[1:]
+rank = int(os.environ["RANK"])
+
+class Failing(fastgan.Adversarial):
+    calls = 0
+
+    def g_loss(self, step):
+        Failing.calls += 1
+        if Failing.calls == 8 and rank == 1:  # the probe's dry pass is the first
+            if how == "raises":
+                raise fastgan.FastganError("no more images")
+            if how == "stuck":
+                raise RuntimeError("CUDA error")
+            if how == "killed":
+                os.kill(os.getpid(), 9)
+        if Failing.calls == 8 and how == "stuck":
+            time.sleep(600)  # as one waits for a GPU that waits for the process that has gone
+        return super().g_loss(step)
+
+def train():
+    if how == "data" and rank == 1:
+        with fastgan.engine.ranks.join(torch.device("cpu")).together():
+            raise fastgan.FastganError("no such file: images")
+    torch.manual_seed(0)
+    G = nn.Sequential(nn.ConvTranspose2d(4, 4, 4), nn.BatchNorm2d(4), nn.ReLU(), nn.ConvTranspose2d(4, 1, 4, 2, 1), nn.Tanh())
+    D = nn.Sequential(nn.Conv2d(1, 4, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(4, 1, 4), nn.Flatten())
+    images = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 1), np.uint8)
+    options = {"out": out, "log_every": 2, "checkpoint_every": 3, "sample_every": 100, "watch": False}
+    with fastgan.Trainer(
+        G, D, objective=Failing(latent_shape=(4, 1, 1)), data=images, batch_size=8, progress=False, **options
+    ) as trainer:
+        trainer.fit(9)
+
+import fastgan.engine.ranks
+cli.group.main = lambda **_: train()
+cli.main([])
+"""
+
+
+def fail(out: Path, how: str) -> tuple[list[int], list[str], list[str], float]:
+    """(exit codes, standard errors, standard outputs, seconds) of two processes, one of which fails."""
+    began = time.monotonic()
+    started = start(2, [sys.executable, "-c", FAILING, str(out), how])
+    said = [p.communicate(timeout=90) for p in started]
+    return [p.returncode for p in started], [e.decode() for _, e in said], [o.decode() for o, _ in said], time.monotonic() - began
+
+
+@pytest.mark.slow
+def test_one_process_that_fails_ends_all_of_them(tmp_path):
+    """In seconds, with one line each that names the cause, the last checkpoint whole, and the process group left."""
+    codes, errors, outputs, seconds = fail(tmp_path / "run", "raises")
+    assert codes == [2, 2], errors
+    assert errors[1].splitlines()[-1] == "fastgan: no more images"
+    assert errors[0].splitlines()[-1] == "fastgan: process 1 failed and ended the run: no more images"
+    assert not any("Traceback" in e for e in errors)
+    assert all("group left: True" in o for o in outputs)
+    assert seconds < 45  # of which most is importing torch twice on one core; a collective would wait for 30 minutes
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [0, 3, 6]
+    Checkpoints(tmp_path / "run" / "checkpoints").load()  # whole: its sums are compared
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "codes", "line"),
+    [
+        ("data", [2, 2], "fastgan: process 1 failed and ended the run: no such file: images"),
+        ("stuck", [2, 1], "fastgan: process 1 failed and ended the run: RuntimeError: CUDA error"),
+        (
+            "killed",
+            [2, -9],
+            "fastgan: lost another process of this run: it was killed, or its machine is gone",
+        ),
+    ],
+)
+def test_however_a_process_fails_the_other_says_why(how, codes, line, tmp_path):
+    found, errors, _, seconds = fail(tmp_path / "run", how)
+    assert errors[0].splitlines()[-1] == line
+    assert found == codes
+    assert seconds < 60

@@ -10,7 +10,7 @@ from run_support import images, in_a_hurry, newest, tiny
 from torch import nn
 
 import fastgan
-from fastgan.engine import flat, sampling
+from fastgan.engine import flat, ranks, sampling
 from fastgan.engine import trainer as trainer_module
 from fastgan.engine.graphs import RecordedGraph
 from fastgan.engine.precision import resolve
@@ -18,7 +18,7 @@ from fastgan.engine.stage import ActiveStage, Stage, open_streams
 from fastgan.kernels import tuning
 from fastgan.models.dcgan import Discriminator, Generator
 from fastgan.objectives import Linear
-from fastgan.ops.optim import FlatAdam
+from fastgan.ops.optim import FlatAdam, FlatParameters
 
 CPU = torch.device("cpu")
 EPS = 2.0**-24
@@ -217,6 +217,22 @@ def test_auto_takes_what_was_measured_and_never_guesses(monkeypatch):
         monkeypatch.setattr(tuning, "engine", lambda *a, answer=measured: asked.append(a) or answer)
         assert flat.engine_of("auto", 4096, CPU) == expected
     assert asked[0] == ("adam_ema", "fp32", {"n": 4096}, CPU)
+
+
+def test_ranks_reduce_its_flat_gradients_where_they_lie(monkeypatch):
+    """One buffer, no copy back: what the optimiser collects then are its own views."""
+    net = nn.Linear(3, 2)
+    adam = FlatAdam(FlatParameters(net), impl="reference")
+    net(torch.ones(1, 3)).sum().backward()
+    seen = []
+    monkeypatch.setattr(ranks.dist, "all_reduce", lambda t: seen.append(t.data_ptr()) or t.mul_(3))
+    ranks.Ranks(0, 2).average_flat(adam.flat)
+    assert seen == [adam.flat.grad.data_ptr()]
+    for p, view in zip(adam.flat.parameters, adam.flat.grad_views, strict=True):
+        assert p.grad.data_ptr() == view.data_ptr()
+        assert torch.equal(p.grad, torch.full_like(p, 1.5))
+    assert adam.flat.collect_grads_().data_ptr() == seen[0]
+    assert torch.equal(net.weight.grad, torch.full((2, 3), 1.5))
 
 
 @parent

@@ -147,22 +147,25 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
     import torch
 
     from fastgan import data
+    from fastgan.engine.devices import pick_device
+    from fastgan.engine.ranks import join, local_device
     from fastgan.engine.stage import Stage
     from fastgan.engine.trainer import Trainer
 
-    size, channels = config.defaults_for()
-    dataset = data.open(config.data, size=size, channels=channels, strict=config.strict)
-    shape = dataset.fields["image"].shape
-    if shape[0] != shape[1]:
-        raise FastganError(f"the images of {config.data} are {shape[0]}x{shape[1]}: give --size to make them square")
-    config = dataclasses.replace(config, size=shape[0], channels=shape[2])
-    images = Images(size=shape[0], channels=shape[2], classes=len(dataset.classes or ()))
-    with torch.random.fork_rng([]):
-        torch.manual_seed(config.seed)
-        try:
-            built = config.build(images)
-        except ValueError as error:
-            raise FastganError(f"recipe {config.recipe} can't be built: {error}") from error
+    with join(pick_device(local_device(config.device))).together():  # first of all: who fails from here on is heard
+        size, channels = config.defaults_for()
+        dataset = data.open(config.data, size=size, channels=channels, strict=config.strict)
+        shape = dataset.fields["image"].shape
+        if shape[0] != shape[1]:
+            raise FastganError(f"the images of {config.data} are {shape[0]}x{shape[1]}: give --size to make them square")
+        config = dataclasses.replace(config, size=shape[0], channels=shape[2])
+        images = Images(size=shape[0], channels=shape[2], classes=len(dataset.classes or ()))
+        with torch.random.fork_rng([]):
+            torch.manual_seed(config.seed)
+            try:
+                built = config.build(images)
+            except ValueError as error:
+                raise FastganError(f"recipe {config.recipe} can't be built: {error}") from error
     stage = Stage(built.nets, built.objective, optimizers=built.optimizers, schedules=built.schedules, ema=built.ema)
     return Trainer(
         stages=[stage],

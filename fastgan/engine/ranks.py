@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from fastgan.engine.alarm import Alarm
 from fastgan.errors import FastganError
 from fastgan.ops.flat import FlatParameters
+
+PATIENCE = timedelta(days=7)
+"""How long messages between hosts may take. A process that fails is noticed by other means (alarm.py)."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """rank: of this process. world: how many there are. control: the group for messages between hosts."""
+    """rank: of this process. world: how many there are. control: the group for messages between hosts. alarm: tells the others
+    of failures.
+    """
 
     rank: int = 0
     world: int = 1
     control: Any = None
+    alarm: Alarm | None = None
 
     @property
     def first(self) -> bool:
         """Whether this process writes files and speaks."""
         return self.rank == 0
+
+    def together(self) -> AbstractContextManager[None]:
+        """A context in which a failure of one process ends all of them."""
+        return self.alarm.guarding() if self.alarm is not None else nullcontext()
 
     def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Replace gradients by their means over all ranks, in one all-reduce of one flat buffer."""
@@ -74,24 +88,54 @@ class Ranks:
                 dist.broadcast(value.data, 0)
 
     def wait(self) -> None:
-        """Wait until all ranks are here."""
+        """Wait until all ranks are here, be it for hours: one of them may be decoding the images."""
         if self.world > 1:
-            dist.barrier()
+            dist.barrier(group=self.control)
+
+
+_joined: Ranks | None = None
 
 
 def join(device: torch.device) -> Ranks:
-    """Join the processes that torchrun started, or be alone: nccl on GPUs, gloo on the CPU."""
+    """Join the processes that torchrun started, or be alone: nccl on GPUs, gloo on the CPU. Once a process; it leaves at its
+    end.
+    """
+    global _joined
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Ranks()
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return Ranks(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo"))
+    if _joined is None:
+        if not dist.is_initialized():
+            if device.type == "cuda":
+                here = torch.device("cuda", device.index if device.index is not None else torch.cuda.current_device())
+                dist.init_process_group("nccl", device_id=here)
+            else:
+                dist.init_process_group("gloo")
+            atexit.register(leave)
+        rank = dist.get_rank()
+        alarm = Alarm(dist.distributed_c10d._get_default_store().clone(), rank)
+        _joined = Ranks(rank, dist.get_world_size(), dist.new_group(backend="gloo", timeout=PATIENCE), alarm)
+    return _joined
+
+
+def leave() -> None:
+    """End this process's part: the last thing it does."""
+    global _joined
+    failed = False
+    if _joined is not None and _joined.alarm is not None:
+        _joined.alarm.stop()
+        failed = _joined.alarm.word is not None
+        _joined = None
+    if dist.is_initialized():
+        if failed and dist.get_backend() == "nccl":
+            dist.distributed_c10d._abort_process_group()  # the orderly way waits for the process that failed
+        else:
+            dist.destroy_process_group()
 
 
 def local_device(name: str) -> str:
-    """Under torchrun "auto" is the GPU of this process's own number. Raises FastganError where there are too few."""
+    """Under torchrun "auto" and "cuda" are the GPU of this process's own number. Raises FastganError where there are too few."""
     local = os.environ.get("LOCAL_RANK")
-    if name != "auto" or local is None or not torch.cuda.is_available():
+    if name not in ("auto", "cuda") or local is None or not torch.cuda.is_available():
         return name
     if int(local) >= torch.cuda.device_count():
         raise FastganError(f"process {local} has no GPU, there are {torch.cuda.device_count()}: lower --nproc-per-node")

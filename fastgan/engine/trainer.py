@@ -122,37 +122,40 @@ class Trainer:
         self.device = pick_device(local_device(device))
         search_algorithms(self.device)
         self.ranks = join(self.device)
-        self.precision = resolve(precision, self.device)
-        if impl not in IMPLS:
-            raise FastganError(f"impl must be one of {', '.join(IMPLS)}, not {impl!r}")
-        self.graph, self.impl, self.sync_bn = graph, impl, sync_bn
-        self._backend = graph_backend(graph, self.device, self.ranks)
-        self._told: str | None = None
-        self.step = 0
-        self.stats = Stats(log_every, self.device, self.ranks)
-        self.watch = Watch(getattr(self.stages[0].objective, "loss", "non-saturating")) if watch else None
-        self.stopped_by: str | None = None
-        self._wish = StopWish()
-        self._path = Path(out).expanduser() if out is not None else None
-        self.folder = RunFolder(self._path, keep=keep) if self._path is not None and self.ranks.first else None
-        self.reporter = Reporter(self.folder, self.watch, open_logger(log, out) if self.ranks.first else None)
-        self.config = {**(config if config is not None else self._python_config()), "precision": self.precision.name}
-        # Before anything is swapped: a network is made again from the classes its author wrote.
-        self.descriptions = [{name: describe_network(net) for name, net in stage.nets.items()} for stage in self.stages]
-        self._index = -1
-        self._active: ActiveStage | None = None
-        if self.folder is not None and not resume and self.folder.exists():
-            raise FastganError(f"{self.folder.path} exists already: choose another out, or go on with it (resume=True, --resume)")
-        try:
-            with memory_explained(batch_size):
-                if resume:
-                    self._resume()
-                else:
-                    self._enter(0)
-                    self._begin_run()
-        except BaseException:
-            self.close()
-            raise
+        with self.ranks.together():
+            self.precision = resolve(precision, self.device)
+            if impl not in IMPLS:
+                raise FastganError(f"impl must be one of {', '.join(IMPLS)}, not {impl!r}")
+            self.graph, self.impl, self.sync_bn = graph, impl, sync_bn
+            self._backend = graph_backend(graph, self.device, self.ranks)
+            self._told: str | None = None
+            self.step = 0
+            self.stats = Stats(log_every, self.device, self.ranks)
+            self.watch = Watch(getattr(self.stages[0].objective, "loss", "non-saturating")) if watch else None
+            self.stopped_by: str | None = None
+            self._wish = StopWish()
+            self._path = Path(out).expanduser() if out is not None else None
+            self.folder = RunFolder(self._path, keep=keep) if self._path is not None and self.ranks.first else None
+            self.reporter = Reporter(self.folder, self.watch, open_logger(log, out) if self.ranks.first else None)
+            self.config = {**(config if config is not None else self._python_config()), "precision": self.precision.name}
+            # Before anything is swapped: a network is made again from the classes its author wrote.
+            self.descriptions = [{name: describe_network(net) for name, net in stage.nets.items()} for stage in self.stages]
+            self._index = -1
+            self._active: ActiveStage | None = None
+            if self.folder is not None and not resume and self.folder.exists():
+                raise FastganError(
+                    f"{self.folder.path} exists already: choose another out, or go on with it (resume=True, --resume)"
+                )
+            try:
+                with memory_explained(batch_size):
+                    if resume:
+                        self._resume()
+                    else:
+                        self._enter(0)
+                        self._begin_run()
+            except BaseException:
+                self.close()
+                raise
 
     def fit(self, steps: int, *, seconds: float | None = None) -> None:
         """Train until `steps` steps have been done in all (a resumed or repeated call goes on from where the last one ended).
@@ -168,7 +171,12 @@ class Trainer:
             self.reporter.progress = Progress(steps, start=self.step, seconds=seconds)
         devices = [self.device] if self.device.type == "cuda" else []
         try:
-            with memory_explained(self.batch_size), StopWish() as self._wish, torch.random.fork_rng(devices):
+            with (
+                self.ranks.together(),
+                memory_explained(self.batch_size),
+                StopWish() as self._wish,
+                torch.random.fork_rng(devices),
+            ):
                 self._train(steps, time.monotonic() + seconds if seconds is not None else None)
         finally:
             if self.reporter.progress is not None:
@@ -198,14 +206,18 @@ class Trainer:
         """Write a checkpoint of the present state now; all ranks call this, rank 0 writes. Raises FastganError without `out`."""
         if self._path is None:
             raise FastganError("nothing to save to: this trainer was made without out=")
-        stats = self.stats.state_dict()
-        if self.folder is None:
-            return self._path
-        self.folder.sync_rows()
+        with self.ranks.together():
+            stats = self.stats.state_dict()
+            if self.folder is None:
+                return self._path
+            return self._write_checkpoint(self.folder, stats)
+
+    def _write_checkpoint(self, folder: RunFolder, stats: dict[str, Any]) -> Path:
+        folder.sync_rows()
         watch = self.watch.state_dict() if self.watch else None
         state = {"images": self.images, "stage": self._index, "watch": watch, "identity": identity.of_stage(self)}
         groups = {**self._stage.state(), "others": self._other_nets(), "stats": stats}
-        return self.folder.checkpoints.save(self.step, groups, state)
+        return folder.checkpoints.save(self.step, groups, state)
 
     def close(self) -> None:
         """Let go of the run folder and of worker threads."""
