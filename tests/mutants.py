@@ -1,15 +1,18 @@
 """Plants bugs in kernel sources and asks whether ``verify --quick`` notices. Run as ``TRITON_INTERPRET=1 python
-tests/mutants.py [NAME ...]``.
+tests/mutants.py [--share FOLDER] [--at-once N] [NAME ...]``.
 
 Each mutant is a copy of the package with one text replaced, verified in a forked process of its own; checks stop at the first
 failure. A line of JSON per mutant: caught (by a numeric bound, a guard or a NaN), survived, raised (the mutant does not run:
-it proves nothing), or missing (no such text: the kernel changed and the mutation must follow).
+it proves nothing), or missing (no such text: the kernel changed and the mutation must follow). Several processes with one
+``--share`` divide the work: each judges what no other has claimed, and ends when all is judged.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -17,8 +20,11 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+# what a check imports from outside the package, before the fork: it cost each mutant a second or two
 import torch
-import triton  # noqa: F401  imported before the fork, so that a mutant costs no import of it
+import torch._dynamo
+import triton.experimental.gluon
+import triton.runtime.interpreter  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -121,22 +127,67 @@ def start(scratch: Path, m: Mutation | None, op: str, family: str, case: str, on
     return pid
 
 
+class Share:
+    """A folder in which processes claim pieces of work by name, and leave their results for each other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _path(self, name: str, ending: str) -> Path:
+        return self.folder / f"{re.sub(r'[^a-zA-Z0-9]+', '-', name)}.{ending}"
+
+    def claim(self, name: str) -> bool:
+        """Whether this process is the first to ask for `name`."""
+        beside = self._path(name, f"{os.getpid()}.tmp")
+        beside.write_text(str(os.getpid()))
+        try:
+            os.link(beside, self._path(name, "claim"))  # a claim that others see has its process id in it
+        except FileExistsError:
+            return False
+        finally:
+            beside.unlink()
+        return True
+
+    def put(self, result: dict[str, object]) -> None:
+        path = self._path(str(result["name"]), "json")
+        beside = path.with_suffix(f".{os.getpid()}.tmp")
+        beside.write_text(json.dumps(result))
+        beside.replace(path)
+
+    def get(self, name: str) -> dict[str, object]:
+        """The result of `name`, once its process has it; that it died is a result, too."""
+        path, owner = self._path(name, "json"), int(self._path(name, "claim").read_text())
+        while not path.is_file():
+            try:
+                os.kill(owner, 0)
+            except ProcessLookupError:
+                if not path.is_file():  # it may have ended well since we looked
+                    return {"name": name, "verdict": "raised", "note": f"process {owner}, which had claimed it, died"}
+            time.sleep(0.2)
+        return json.loads(path.read_text())
+
+
 def run_all(
-    work: list[tuple[str, Mutation | None, str, str, str, list[int] | None]], at_once: int
+    work: list[tuple[str, Mutation | None, str, str, str, list[int] | None]], at_once: int, share: Share
 ) -> dict[str, dict[str, object]]:
-    """Judges (name, mutation, op, family, case, only) some at a time, and prints a line of JSON for each."""
-    waiting, running, results = list(work), {}, {}
+    """Judges those of (name, mutation, op, family, case, only) that nobody has claimed, some at a time, with a line of JSON
+    for each; returns all results.
+    """
+    waiting, running = list(work), {}
 
     def finish(name: str, folder: tempfile.TemporaryDirectory[str], began: float) -> None:
         answer = Path(folder.name).resolve() / "answer.json"
         result = json.loads(answer.read_text()) if answer.is_file() else {"verdict": "raised", "note": "the process died"}
-        results[name] = {"name": name, **result, "seconds": round(time.perf_counter() - began, 2)}
-        print(json.dumps(results[name]), flush=True)
+        result = {"name": name, **result, "seconds": round(time.perf_counter() - began, 2)}
+        share.put(result)
+        print(json.dumps(result), flush=True)
         folder.cleanup()
 
     while waiting or running:
         while waiting and len(running) < at_once:
             name, *rest = waiting.pop(0)
+            if not share.claim(name):
+                continue
             folder = tempfile.TemporaryDirectory()
             began = time.perf_counter()
             pid = start(Path(folder.name).resolve(), *rest)
@@ -146,25 +197,33 @@ def run_all(
                 running[pid] = (name, folder, began)
         if running:
             finish(*running.pop(os.wait()[0]))
-    return results
+    return {name: share.get(name) for name, *_ in work}
 
 
-def main(names: list[str]) -> int:
-    sys.path.insert(0, str(Path(__file__).parent))
-    from mutations import MUTATIONS
-
-    chosen = [m for m in MUTATIONS if not names or any(n in m.name for n in names)]
-    at_once = min(4, len(os.sched_getaffinity(0)))
-    found = run_all([(m.name, m, m.op, m.family, m.case, None) for m in chosen], at_once)
+def judge_all(chosen: list[Mutation], at_once: int, share: Share) -> None:
+    found = run_all([(m.name, m, m.op, m.family, m.case, None) for m in chosen], at_once, share)
     # the checks that noticed must pass on the package as it is, or noticing means nothing
     used: dict[tuple[str, str], set[int]] = {}
     for m in chosen:
         if "job" in found[m.name]:
             used.setdefault((m.op, m.family), set()).add(found[m.name]["job"])
-    run_all([(f"unchanged {op}", None, op, family, "", sorted(only)) for (op, family), only in used.items()], at_once)
-    return 0
+    run_all([(f"unchanged {op}", None, op, family, "", sorted(only)) for (op, family), only in used.items()], at_once, share)
+
+
+def main() -> None:
+    sys.path.insert(0, str(Path(__file__).parent))
+    from mutations import MUTATIONS
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--share", type=Path)
+    parser.add_argument("--at-once", type=int, default=min(4, len(os.sched_getaffinity(0))))
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    given = parser.parse_args()
+    chosen = [m for m in MUTATIONS if not given.names or any(n in m.name for n in given.names)]
+    with tempfile.TemporaryDirectory() as own:
+        judge_all(chosen, given.at_once, Share(given.share or Path(own)))
 
 
 if __name__ == "__main__":
     sys.modules["mutants"] = sys.modules["__main__"]  # mutations.py imports Mutation from here
-    sys.exit(main(sys.argv[1:]))
+    main()
