@@ -8,6 +8,7 @@ import pytest
 
 from fastgan import data
 from fastgan.cli.main import main
+from fastgan.engine.load import samples_of
 from fastgan.metrics import evaluate
 
 
@@ -19,7 +20,8 @@ def test_the_demo_draws_nearly_all_classes_and_comes_near_the_reals(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=threads, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "samples/" in done.stdout
-    report = evaluate(tmp_path / "run", data.open("fashion-mnist"), n=1000)
+    images, untrained = samples_of(tmp_path / "run", 1000)
+    report = evaluate(images, data.open("fashion-mnist"), n=1000, untrained=untrained)
     print(report)
     assert report.balance is not None
     assert report.balance.classes_seen(0.02) >= 9, report

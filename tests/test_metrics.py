@@ -2,6 +2,10 @@
 
 import json
 import math
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -207,3 +211,13 @@ def test_the_classifier_of_the_bundled_images_is_right_in_seven_of_eight_cases()
     images = torch.from_numpy(data.array("image").copy()).permute(0, 3, 1, 2).contiguous()
     # 0.885 and 0.884 were measured for seeds 0 and 1, with a standard error of 0.010.
     assert fit(images, torch.from_numpy(data.array("label").copy())).accuracy > 0.875
+
+
+def test_metrics_know_no_runs():
+    """Imports point one way: the engine and the command line measure with this package, not the other way round."""
+    code = "import sys, fastgan.metrics; sys.exit(any(name.startswith('fastgan.engine') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    sources = [path.read_text() for path in Path(clf.__file__).parent.glob("*.py")]
+    assert not any(re.search(r"^\s*(from|import) fastgan(\.engine|\s*$)", text, re.MULTILINE) for text in sources)
+    with pytest.raises(FastganError, match="evaluate takes images, not the path of a run"):
+        evaluate("runs/mine", None)

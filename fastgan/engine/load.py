@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fastgan.engine import sampling
 from fastgan.engine.checkpoint import Checkpoints
 from fastgan.engine.describe import rebuild
-from fastgan.engine.devices import pick_device
+from fastgan.engine.devices import out_of_memory, pick_device
 from fastgan.engine.precision import resolve
 from fastgan.engine.run import read_facts
 from fastgan.engine.stage import load_network, open_streams
@@ -50,8 +50,13 @@ def sample(
     """n images from the averaged generator of a run, float32 (n, C, H, W) in [0, 1]; the same seed gives the same images.
 
     labels: int or n ints for label-conditional runs (default: round the classes). data: the data a generator of images from
-    images is given.
+    images is given. Raises FastganError, also where memory runs out.
     """
+    with out_of_memory(f"out of memory while sampling {n} images on {device}: ask for fewer at a time, or use another device"):
+        return _sample(path, n, seed, labels, step, device, data)
+
+
+def _sample(path: str | Path, n: int, seed: int | None, labels: Any, step: int | None, device: str, data: Any) -> Tensor:
     run, groups, state = _open(path, step)
     described = run["stages"][state["stage"]]
     if "spec" not in described["objective"]:
@@ -90,6 +95,29 @@ def sample(
         labels=labels,
         scalar=scalar,
     )
+
+
+def samples_of(run: str | Path, n: int, *, seed: int = 0) -> tuple[Tensor, Tensor | None]:
+    """n images (n, C, H, W) in [0, 1] of a run's averaged generator, and of the untrained one (None: it can't be made anew)."""
+    images = sample(run, n, seed=seed)
+    blank = _untrained(Path(run).expanduser(), n, seed)
+    return images, blank if blank is not None and blank.shape == images.shape else None
+
+
+def _untrained(run: Path, n: int, seed: int) -> Tensor | None:
+    facts = read_facts(run)
+    stage = facts["stages"][-1]
+    specs = {name: how.get("spec") for name, how in stage["nets"].items()}
+    if "spec" not in stage["objective"] or None in specs.values():
+        return None
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        nets = {name: rebuild(spec) for name, spec in specs.items()}
+    objective, where = rebuild(stage["objective"]["spec"]), torch.device("cpu")
+    scalar = {key: torch.tensor(value) for key, value in objective.schedule(0).items()}
+    labels = torch.arange(n) % len(facts["classes"]) if facts.get("classes") else None
+    precision = resolve("fp32", where)
+    return sampling.generate(objective, nets, n, seed=seed, device=where, precision=precision, labels=labels, scalar=scalar)
 
 
 def _open(path: str | Path, step: int | None) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

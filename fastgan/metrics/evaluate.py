@@ -119,7 +119,7 @@ def _bars(balance: Balance) -> list[str]:
 
 
 def evaluate(
-    source: str | os.PathLike[str] | Tensor | np.ndarray,
+    source: Tensor | np.ndarray,
     data: Dataset,
     n: int = 1000,
     *,
@@ -128,20 +128,18 @@ def evaluate(
     cache: Path | None = None,
     name: str | None = None,
 ) -> Report:
-    """Measure a run folder, or images float (n, C, H, W) in [0, 1], against a data set.
+    """Measure images, float (n, C, H, W) in [0, 1], such as those of `fastgan.sample`, against a data set.
 
     The reals are split by the seed: up to 5,000 are the reference, n others give the floor. untrained: samples of the untrained
-    generator, for comparison; for a run folder they are made when its networks can be. cache: where fitted classifiers are kept.
+    generator, for comparison (fastgan.engine.load.samples_of makes both). cache: where fitted classifiers are kept.
     name: what the report calls the images.
     Raises FastganError where images and data do not fit together, or there are too few of them.
     """
+    if isinstance(source, (str, os.PathLike)):
+        raise FastganError(f"evaluate takes images, not the path of a run: pass fastgan.sample({os.fspath(source)!r}, {n})")
     if "image" not in data.fields:
         raise FastganError(f"{data.name} has no images to compare with")
-    if isinstance(source, (str, os.PathLike)):
-        name = name or os.fspath(source)
-        images, untrained = samples_of(source, n, seed=seed)
-    else:
-        images = torch.as_tensor(source)[:n]
+    images = torch.as_tensor(source)[:n]
     reals = torch.from_numpy(np.array(data.array("image"))).permute(0, 3, 1, 2).contiguous()
     if images.shape[1:] != reals.shape[1:]:
         raise FastganError(
@@ -182,33 +180,3 @@ def _protocol(judge: Classifier, images: Tensor, reference: Tensor, n_floor: int
         f"{FEATURES} features of a CNN fitted on the reals to tell {taught} ({EPOCHS} epochs, {100 * judge.accuracy:.1f} % right "
         f"on {judge.held_out:,} held-out; key {judge.key}). Not FID, not KID: comparable only for equal keys and numbers."
     )
-
-
-def samples_of(run: str | os.PathLike[str], n: int, *, seed: int = 0) -> tuple[Tensor, Tensor | None]:
-    """n images (n, C, H, W) in [0, 1] of a run's averaged generator, and of the untrained one (None: it can't be made anew)."""
-    import fastgan
-
-    images = fastgan.sample(Path(run), n, seed=seed)
-    blank = _untrained(Path(run).expanduser(), n, seed)
-    return images, blank if blank is not None and blank.shape == images.shape else None
-
-
-def _untrained(run: Path, n: int, seed: int) -> Tensor | None:
-    from fastgan.engine import sampling
-    from fastgan.engine.describe import rebuild
-    from fastgan.engine.precision import resolve
-    from fastgan.engine.run import read_facts
-
-    facts = read_facts(run)
-    stage = facts["stages"][-1]
-    specs = {name: how.get("spec") for name, how in stage["nets"].items()}
-    if "spec" not in stage["objective"] or None in specs.values():
-        return None
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        nets = {name: rebuild(spec) for name, spec in specs.items()}
-    objective, where = rebuild(stage["objective"]["spec"]), torch.device("cpu")
-    scalar = {key: torch.tensor(value) for key, value in objective.schedule(0).items()}
-    labels = torch.arange(n) % len(facts["classes"]) if facts.get("classes") else None
-    precision = resolve("fp32", where)
-    return sampling.generate(objective, nets, n, seed=seed, device=where, precision=precision, labels=labels, scalar=scalar)
