@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from run_support import assert_same_run, images, in_a_hurry, leftovers, newest, rows
 
@@ -200,6 +201,9 @@ SAY = {
     "out below a file": ([*TRAIN, "--out", "file/run"], "can't write to file/run"),
     "out is a system folder": ([*TRAIN, "--out", "/proc/nothing/run"], "can't write to /proc/nothing/run"),
     "no data": (["train", "--data", "nowhere"], "no data at nowhere"),
+    "empty data": (["train", "--data", ""], "--data is empty"),
+    "empty out": ([*TRAIN, "--out", ""], "--out is empty"),
+    "sample of empty data": (["sample", "RUN", "--data", ""], "--data is empty"),
     "no images": (["train", "--data", "file"], "file"),
     "no labels": (["train", "--recipe", "cgan", "--data", "images.npy"], "needs labels"),
     "size a recipe can't make": (["train", "--recipe", "dcgan", "--data", "images.npy", "--size", "9"], "can't make 9x9"),
@@ -310,3 +314,16 @@ def test_no_arguments_show_the_help(fastgan):
 def test_metrics_of_the_command_line_are_rows(finished):
     assert [row["step"] for row in rows(finished / "metrics.jsonl")] == [3, 6]
     assert json.loads((finished / "run.json").read_text())["fastgan"]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory.\nTried"), MemoryError()])
+def test_sampling_out_of_memory_is_one_line(error, fastgan, finished, place, monkeypatch):
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr("fastgan.engine.sampling.generate", full)
+    code, _, err = fastgan("sample", str(finished), "--n", "100000")
+    assert (code, err) == (
+        2,
+        "fastgan: out of memory while sampling 100000 images on auto: ask for fewer at a time, or use another device\n",
+    )

@@ -327,6 +327,9 @@ def test_parameters_that_two_networks_share_are_trained_by_the_phases_of_both(or
         (lambda: Noise((), "categorical"), "needs classes="),
         (lambda: Adversarial(lazy_r1=0), "lazy_r1 must be at least 1"),
         (lambda: Adversarial(n_critic=0), "n_critic must be at least 1"),
+        (lambda: fastgan.Phase("D/real", ("D",), dict), "a phase can't be named 'D/real'"),
+        (lambda: fastgan.Phase("", ("D",), dict), "a phase can't be named ''"),
+        (lambda: fastgan.Phase("D", ("D",), dict, repeat=0), "phase 'D' must be repeated at least once"),
     ],
 )
 def test_objectives_that_cannot_be_are_refused(make, named):

@@ -35,13 +35,16 @@ def flags(config: type[Config]) -> list[click.Option]:
     return made
 
 
-def check_numbers(config: Config) -> None:
-    """Raise FastganError for a number that no option can be: one that is not finite, below 0, or 0 where a count is meant.
+def check_values(config: Config) -> None:
+    """Raise FastganError for a value that no option can be: an empty text (which would mean the current folder), a number that
+    is not finite, below 0, or 0 where a count is meant.
 
     An option whose default is 0 is one that 0 turns off.
     """
     for name, field in fields_of(type(config)).items():
         value = getattr(config, name)
+        if value == "":
+            raise FastganError(f"--{name.replace('_', '-')} is empty: give it a value, or leave it out")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         flag = f"--{name.replace('_', '-')}"
@@ -67,7 +70,7 @@ def assemble(config: type[Config], file: dict[str, Any], given: dict[str, Any], 
     values = merge(config, {k: v for k, v in file.items() if k != "recipe"}, where)
     values |= {name: value for name, value in given.items() if value is not None}
     made = config(**values)
-    check_numbers(made)
+    check_values(made)
     return made
 
 

@@ -30,6 +30,8 @@ def command(
 
     if count < 1:
         raise FastganError(f"--n {count}: ask for at least one image")
+    if data == "":
+        raise FastganError("--data is empty: name a folder or file, or leave it out")
     images = sample(run, count, seed=seed, labels=label, step=step, device=device, data=data)
     path = Path(out).expanduser()
     if out.endswith("/") or path.is_dir():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -45,12 +45,17 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 @contextmanager
-def memory_explained(batch_size: int) -> Iterator[None]:
-    """Where memory runs out inside, FastganError says what to lower."""
+def out_of_memory(line: str) -> Iterator[None]:
+    """Where memory runs out inside, FastganError says this line."""
     try:
         yield
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
             raise
-        lower = f"lower --batch-size (try {max(batch_size // 2, 1)}), --size or the networks' width"
-        raise FastganError(f"out of memory at batch size {batch_size}: {lower}") from error
+        raise FastganError(line) from error
+
+
+def memory_explained(batch_size: int) -> AbstractContextManager[None]:
+    """Where memory runs out inside, FastganError says what of a training run to lower."""
+    lower = f"lower --batch-size (try {max(batch_size // 2, 1)}), --size or the networks' width"
+    return out_of_memory(f"out of memory at batch size {batch_size}: {lower}")

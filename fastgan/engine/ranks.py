@@ -112,7 +112,8 @@ def join(device: torch.device) -> Ranks:
                 dist.init_process_group("gloo")
             atexit.register(leave)
         rank = dist.get_rank()
-        alarm = Alarm(dist.distributed_c10d._get_default_store().clone(), rank)
+        store: Any = dist.distributed_c10d._get_default_store()
+        alarm = Alarm(store.clone(), rank)  # a connection of its own: a thread waits on it
         _joined = Ranks(rank, dist.get_world_size(), dist.new_group(backend="gloo", timeout=PATIENCE), alarm)
     return _joined
 

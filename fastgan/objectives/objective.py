@@ -39,8 +39,8 @@ class Noise:
 class Phase:
     """One optimisation of some networks: every other network is frozen, the loss terms are summed, differentiated and stepped.
 
-    name: prefix of what is logged. trains: networks that are optimised. loss: fn(step) -> {term name: 0-dim tensor}. repeat:
-    how many times a step (n_critic).
+    name: prefix of what is logged, without "/". trains: networks that are optimised. loss: fn(step) -> {term name: 0-dim
+    tensor}. repeat: how many times a step (n_critic).
     fresh: draw a new batch and new noise; False keeps those of the phase before, and its fake with its graph (DCGAN's reuse
     of one generator pass).
     """
@@ -50,6 +50,12 @@ class Phase:
     loss: Callable[[Step], Mapping[str, Tensor]]
     repeat: int = 1
     fresh: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name:
+            raise FastganError(f"a phase can't be named {self.name!r}: the name begins keys like 'D/accuracy', and has no /")
+        if self.repeat < 1:
+            raise FastganError(f"phase {self.name!r} must be repeated at least once, not {self.repeat} times")
 
 
 class Objective:
