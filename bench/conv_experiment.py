@@ -53,6 +53,8 @@ WAYS = (
             ("moments", "triton"),
             ("on_load", "triton"),
             ("on_load+g", "triton"),
+            ("moments", "tma"),
+            ("on_load", "tma"),
         )
     ),
 )
@@ -63,7 +65,7 @@ ENDS: dict[str, tuple[Callable[[], nn.Sequential], tuple[int, int, int]]] = {
     "SNGAN up": (lambda: nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(256, 256, 3, 1, 1)), (256, 16, 16)),
     "SNGAN down": (lambda: nn.Sequential(nn.Conv2d(128, 128, 3, 1, 1), nn.AvgPool2d(2)), (128, 32, 32)),
 }
-END_WAYS = ("eager", "compile", "separate | auto", "separate | triton")
+END_WAYS = ("eager", "compile", "separate | auto", "separate | triton", "separate | tma")
 
 
 def pair(name: str, toy: bool) -> tuple[nn.Sequential, tuple[int, int, int]]:
@@ -89,10 +91,11 @@ def run(net: nn.Module, way: str, toy: bool) -> Callable[[Tensor], Any]:
     elif " | " in way:
         edge, engine = way.split(" | ")
         assert isinstance(net, nn.Sequential)
-        net = FusedConvSequential.adopt(net, edge, engine)
+        net = FusedConvSequential.adopt(net, edge, "triton" if engine == "tma" else engine)
+    by_tma: dict[str, dict[str, Any]] = {"conv_way": {"WAY": "tma"}} if way.endswith(" | tma") else {}
 
     def forward(x: Tensor) -> Tensor:
-        with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=not toy):
+        with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=not toy), tuning.override(by_tma):
             return net(x)
 
     return forward
@@ -186,7 +189,7 @@ def summary(store: Store) -> None:
 
 
 def write(store: Store) -> None:
-    """Edges whose fastest way is not "separate", as conv_edge entries of the user's tuning table."""
+    """The fastest way of each edge, as conv_edge and conv_way entries of the user's tuning table."""
     facts = tuning.device_facts(torch.device("cuda", 0))
     if facts is None:
         raise SystemExit("no GPU here: nothing to write")
@@ -196,23 +199,18 @@ def write(store: Store) -> None:
         ours = {w: v for w, v in ms.items() if " | " in w}
         if name not in PAIRS or not ours:
             continue
-        edge = min(ours, key=lambda w: ours[w]).partition(" | ")[0]
-        _, first, middle, _, side = PAIRS[name]
-        shape = {"rows": int(batch) * side * side, "ci": first, "co": middle, "k": 4, "stride": 2}
-        entries.append(
-            tuning.Entry(
-                "conv_edge",
-                "bf16",
-                shape,
-                edge,
-                ms=min(ours.values()),
-                torch=here["torch"],
-                triton=here["triton"],
-                date=time.strftime("%Y-%m-%d", time.gmtime()),
-            )
-        )
+        edge, _, engine = min(ours, key=lambda w: ours[w]).partition(" | ")
+        transposed, first, middle, last, side = PAIRS[name]
+        stamp = {"torch": here["torch"], "triton": here["triton"], "date": time.strftime("%Y-%m-%d", time.gmtime())}
+        shapes = [
+            {"rows": int(batch) * size * size, "ci": ci, "co": co, "k": 4, "stride": 2}
+            for size, ci, co in ((side, first, middle), (side * 2 if transposed else side // 2, middle, last))
+        ]
+        entries.append(tuning.Entry("conv_edge", "bf16", shapes[0], edge, ms=min(ours.values()), **stamp))
+        if engine == "tma":
+            entries += [tuning.Entry("conv_way", "bf16", shape, config={"WAY": "tma"}, **stamp) for shape in shapes]
     path = tuning.user_dir() / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
-    kept = [e for e in tuning.read(path).entries if e.op != "conv_edge"] if path.is_file() else []
+    kept = [e for e in tuning.read(path).entries if e.op not in ("conv_edge", "conv_way")] if path.is_file() else []
     tuning.write(path, tuning.Table(facts.gpu, facts.capability, triton_minor(), (*kept, *entries)))
     print(f"{len(entries)} edges written to {path}")
 

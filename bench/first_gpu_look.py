@@ -21,11 +21,13 @@ from torch import Tensor
 
 from bench.gpu import Row
 from bench.store import Store
-from fastgan.kernels import norm, norm_backward
+from fastgan.kernels import norm, norm_backward, tuning
 from fastgan.kernels.conv_dgrad import conv_dgrad
 from fastgan.kernels.conv_forward import conv_forward
 from fastgan.kernels.conv_moments import form_gradient, merge_moments
+from fastgan.kernels.conv_padded import grid_of, pad
 from fastgan.kernels.conv_spec import ConvSpec, Fusion
+from fastgan.kernels.conv_tma import conv_tma_dgrad, conv_tma_forward, conv_tma_wgrad
 from fastgan.kernels.conv_wgrad import conv_wgrad
 from fastgan.verify.check import relative_l2
 from fastgan.verify.timing import ceilings, gpu_state, measure, rotations
@@ -46,14 +48,14 @@ EPS = 1e-5
 class Layer:
     """Rotating inputs of one k4 s2 p1 layer, and every call that is timed on them."""
 
-    def __init__(self, name: str, batch: int, toy: bool) -> None:
+    def __init__(self, name: str, batch: int, toy: bool, tma: bool = False) -> None:
         transposed, ci, co, side = LAYERS[name]
         if toy:
-            ci, co, side, batch = 12, 18, 4, 2
+            ci, co, side, batch = (16, 16, 4, 1) if tma else (12, 18, 4, 2)
         self.spec = ConvSpec(transposed, (4, 4), (2, 2), (1, 1))
         out = self.spec.output_size(side, side)
         self.size = (side, side)
-        self.dtype = torch.float32 if DEVICE == "cpu" else torch.bfloat16
+        self.dtype = torch.bfloat16 if DEVICE == "cuda" else torch.float16 if tma else torch.float32
         generator = torch.Generator().manual_seed(0)
         draw = lambda *shape: (
             torch.randn(shape, generator=generator).to(DEVICE, self.dtype).contiguous(memory_format=torch.channels_last)
@@ -104,6 +106,27 @@ class Layer:
             "wgrad 2": ("conv_wgrad_z_g", lambda i, c: wgrad(i, act, c, **load, **two(i))),
         }
 
+    def tma(self) -> dict[str, tuple[str, Callable[[int], Any]]]:
+        """name -> (tuning name, call) of the products alone, on operands that are padded already, and of what pads them."""
+        grid, large = grid_of(self.spec, self.x[0].shape[0], self.size), not self.spec.transposed
+        z, g = ([pad(v, self.spec, grid, side)[0] for v in vs] for vs, side in ((self.x, large), (self.dy, not large)))
+        relu, load = Fusion(act_in="relu"), {"s": self.s, "t": self.t}
+        forward = lambda i, **kw: conv_tma_forward(z[i], grid, self.w, self.spec, self.size, Fusion(), **kw)
+        dgrad = lambda i, how, **kw: conv_tma_dgrad(g[i], grid, self.w, self.spec, self.size, how, **kw)
+        two = lambda i: {"y": self.y[i], "u": self.b, "v": self.a}
+        return {
+            "TMA forward": ("conv_tma_forward", lambda i: forward(i)),
+            "TMA forward +moments": ("conv_tma_forward_epilogue", lambda i: forward(i, moments=True)),
+            "TMA dgrad": ("conv_tma_dgrad", lambda i: dgrad(i, Fusion())),
+            "TMA dgrad +epilogue": ("conv_tma_dgrad_epilogue", lambda i: dgrad(i, relu, x=self.x[i], **load)),
+            "TMA wgrad": (
+                "conv_tma_wgrad",
+                lambda i: conv_tma_wgrad(z[i], g[i], grid, self.spec, self.x[0].shape[1], self.dy[0].shape[1]),
+            ),
+            "apply and pad": ("", lambda i: pad(self.x[i], self.spec, grid, large, u=self.s, v=self.t, act="relu")),
+            "form g and pad": ("", lambda i: pad(self.dy[i], self.spec, grid, not large, gradient=True, **two(i))),
+        }
+
     def passes(self) -> dict[str, tuple[int, Callable[[int], Any]]]:
         """name -> (bytes an ideal pass moves, call)."""
         stats = norm.moments(self.rows(self.y[0]), 1)
@@ -131,10 +154,10 @@ class Layer:
             if kind in ("dgrad two +epilogue", "wgrad 2"):
                 dy = (dy + vec(self.a) + vec(self.b) * self.y[0].float()).to(self.dtype).float()
             tail = ([2, 2], [1, 1], [1, 1], self.spec.transposed, [0, 0], 1)
-            if kind.startswith("forward"):
+            if "forward" in kind:
                 return torch.ops.aten.convolution(x, w, None, *tail)
             dx, dw, _ = torch.ops.aten.convolution_backward(dy, x, w, None, *tail, [True, True, False])
-            if kind.startswith("wgrad"):
+            if "wgrad" in kind:
                 return dw
             if "epilogue" in kind:
                 dx = dx * (self.x[0].float() * vec(self.s) + vec(self.t) > 0) * vec(self.s)
@@ -208,6 +231,36 @@ def fused_row(name: str, batch: int, kind: str, toy: bool) -> dict[str, Any]:
     return {"ms": {kind: best["ms"]}, "best": best, "tried": tried, "wrong": len(wrong), "shown": shown}
 
 
+def tma_row(name: str, batch: int, toy: bool) -> dict[str, Any]:
+    """Products of padded operands fetched by TMA, each candidate configuration checked and timed, and the passes that pad."""
+    from fastgan.ops.conv_tma_proof import CANDIDATES
+
+    if DEVICE == "cuda" and torch.cuda.get_device_capability()[0] != 9:
+        return {"failed": "needs sm_90"}
+    layer = Layer(name, batch, toy, tma=True)
+    ms: dict[str, float] = {}
+    best: dict[str, Any] = {}
+    wrong: list[str] = []
+    for kind, (tuned, call) in layer.tma().items():
+        configs: list[dict[str, Any]] = [{}, *([] if toy else CANDIDATES.get(tuned, []))]
+        gold = layer.gold(kind) if tuned else None
+        for config in configs:
+            with tuning.override({tuned: config} if config else {}):
+                result = call(0)
+                error = 0.0 if gold is None else relative_l2(result[0] if isinstance(result, tuple) else result, gold)
+                if not error < WRONG:
+                    wrong.append(f"{kind} {config}: {error:.1e}")
+                    continue
+                took = time_sets(layer.sets, call)
+            if took < ms.get(kind, math.inf):
+                ms[kind], best[kind] = took, config or "default"
+    products = {k: v for k, v in ms.items() if k.startswith("TMA")}
+    shown = ", ".join(
+        f"{k} {v:.4f} ms" + (f" {layer.flops / v / 1e9:.0f} TFLOP/s" if k in products else "") for k, v in ms.items()
+    )
+    return {"ms": ms, "best": best, "wrong": wrong, "shown": shown + (f"; WRONG: {wrong}" if wrong else "")}
+
+
 def ceilings_row(toy: bool) -> dict[str, Any]:
     found = ceilings(toy)
     shown = f"copy {found['copy_gbs']:.0f} GB/s read+write, bf16 matmul {found['matmul_tflops']:.0f} TFLOP/s"
@@ -234,6 +287,7 @@ def rows(toy: bool) -> Iterable[Row]:
             yield Row(f"{name} batch {batch} | passes", lambda a=(name, batch, toy): pass_row(*a), 15)
     for batch in batches:
         for name in names:
+            yield Row(f"{name} batch {batch} | TMA", lambda a=(name, batch, toy): tma_row(*a), 60)
             yield Row(f"{name} batch {batch} | merge", lambda a=(name, batch, toy): merge_row(*a), 8)
             for kind in KINDS:
                 yield Row(f"{name} batch {batch} | {kind}", lambda a=(name, batch, kind, toy): fused_row(*a), 20)
@@ -245,6 +299,7 @@ SUMS = {
         "cuDNN, statistics, apply": ("fprop", "statistics pass", "apply pass"),
         "ours +moments, merge, apply": ("forward +moments", "merge", "apply pass"),
         "ours +moments +prologue, merge": ("forward +moments +prologue", "merge"),
+        "TMA +moments, merge, apply and pad": ("TMA forward +moments", "merge", "apply and pad"),
     },
     "backward": {
         "norm backward, cuDNN": ("norm backward", "dgrad@cuDNN", "wgrad@cuDNN"),
@@ -252,6 +307,12 @@ SUMS = {
         "g pass, dgrad +epilogue, wgrad 0": ("g pass", "dgrad +epilogue", "wgrad 0"),
         "g pass, dgrad +epilogue, wgrad 1": ("g pass", "dgrad +epilogue", "wgrad 1"),
         "two-tensor dgrad +epilogue, wgrad 2": ("dgrad two +epilogue", "wgrad 2"),
+        "pad g, TMA dgrad +epilogue, pad z, TMA wgrad": (
+            "form g and pad",
+            "TMA dgrad +epilogue",
+            "apply and pad",
+            "TMA wgrad",
+        ),
     },
 }
 
@@ -269,12 +330,12 @@ def summary(store: Store) -> None:
             base = math.nan
             for i, (title, parts) in enumerate(options.items()):
                 if not all(p in ms for p in parts):
-                    print(f"  {way:8} {title:42} not measured")
+                    print(f"  {way:8} {title:46} not measured")
                     continue
                 total = sum(ms[p] for p in parts)
                 base = total if i == 0 else base
                 print(
-                    f"  {way:8} {title:42} {total:8.4f} ms  {base / total:5.2f}x   ({' + '.join(f'{ms[p]:.4f}' for p in parts)})"
+                    f"  {way:8} {title:46} {total:8.4f} ms  {base / total:5.2f}x   ({' + '.join(f'{ms[p]:.4f}' for p in parts)})"
                 )
 
 
