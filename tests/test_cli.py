@@ -327,3 +327,19 @@ def test_sampling_out_of_memory_is_one_line(error, fastgan, finished, place, mon
         2,
         "fastgan: out of memory while sampling 100000 images on auto: ask for fewer at a time, or use another device\n",
     )
+
+
+def test_more_steps_stretch_the_schedule_and_say_so(fastgan, place):
+    """sngan's and wgan-gp's learning rate falls to 0 over --steps: further steps at a rate of 0 would be no use."""
+    options = ["--size", 8, "--channels", 3, "--width", 2, "--latent", 4, "--batch-size", 4, "--n-critic", 1, "--log-every", 1]
+    start = ["train", "--recipe", "wgan-gp", "--data", "images.npy", "--device", "cpu", *options, "--lr", 1e-3]
+    assert fastgan(*start, "--out", "run", "--steps", 4)[0] == 0
+    code, out, err = fastgan("train", "--resume", "run", "--steps", 8)
+    assert code == 0, err
+    assert "schedules now last 8 steps in all: G and D: lr goes on with 0.0005 instead of 0\n" in out
+    rates = [row["lr/G"] for row in rows(place / "run" / "metrics.jsonl")]
+    expected = [1e-3 * (1 - step / 4) for step in range(4)] + [1e-3 * (1 - step / 8) for step in range(4, 8)]
+    assert rates == pytest.approx(expected)
+    code, out, _ = fastgan("train", "--resume", "run")
+    assert (code, out.splitlines()[-1]) == (0, "run has its 8 steps: give --steps to go on")
+    assert "schedules" not in out

@@ -280,3 +280,18 @@ def test_bf16_resumes_exactly(precision, tmp_path):
             with tiny(tmp_path / name, precision=precision, resume=resume) as trainer:
                 trainer.fit(steps)
     assert_same_run(tmp_path / "straight", tmp_path / "cut")
+
+
+def test_other_schedules_are_refused_unless_they_are_meant(tmp_path):
+    make = lambda steps, **options: tiny(tmp_path / "run", schedules={"G": {"lr": Linear(1e-3, 0.0, steps)}}, **options)
+    with make(10) as first:
+        first.fit(6)
+    with pytest.raises(fastgan.FastganError, match=r"schedules\.G\.lr\.args\.steps was 10 and is 20 now; .* \(reschedule=True\)"):
+        make(20, resume=True)
+    with make(20, resume=True, reschedule=True) as on:
+        assert on.rescheduled == "G: lr goes on with 0.0007 instead of 0.0004"
+        on.fit(8)
+        assert on.optimizers["G"].param_groups[0]["lr"] == pytest.approx(1e-3 * 13 / 20)
+    with make(20, resume=True) as again:
+        assert again.rescheduled is None
+        assert again.step == 8

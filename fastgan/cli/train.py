@@ -131,6 +131,8 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False, log: str
         if resume and trainer.step >= config.steps:
             echo(f"{config.out} has its {trainer.step} steps: give --steps to go on")
             return 0
+        if trainer.rescheduled:
+            echo(f"schedules now last {config.steps} steps in all: {trainer.rescheduled}")
         start = f"going on at step {trainer.step}" if resume else "training"
         echo(f"{start}: {config.recipe} on {trainer.device}, {trainer.precision.name}")
         trainer.fit(config.steps)
@@ -174,6 +176,7 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
         seed=config.seed,
         out=out,
         resume=resume,
+        reschedule=resume,  # by the command line --steps alone can change them
         device=config.device,
         precision=config.precision,
         graph=config.graph,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fastgan.engine.describe import NotDescribable, describe
+from fastgan.engine.describe import NotDescribable, describe, rebuild
 from fastgan.errors import FastganError
 
 if TYPE_CHECKING:
@@ -80,9 +80,31 @@ def compare(then: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None
     for field, before, after in differences(then, json.loads(json.dumps(now)), ""):
         if len(now.get("stages", ())) == 1:
             field = field.removeprefix("stages[0].")
+        other = "go on with it on purpose (reschedule=True)" if "schedules" in field.split(".") else "start a new run"
         raise FastganError(
-            f"can't go on with {path}: {field} was {before} and is {after} now; make it the same again, or start a new run"
+            f"can't go on with {path}: {field} was {before} and is {after} now; make it the same again, or {other}"
         )
+
+
+def reschedule(then: dict[str, Any], now: Mapping[str, Any], step: int) -> str | None:
+    """Give `then` the schedules of `now`; one line that says what changes at `step` of the stage, or None where nothing does."""
+    changed: dict[str, list[str]] = {}
+    for before, after in zip(then["stages"], json.loads(json.dumps(now))["stages"], strict=False):
+        for field, *_ in differences(before["schedules"], after["schedules"], ""):
+            net, option = field.split(".")[:2]
+            values = [at(side["schedules"].get(net, {}).get(option), step) for side in (before, after)]
+            names = changed.setdefault(f"{option} goes on with {values[1]} instead of {values[0]}", [])
+            names += [net] if net not in names else []
+        before["schedules"] = after["schedules"]
+    return "; ".join(f"{' and '.join(nets)}: {what}" for what, nets in changed.items()) or None
+
+
+def at(spec: Any, step: int) -> str:
+    """A described schedule's value at `step`, or what is known of it."""
+    try:
+        return f"{rebuild(spec)(step):.4g}"
+    except (FastganError, TypeError, AttributeError):
+        return "no schedule" if spec is None else "one that can't be told"
 
 
 def differences(then: Any, now: Any, prefix: str) -> list[tuple[str, Any, Any]]:

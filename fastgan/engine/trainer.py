@@ -50,6 +50,7 @@ class Trainer:
     size, channels: what images become. optimizers: {"G": factory or optimiser, ...}; default Adam(2e-4, (0.5, 0.999)).
     schedules: {"G": {"lr": fn(step) -> value}}. out: the run folder, or None to keep everything in memory. resume: go on with
     the run in `out`.
+    reschedule: with resume, go on with other schedules than the run began with; `rescheduled` then says what changed.
     device: "auto" is a GPU when there is one. precision: see fastgan.engine.precision. graph: "auto" replays each step as a
     CUDA graph on a GPU, "on" insists, "off" never. impl: which engine runs the operators; "auto" swaps the networks' layers
     (fastgan.accelerate) on a GPU, "reference" leaves them alone. sync_bn: under torchrun, batch statistics of all processes.
@@ -78,6 +79,7 @@ class Trainer:
         seed: int = 0,
         out: str | Path | None = None,
         resume: bool = False,
+        reschedule: bool = False,
         device: str = "auto",
         precision: str = "auto",
         graph: str = "auto",
@@ -129,6 +131,7 @@ class Trainer:
             self.graph, self.impl, self.sync_bn = graph, impl, sync_bn
             self._backend = graph_backend(graph, self.device, self.ranks)
             self._told: str | None = None
+            self.rescheduled: str | None = None
             self.step = 0
             self.stats = Stats(log_every, self.device, self.ranks)
             self.watch = Watch(getattr(self.stages[0].objective, "loss", "non-saturating")) if watch else None
@@ -149,7 +152,7 @@ class Trainer:
             try:
                 with memory_explained(batch_size):
                     if resume:
-                        self._resume()
+                        self._resume(reschedule)
                     else:
                         self._enter(0)
                         self._begin_run()
@@ -351,13 +354,17 @@ class Trainer:
             self.folder.abandon()
             raise
 
-    def _resume(self) -> None:
+    def _resume(self, reschedule: bool) -> None:
         assert self._path is not None
         if self.folder is not None:
             self.folder.open()
         self.ranks.wait()
         folder = self.folder or RunFolder(self._path)
-        identity.compare(folder.facts()["identity"], identity.of(self), self._path)
+        facts, now = folder.facts(), identity.of(self)
+        if reschedule:
+            step = max(folder.checkpoints.steps(), default=0)
+            self.rescheduled = identity.reschedule(facts["identity"], now, step - self._first_step(self._stage_of(step)))
+        identity.compare(facts["identity"], now, self._path)
         groups, state = folder.checkpoints.load()
         self._enter(state["stage"])
         identity.compare(state["identity"], identity.of_stage(self), self._path)
@@ -372,6 +379,8 @@ class Trainer:
         if self.folder is not None:
             self.folder.rewind(self.step)
             self.folder.write("config.toml", toml.dumps(self.config))
+            if self.rescheduled:
+                self.folder.write("run.json", json.dumps(facts, indent=1))
 
     def _python_config(self) -> dict[str, Any]:
         keys = ("batch_size", "seed", "flip", "ema_decay", "log_every", "sample_every", "checkpoint_every", "size", "channels")
