@@ -34,29 +34,30 @@ def device() -> torch.device:
 def row(sample: Sample, compiled: bool, toy: bool) -> dict[str, Any]:
     """One call's entry. compiled: the compiler's row, with eager and the engine that auto takes beside it."""
     providers = ("eager", "compile", "auto") if compiled else ("eager", *kernels.ENGINES)
-    torch.backends.cudnn.benchmark = True
     entry = kernels.run(sample, device(), providers, repeats=3 if toy else 9)
     if torch.cuda.is_available():
         torch.cuda.synchronize()  # raises where a provider took the context down: the stage starts over behind this row
     shown = [
         f"{r['provider']} {1e3 * r['ms'][1]:.1f} us" if "ms" in r else f"{r['provider']}: {r['error']}" for r in entry["rows"]
     ]
-    if (best := kernels.head(entry)) is not None:
+    if (best := report.headline(entry)) is not None:
         shown.append(f"{best['provider']} {best['speedup'][1]:.2f}x {best['best']}")
     return {"entry": entry, "state": gpu_state(), "shown": ", ".join(shown) + (" (CPU)" if device().type == "cpu" else "")}
 
 
 def rows(toy: bool, names: tuple[str, ...] = ()) -> Iterable[Row]:
-    """Eager and the engines first for every op, bf16 before fp32; then the compiler, which takes longest."""
+    """Eager and the engines of every op in the type it is used in; then the compiler, which takes longest; then all in fp32."""
     layers = False if toy else None
-    types = ("fp32",) if toy or device().type == "cpu" else ("bf16", "fp32")
-    for compiled in (False, True):
-        for type_name in types:
-            for count, sample in enumerate(kernels.samples(device(), names, (type_name,), layers)):
+    known = set()
+    for types in ((),) if toy or device().type == "cpu" else ((), ("fp32",)):
+        for compiled in (False, True):
+            for count, sample in enumerate(kernels.samples(device(), names, types, layers)):
                 if compiled and toy and count:
                     break  # one shows that the code runs
                 key = f"{sample.name} | {COMPILED}" if compiled else sample.name
-                yield Row(key, lambda s=sample, c=compiled: row(s, c, toy), 90 if compiled else 15)
+                if key not in known:
+                    known.add(key)
+                    yield Row(key, lambda s=sample, c=compiled: row(s, c, toy), 90 if compiled else 15)
 
 
 def entries(store: Store) -> list[Entry]:

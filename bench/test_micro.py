@@ -8,14 +8,16 @@ from fastgan.bench import kernels
 pytest.importorskip("pytest_benchmark")
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SAMPLES = list(kernels.samples(DEVICE))
+SAMPLES = [sample for sample in kernels.samples(DEVICE) if kernels.engines(sample, DEVICE)[0]]
 
 
 @pytest.mark.parametrize("provider", ["auto", "eager"])
 @pytest.mark.parametrize("sample", SAMPLES, ids=[sample.name.replace(" | ", "-") for sample in SAMPLES])
 def test_op(benchmark, sample, provider) -> None:
-    sets = kernels.inputs(sample, provider, DEVICE, 1)
-    (call,) = kernels.calls(sample, kernels.function(sample, provider), sets)
+    sets = kernels.inputs(sample, provider, sample.make(DEVICE), 1)
+    engine = kernels.engines(sample, DEVICE)[0][0]
+    wanted = provider if provider == "eager" or kernels.automatic(sample, DEVICE, sample.make(DEVICE)) else engine
+    (call,) = kernels.calls(sample, kernels.function(sample, wanted), sets)
 
     def timed() -> None:
         call()

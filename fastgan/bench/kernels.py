@@ -89,15 +89,23 @@ def engines(sample: Sample, device: torch.device) -> tuple[list[str], dict[str, 
     return [e for e in sample.case.engines or sample.op.engines if e not in missing], missing
 
 
-def automatic(sample: Sample, device: torch.device) -> str:
-    """The engine that impl="auto" takes for this call; "" where that is one whose time says nothing here (the interpreter)."""
+def _impl(op: Op) -> Any:
+    """The default of its engine argument, inspect.Parameter.empty where it has none; None where it takes no engine."""
+    found = inspect.signature(op.fn).parameters.get("impl")
+    return None if found is None else found.default
+
+
+def automatic(sample: Sample, device: torch.device, made: Kwargs) -> str:
+    """The engine that impl="auto" takes for this call; "" where the op is called by engine alone, or takes the interpreter."""
+    if _impl(sample.op) is inspect.Parameter.empty:
+        return ""
     known = dispatch._DISPATCHERS
     before = {name: d.last for name, d in known.items()}
     for d in known.values():
         d.last = None
     try:
         with torch.no_grad():
-            sample.op.fn(**sample.make(device))
+            sample.op.fn(**to(made, None, None))
         taken = {name: d.last for name, d in known.items() if d.last is not None}
     finally:
         for name, last in before.items():
@@ -119,14 +127,13 @@ def function(sample: Sample, provider: str, auto: str = "") -> Callable[..., Any
         # on a CPU the search is over C++ tiles, and takes minutes an op
         mode = "max-autotune-no-cudagraphs" if torch.cuda.is_available() else None
         return torch.compile(rival(op).source, mode=mode, dynamic=False)
-    if provider in ("auto", auto) or "impl" not in inspect.signature(op.fn).parameters:
+    if (provider in ("auto", auto) and _impl(op) is not inspect.Parameter.empty) or _impl(op) is None:
         return op.fn
     return lambda **kwargs: op.fn(**kwargs, impl=provider)
 
 
-def inputs(sample: Sample, provider: str, device: torch.device, copies: int) -> list[Kwargs]:
-    """Input sets of their own with the same values; gradients wanted where the direction has them."""
-    made = sample.make(device)
+def inputs(sample: Sample, provider: str, made: Kwargs, copies: int) -> list[Kwargs]:
+    """Input sets of their own with the values of `made`; gradients wanted where the direction has them."""
     if provider in PYTORCH:
         made = rival(sample.op).own(made)
     sets = [to(made, None, None) for _ in range(copies)]
@@ -169,10 +176,10 @@ class Caller:
     one replayed graph, whose outputs stay alive so that none reuses a warm address.
     """
 
-    def __init__(self, sample: Sample, provider: str, auto: str, device: torch.device) -> None:
+    def __init__(self, sample: Sample, provider: str, auto: str, device: torch.device, made: Kwargs) -> None:
         self.type_name = sample.type_name
-        size = sum(t.nbytes for _, t in leaves(sample.make(device), ""))
-        sets = inputs(sample, provider, device, rotations(size))
+        size = sum(t.nbytes for _, t in leaves(made, ""))
+        sets = inputs(sample, provider, made, rotations(size))
         self._calls = calls(sample, function(sample, provider, auto), sets)
         self.count = len(self._calls)
         self.how = "calls"
@@ -194,8 +201,16 @@ class Caller:
             return
         self._graph, self.how = graph, "graph"
 
-    def flags(self) -> contextlib.AbstractContextManager[None]:
-        return precision(self.type_name)
+    @contextlib.contextmanager
+    def flags(self) -> Iterator[None]:
+        """TF32 as the type wants it, cuDNN's search for everybody."""
+        cudnn = torch.backends.cudnn
+        before, cudnn.benchmark = cudnn.benchmark, True
+        try:
+            with precision(self.type_name):
+                yield
+        finally:
+            cudnn.benchmark = before
 
     def eager_step(self) -> None:
         for call in self._calls:
@@ -221,11 +236,10 @@ def disagreement(found: dict[str, Tensor], gold: dict[str, Tensor]) -> float:
     return max((error([found[n]], [g]) if n in found else float("inf") for n, g in gold.items()), default=0.0)
 
 
-def least(sample: Sample, device: torch.device) -> tuple[int, int]:
+def least(sample: Sample, made: Kwargs) -> tuple[int, int]:
     """(FLOPs, bytes) of the least work, as the op registers them; 0 where it does not."""
-    kwargs = sample.make(device)
     ways = ("forward", "backward") if sample.direction == "both" else ("forward",)
-    flops, moved = (0 if f is None else sum(f(kwargs, way) for way in ways) for f in (sample.op.flops, sample.op.bytes))
+    flops, moved = (0 if f is None else sum(f(made, way) for way in ways) for f in (sample.op.flops, sample.op.bytes))
     return flops, moved
 
 
@@ -252,10 +266,13 @@ def run(
     torch._dynamo.reset()  # beyond a few shapes of one function the compiler falls back to eager without a word
     gpu = device.type == "cuda"
     here, missing = engines(sample, device)
-    auto = automatic(sample, device)
+    if not here:
+        return blank(sample, device) | {"missing": missing}
+    made = sample.make(device)  # once: drawing a large layer's numbers takes longer than all else
+    auto = automatic(sample, device, made)
     wanted = [p for p in dict.fromkeys(auto if p == "auto" else p for p in providers) if p in here or p in PYTORCH]
     ways = Directions(sample.op, sample.case, ("forward", "backward") if sample.direction == "both" else ("forward",))
-    gold = outcome(sample, lambda **kwargs: call_reference(sample.op, None, None)(kwargs), sample.make(device), ways)
+    gold = outcome(sample, lambda **kwargs: call_reference(sample.op, None, None)(kwargs), to(made, None, None), ways)
     entry = blank(sample, device) | {"auto": auto, "missing": missing}
     alive: dict[str, Caller] = {}
     by_name: dict[str, Entry] = {}
@@ -270,19 +287,19 @@ def run(
         entry["rows"].append(row)
         try:
             if row["ours"] or rival(sample.op).same:
-                given = inputs(sample, provider, device, 1)[0]
+                given = inputs(sample, provider, made, 1)[0]
                 row["disagreement"] = disagreement(outcome(sample, function(sample, provider, auto), given, ways), gold)
                 if not row["disagreement"] < AGREES[sample.type_name]:
                     row["agrees"] = False
                     fail(provider, f"differs from the reference by {row['disagreement']:.1e}: not timed")
                     continue
             began = time.perf_counter()
-            alive[provider] = Caller(sample, provider, auto, device)
+            alive[provider] = Caller(sample, provider, auto, device, made)
             row |= {"build_s": time.perf_counter() - began, "how": alive[provider].how, "sets": alive[provider].count}
         except Exception as failure:  # shown in its row, the others still count
             fail(provider, failure)
     took = measure.interleave(alive, device, repeats=repeats, sample_s=0.02 if gpu else 0.01, until=until, failed=fail)
-    flops, moved = least(sample, device)
+    flops, moved = least(sample, made)
     floor = work.Work(flops, moved).floor(work.peaks(device.type))
     entry |= {"gflop": flops / 1e9, "gbytes": moved / 1e9, "floor_ms": floor}
     for provider, seconds in took.items():
@@ -310,8 +327,3 @@ def merge(first: Entry, second: Entry) -> Entry:
     """An entry without torch.compile and one with it, of the same call: the second's rows count where both have one."""
     rows = {row["provider"]: row for row in (*first["rows"], *second["rows"])}
     return {**first, **second, "rows": list(rows.values())}
-
-
-def head(entry: Entry) -> Entry | None:
-    """The row of the engine that impl="auto" takes, if it was timed against PyTorch."""
-    return next((r for r in entry["rows"] if r["provider"] == entry["auto"] and "speedup" in r), None)

@@ -17,6 +17,7 @@ from fastgan.bench import work as floor
 from fastgan.bench.gate import STEPS, Gate
 from fastgan.bench.ours import Ours
 from fastgan.bench.plain import Plain
+from fastgan.bench.report import headline
 from fastgan.bench.rows import ABLATION, RowSpec
 from fastgan.bench.suites import Suite
 from fastgan.engine.graphs import Graph
@@ -114,7 +115,7 @@ class Bench:
                 except Exception as error:  # without the reference no engine counts
                     entry = kernels.blank(sample, self.device) | {"error": f"no reference: {one_line(error)}"}
             found.append(entry)
-            if (row := kernels.head(entry)) is not None:
+            if (row := headline(entry)) is not None:
                 shown = f"{1e3 * row['ms'][1]:.1f} us, {row['speedup'][1]:.2f}x {row['best']}"
                 self.say(f"  {sample.name}: {row['provider']} {shown}")
         return found
