@@ -118,3 +118,21 @@ def test_shipped_kernels_on_the_targets_of_ci():
     report = json.loads(done.stdout)
     assert report["rows"]
     assert not [f"{r['kernel']} {r['config']} {r['target']}: {r['note']}" for r in report["rows"] if r["verdict"] == "FAIL"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fused", [True, False])
+def test_launch_options_reach_the_compiler(fused):
+    """Adam is launched without fused multiply-adds: what is compiled here must be what is launched."""
+    triton = pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+
+    from fastgan.kernels.norm import apply_kernel
+    from fastgan.ops.norm_proof import _variants
+    from fastgan.verify import aot
+
+    variant = next(v for v in _variants() if v.kernel is apply_kernel and "leaky_relu fp32" in v.name)
+    source, options = aot.source_of(variant, {**variant.configs[0], "enable_fp_fusion": fused})
+    assert options["enable_fp_fusion"] is fused
+    ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
+    assert ("fma.rn.f32" in ptx) is fused

@@ -6,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastgan.ops.registry import Bound, Case, Mask, Op, rounded
-from fastgan.verify import bounds
+from fastgan.verify import bounds, interpreter
 from fastgan.verify.check import check, relative_l2, relative_peak
 from fastgan.verify.guard import Guards, poisoned
 
@@ -321,3 +322,21 @@ def test_a_failure_is_exit_code_1_and_an_unknown_op_is_2(tmp_path):
     done = run_verify("--quick", "--op", "nonesuch", family="pkg.broken", PYTHONPATH=paths)
     assert done.returncode == 2
     assert done.stderr.strip() == "error: no op named 'nonesuch': choose from broken"
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_sums_in_the_interpreter_are_trees(axis):
+    """As a GPU's: rounding grows with the logarithm of the length, not with the length."""
+    x = np.random.default_rng(0).standard_normal((1024, 1024)).astype(np.float32) + 1
+    total = interpreter.tree_sum(x, axis)
+    assert total.dtype == np.float32
+    gold = x.astype(np.float64).sum(axis)
+    worst = np.abs(total - gold).max() / np.abs(gold).max()
+    assert worst < 3e-7
+    one_by_one = np.moveaxis(x, axis, 0)[0].copy()
+    for row in np.moveaxis(x, axis, 0)[1:]:
+        one_by_one += row
+    assert np.abs(one_by_one - gold).max() / np.abs(gold).max() > 3 * worst
+    assert np.array_equal(
+        interpreter.tree_sum(np.arange(8, dtype=np.int32).reshape(2, 4), axis), np.arange(8).reshape(2, 4).sum(axis)
+    )

@@ -279,8 +279,10 @@ def _variants() -> list[Variant]:
     return out
 
 
-SUMMED = Bound(
-    "a sum of up to 2000 fp32 terms: PyTorch's CPU adds in float64, the interpreter a tile's rows one after another", ratio=8.0
+ONE_CHANNEL = Bound(
+    "a single number from 35 values in the full set: 3.9e-7 and 2.8e-7 off, PyTorch's formula in fp32 3.0e-7 and 7.0e-7, but its "
+    "CPU kernel, whose statistics are float64, 1.2e-7 and 0.7e-7",
+    ratio=4.0,
 )
 ALL = ("forward", "backward", "double")
 
@@ -321,7 +323,7 @@ register(
         grad_inputs=("input", "weight", "bias"),
         mutates=("running_mean", "running_var", "num_batches_tracked"),
         directions=ALL,
-        bounds=dict.fromkeys(("dweight", "dbias", "running_mean'", "running_var'", "d2weight", "d2bias"), SUMMED),
+        bounds={"backward:dbias": ONE_CHANNEL, "double:d2weight": ONE_CHANNEL},
         mask=Mask(_observed, lambda kwargs: _scaled(kwargs, batch_reference)),
         bytes=_norm_bytes,
         kernels=_variants,
@@ -345,7 +347,6 @@ register(
         grad_inputs=("input", "weight", "bias"),
         mutates=("running_mean", "running_var"),
         directions=ALL,
-        bounds=dict.fromkeys(("dweight", "dbias", "running_mean'", "running_var'"), SUMMED),
         mask=Mask(_observed, lambda kwargs: _scaled(kwargs, instance_reference)),
         bytes=_norm_bytes,
     )
@@ -365,7 +366,6 @@ register(
         ],
         grad_inputs=("input", "scale", "shift"),
         directions=ALL,
-        bounds=dict.fromkeys(("dscale", "dshift"), SUMMED),
         mask=Mask(_observed, lambda kwargs: _scaled(kwargs, affine_reference)),
         bytes=_affine_bytes,
     )
@@ -385,7 +385,6 @@ register(
         grad_inputs=("input",),
         outputs=("mean", "var"),
         directions=ALL,
-        bounds=dict.fromkeys(("mean", "var"), SUMMED),
         bytes=_moments_bytes,
     )
 )

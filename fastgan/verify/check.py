@@ -15,8 +15,10 @@ from torch import Tensor
 
 from fastgan.kernels._common import TORCH_DTYPES
 from fastgan.ops.registry import Case, Kwargs, Op, Outputs
-from fastgan.verify import bounds
+from fastgan.verify import bounds, interpreter
 from fastgan.verify.guard import Guards, poisoned
+
+interpreter.install()
 
 
 @dataclass
