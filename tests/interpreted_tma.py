@@ -43,7 +43,7 @@ def matrices():
         large = not spec.transposed
         step = 2 if large and spec.stride == (2, 2) else 1
         got = pad(x, spec, grid, large, u=s, v=t, act="relu", groups=2)[0]
-        spread = lambda v: v.repeat_interleave(n // 2, 0)[:, :, None, None]
+        spread = lambda v: v.repeat_interleave(2, 0)[:, :, None, None]
         z = torch.relu(x * spread(s) + spread(t))
         z = F.pad(z, (0, grid.width * step - size[1], 0, grid.height * step - size[0]))
         blocks = z.reshape(n, c, grid.height, step, grid.width, step).permute(0, 2, 4, 3, 5, 1)
@@ -112,7 +112,7 @@ def higher_order():
         return y, torch.autograd.grad(y.float().tanh().sum(), [x, w], **how)
 
     splits = mock.Mock(wraps=conv_tma.splits_for)
-    with mock.patch.object(conv_tma, "splits_for", splits), mock.patch.object(conv_tma, "multiprocessors", lambda d: 64):
+    with mock.patch.object(conv_tma, "splits_for", splits), mock.patch.object(conv_tma, "multiprocessors", return_value=64):
         first, again = gradient(x, w)[1], gradient(x, w)[1]
         assert all(torch.equal(a, b) for a, b in zip(first, again))
         tiles, rows, config, processors = splits.call_args.args
