@@ -27,7 +27,7 @@ from fastgan.kernels.conv_plan import (
 )
 from fastgan.kernels.conv_spec import PLAIN, ConvSpec, Fusion
 from fastgan.kernels.conv_split import add_parts, reduce_parts, sum_config
-from fastgan.kernels.conv_tile import affine, gather_product, place
+from fastgan.kernels.conv_tile import affine, elements, gather_product, place
 
 
 @triton.jit
@@ -60,7 +60,7 @@ def conv_dgrad_kernel(dy_ptr, y_ptr, b_ptr, a_ptr, w_ptr, scale_ptr, x_ptr, s_pt
                       SLOPE_IN: tl.constexpr, ACT_OUT: tl.constexpr, SLOPE_OUT: tl.constexpr, PRECISION: tl.constexpr,
                       ORDER: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
     # H, W, C describe the gathered gradient, OH, OW, OUT the result dx
-    group, slot, base, image, h, w, ry, rx, live, out, n, known, keep, at = place(
+    group, slot, base, image, h, w, ry, rx, live, out, n, known = place(
         tl.program_id(0), IMAGES, OH, OW, HP, WP, TILES, OUT, SH, SW, SCATTER, MERGED, BLOCK_M, BLOCK_N)  # fmt: skip
     y_base, b_base, a_base, s_base, t_base = y_ptr, b_ptr, a_ptr, s_ptr, t_ptr
     if y_ptr is not None:
@@ -72,6 +72,7 @@ def conv_dgrad_kernel(dy_ptr, y_ptr, b_ptr, a_ptr, w_ptr, scale_ptr, x_ptr, s_pt
     acc = gather_product(dy_ptr + base * H * W * C, y_base, b_base, a_base, w_ptr, image, h, w, ry, rx, live, out, known, H, W, C,
                          w_ky, w_kx, w_c, w_out, None, None, None, None, KH, KW, SH, SW, PH, PW, SCATTER, MERGED, PACKED, True,
                          ACT_OUT, SLOPE_OUT, PRECISION, ORDER, BLOCK_M, BLOCK_N, BLOCK_K)  # fmt: skip
+    keep, at = elements(image, h, w, ry, rx, live, out, known, OH, OW, OUT, SH, SW, SCATTER, MERGED)
     finish_dgrad(acc, scale_ptr, x_ptr, s_base, t_base, dx_ptr, ds_ptr, dt_ptr, slot, base * OH * OW * OUT, out, n, known, keep,
                  at, OUT, ACT_IN, SLOPE_IN)  # fmt: skip
 
@@ -80,12 +81,13 @@ def conv_dgrad_kernel(dy_ptr, y_ptr, b_ptr, a_ptr, w_ptr, scale_ptr, x_ptr, s_pt
 def conv_dgrad_sum_kernel(part_ptr, scale_ptr, x_ptr, s_ptr, t_ptr, dx_ptr, ds_ptr, dt_ptr, IMAGES, OH, OW, TILES, PARTS, PART,
                           OUT, s_group, ACT_IN: tl.constexpr, SLOPE_IN: tl.constexpr,
                           BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
-    group, slot, base, _, _, _, _, _, _, out, n, known, keep, at = place(
+    group, slot, base, image, h, w, ry, rx, live, out, n, known = place(
         tl.program_id(0), IMAGES, OH, OW, OH, OW, TILES, OUT, 1, 1, False, False, BLOCK_M, BLOCK_N)  # fmt: skip
     s_base, t_base = s_ptr, t_ptr
     if s_ptr is not None:
         s_base, t_base = s_ptr + group * s_group, t_ptr + group * s_group
     first = base * OH * OW * OUT
+    keep, at = elements(image, h, w, ry, rx, live, out, known, OH, OW, OUT, 1, 1, False, False)
     acc = add_parts(part_ptr + first, PARTS, PART, at, keep, BLOCK_M, BLOCK_N)
     finish_dgrad(acc, scale_ptr, x_ptr, s_base, t_base, dx_ptr, ds_ptr, dt_ptr, slot, first, out, n, known, keep, at, OUT,
                  ACT_IN, SLOPE_IN)  # fmt: skip

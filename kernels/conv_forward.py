@@ -30,7 +30,7 @@ from fastgan.kernels.conv_plan import (
 )
 from fastgan.kernels.conv_spec import PLAIN, ConvSpec, Fusion
 from fastgan.kernels.conv_split import add_parts, reduce_parts, sum_config
-from fastgan.kernels.conv_tile import gather_product, place
+from fastgan.kernels.conv_tile import elements, gather_product, place
 
 
 @triton.jit
@@ -66,7 +66,7 @@ def conv_forward_kernel(x_ptr, s_ptr, t_ptr, w_ptr, scale_ptr, bias_ptr, residua
                         PW: tl.constexpr, SCATTER: tl.constexpr, MERGED: tl.constexpr, PACKED: tl.constexpr, ACT_IN: tl.constexpr,
                         SLOPE_IN: tl.constexpr, ACT_OUT: tl.constexpr, SLOPE_OUT: tl.constexpr, PRECISION: tl.constexpr,
                         ORDER: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
-    group, slot, base, image, h, w, ry, rx, live, out, n, known, keep, at = place(
+    group, slot, base, image, h, w, ry, rx, live, out, n, known = place(
         tl.program_id(0), IMAGES, OH, OW, HP, WP, TILES, OUT, SH, SW, SCATTER, MERGED, BLOCK_M, BLOCK_N)  # fmt: skip
     s_base, t_base = s_ptr, t_ptr
     if s_ptr is not None:
@@ -74,6 +74,7 @@ def conv_forward_kernel(x_ptr, s_ptr, t_ptr, w_ptr, scale_ptr, bias_ptr, residua
     acc = gather_product(x_ptr + base * H * W * C, None, s_base, t_base, w_ptr, image, h, w, ry, rx, live, out, known, H, W, C,
                          w_ky, w_kx, w_c, w_out, None, None, None, None, KH, KW, SH, SW, PH, PW, SCATTER, MERGED, PACKED, False,
                          ACT_IN, SLOPE_IN, PRECISION, ORDER, BLOCK_M, BLOCK_N, BLOCK_K)  # fmt: skip
+    keep, at = elements(image, h, w, ry, rx, live, out, known, OH, OW, OUT, SH, SW, SCATTER, MERGED)
     finish_forward(acc, scale_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, m2_ptr, count_ptr, slot, base * OH * OW * OUT, live,
                    out, n, known, keep, at, OUT, MERGED, ACT_OUT, SLOPE_OUT)  # fmt: skip
 
@@ -82,9 +83,10 @@ def conv_forward_kernel(x_ptr, s_ptr, t_ptr, w_ptr, scale_ptr, bias_ptr, residua
 def conv_forward_sum_kernel(part_ptr, scale_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, m2_ptr, count_ptr,
                             IMAGES, OH, OW, TILES, PARTS, PART, OUT, ACT_OUT: tl.constexpr, SLOPE_OUT: tl.constexpr,
                             BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
-    _, slot, base, _, _, _, _, _, live, out, n, known, keep, at = place(
+    _, slot, base, image, h, w, ry, rx, live, out, n, known = place(
         tl.program_id(0), IMAGES, OH, OW, OH, OW, TILES, OUT, 1, 1, False, False, BLOCK_M, BLOCK_N)  # fmt: skip
     first = base * OH * OW * OUT
+    keep, at = elements(image, h, w, ry, rx, live, out, known, OH, OW, OUT, 1, 1, False, False)
     acc = add_parts(part_ptr + first, PARTS, PART, at, keep, BLOCK_M, BLOCK_N)
     finish_forward(acc, scale_ptr, bias_ptr, residual_ptr, y_ptr, mean_ptr, m2_ptr, count_ptr, slot, first, live, out, n, known,
                    keep, at, OUT, False, ACT_OUT, SLOPE_OUT)  # fmt: skip

@@ -21,7 +21,7 @@ MERGED_COLUMNS = 16  # phases are merged where all of them fit the narrowest til
 # The reduction is split where tiles give fewer warps a multiprocessor than FILL, into parts of at least SHORTEST products an
 # output: then writing and reading a 64x64 partial tile moves at most a quarter of what the part itself reads in 16 bits.
 # The interpreter can only afford tiny layers: some of them must split, others not.
-FILL, SHORTEST = (16, 96) if INTERPRET else (8, 512)
+FILL, SHORTEST = (32, 96) if INTERPRET else (8, 512)
 
 
 @dataclass(frozen=True)
@@ -111,23 +111,28 @@ def tile(m: int, n: int, k: int, warps: int, stages: int, order: str | None = No
     return config | {"ORDER": order} | ({"maxnreg": 255} if order == "channels" else {})
 
 
-def default_gather_config(rows: int, out: int, reach: int, itemsize: int, transforms: bool) -> Config:
-    """A conservative tile for `rows` result pixels of one phase, `out` channels and `reach` contracted values of a tap."""
+def default_gather_config(rows: int, out: int, reach: int, itemsize: int, transforms: bool, scatter: bool) -> Config:
+    """A conservative tile for `rows` result pixels of one phase, `out` channels and `reach` contracted values of a tap.
+
+    None of them spills on sm_80 to sm_120. Over taps that hangs by the way: two rows of two taps (scatter) need 4 stages or a
+    raised register limit, four rows of four need 3 stages and the limit left alone.
+    """
     k = power_of_two(reach, 16, 64 if itemsize == 2 else 32)
     order = "channels" if reach > 2 * k else "taps"  # the pipeline runs over the innermost loop: give it more than two turns
     if INTERPRET:
         return tile(power_of_two(rows, 16, 64), power_of_two(out, 16, 64), k, 4, 2, order)
     if itemsize == 4:
-        n = power_of_two(out, 16, 32 if transforms else 64)
-        return tile(64, n, 16 if transforms else k, 4, 2, order)
+        # wider or deeper spills; so does the loop over taps at 80 or 128 registers, where ptxas stops on sm_80
+        return tile(64, power_of_two(out, 16, 32), 16, 4, 2, order) | {"maxnreg": 255}
     if k == 16:
         return tile(64, power_of_two(out, 16, 64), k, 4, 2, order)
     if out > 32 and (transforms or rows >= 128 * 64):  # 128x128 spills where operands are transformed, and on sm_80 always
-        return tile(128, 64, k, 8, 2 if transforms else 3, order)
+        config = tile(128, 64, k, 8, 2 if transforms else 3, order)
+        return config | {"maxnreg": 255} if scatter and not transforms else config
     if order == "taps" and out <= 16:
         return tile(64, 16, k, 4, 3, order)
     if order == "taps":  # 64x64x64 spills on some targets with this order
-        return tile(64, power_of_two(out, 16, 64), min(k, 32), 4, 4, order)
+        return tile(64, power_of_two(out, 16, 64), min(k, 32), 4, 4 if scatter else 3, order)
     return tile(64, power_of_two(out, 16, 64), k, 4, 3, order)
 
 
@@ -143,7 +148,7 @@ def gather_config(kernel: str, plan: Gather, images: int, x: torch.Tensor, trans
     """The tuning table's tile for `kernel`, or the default: looked up by pixels of one phase, channels in and out, and taps."""
     hp, wp = plan.phase_size
     rows, out = images * hp * wp, plan.phases * plan.OUT if plan.merged else plan.OUT
-    default = default_gather_config(rows, out, plan.reach, x.element_size(), transforms)
+    default = default_gather_config(rows, out, plan.reach, x.element_size(), transforms, plan.scatter)
     taps = plan.kernel[0] * plan.kernel[1] // plan.phases
     return tuning.config(kernel, x.dtype, (("rows", rows), ("c", plan.C), ("out", plan.OUT), ("taps", taps)), default, x.device)
 

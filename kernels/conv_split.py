@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastgan.kernels._common import cdiv, tl, triton
+from fastgan.kernels._common import INTERPRET, cdiv, tl, triton
 from fastgan.kernels.conv_plan import SIZES, Config, Gather, Schedule, power_of_two
-from fastgan.kernels.conv_tile import gather_product, place
+from fastgan.kernels.conv_tile import elements, gather_product, place
 
 
 @triton.jit(do_not_specialize=[*SIZES, "ROW_PARTS", "ROWS", "SPAN"])
@@ -24,7 +24,7 @@ def conv_split_kernel(a_ptr, y_ptr, u_ptr, v_ptr, w_ptr, part_ptr, IMAGES, H, W,
                       BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
     """Operands as load_operand takes them. PART: elements of one part."""
     split = tl.program_id(1)  # slowest: programs that run together read the same channels of A
-    group, _, base, image, h, w, ry, rx, live, out, _, known, keep, at = place(
+    group, _, base, image, h, w, ry, rx, live, out, _, known = place(
         tl.program_id(0), IMAGES, OH, OW, HP, WP, TILES, OUT, SH, SW, SCATTER, False, BLOCK_M, BLOCK_N)  # fmt: skip
     y_base, u_base, v_base = y_ptr, u_ptr, v_ptr
     if y_ptr is not None:
@@ -35,6 +35,7 @@ def conv_split_kernel(a_ptr, y_ptr, u_ptr, v_ptr, w_ptr, part_ptr, IMAGES, H, W,
                          w_ky, w_kx, w_c, w_out, split % ROW_PARTS * ROWS, ROWS, split // ROW_PARTS * SPAN, SPAN,
                          KH, KW, SH, SW, PH, PW, SCATTER, False, PACKED, GRADIENT, ACT, SLOPE, PRECISION, ORDER,
                          BLOCK_M, BLOCK_N, BLOCK_K)  # fmt: skip
+    keep, at = elements(image, h, w, ry, rx, live, out, known, OH, OW, OUT, SH, SW, SCATTER, False)
     tl.store(part_ptr + split.to(tl.int64) * PART + base * OH * OW * OUT + at, acc, mask=keep)
 
 
@@ -63,4 +64,5 @@ def reduce_parts(a: Tensor, y: Tensor | None, u: Tensor | None, v: Tensor | None
 
 def sum_config(plan: Gather, images: int) -> Config:
     """The tile of the second launch, whose rows are the result's pixels whatever the phases: small, since the results are few."""
-    return dict(BLOCK_M=power_of_two(images * plan.OH * plan.OW, 4, 16), BLOCK_N=power_of_two(plan.OUT, 16, 64), num_warps=4)
+    rows = power_of_two(images * plan.OH * plan.OW, 4, 64 if INTERPRET else 16)  # the interpreter pays by the program
+    return dict(BLOCK_M=rows, BLOCK_N=power_of_two(plan.OUT, 16, 64), num_warps=4)

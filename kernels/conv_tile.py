@@ -56,8 +56,8 @@ def place(pid, IMAGES, OH, OW, HP, WP, TILES, OUT, SH: tl.constexpr, SW: tl.cons
     """Which tile of the result [*, OH, OW, OUT] a program computes. Rows are pixels (image, h, w) of one phase of one group.
 
     Returns group, slot (the tile's row in [slots, OUT] buffers, n its columns), base (first image, 64-bit: 32-bit offsets reach
-    the rest of the tile), image, h, w, ry, rx (the phase), live (rows), out (channels), n, known (columns), keep (elements) and
-    at (their offsets from base). MERGED: n runs over (phase, channel), so out, ry and rx differ by column.
+    the rest of the tile), image, h, w, ry, rx (the phase), live (rows), out (channels), n and known (columns). MERGED: n runs
+    over (phase, channel), so out, ry and rx differ by column.
     """
     PHASES: tl.constexpr = SH * SW if SCATTER else 1
     if MERGED:
@@ -75,6 +75,15 @@ def place(pid, IMAGES, OH, OW, HP, WP, TILES, OUT, SH: tl.constexpr, SW: tl.cons
     m = start + tl.arange(0, BLOCK_M)
     first = start // (HP * WP)
     image, h, w, live = m // (HP * WP) - first, m % (HP * WP) // WP, m % WP, m < IMAGES * HP * WP
+    if SCATTER and not MERGED:
+        live = live & (h * SH + ry < OH) & (w * SW + rx < OW)
+    return group, slot, (group * IMAGES + first).to(tl.int64), image, h, w, ry, rx, live, out, n, known
+
+
+@triton.jit
+def elements(image, h, w, ry, rx, live, out, known, OH, OW, OUT, SH: tl.constexpr, SW: tl.constexpr, SCATTER: tl.constexpr,
+             MERGED: tl.constexpr):  # fmt: skip
+    """Which elements of a tile exist, and their offsets from its first image; formed after the loops, which need registers."""
     if MERGED:
         oh, ow = h[:, None] * SH + ry[None, :], w[:, None] * SW + rx[None, :]
         keep = live[:, None] & (oh < OH) & (ow < OW) & known[None, :]
@@ -83,10 +92,9 @@ def place(pid, IMAGES, OH, OW, HP, WP, TILES, OUT, SH: tl.constexpr, SW: tl.cons
         oh, ow = h, w
         if SCATTER:
             oh, ow = h * SH + ry, w * SW + rx
-            live = live & (oh < OH) & (ow < OW)
         keep = live[:, None] & known[None, :]
         at = (((image * OH + oh) * OW + ow) * OUT)[:, None] + out[None, :]
-    return group, slot, (group * IMAGES + first).to(tl.int64), image, h, w, ry, rx, live, out, n, known, keep, at
+    return keep, at
 
 
 @triton.jit

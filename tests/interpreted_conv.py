@@ -76,10 +76,39 @@ def configurations():
     """Both loop orders with several channel blocks; a reduction of many splits, the last one short."""
     spec = ConvSpec(True, (4, 4), (2, 2), (1, 1))
     for order in ("channels", "taps"):
-        every_direction(spec, 2, 19, 18, (2, 3), gather=tile(16, 16, 16, 8, 2, order), wgrad=tile(16, 16, 16, 16, 2))
+        whole = tile(16, 16, 16, 8, 2, order) | {"SPLIT_K": 1}
+        every_direction(spec, 2, 19, 18, (2, 3), gather=whole, wgrad=tile(16, 16, 16, 16, 2))
     config = default_wgrad_config(16, 16, 70, 4) | {"BLOCK_K": 16, "num_warps": 1}
     assert splits_for(1, 70, config, 2) == (5, 16)
     every_direction(ConvSpec(False, (1, 1)), 1, 16, 5, (7, 10), wgrad=config)
+
+
+def splits():
+    """Parts by channels, by rows of taps (some phases have none of a row) and by both; more asked than there are."""
+    down, up = ConvSpec(False, (4, 4), (2, 2), (1, 1)), ConvSpec(True, (3, 3), (2, 2), (1, 1))
+    for order, wanted in (("channels", 5), ("taps", 64)):
+        config = tile(16, 32, 16, 4, 2, order) | {"SPLIT_K": wanted}
+        every_direction(down, 2, 19, 18, (5, 4), groups=2, gather=config)
+        every_direction(up, 1, 18, 19, (2, 3), gather=config)
+    x, w = channels_last(torch.randn(1, 33, 3, 3)), torch.randn(5, 33, 4, 4)
+    runs = [conv_forward(x, w, down, config=tile(16, 16, 16, 4, 2, "taps") | {"SPLIT_K": k})[0] for k in (1, 6, 6)]
+    assert torch.equal(runs[1], runs[2])
+    close(runs[1], runs[0])
+
+
+def merged_phases():
+    """All phases in one pass: several columns of programs, strides of 3, taps that some phases lack, phases of unequal size."""
+    for spec, shape, channels in (
+        (ConvSpec(True, (4, 4), (2, 2), (1, 1)), (3, 2), 5),
+        (ConvSpec(True, (5, 3), (2, 3), (2, 0)), (3, 3), 3),
+        (ConvSpec(True, (3, 3), (2, 2), (1, 1)), (4, 3), 1),
+        (ConvSpec(True, (2, 2), (3, 3)), (2, 2), 2),
+    ):
+        for merged in (True, False):
+            config = tile(16, 16, 16, 4, 2, "taps") | {"MERGED": merged}
+            every_direction(spec, 2, 17, channels, shape, groups=2, gather=config)
+    config = tile(16, 16, 16, 4, 2, "channels") | {"MERGED": True}
+    every_direction(ConvSpec(False, (4, 4), (2, 2), (1, 1)), 2, 3, 35, (7, 5), groups=2, gather=config)
 
 
 def gradient_pass():

@@ -19,7 +19,7 @@ MUTATIONS = (
     Mutation(
         "boundary block: a convolution's last tile is live",
         *("conv_moments", CONV, "m % WP, m < IMAGES * HP * WP", "m % WP, m < IMAGES * HP * WP + 1"),
-        after="def conv_forward_kernel",
+        after="def place",
         case="k4s2",
     ),
     Mutation(
@@ -40,14 +40,14 @@ MUTATIONS = (
     ),
     Mutation(
         "group straddle: a convolution's scale and shift of the wrong group",
-        *("conv_moments", CONV, "s_ptr + group * s_group, t_ptr + group * s_group", "s_ptr, t_ptr"),
+        *("conv_transpose_moments", CONV, "s_ptr + group * s_group, t_ptr + group * s_group", "s_ptr, t_ptr"),
         after="def conv_forward_kernel",
         case="groups",
     ),
     Mutation(
         "group straddle: tiles run on into the next group",
         *("conv_moments", CONV, "m % WP, m < IMAGES * HP * WP", "m % WP, m < IMAGES * HP * WP * 2 - group * IMAGES * HP * WP"),
-        after="def conv_forward_kernel",
+        after="def place",
         case="groups",
     ),
     Mutation(
@@ -95,6 +95,11 @@ MUTATIONS = (
         "dropped last split: weight gradient",
         *("conv_moments", CONV, "return dw.permute", "dw = part[:-1].sum(0) if len(part) > 1 else dw\n    return dw.permute"),
         case="k4s2",
+    ),
+    Mutation(
+        "dropped last split: forward and dgrad",
+        *("conv_moments", CONV, "for _ in range(PARTS):", "for _ in range(PARTS - 1):"),
+        case="split",
     ),
     Mutation(
         "statistics before rounding",
@@ -225,6 +230,40 @@ MUTATIONS = (
             "ky0, kx0 = (ry + PH) % SH, (rx + PW + 1) % SW",
         ),
         case="k4s2",
+    ),
+    Mutation(
+        "convolution: parts of a reduction overlap",
+        *("conv_moments", CONV, "tl.minimum(row0 + rows, taps_h)", "taps_h"),
+        case="k4s2",
+    ),
+    Mutation(
+        "convolution: the scale applied to parts and to their sum",
+        *(
+            "conv_moments",
+            CONV,
+            "acc = add_parts(part_ptr + first, PARTS, PART, at, keep, BLOCK_M, BLOCK_N)",
+            "acc = add_parts(part_ptr + first, PARTS, PART, at, keep, BLOCK_M, BLOCK_N)\n"
+            "    acc *= tl.load(scale_ptr) if scale_ptr is not None else 1.0",
+        ),
+        after="def conv_forward_sum_kernel",
+        case="split",
+    ),
+    Mutation(
+        "convolution: the group's scale and shift in parts",
+        *("conv_moments", CONV, "u_ptr + group * u_group, v_ptr + group * u_group", "u_ptr, v_ptr"),
+        after="def conv_split_kernel",
+        case="groups",
+    ),
+    Mutation(
+        "merged phases: a weight where the phase has no tap",
+        *("conv_transpose_moments", CONV, "(ky >= 0) & (ky < KH) & (kx >= 0) & (kx < KW)", "(ky >= 0) & (ky < KH) & (kx >= 0)"),
+        case="last",
+    ),
+    Mutation(
+        "merged phases: pixels counted as if every phase were whole",
+        *("conv_transpose_moments", CONV, "tl.sum(keep.to(tl.float32), 0)", "tl.sum(live.to(tl.float32), 0) + n * 0"),
+        after="def finish_forward",
+        case="merged odd",
     ),
     Mutation(
         "convolution: ds without x",

@@ -8,13 +8,47 @@ from pathlib import Path
 
 import pytest
 
+from fastgan.kernels import conv_plan
 from fastgan.kernels._common import has_triton
+from fastgan.kernels.conv_plan import cdiv, gather_plan, schedule, tile
+from fastgan.kernels.conv_spec import ConvSpec
 
 pytestmark = pytest.mark.skipif(not has_triton, reason="needs Triton")
 
 
+def test_schedules(monkeypatch):
+    """A layer that fills the chip is not split; parts are whole K blocks that cover the reduction, none of them empty."""
+    monkeypatch.setattr(conv_plan, "FILL", 8)  # as on a GPU, whatever this process is
+    monkeypatch.setattr(conv_plan, "SHORTEST", 512)
+    plan = gather_plan(ConvSpec(False, (4, 4), (2, 2), (1, 1)), (512, 256, 4, 4), (8, 8), (4, 4), gradient=False)
+    config = tile(64, 64, 64, 4, 3, "channels")
+    splits = {batch: schedule(plan, config, batch, 1, 132).splits for batch in (1, 16, 64, 128, 1024)}
+    assert splits == {1: 8, 16: 8, 64: 2, 128: 1, 1024: 1}
+    assert schedule(plan, config | {"SPLIT_K": 1}, 1, 1, 132).splits == 1
+    for wanted in (1, 2, 3, 7, 16, 1000):
+        how = schedule(plan, config | {"SPLIT_K": wanted}, 1, 1, 132)
+        runs, rows = cdiv(256, how.span), cdiv(4, how.rows)
+        assert how.splits == runs * rows <= wanted
+        assert how.span % 64 == 0
+        assert (runs - 1) * how.span < 256
+        assert (rows - 1) * how.rows < 4
+
+
+def test_merging_is_for_few_columns():
+    transposed = ConvSpec(True, (4, 4), (2, 2), (1, 1))
+    merged = [gather_plan(transposed, (64, c, 4, 4), (8, 8), (16, 16), gradient=False).merged for c in (1, 3, 4, 5)]
+    assert merged == [True, True, True, False]
+    assert not gather_plan(transposed, (64, 3, 4, 4), (8, 8), (16, 16), gradient=True).merged  # gathers from the large side
+    plan = gather_plan(transposed, (64, 3, 4, 4), (8, 8), (16, 16), gradient=False)
+    each = schedule(plan, tile(64, 16, 32, 4, 4, "taps") | {"MERGED": False}, 8, 1, 132)
+    assert not each.merged
+    assert each.programs == 4 * each.tiles
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["geometry", "configurations", "gradient_pass", "containers", "switch"])
+@pytest.mark.parametrize(
+    "name", ["geometry", "configurations", "splits", "merged_phases", "gradient_pass", "containers", "switch"]
+)
 def test_interpreted(name):
     script = Path(__file__).with_name("interpreted_conv.py")
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[1])}

@@ -36,12 +36,10 @@ from fastgan.ops.conv_cases import (
 from fastgan.ops.conv_plain import weight_shape
 from fastgan.ops.registry import Kwargs, Op, Variant, register
 
-# 64x64x64 over taps spills on some targets
-GATHER = [
-    *(tile(128, 64, 64, 8, 3, order) for order in ("channels", "taps")),
-    tile(64, 64, 64, 4, 3, "channels"),
-    *(tile(64, 64, 32, 4, 4, order) for order in ("channels", "taps")),
-]
+TILES = [tile(128, 64, 64, 8, 3, "channels"), tile(64, 64, 64, 4, 3, "channels"), tile(64, 64, 32, 4, 4, "channels")]
+# over taps each way of gathering spills with the other's tiles: see default_gather_config
+SCATTER = [*TILES, tile(128, 64, 64, 8, 3, "taps") | {"maxnreg": 255}, tile(64, 64, 32, 4, 4, "taps")]
+GATHER = [*TILES, tile(128, 64, 64, 8, 3, "taps"), tile(64, 64, 32, 4, 3, "taps")]
 GATHER_TRANSFORMED = [
     tile(128, 64, 64, 8, 2, "channels"),
     tile(128, 64, 64, 8, 2, "taps"),
@@ -57,9 +55,9 @@ MERGE = [tile(128, 16, 64, 4, 3, "taps") | {"MERGED": True}, tile(64, 16, 32, 4,
 # only the tuner tries these: 128x128 spills on some targets
 WIDE = [tile(128, 128, 64, 8, 3, order) for order in ("channels", "taps")]
 CANDIDATES: dict[str, list[dict[str, Any]]] = {
-    "conv_forward": [*GATHER, *SPLIT, *MERGE],
+    "conv_forward": [*SCATTER, *GATHER[3:], *SPLIT, *MERGE],
     "conv_forward_prologue": GATHER_TRANSFORMED,
-    "conv_dgrad": [*GATHER, *SPLIT, *MERGE],
+    "conv_dgrad": [*SCATTER, *GATHER[3:], *SPLIT, *MERGE],
     "conv_dgrad_two": GATHER_TRANSFORMED,
     "conv_wgrad": WGRAD,
     "conv_wgrad_z": WGRAD_TRANSFORMED,
@@ -121,7 +119,7 @@ def _variants(transposed: bool) -> list[Variant]:
     rows: list[tuple[Any, ...]]
     if transposed:
         tiles = {
-            ("forward", False): GATHER,
+            ("forward", False): SCATTER,
             ("forward", True): GATHER_TRANSFORMED,
             ("dgrad", False): GATHER,
             ("dgrad", True): GATHER_TRANSFORMED,
