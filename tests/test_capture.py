@@ -214,14 +214,14 @@ def test_the_engines_graphs_equal_its_eager_steps(resident_bytes):
     graphed.close()
 
 
+class Reading(fastgan.Adversarial):
+    def g_loss(self, step):
+        assert float(step.fake.detach().mean()) < 2
+        return super().g_loss(step)
+
+
 def test_the_engine_falls_back_to_eager_with_a_reason():
-    graphed = stage_of(RecordedGraph)
-
-    def reading(step):
-        assert float(step.fake.mean()) < 2
-        return {"adv": step.nets.D(step.fake).mean()}
-
-    graphed.runner.phases = (*graphed.runner.phases[:1], fastgan.Phase("G", ("G",), reading, fresh=False))
+    graphed = stage_of(RecordedGraph, objective=Reading(latent_shape=(8, 1, 1)))
     assert graphed.train_step(0)["loss/G"].isfinite()
     assert "test_capture.py" in graphed.graph_reason
 
@@ -274,15 +274,9 @@ def test_recipe_gans_momentum_schedule_runs_inside_a_graph():
 
 def test_where_capture_fails_rates_are_python_numbers_again():
     """From the first step on: a run that falls back equals one without graphs, and reads no rate from the device."""
-
-    def reading(step):
-        assert float(step.fake.detach().mean()) < 2
-        return {"adv": step.nets.D(step.fake).mean()}
-
+    options = {"schedules": FALLING, "objective": Reading(latent_shape=(8, 1, 1))}
     make = lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.5)
-    plain, fallen = (stage_of(g, schedules=FALLING, optimizers=make) for g in (None, RecordedGraph))
-    for stage in (plain, fallen):
-        stage.runner.phases = (*stage.runner.phases[:1], fastgan.Phase("G", ("G",), reading, fresh=False))
+    plain, fallen = (stage_of(g, optimizers=make, **options) for g in (None, RecordedGraph))
     for step in range(3):
         plain.train_step(step)
         fallen.train_step(step)
@@ -392,7 +386,7 @@ def test_cuda_graph_of_a_loop():
 def test_a_graph_that_fails_later_is_told_of_too(monkeypatch, capsys):
     """Step 0 computes every lazy term: what the other steps do is captured at the second."""
 
-    class Reading(fastgan.Adversarial):
+    class Later(fastgan.Adversarial):
         def d_loss(self, step):
             terms = super().d_loss(step)
             if not step.due("r1"):
@@ -401,7 +395,7 @@ def test_a_graph_that_fails_later_is_told_of_too(monkeypatch, capsys):
 
     monkeypatch.setattr(trainer_module, "graph_backend", lambda *_: RecordedGraph)
     images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 1), np.uint8)
-    objective = Reading(latent_shape=(8, 1, 1), r1=1.0, lazy_r1=4)
+    objective = Later(latent_shape=(8, 1, 1), r1=1.0, lazy_r1=4)
     options = {"objective": objective, "data": images, "batch_size": 4, "watch": False, "log_every": 1}
     with fastgan.Trainer(Generator(16, 1, 8, 2), Discriminator(16, 1, 2), **options) as trainer:
         trainer.fit(4)

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import fastgan
 from fastgan.engine import stats as stats_module
 from fastgan.engine.guards import HostRead, NoHostReads
+from fastgan.engine.noise import Ahead
 from fastgan.engine.optim import adam
 from fastgan.engine.precision import resolve
 from fastgan.engine.stats import Stats
@@ -477,3 +478,26 @@ def test_a_loss_may_look_at_the_fakes_without_gradients():
     runner = runner_of(Peeking(latent_shape=(8, 1, 1)), {"G": G, "D": D}, 4)
     runner.run(*inputs(runner, {"image": torch.randn(4, 1, 16, 16)}))
     assert not torch.equal(before, G[0].weight)
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_noise_drawn_ahead_is_the_noise_of_each_step(rounds):
+    noise = {"z": Noise((5,)), "u": Noise((2, 1), "uniform", 0.0, 3.0), "c": Noise((), "categorical", classes=7)}
+    ahead = Ahead(noise, 11, 8, rounds)
+    assert ahead.steps > 1
+    for step in (0, 1, ahead.steps - 1, ahead.steps, 5 * ahead.steps + 2, 1):
+        drawn = ahead.of(step)
+        assert len(drawn) == rounds
+        for at, found in enumerate(drawn):
+            expected = draw(noise, 11, torch.tensor((step * rounds + at) * 8), 8)
+            assert all(torch.equal(found[name], expected[name]) for name in noise)
+    assert Ahead({"z": Noise((128, 128))}, 0, 64, 6).steps == 1
+    assert Ahead({}, 0, 64, 1).of(3) == [{}]
+
+
+def test_rows_keep_their_columns_when_names_come_in_another_order():
+    stats, one = Stats(3, CPU), torch.ones(())
+    stats.add({"a": one, "b": one * 2})
+    stats.add({"b": one * 4, "a": one * 3})
+    stats.add({"a": one * 5, "b": one * 6, "c": one.double()})
+    assert stats.take() == {"a": 3.0, "b": 4.0, "c": 1.0}

@@ -142,5 +142,5 @@ class Ema:
             change = torch._foreach_sub(self._live, self._averaged)
             torch._foreach_mul_(change, share)
             torch._foreach_add_(self._averaged, change)
-        for mine, live in self._copied:
-            mine.copy_(live)
+        if self._copied:
+            torch._foreach_copy_([mine for mine, _ in self._copied], [live for _, live in self._copied])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from fastgan.data import open as open_data
 from fastgan.engine import flat, optim
 from fastgan.engine.capture import State, StepGraphs
 from fastgan.engine.graphs import Graph
+from fastgan.engine.noise import Ahead
 from fastgan.engine.optim import Ema, OptimizerSpec, Schedule
 from fastgan.engine.precision import Precision
 from fastgan.engine.ranks import Ranks
@@ -142,6 +143,8 @@ class ActiveStage:
             )
             for name, dataset in datasets.items()
         ]
+        alone = device.type == "cpu" and graphs is None and self.ranks.world == 1
+        self._ahead = Ahead(stage.objective.noise, self.seed, batch_size, self.runner.rounds) if alone else None
         self._slots = [[stream.slots() for stream in self.streams] for _ in range(self.runner.rounds)]
         self._positions = [torch.zeros((), dtype=torch.int64, device=device) for _ in range(self.runner.rounds)]
         self._scalars = self.scalars(0)
@@ -189,7 +192,9 @@ class ActiveStage:
         """Step number `step` of this stage, then the averages. Returns what was logged, on the device."""
         self._fill(step)
         due = self.runner.due(step)
-        return self._graphs.run(due, lambda: self._on_device(due)) if self._graphs is not None else self._on_device(due)
+        if self._graphs is not None:
+            return self._graphs.run(due, lambda: self._on_device(due))
+        return self._on_device(due, self._ahead.of(step) if self._ahead is not None else None)
 
     def _fill(self, step: int) -> None:
         """All that the host decides about a step, written to device memory that the step reads."""
@@ -213,13 +218,13 @@ class ActiveStage:
         for adam in self._adams.values():
             adam.sync_hyper()
 
-    def _on_device(self, due: dict[str, int]) -> dict[str, Tensor]:
+    def _on_device(self, due: dict[str, int], noise: Sequence[Mapping[str, Tensor]] | None = None) -> dict[str, Tensor]:
         """The step itself, from filled slots: nothing here depends on the host but which lazy terms are due."""
         with prefer(self.impl) if self.impl != "auto" else nullcontext():
             batches = [
                 self._merge([s.assemble(slot) for s, slot in zip(self.streams, slots, strict=True)]) for slots in self._slots
             ]
-            logged = self.runner.run(batches, self._positions, self._scalars, due)
+            logged = self.runner.run(batches, self._positions, self._scalars, due, noise)
             self.ema.update(self._share)
         return logged
 

@@ -26,26 +26,36 @@ class Stats:
         self.values = torch.zeros(size, 0, device=device)
         self.seen = np.zeros((size, 0), bool)
         self.filled = 0
-        self._where: dict[tuple[int, ...], Tensor] = {}
+        self._places: dict[tuple[str, ...], tuple[list[int], Tensor | None]] = {}
+        self._all: list[int] = []
 
     def add(self, logged: Mapping[str, Tensor]) -> None:
-        new = [name for name in logged if name not in self.names]
+        names = tuple(logged)
+        places = self._places.get(names)
+        if places is None:
+            places = self._places[names] = self._make_room(names)
+        values = [value if value.dtype == torch.float32 else value.float() for value in logged.values()]
+        columns, where = places
+        if columns == self._all:
+            torch.stack(values, out=self.values[self.filled])
+        else:
+            if where is None:  # kept: a copy to the device waits for it
+                where = torch.tensor(columns, device=self.device)
+                self._places[names] = columns, where
+            self.values[self.filled].index_copy_(0, where, torch.stack(values))
+        self.seen[self.filled] = False
+        self.seen[self.filled, columns] = True
+        self.filled += 1
+
+    def _make_room(self, names: tuple[str, ...]) -> tuple[list[int], Tensor | None]:
+        """Columns for these names; those that are new come last."""
+        new = [name for name in names if name not in self.names]
         if new:
             self.names += new
             self.values = torch.cat([self.values, self.values.new_zeros(self.size, len(new))], 1)
             self.seen = np.pad(self.seen, ((0, 0), (0, len(new))))
-        columns = [self.names.index(name) for name in logged]
-        row = torch.stack([value.float() for value in logged.values()])
-        if columns == list(range(len(self.names))):
-            self.values[self.filled] = row
-        else:
-            where = self._where.get(tuple(columns))
-            if where is None:  # kept: a copy to the device waits for it
-                where = self._where[tuple(columns)] = torch.tensor(columns, device=self.device)
-            self.values[self.filled].index_copy_(0, where, row)
-        self.seen[self.filled] = False
-        self.seen[self.filled, columns] = True
-        self.filled += 1
+        self._all = list(range(len(self.names)))
+        return [self.names.index(name) for name in names], None
 
     def _averaged(self) -> Tensor:
         """The window so far, means over all ranks."""
@@ -84,6 +94,7 @@ class Stats:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.names = list(state["names"])
+        self._places = {}
         self.filled = len(state["values"])
         self.values = torch.zeros(self.size, len(self.names), device=self.device)
         self.values[: self.filled] = state["values"].to(self.device)

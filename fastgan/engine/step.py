@@ -154,6 +154,16 @@ def sum_terms(terms: Mapping[str, Tensor]) -> Tensor:
     return total
 
 
+def drop_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """optimizer.zero_grad(set_to_none=True), without what torch's does for its profiler at every step."""
+    if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
+        optimizer.zero_grad(set_to_none=True)
+        return
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            p.grad = None
+
+
 class StepRunner:
     """Runs the phases of one objective on one set of networks; the part of training that a CUDA graph holds."""
 
@@ -176,10 +186,13 @@ class StepRunner:
         self._parameters = [(name, p) for name, net in self.nets.items() for p in net.parameters() if p.requires_grad]
         self.scalers = {phase.name: scaler for phase in self.phases if (scaler := precision.scaler()) is not None}
         self._by_net = {name: [p for net, p in self._parameters if net == name] for name in self.nets}
+        self._wanted: dict[tuple[str, ...], list[tuple[nn.Parameter, bool]]] = {}
         self._check()
         self._trained = [frozenset(id(p) for name in phase.trains for p in self._by_net[name]) for phase in self.phases]
         self._behind: dict[tuple[str, ...], frozenset[int]] = {}
         self._relations: dict[tuple[int, tuple[str, ...]], tuple[bool, bool]] = {}
+        self._graphs_to = [(self._graph_to(i, False), self._graph_to(i, True)) for i in range(len(self.phases))]
+        self._optimizers = [[self.optimizers[name] for name in p.trains if name in self.optimizers] for p in self.phases]
 
     def _check(self) -> None:
         if not self.phases or not self.phases[0].fresh:
@@ -234,9 +247,10 @@ class StepRunner:
         positions: Sequence[Tensor],
         scalar: Mapping[str, Tensor],
         due: Mapping[str, int],
+        noise: Sequence[Mapping[str, Tensor]] | None = None,
     ) -> dict[str, Tensor]:
-        """One step. batches, positions: one for each fresh round, on the device. Returns what was logged, as 0-dim tensors on
-        the device.
+        """One step. batches, positions: one for each fresh round, on the device; noise: the same, where it is drawn already.
+        Returns what was logged, as 0-dim tensors on the device.
         """
         logged: dict[str, Tensor] = {}
         round_ = -1
@@ -245,26 +259,30 @@ class StepRunner:
             for repeat in range(phase.repeat):
                 if phase.fresh:
                     round_ += 1
-                    graph_to = self._graph_to(index, repeat == phase.repeat - 1)
-                    step = self._begin(batches[round_], positions[round_], scalar, due, graph_to)
+                    graph_to = self._graphs_to[index][repeat == phase.repeat - 1]
+                    drawn = noise[round_] if noise is not None else None
+                    step = self._begin(batches[round_], positions[round_], scalar, due, graph_to, drawn)
                 assert step is not None
                 logged.update(self._phase(index, repeat, step))
         return logged
 
     @contextmanager
-    def _training(self, names: Sequence[str]) -> Iterator[None]:
+    def _training(self, names: tuple[str, ...]) -> Iterator[None]:
         """Only the parameters of `names`, shared with other networks or not, require gradients inside; those the user froze stay
         frozen.
         """
-        wanted = {id(p) for name in names for p in self._by_net[name]}
-        before = [p.requires_grad for _, p in self._parameters]
+        wanted = self._wanted.get(names)
+        if wanted is None:
+            trained = {id(p) for name in names for p in self._by_net[name]}
+            wanted = self._wanted[names] = [(p, id(p) in trained) for _, p in self._parameters]
+        changed = [(p, required) for p, required in wanted if p.requires_grad != required]
         try:
-            for _, p in self._parameters:
-                p.requires_grad_(id(p) in wanted)
+            for p, required in changed:
+                p.requires_grad_(required)
             yield
         finally:
-            for (_, p), required in zip(self._parameters, before, strict=True):
-                p.requires_grad_(required)
+            for p, required in changed:
+                p.requires_grad_(not required)
 
     def _begin(
         self,
@@ -273,8 +291,10 @@ class StepRunner:
         scalar: Mapping[str, Tensor],
         due: Mapping[str, int],
         graph_to: tuple[str, ...],
+        noise: Mapping[str, Tensor] | None = None,
     ) -> Step:
-        noise = draw(self.objective.noise, self.seed, position, self.batch_size // self.ranks.world)
+        if noise is None:
+            noise = draw(self.objective.noise, self.seed, position, self.batch_size // self.ranks.world)
         step = Step(self.objective, self.nets, self.seed, batch=batch, noise=noise, scalar=scalar, due=due, position=position)
 
         def generate() -> Tensor:
@@ -296,7 +316,7 @@ class StepRunner:
         step._index = index
         step._live, _ = self._relation(index, step._graph_to)
         step.logged = {}
-        optimizers = [self.optimizers[name] for name in phase.trains if name in self.optimizers]
+        optimizers = self._optimizers[index]
         with self._training(phase.trains):
             with self.precision.autocast():
                 terms = phase.loss(step)
@@ -304,7 +324,7 @@ class StepRunner:
                 raise FastganError(f"phase {phase.name!r} returned no loss terms")
             total = sum_terms(terms)
             for optimizer in optimizers:
-                optimizer.zero_grad(set_to_none=True)
+                drop_gradients(optimizer)
             scaler = self.scalers.get(phase.name)
             (total if scaler is None else scaler.scale(total)).backward()
         _, changed = self._relation(index, step._graph_to)
@@ -322,7 +342,9 @@ class StepRunner:
                 scaler.step(optimizer)
         if scaler is not None and optimizers:
             scaler.update()
-        logged = {f"{phase.name}/{key.split('/', 1)[1]}": value for key, value in step.logged.items()}
+        logged = step.logged
+        if repeat:
+            logged = {f"{phase.name}/{key.split('/', 1)[1]}": value for key, value in logged.items()}
         logged[f"loss/{phase.name}"] = total.detach()
         if len(terms) > 1:
             logged |= {f"loss/{phase.name}/{name}": value.detach() for name, value in terms.items()}
