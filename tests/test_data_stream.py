@@ -1,5 +1,6 @@
 """Batches are a function of (seed, stream name, position): any size, any rank, resident or streamed, any day."""
 
+import threading
 import time
 
 import numpy as np
@@ -8,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fastgan
 import fastgan.data as data
-from fastgan.data import Stream, order
+from fastgan.data import Stream, order, streaming
 from fastgan.data.permutation import Order, permutation, stable_argsort
 from fastgan.errors import FastganError
 
@@ -220,3 +222,46 @@ def test_pinned_slots_give_the_same_bits_on_a_gpu():
         streamed.prefetch(position + 64)
         assert same(batch, resident.batch(position))
         assert torch.equal(batch["image"].cpu(), stream(source=source, batch_size=64, flip=True).batch(position)["image"])
+
+
+def test_as_many_batches_are_kept_ready_as_a_share_of_memory_holds(monkeypatch):
+    """Two rounds ahead starve five critic steps; sixteen batches of large images would fill the memory."""
+    source = dataset()
+    assert stream(source=source, resident_bytes=0).depth == streaming.AHEAD
+    monkeypatch.setattr(streaming, "AHEAD_BYTES", 5 * 8 * source.nbytes // len(source) + 100)
+    streamed = stream(source=source, resident_bytes=0)
+    assert streamed.depth == 5
+    for position in range(0, 8 * 9, 8):
+        streamed.prefetch(position)
+    assert list(streamed._ahead) == [8 * i for i in range(4, 9)]
+    assert torch.equal(streamed.batch(32)["image"], stream(source=source).batch(32)["image"])
+    streamed.close()
+    monkeypatch.setattr(streaming, "AHEAD_BYTES", 1)
+    assert stream(source=source, resident_bytes=0).depth == 2
+
+
+def test_no_round_of_a_step_waits_for_its_rows():
+    """WGAN-GP reads six batches a step: all of the next step's are on their way before it begins."""
+    from fastgan.engine.precision import resolve
+    from fastgan.engine.stage import ActiveStage, Stage
+
+    net = lambda *layers: torch.nn.Sequential(torch.nn.Flatten(), *layers)
+    nets = {
+        "G": net(torch.nn.Linear(4, 90), torch.nn.Unflatten(1, (3, 5, 6))),
+        "D": net(torch.nn.Linear(90, 1)),
+    }
+    objective = fastgan.Adversarial("wasserstein", (4,), n_critic=5)
+    cpu = torch.device("cpu")
+    common = {"memory_format": torch.contiguous_format, "resident_bytes": 0, "flip": False, "ema_decay": 0.9, "index": 0}
+    stage = ActiveStage(
+        Stage(nets, objective), {"image": dataset()}, seed=3, batch_size=8, device=cpu, precision=resolve("fp32", cpu), **common
+    )
+    (source,), read = stage.streams, []
+    prepare = source._prepare
+    source._prepare = lambda position: read.append((threading.current_thread().name, position)) or prepare(position)
+    for step in range(4):
+        stage.train_step(step)
+    stage.close()
+    own = [position for name, position in read if not name.startswith("fastgan-data")]
+    assert own == [8 * i for i in range(6)]  # the first step's alone
+    assert len({position for _, position in read}) == len(read)  # nothing is read twice

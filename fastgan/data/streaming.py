@@ -14,6 +14,12 @@ from fastgan.data.dataset import Dataset
 from fastgan.data.permutation import Order
 from fastgan.errors import FastganError
 
+AHEAD_BYTES = 2**25
+"""Rows that a stream keeps ready, about: enough to outlast a slow read of small images, and two batches of large ones."""
+
+AHEAD = 16
+"""Most batches kept ready."""
+
 
 class Stream:
     """Endless batches of one data set.
@@ -56,6 +62,8 @@ class Stream:
         self._held: dict[str, Tensor] = {}
         if self.resident:
             self._held = {field: _tensor(dataset.array(field)).to(self.device) for field in dataset.fields}
+        row = max(dataset.nbytes // len(dataset), 1)
+        self.depth = min(max(AHEAD_BYTES // (row * self.local_size), 2), AHEAD)
         self._worker: ThreadPoolExecutor | None = None
         self._ahead: dict[int, Future[Any]] = {}
         self._staging = None if self.resident else _Staging(self)
@@ -70,11 +78,11 @@ class Stream:
         return self._order(position + self.rank * self.local_size, self.local_size)
 
     def prefetch(self, position: int) -> None:
-        """Hint: batch(position) comes soon. A worker thread prepares it."""
+        """Hint: batch(position) comes soon. A worker thread prepares it; at most `depth` hints are kept."""
         if self._worker is None:
             self._worker = ThreadPoolExecutor(1, thread_name_prefix="fastgan-data")
         if position not in self._ahead:
-            while len(self._ahead) > 1:  # a hint that nobody followed
+            while len(self._ahead) >= self.depth:  # a hint that nobody followed
                 self._ahead.pop(next(iter(self._ahead))).add_done_callback(self._drop)
             self._ahead[position] = self._worker.submit(self._prepare, position)
 
@@ -154,14 +162,14 @@ class _Slot:
 
 
 class _Staging:
-    """Rows from the memory map to the device; through two pinned slots and a copy stream on CUDA."""
+    """Rows from the memory map to the device; through pinned slots, one a batch that is kept ready, and a copy stream on CUDA."""
 
     def __init__(self, stream: Stream) -> None:
         self.dataset, self.device = stream.dataset, stream.device
         self._free: deque[_Slot] = deque()
         if self.device.type == "cuda":
             self._copies = torch.cuda.Stream(self.device)
-            for _ in range(2):
+            for _ in range(stream.depth):
                 self._free.append(_Slot({
                     key: torch.empty((stream.local_size, *f.shape), dtype=_torch_dtype(f.dtype), pin_memory=True)
                     for key, f in self.dataset.fields.items()

@@ -208,8 +208,9 @@ class ActiveStage:
                 stream.fill(slot, position)
         for stream in self.streams:
             if not stream.resident:
-                for position in self.runner.positions(step + 1)[:2]:
-                    stream.prefetch(position)
+                rounds = self.runner.rounds  # the coming batches follow each other, be they of this step or of later ones
+                for ahead in range((step + 1) * rounds, (step + 1) * rounds + stream.depth):
+                    stream.prefetch(ahead * self.runner.batch_size)
         for name, value in self.stage.objective.schedule(step).items():
             self._scalars[name].fill_(value)
         self._share.fill_(1.0 - self.ema.weight(step))
