@@ -19,6 +19,7 @@ shapes.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -240,15 +241,19 @@ Matrix = tuple[int, int, int, int, int, int, int, int]
 def matrix(weight: Tensor, dim: int) -> Matrix | None:
     """(h, w, P, row stride, si, so, vi, vo) of a weight whose rows are dimension `dim` (0 or 1); None where strides do not
     allow it."""
-    size, stride = weight.shape, weight.stride()
-    if weight.dim() < 2 or dim not in (0, 1) or weight.numel() == 0:
+    return _matrix(weight.shape, weight.stride(), dim)
+
+
+@functools.lru_cache(maxsize=4096)
+def _matrix(size: tuple[int, ...], stride: tuple[int, ...], dim: int) -> Matrix | None:
+    if len(size) < 2 or dim not in (0, 1) or 0 in size:
         return None
-    for i in range(2, weight.dim() - 1):
+    for i in range(2, len(size) - 1):
         if stride[i] != stride[i + 1] * size[i + 1]:
             return None
     h, other = size[dim], 1 - dim
-    taps = weight[0, 0].numel()
-    sk, sa = (stride[-1] if weight.dim() > 2 else 1), stride[other]
+    taps = math.prod(size[2:])
+    sk, sa = (stride[-1] if len(size) > 2 else 1), stride[other]
     w = size[other] * taps
     if taps == 1:
         return h, w, w, stride[dim], sa, 0, 1, 0

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fastgan.errors import FastganError
 from fastgan.kernels import spectral as kernels
-from fastgan.ops.dispatch import Dispatcher, plain, pytorch_at_once
+from fastgan.ops.dispatch import Dispatcher, eager, plain, pytorch_at_once
 
 __all__ = ["spectral_sigma"]
 
@@ -172,9 +172,10 @@ _sigma_op.register_autograd(
 
 class _Sigma(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, sigma: Tensor, unit_u: Tensor, unit_v: Tensor, dims: list[int], *weights: Tensor) -> Tensor:
-        _sigma_setup(ctx, (weights, sigma, unit_u, unit_v, dims), sigma)
-        return sigma.view_as(sigma)
+    def forward(ctx: Any, found: tuple[Tensor, Tensor, Tensor], dims: list[int], *weights: Tensor) -> Tensor:
+        """`found`, (sigma, unit u, unit v), is no argument of autograd's: sigma leaves as a tensor of its own."""
+        _sigma_setup(ctx, (weights, *found, dims), found[0])
+        return found[0]
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -182,7 +183,10 @@ class _Sigma(torch.autograd.Function):
         outer = spectral_outer if torch.is_grad_enabled() else lambda d, u, v, like, dims: kernels.outer(
             d.contiguous(), u, v, like, _matrices(like, dims)
         )  # fmt: skip
-        return (None, None, None, None, *_sigma_gradient(ctx, grads[0], outer))
+        return (None, None, *_sigma_gradient(ctx, grads[0], outer))
+
+
+_eager_sigma = eager(_Sigma)
 
 
 def spectral_sigma(
@@ -253,10 +257,10 @@ def _triton(
 ) -> Tensor:
     if plain(*weights, *us, *vs):
         detached = [w.detach() for w in weights]
-        sigma, unit_u, unit_v = kernels.power(detached, us, vs, _matrices(weights, dims), iterations, eps, v_first, groups)
+        found = kernels.power(detached, us, vs, _matrices(weights, dims), iterations, eps, v_first, groups)
         if iterations:
             torch.autograd.graph.increment_version([*us, *vs])
-        return _Sigma.apply(sigma, unit_u, unit_v, dims, *weights)
+        return _eager_sigma(found, dims, *weights)
     with torch.no_grad():
         sigma, unit_u, unit_v = spectral_power(
             [w.detach() for w in weights], list(us), list(vs), dims, iterations, eps, v_first, groups
