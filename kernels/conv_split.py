@@ -15,7 +15,7 @@ from fastgan.kernels.conv_plan import SIZES, Config, Gather, Schedule, power_of_
 from fastgan.kernels.conv_tile import elements, gather_product, place
 
 
-@triton.jit(do_not_specialize=[*SIZES, "ROW_PARTS", "ROWS", "SPAN"])
+@triton.jit(do_not_specialize=[*SIZES, "ROW_PARTS", "ROWS"])  # SPAN is: loads are only wide if it is a multiple of 16
 def conv_split_kernel(a_ptr, y_ptr, u_ptr, v_ptr, w_ptr, part_ptr, IMAGES, H, W, OH, OW, HP, WP, TILES, ROW_PARTS, ROWS, SPAN,
                       PART, C, OUT, w_ky, w_kx, w_c, w_out, u_group,
                       KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fastgan.kernels import conv_plan
-from fastgan.kernels._common import has_triton
+from fastgan.kernels._common import has_triton, triton
 from fastgan.kernels.conv_plan import cdiv, gather_plan, schedule, tile
 from fastgan.kernels.conv_spec import ConvSpec
 
@@ -43,6 +43,23 @@ def test_merging_is_for_few_columns():
     each = schedule(plan, tile(64, 16, 32, 4, 4, "taps") | {"MERGED": False}, 8, 1, 132)
     assert not each.merged
     assert each.programs == 4 * each.tiles
+
+
+def test_parts_are_loaded_and_added_in_wide_words():
+    """A split must not hide from the compiler that its first channel is a multiple of 16: loads would shrink to two bytes."""
+    from triton.backends.compiler import GPUTarget
+
+    from fastgan.ops import registry
+    from fastgan.verify.aot import source_of
+
+    registry.load()
+    variants = {v.name: v for v in registry.ops("conv_moments")[0].kernels()}
+    for name, wide in (
+        ("parts of dgrad conv k4s2 512-512 at 4 bf16", "cp.async.cg.shared.global"),
+        ("sum of dgrad conv k4s2 512-512 at 4 bf16", "ld.global.v4.b32"),
+    ):
+        source, options = source_of(variants[name], variants[name].configs[0])
+        assert wide in triton.compile(source, target=GPUTarget("cuda", 80, 32), options=options).asm["ptx"]
 
 
 @pytest.mark.slow
