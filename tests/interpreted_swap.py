@@ -134,7 +134,7 @@ def test_nchw_inputs_take_pytorchs_kernels():
     assert torch.equal(fast(x), plain(x))
 
 
-def test_activation_checkpointing_and_functional_call():
+def test_activation_checkpointing():
     plain, fast, x = pair("conv-norm-act")
     for net in (plain, fast):
         torch.utils.checkpoint.checkpoint(net, x.requires_grad_(), use_reentrant=False).sum().backward()
@@ -142,6 +142,28 @@ def test_activation_checkpointing_and_functional_call():
     for p, q in zip(fast.parameters(), plain.parameters()):
         assert (p.grad - q.grad).norm() <= BOUND * largest
     close(list(fast.buffers()), list(plain.buffers()))
+
+
+def test_torch_func_transforms_take_pytorchs_formulas():
+    for plain, fast, x in (pair("conv-norm-act"), spectral_network("parametrization")):
+        plain, fast = plain.eval(), fast.eval()
+        loss = lambda net, x=x: lambda parameters: torch.func.functional_call(net, parameters, (x,)).square().sum()
+        grads = [torch.func.grad(loss(net))(dict(net.named_parameters())) for net in (fast, plain)]
+        close(list(grads[0].values()), list(grads[1].values()))
+
+
+@pytest.mark.parametrize("name", ["conv-norm-act", "lone-norm"])
+def test_grad_scaler_skips_and_goes_on(name):
+    plain, fast, x = pair(name)
+    for net in (plain, fast):
+        optimizer, scaler = torch.optim.SGD(net.parameters(), 0.1), torch.amp.GradScaler("cpu", init_scale=1024.0)
+        for scale in (1.0, float("inf"), 1.0):
+            optimizer.zero_grad()
+            scaler.scale(net(x).square().sum() * scale).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        assert scaler.get_scale() == 512.0
+    close(list(fast.parameters()), list(plain.parameters()))
 
 
 def test_torch_compile():

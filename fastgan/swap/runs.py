@@ -20,6 +20,7 @@ from torch.nn.modules import module as _module
 
 from fastgan.nn.fused import Edge, FusedConvSequential, Segment, segments
 from fastgan.nn.norm import INSTANCE_NORMS, kernels_take
+from fastgan.ops.dispatch import transformed
 
 ACTIVATIONS: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",
@@ -223,7 +224,8 @@ class FusedSequential(FusedConvSequential):
         children = tuple(self._modules.values())
         if plan is None or tuple([type(child) for child in children]) != plan.types or _module._has_any_global_hook():
             return nn.Sequential.forward(self, input)
-        if isinstance(input, Tensor) and input.dim() == 4 and kernels_take(input):
+        with_kernels = isinstance(input, Tensor) and input.dim() == 4 and kernels_take(input)
+        if with_kernels and (torch.compiler.is_compiling() or not transformed()):
             return self._with_kernels(input, children, plan.with_kernels)
         return _take(input, plan.steps, children)
 
