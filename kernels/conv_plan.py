@@ -225,5 +225,5 @@ def channels_last(x: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Te
 
 
 def empty_nhwc(n: int, c: int, h: int, w: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """An uninitialised [n, c, h, w] tensor, NHWC in memory."""
-    return torch.empty((n, h, w, c), dtype=dtype, device=device).permute(0, 3, 1, 2)
+    """An uninitialised [n, c, h, w] tensor, NHWC in memory; no view, or nobody could write over a convolution's result."""
+    return torch.empty((n, c, h, w), dtype=dtype, device=device, memory_format=torch.channels_last)

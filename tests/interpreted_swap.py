@@ -14,6 +14,7 @@ import torch
 from foreign_networks import SPECTRAL_NORMS, PatchGAN, Unet
 from torch import nn
 
+import fastgan.ops
 from fastgan.kernels._common import INTERPRET
 from fastgan.nn.norm import grouped
 from fastgan.ops import dispatch
@@ -297,6 +298,15 @@ def test_what_follows_may_write_over_a_norms_output(follow):
         follow(net(leaf)).pow(3).sum().backward()  # the square's sum is constant behind a norm
         grads.append(leaf.grad)
     close(grads[:1], grads[1:])
+
+
+@pytest.mark.parametrize("name", ["conv_transpose2d", "conv2d"])
+def test_what_follows_may_write_over_a_convolutions_output(name):
+    """The kernels' result is no view: nothing has to stand between it and an in-place layer."""
+    w = torch.randn(3, 3, 4, 4, requires_grad=True)
+    y = getattr(fastgan.ops, name)(torch.randn(1, 3, 4, 4, requires_grad=True), w, None, 2, 1, impl="triton")
+    assert y._base is None
+    torch.relu_(y).sum().backward()
 
 
 def test_choices_of_the_fused_container_are_taken():

@@ -115,7 +115,8 @@ def segments(children: Sequence[nn.Module]) -> list[Segment | int]:
         end = conv + 1
         if not fold and end < count and _foldable(children[conv]) and _halves(children[end]):
             fold, end = "average", end + 1
-        norm = end if end < count and type(children[end]) in NORMS else -1
+        # a norm with an activation of its own runs by itself
+        norm = end if end < count and type(children[end]) in NORMS and getattr(children[end], "activation", None) is None else -1
         end += norm >= 0
         act = end if end < count and type(children[end]) in ACTIVATIONS else -1
         end += act >= 0

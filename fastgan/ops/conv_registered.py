@@ -224,16 +224,16 @@ def _convolve_backward(ctx: Any, dy: Tensor | None, dmean: Tensor | None, dvar: 
     to_x, to_w, to_bias = needs[0] or needs[2] or needs[3], needs[1] or needs[5], needs[4] and total is None
     if tma:
         a, b = (None, None) if on_load[1] is None else _coefficients(*on_load)  # type: ignore[arg-type]
-        kept = torch.ops.fastgan.conv_moments_tma_backward(
+        dx, ds, dt, raw, sums = conv_tma.backward(
             g, w, x, s, t, scale, on_load[0], a, b, spec, fusion, [to_x, to_w, to_bias]
         )
-        dx, ds, dt, raw, total = (*kept[:4], kept[4] if to_bias else total)
+        total = sums if to_bias else total
     else:
         if to_x:
             dx, ds, dt = _dgrad(g, w, x, s, t, scale, *on_load, spec, fusion, engine)
         if to_w:
             raw = _wgrad(x, g, s, t, *on_load, spec, fusion, engine)
-    if to_w:
+    if raw is not None:
         dscale = (raw * w.to(x.dtype)).sum().reshape(scale.shape).to(scale.dtype) if needs[5] else None
         dw = (raw if scale is None else raw * scale).to(w.dtype) if needs[1] else None
     if needs[4]:

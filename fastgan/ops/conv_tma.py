@@ -15,7 +15,6 @@ from torch import Tensor
 from fastgan.kernels import tuning
 from fastgan.kernels._common import INTERPRET
 from fastgan.kernels.conv_padded import covers, grid_of, pad
-from fastgan.kernels.conv_plan import empty_nhwc
 from fastgan.kernels.conv_spec import ConvSpec, Fusion
 
 CHANNELS = 16  # channels of both sides are a multiple of this: TMA wants 16-byte rows, a product whole blocks
@@ -98,11 +97,12 @@ def backward(
 @backward.register_fake
 def _(dy, w, x, s, t, scale, y, a, b, spec, fusion, needs):  # type: ignore[no-untyped-def]
     sums = lambda size: x.new_empty(size, dtype=torch.float32)
+    nhwc = lambda like, dtype: torch.empty(like.shape, dtype=dtype, device=like.device, memory_format=torch.channels_last)
     vector = s is not None and needs[0]
     return (
-        empty_nhwc(*x.shape, x.dtype, x.device) if needs[0] else sums(0),
+        nhwc(x, x.dtype) if needs[0] else sums(0),
         sums(s.shape) if vector else sums(0),
         sums(t.shape) if vector else sums(0),
-        empty_nhwc(*w.shape, torch.float32, x.device) if needs[1] else sums(0),
+        nhwc(w, torch.float32) if needs[1] else sums(0),
         sums(dy.shape[1]) if needs[2] else sums(0),
     )

@@ -46,21 +46,6 @@ def activate_fresh(x: Tensor, activation: nn.Module) -> Tensor:
     return activation.forward(x)
 
 
-class _Owned(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.data
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return grads[0]
-
-
-def owned(x: Tensor) -> Tensor:
-    """x as a tensor of its own: the convolution kernels return a view, and autograd forbids writing in place over that."""
-    return _Owned.apply(x) if not torch.compiler.is_compiling() and x._base is not None and x.requires_grad else x
-
-
 def norm_act(x: Tensor, norm: nn.Module, activation: nn.Module) -> Tensor:
     if norm.activation is not None:  # its own, whose backward may need the result
         return activation.forward(norm.forward(x))
@@ -241,7 +226,6 @@ class FusedSequential(FusedConvSequential):
                 after = items[i + 1] if i + 1 < len(items) else None
                 takes = after is not None and not isinstance(after, Step) and _all_plain(children, after)
                 x, pending = self._segment(x, list(children), item, after.conv if takes else -1, pending, edges)  # type: ignore[union-attr]
-                x = owned(x) if pending is None else x
         if not torch.compiler.is_compiling():
             self.__dict__["_edges"] = edges
         return x
