@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastgan.errors import FastganError
-from fastgan.kernels._common import ACTIVATIONS, INTERPRET
+from fastgan.kernels._common import ACTIVATIONS
 from fastgan.kernels._common import activation as activate
 from fastgan.kernels.conv_spec import ConvSpec, Fusion, Pair, pair
 from fastgan.ops import dispatch
@@ -68,11 +68,6 @@ _choose = {
 }
 
 
-def _straight(x: Tensor, impl: str) -> bool:
-    """A CPU tensor outside the interpreter has one engine: skip the choice."""
-    return impl == "auto" and not INTERPRET and x.device.type == "cpu" and dispatch._override is None
-
-
 def _check(act: str, impl: str) -> None:
     if act not in ACTIVATIONS:
         raise FastganError(f"unknown activation {act!r}: choose one of {', '.join(ACTIVATIONS)}")
@@ -106,7 +101,7 @@ def conv2d(
     """
     if activation != "identity":
         _check(activation, impl)
-    if not _straight(input, impl):
+    if not dispatch.pytorch_at_once(impl, input):
         numeric = not isinstance(padding, str) and not isinstance(stride, str)
         dense = numeric and input.dim() == 4 and weight.dim() == 4 and groups == 1 and pair(dilation) == (1, 1)
         spec = ConvSpec(False, (weight.shape[2], weight.shape[3]), pair(stride), pair(padding)) if dense else None  # type: ignore[arg-type]
@@ -146,7 +141,7 @@ def conv_transpose2d(
     """
     if activation != "identity":
         _check(activation, impl)
-    if not _straight(input, impl):
+    if not dispatch.pytorch_at_once(impl, input):
         dense = input.dim() == 4 and weight.dim() == 4 and groups == 1 and pair(dilation) == (1, 1)
         spec = (
             ConvSpec(True, (weight.shape[2], weight.shape[3]), pair(stride), pair(padding), pair(output_padding))

@@ -120,7 +120,8 @@ def fused(
             raise FastganError(f"{name}: scale_in and shift_in need [{ci}] or [{fusion.groups}, {ci}], got {tuple(vector.shape)}")
     x = cast(x)
     shape = shape_of(x, w, spec)
-    engine = _choose[name](impl, x, fusion.act_out, fusion.slope_out, shape=shape)
+    straight = dispatch.pytorch_at_once(impl, x)
+    engine = "reference" if straight else _choose[name](impl, x, fusion.act_out, fusion.slope_out, shape=shape)
     if engine == "reference":
         return ref.conv_forward(x, w, s, t, bias, scale, residual, spec, fusion, moments)
     if engine == "cudnn":

@@ -424,7 +424,7 @@ def _variants() -> list[Variant]:
             kernel._adam_ema_kernel,
             signature,
             {"DECAY": mode, **full},
-            [config],
+            [{**config, "enable_fp_fusion": False}],
             aligned=aligned,
             tuned="adam_ema",
         )
