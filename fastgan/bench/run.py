@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import platform
@@ -162,6 +163,8 @@ class Bench:
                 self.say(f"  {spec.key}: {entries[spec.key]['error']}")
             else:
                 alive[spec.key] = runner
+        with contextlib.suppress(RuntimeError):  # _weigh says what is wrong
+            floor.peaks(self.device.type, again=True)
         self._time(suite, alive, entries, until, fail)
         self._weigh(suite, alive, entries, found, width)
         for runner in alive.values():
@@ -235,7 +238,7 @@ class Bench:
         """How near each row is to the least time that its work allows."""
         try:
             least = floor.work(suite, width)
-            peaks = floor.peaks(self.device.type)
+            peaks = floor.peaks(self.device.type, again=True)
         except Exception as error:  # a torch whose meta device lacks an operator: the column stays empty
             found["work"] = {"error": one_line(error)}
             return

@@ -115,11 +115,23 @@ def _outputs(net: nn.Module, given: Tensor) -> int:
     return count
 
 
-@functools.cache
-def peaks(device_type: str) -> dict[str, float]:
-    """copy_gbs and matmul_tflops of this run: bf16 on a GPU, fp32 on a CPU with as many threads as the rows have."""
-    if device_type == "cuda":
-        return ceilings()
+_best: dict[str, dict[str, float]] = {}
+
+
+def peaks(device_type: str, again: bool = False) -> dict[str, float]:
+    """copy_gbs and matmul_tflops of this run: bf16 on a GPU, fp32 on a CPU with as many threads as the rows have.
+
+    A ceiling is the best that was seen: `again` measures once more and keeps the greater, since a neighbour or a cool clock can
+    spoil any one look.
+    """
+    if again or device_type not in _best:
+        seen = ceilings() if device_type == "cuda" else _cpu_peaks()
+        before = _best.get(device_type, seen)
+        _best[device_type] = {key: max(value, before[key]) for key, value in seen.items()}
+    return _best[device_type]
+
+
+def _cpu_peaks() -> dict[str, float]:
     a = torch.zeros(1 << 24)
     b = torch.empty_like(a)
     copy = measure([lambda: b.copy_(a)], samples=7)
