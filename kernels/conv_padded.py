@@ -27,7 +27,13 @@ SHAPES = {((4, 4), (2, 2), (1, 1)), ((3, 3), (1, 1), (1, 1)), ((1, 1), (1, 1), (
 
 def covers(spec: ConvSpec) -> bool:
     """Whether taps of this geometry reach no further than one spare row and column."""
-    return (spec.kernel, spec.stride, spec.padding) in SHAPES
+    usual = all(extra < step for extra, step in zip(spec.output_padding, spec.stride))
+    return usual and (spec.kernel, spec.stride, spec.padding) in SHAPES
+
+
+def aligned(a: Tensor) -> Tensor:
+    """a, copied where it begins between two multiples of 16 bytes, as a view may: TMA faults there."""
+    return a if a.is_meta or a.data_ptr() % 16 == 0 else a.clone()
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ def pad(a: Tensor, spec: ConvSpec, grid: Grid, large: bool, *, y: Tensor | None 
     y = None if y is None else channels_last(y, a.dtype)
     c, height, width = a.shape[1:]
     if spec.kernel == (1, 1) and u is None and y is None and act == "identity" and not sums:
-        return a.permute(0, 2, 3, 1).reshape(-1, c), None
+        return aligned(a).permute(0, 2, 3, 1).reshape(-1, c), None
     step = 2 if large and spec.stride[0] == 2 else 1
     columns = step * step * c
     out = torch.empty((grid.rows, columns), dtype=a.dtype, device=a.device)
@@ -104,7 +110,7 @@ def pad(a: Tensor, spec: ConvSpec, grid: Grid, large: bool, *, y: Tensor | None 
     block_c = min(64, next_power_of_2(columns))
     block_r = 2048 // block_c
     across = cdiv(columns, block_c)
-    per_block = cdiv(cdiv(rows, max(1, 8 * multiprocessors(a.device) // (across * groups))), block_r) * block_r
+    per_block = max(1, cdiv(cdiv(rows, max(1, 8 * multiprocessors(a.device) // (across * groups))), block_r)) * block_r
     blocks = cdiv(rows, per_block)
     partial = torch.empty((groups * blocks, step * step, c), dtype=torch.float32, device=a.device) if sums else None
     by_group = c if u is not None and u.numel() == groups * c and groups > 1 else 0

@@ -195,7 +195,7 @@ def schedule(plan: Gather, config: Mapping[str, Any], images: int, groups: int, 
     programs = groups * tiles * across
     taps_h, taps_w = plan.taps
     wanted = config.get("SPLIT_K") or min(
-        round(FILL / own["num_warps"] * processors / programs), taps_h * taps_w * plan.reach // SHORTEST
+        round(FILL / own["num_warps"] * processors / max(1, programs)), taps_h * taps_w * plan.reach // SHORTEST
     )
     wanted = 1 if merged else max(1, wanted)  # merged layers have few channels and many pixels
     span = cdiv(cdiv(plan.reach, own["BLOCK_K"]), wanted) * own["BLOCK_K"]

@@ -1,8 +1,8 @@
-"""Forward, dgrad and wgrad for sm_90 and later: padded operands (conv_padded), TMA boxes, warp specialisation, a persistent grid.
+"""Forward, dgrad and wgrad for sm_90: padded operands (conv_padded), TMA boxes, warp specialisation, a persistent grid.
 
-Products are formed transposed, [channels, pixels]. Triton's warp specialisation deals the rows of a product out to two consumer
+Products are formed transposed, [channels, pixels]. Triton's warp specialisation splits the rows of a product between two consumer
 warp groups and aborts where something is summed over rows; so the sums over pixels (moments, ds, dt) run along columns, where one
-row lies in four lanes and needs two shuffles and no shared memory. The result is turned round on its way through shared memory.
+row lies in four lanes and needs two shuffles and no shared memory. The result is transposed on its way through shared memory.
 
 x, w, y as in conv_forward, fp16 or bf16; channels of both sides a multiple of 16, better of 64.
 """
@@ -18,11 +18,11 @@ from torch import Tensor
 from fastgan.kernels import tuning
 from fastgan.kernels._common import INTERPRET, act, act_grad, cdiv, tl, triton
 from fastgan.kernels.conv_forward import group_stride
-from fastgan.kernels.conv_padded import Grid
+from fastgan.kernels.conv_padded import Grid, aligned
 from fastgan.kernels.conv_plan import channels_last, empty_nhwc, multiprocessors, power_of_two, splits_for
 from fastgan.kernels.conv_spec import ConvSpec, Fusion
 
-SIZES = ["IMAGES", "GH", "GW", "OH", "OW", "TILES", "ROWS"]
+SIZES = ["IMAGES", "GH", "GW", "OH", "OW", "TILES", "ROWS", "TOTAL"]
 
 
 @triton.jit
@@ -62,21 +62,30 @@ def boxes(a_ptr, w_ptr, rows, C, OUT, K: tl.constexpr, STRIDE: tl.constexpr, GAT
 
 
 @triton.jit
+def tap_product(acc, a, w, row, m, t, k, ry, rx, GW, C, OUT, K: tl.constexpr, STRIDE: tl.constexpr, GATHER: tl.constexpr):
+    rows, column, number = tap_at(t, ry, rx, GW, C, K, STRIDE, GATHER)
+    pixels = a.load([row + rows, column + k])
+    if GATHER:
+        weight = w.load([m, number * C + k])
+    else:
+        weight = w.load([k, number * OUT + m]).T
+    return tl.dot(weight, pixels.T, acc)
+
+
+@triton.jit
 def product(a, w, row, m, ry, rx, GW, C, OUT, K: tl.constexpr, STRIDE: tl.constexpr, GATHER: tl.constexpr,
-            BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
-    """acc [channels m.., pixels row..] in fp32: one loop over taps and channels."""
+            SPECIALISED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
+    """acc [channels m.., pixels row..] in fp32, over taps and channels; BLOCK_K divides C."""
     TAPS: tl.constexpr = K * K if STRIDE == 1 or GATHER else 4
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    turns = C // BLOCK_K
-    for i in range(TAPS * turns):
-        k = i % turns * BLOCK_K
-        rows, column, number = tap_at(i // turns, ry, rx, GW, C, K, STRIDE, GATHER)
-        pixels = a.load([row + rows, column + k])
-        if GATHER:
-            weight = w.load([m, number * C + k])
-        else:
-            weight = w.load([k, number * OUT + m]).T
-        acc = tl.dot(weight, pixels.T, acc)
+    if SPECIALISED:  # one loop keeps the producer ahead from tap to tap
+        turns = C // BLOCK_K
+        for i in range(TAPS * turns):
+            acc = tap_product(acc, a, w, row, m, i // turns, i % turns * BLOCK_K, ry, rx, GW, C, OUT, K, STRIDE, GATHER)
+    else:  # a flattened loop over taps and channels has been miscompiled with 8 warps (see conv_tile)
+        for t in range(TAPS):
+            for k in range(0, C, BLOCK_K):
+                acc = tap_product(acc, a, w, row, m, t, k, ry, rx, GW, C, OUT, K, STRIDE, GATHER)
     return acc
 
 
@@ -110,7 +119,7 @@ def conv_tma_forward_kernel(z_ptr, w_ptr, scale_ptr, bias_ptr, residual_ptr, y_p
     for pid in tl.range(tl.program_id(0), TOTAL, tl.num_programs(0), warp_specialize=SPECIALISED):
         _, slot, row, m, ry, rx, live, out, base, at = place(pid, IMAGES, GH, GW, OH, OW, TILES, OUT, PHASES, BLOCK_M,
                                                                  BLOCK_N)  # fmt: skip
-        acc = product(a, b, row, m, ry, rx, GW, C, OUT, K, STRIDE, GATHER, BLOCK_M, BLOCK_N, BLOCK_K)
+        acc = product(a, b, row, m, ry, rx, GW, C, OUT, K, STRIDE, GATHER, SPECIALISED, BLOCK_M, BLOCK_N, BLOCK_K)
         keep = live[None, :] & (out < OUT)[:, None]
         if scale_ptr is not None:
             acc *= tl.load(scale_ptr)
@@ -143,7 +152,7 @@ def conv_tma_dgrad_kernel(g_ptr, w_ptr, scale_ptr, x_ptr, s_ptr, t_ptr, dx_ptr, 
     for pid in tl.range(tl.program_id(0), TOTAL, tl.num_programs(0), warp_specialize=SPECIALISED):
         group, slot, row, m, ry, rx, live, out, base, at = place(pid, IMAGES, GH, GW, OH, OW, TILES, OUT, PHASES, BLOCK_M,
                                                                  BLOCK_N)  # fmt: skip
-        acc = product(a, b, row, m, ry, rx, GW, C, OUT, K, STRIDE, GATHER, BLOCK_M, BLOCK_N, BLOCK_K)
+        acc = product(a, b, row, m, ry, rx, GW, C, OUT, K, STRIDE, GATHER, SPECIALISED, BLOCK_M, BLOCK_N, BLOCK_K)
         keep = live[None, :] & (out < OUT)[:, None]
         if scale_ptr is not None:
             acc *= tl.load(scale_ptr)
@@ -206,17 +215,21 @@ def default_config(out: int, pixels: int, reach: int, epilogue: bool, processors
 def use_scratch(device: torch.device) -> None:
     """Descriptors made on the device need global memory, which Triton asks of a hook that each thread sets for itself."""
     if device.type == "cuda":
-        triton.set_allocator(lambda size, alignment, stream: torch.empty(size, dtype=torch.int8, device=device))
+        triton.set_allocator(lambda size, alignment, stream: torch.empty(size, dtype=torch.int8, device="cuda"))
 
 
 def _config(name: str, x: Tensor, rows: int, c: int, out: int, spec: ConvSpec, epilogue: bool) -> Mapping[str, Any]:
     shape = (("rows", rows), ("c", c), ("out", out), ("taps", spec.kernel[0] ** 2))
     default = default_config(out, rows, c, epilogue, multiprocessors(x.device))
-    return tuning.config(name + "_epilogue" * epilogue, x.dtype, shape, default, x.device)
+    config = tuning.config(name + "_epilogue" * epilogue, x.dtype, shape, default, x.device)
+    k = config["BLOCK_K"]
+    while c % k:  # a neighbour's entry may not divide these channels, and the loops take whole blocks
+        k //= 2
+    return config if k == config["BLOCK_K"] else {**config, "BLOCK_K": k}
 
 
 def _weight(w: Tensor, x: Tensor) -> Tensor:
-    return channels_last(w, x.dtype)
+    return aligned(channels_last(w, x.dtype))
 
 
 def conv_tma_forward(z: Tensor, grid: Grid, w: Tensor, spec: ConvSpec, size_in: tuple[int, int], fusion: Fusion, *,

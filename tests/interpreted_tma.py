@@ -20,6 +20,7 @@ from fastgan.kernels.conv_spec import ConvSpec
 from fastgan.nn.fused import FusedConvSequential
 from fastgan.ops import no_weight_gradients
 from fastgan.ops.conv import conv2d, conv_transpose2d
+from fastgan.ops.conv_fused import conv_moments
 
 torch.set_num_threads(1)
 TMA = {"conv_way": {"WAY": "tma"}}
@@ -128,6 +129,35 @@ def higher_order():
         conv_transpose2d(x, w, None, 2, 1, impl="triton").sum().backward()
     assert w.grad is None
     assert x.grad is not None
+
+
+def foreign_operands():
+    """Halves of one tensor, expanded gradients, operands off 16 bytes and a neighbour's tile: by both ways as by PyTorch."""
+    torch.manual_seed(0)
+    flat = torch.randn(16 * 16 * 9 + 1).half()
+    w = flat[1:].view(16, 3, 3, 16).permute(0, 3, 1, 2)  # NHWC, two bytes off
+    x = channels_last(torch.randn(4, 16, 3, 4)).half().requires_grad_()
+    both = torch.randn(2, 32).requires_grad_()
+    bias = torch.randn(32)[::2].requires_grad_()
+    found = {}
+    for way, impl in (("pointer", "triton"), ("tma", "triton"), ("", "reference")):
+        choice = {
+            "conv_way": {"WAY": way},
+            "conv_tma_forward_epilogue": {"BLOCK_K": 64},
+            "conv_tma_dgrad_epilogue": {"BLOCK_K": 64},
+        }
+        s, t = both.chunk(2, dim=1)
+        with tuning.override(choice if way else {}):
+            y, mean, var = conv_moments(x, w, s, t, bias=bias, padding=1, act_in="relu", groups=2, impl=impl)
+            loss = mean.sum() * 3 + var.sum() + y.float().square().sum()
+            found[way] = (y, mean, var, *torch.autograd.grad(loss, [x, both, bias]))
+            only = conv_moments(x, w, s, t, padding=1, act_in="relu", groups=2, impl=impl)[1].sum()
+            found[way] += torch.autograd.grad(only, [x, both])
+    for way in ("pointer", "tma"):
+        for i, (a, b) in enumerate(zip(found[way], found[""])):
+            assert error(a, b) < 2e-3, (way, i, error(a, b))
+    with tuning.override(TMA):
+        assert conv2d(x[:0], w, None, 1, 1, impl="triton").shape == (0, 16, 3, 4)
 
 
 if __name__ == "__main__":

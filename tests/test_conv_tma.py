@@ -15,7 +15,7 @@ from fastgan.ops import conv_tma
 
 
 @pytest.mark.skipif(not has_triton, reason="needs Triton")
-@pytest.mark.parametrize("name", ["matrices", "containers", "fallback", "higher_order"])
+@pytest.mark.parametrize("name", ["matrices", "containers", "fallback", "higher_order", "foreign_operands"])
 def test_interpreted(name):
     script = Path(__file__).with_name("interpreted_tma.py")
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[1])}

@@ -80,6 +80,7 @@ def fused_convolution(
 ) -> Tensor:
     """y alone, by the Triton engine."""
     engine = conv_tma.engine_of(x, w, spec, shape_of(x, w, spec))
+    bias = None if bias is None else bias.contiguous()
     return convolve(x, w, s, t, bias, scale, residual, spec.pack(), fusion.pack(), False, False, engine)[0]
 
 
@@ -119,6 +120,8 @@ def fused(
         if vector is not None and vector.numel() not in (ci, fusion.groups * ci):
             raise FastganError(f"{name}: scale_in and shift_in need [{ci}] or [{fusion.groups}, {ci}], got {tuple(vector.shape)}")
     x = cast(x)
+    # halves of one tensor, as conditional norms are often written, are no vectors that a kernel can walk
+    s, t, bias = (v if v is None else v.contiguous() for v in (s, t, bias))
     shape = shape_of(x, w, spec)
     straight = dispatch.pytorch_at_once(impl, x)
     engine = "reference" if straight else _choose[name](impl, x, fusion.act_out, fusion.slope_out, shape=shape)

@@ -209,7 +209,8 @@ def _convolve_backward(ctx: Any, dy: Tensor | None, dmean: Tensor | None, dvar: 
         )
         return (*grads, *(None,) * 5)
     if used:
-        dmean, dvar = (torch.zeros_like(mean) if v is None else v for v in (dmean, dvar))
+        # a sum's gradient is one number expanded; kernels read whole vectors
+        dmean, dvar = (torch.zeros_like(mean) if v is None else v.contiguous() for v in (dmean, dvar))
     else:
         dmean = dvar = mean = None
     total: Tensor | None = None
@@ -222,13 +223,13 @@ def _convolve_backward(ctx: Any, dy: Tensor | None, dmean: Tensor | None, dvar: 
             g, total = _gradient(dy, y, mean, dmean, dvar, fusion, needs[4], engine)
     dx = ds = dt = raw = dw = dscale = dbias = None
     to_x, to_w, to_bias = needs[0] or needs[2] or needs[3], needs[1] or needs[5], needs[4] and total is None
-    if tma:
+    if tma and (to_x or to_w or to_bias):
         a, b = (None, None) if on_load[1] is None else _coefficients(*on_load)  # type: ignore[arg-type]
         dx, ds, dt, raw, sums = conv_tma.backward(
             g, w, x, s, t, scale, on_load[0], a, b, spec, fusion, [to_x, to_w, to_bias]
         )
         total = sums if to_bias else total
-    else:
+    elif not tma:
         if to_x:
             dx, ds, dt = _dgrad(g, w, x, s, t, scale, *on_load, spec, fusion, engine)
         if to_w:

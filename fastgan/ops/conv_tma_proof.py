@@ -70,8 +70,22 @@ def _record(kind: str, spec: ConvSpec, ci: int, co: int, size: int, epilogue: bo
     return recorder.variant(name, tuned, CANDIDATES[tuned] if spec is T4S2 else (), True, targets=("sm_90",))
 
 
+def _record_pad(spec: ConvSpec, channels: int, size: int, large: bool, gradient: bool) -> Variant:
+    from fastgan.kernels import conv_padded
+
+    meta, dtype = torch.device("meta"), torch.bfloat16
+    a, y = (empty_nhwc(128, channels, size, size, dtype, meta) for _ in range(2))
+    u, v = (torch.empty(channels, device=meta) for _ in range(2))
+    grid = conv_padded.grid_of(spec, 128, (size, size))
+    recorder = Recorder(conv_padded.pad_kernel)
+    with mock.patch.object(conv_padded, "pad_kernel", recorder):
+        inputs: dict[str, Any] = {"y": y, "gradient": True, "sums": True} if gradient else {"act": "relu"}
+        conv_padded.pad(a, spec, grid, large, u=u, v=v, **inputs)
+    return recorder.variant(f"pad {'g' if gradient else 'z'}{' in blocks' * large} bf16", "", (), False, targets=("sm_90",))
+
+
 def _variants() -> list[Variant]:
-    found = []
+    found = [_record_pad(C4S2, 128, 16, True, False), _record_pad(C4S2, 256, 16, False, True)]
     for spec, ci, co, size in ((T4S2, 256, 128, 8), (C4S2, 128, 256, 16), (C3S1, 256, 256, 16)):
         found += [_record(kind, spec, ci, co, size, way) for kind in ("forward", "dgrad") for way in (False, True)]
         found.append(_record("wgrad", spec, ci, co, size, False))
@@ -114,6 +128,9 @@ register(
             fused_case("transposed k3s1", T3S1, (2, 16, 4, 5), 32, "full", directions=FIRST, act="relu"),
             fused_case("k1s1", C1S1, (2, 32, 3, 4), 16, "full", directions=FIRST),
             fused_case("large mean", T4S2, (2, 16, 3, 2), 16, "full", extras=True, offset=100.0, directions=("forward",)),
+            # wide enough for the specialised tiles
+            fused_case("wide", C4S2, (8, 128, 16, 16), 256, "layer", act="relu", extras=True, directions=FIRST),
+            fused_case("wide transposed", T4S2, (8, 256, 8, 8), 128, "layer", extras=True, directions=FIRST),
             *(
                 fused_case(f"DCGAN-64 {name} batch {n}", spec, (n, ci, side, side), co, "layer", directions=FIRST, act="relu")
                 for n in (128, 1024)
