@@ -2,8 +2,9 @@
 look,verify,...]``.
 
 Needs torch, triton and numpy alone, and no network. Rows go to ``$OUT`` where that is set, else to ``bench/results``; what is
-there already is skipped, so any number of short runs add up to the whole. Each stage runs in a process of its own: a kernel
-that takes the context down costs one row. The end prints what is left.
+there already is skipped, so any number of short runs add up to the whole. Each stage but the last gets a share of what remains
+(:func:`share`), so that a long one does not keep all others from starting; what it does not reach, a later run does. Each
+stage runs in a process of its own: a kernel that takes the context down costs one row. The end prints what is left.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ STAGES = {
 }
 KERNELS = ("look", "conv", "verify", "full")  # what a toy run on a CPU can only show in Triton's interpreter
 DEAD = 77  # exit code of a stage whose CUDA context is gone
+GRACE = 60  # seconds a row in flight may run beyond its stage's budget before it is killed
+BUDGET = 480  # with GRACE, imports and the summary less than ten minutes
+SHARE, AT_LEAST = 0.4, 150.0  # of what remains; seconds: more than the longest row (a compile-heavy proof, 120) and its imports
 
 
 def one_line(e: BaseException) -> str:
@@ -91,6 +95,11 @@ def stage(name: str, budget: float, out: str | None, toy: bool) -> int:
     return 0
 
 
+def share(remaining: float, last: bool) -> float:
+    """Seconds a stage gets of those that remain: all for the last one, else two fifths, but enough for any one row."""
+    return remaining if last else min(remaining, max(AT_LEAST, SHARE * remaining))
+
+
 def supervise(name: str, budget: float, out: str | None, toy: bool) -> list[str]:
     """Runs a stage in child processes until it is through or out of budget; returns the keys left."""
     end = time.monotonic() + budget
@@ -108,17 +117,18 @@ def supervise(name: str, budget: float, out: str | None, toy: bool) -> list[str]
             env={**os.environ, **interpreted},
         )
         try:
-            code = child.wait(timeout=max(remaining, 0) + 60)
+            code, why = child.wait(timeout=max(remaining, 0) + GRACE), ""
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
-            code = child.wait()
+            code, why = child.wait(), f"timed out: the stage's budget was spent {GRACE} s before"
         if code == 0:
             break
-        if marker.is_file():  # the row in flight took the process down
+        if marker.is_file():  # the row in flight was killed by the clock, or took the process down
             lost = json.loads(marker.read_text())
-            Store(out).add(lost["stage"], lost["key"], lost["ours"], {"failed": f"the process died (exit code {code})"})
+            why = why or f"the process died (exit code {code})"
+            Store(out).add(lost["stage"], lost["key"], lost["ours"], {"failed": why})
             marker.unlink()
-            print(f"  {lost['key']}: took the process down (exit code {code})", flush=True)
+            print(f"  {lost['key']}: {why}", flush=True)
         elif code != DEAD:
             print(f"  stage {name} stopped with exit code {code}", flush=True)
             break
@@ -133,7 +143,10 @@ def main(arguments: Iterable[str] | None = None) -> int:
     """Exit code 0 if every stage asked for ran, 2 without a GPU."""
     p = argparse.ArgumentParser("python -m bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument(
-        "--budget", type=float, default=float(os.environ.get("BUDGET", 540)), help="seconds for everything (540, or $BUDGET)"
+        "--budget",
+        type=float,
+        default=float(os.environ.get("BUDGET", BUDGET)),
+        help=f"seconds for everything ({BUDGET}, or $BUDGET)",
     )
     p.add_argument("--stages", default=",".join(STAGES), help="which, in order")
     p.add_argument("--out", default=os.environ.get("OUT"), help="folder for results ($OUT, else bench/results)")
@@ -157,7 +170,8 @@ def main(arguments: Iterable[str] | None = None) -> int:
     for name in names:
         remaining = end - time.monotonic()
         print(f"\n== {name}: {STAGES[name][1]}  ({remaining:.0f} s left)", flush=True)
-        left[name] = supervise(name, remaining, a.out, a.toy) if remaining > 5 else ["everything not in the results yet"]
+        mine = share(remaining, name == names[-1])
+        left[name] = supervise(name, mine, a.out, a.toy) if remaining > 5 else ["everything not in the results yet"]
     store = Store(a.out)
     for name in names:
         importlib.import_module(STAGES[name][0]).summary(store)

@@ -91,9 +91,9 @@ class Store:
         return row
 
     def stage(self, name: str) -> list[dict[str, Any]]:
-        """The latest row of each key of a stage, on this device, without failures."""
+        """The latest row of each key of a stage, on this device, without failures: one hides what was measured before it."""
         latest: dict[str, dict[str, Any]] = {}
         for row in self.rows:
-            if row["stage"] == name and row["device"] == machine()["device"] and "failed" not in row:
+            if row["stage"] == name and row["device"] == machine()["device"]:
                 latest[row["key"]] = row
-        return list(latest.values())
+        return [row for row in latest.values() if "failed" not in row]
