@@ -1,4 +1,4 @@
-"""The proof on a GPU as a stage: one row an op, so that a run cut short keeps what it has shown."""
+"""The proof on a GPU as a stage: one row an op and type, so that a run cut short keeps what it has shown."""
 
 from __future__ import annotations
 
@@ -11,16 +11,27 @@ from bench.gpu import Row
 from bench.store import Store
 from fastgan.ops import registry
 from fastgan.verify.report import worst_rows
-from fastgan.verify.run import execute, plan
+from fastgan.verify.run import Job, execute, plan
 
 LEVEL = "quick"
+SECONDS = {True: 120.0, False: 20.0}  # by uses_dot: kernels with products compile for minutes
 
 
-def prove(name: str, level: str) -> dict[str, Any]:
-    """Verdict of one op at a level on this device, its worst error over bound, and every failure."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def key_of(job: Job, level: str) -> str:
+    """The row a check belongs to: its op and type; at level full also its case, or the kernel whose configurations it tries."""
+    part = f" {job.config[0] if job.config else job.case}" if level == "full" else ""
+    return f"{job.op} {job.type}{part}"
+
+
+def prove(name: str, level: str, key: str) -> dict[str, Any]:
+    """Verdict of one row of an op on this device, its worst error over bound, and every failure."""
+    device = _device()
     jobs, not_exercised = plan(registry.ops(name), level, device)
-    rows = [row for job in jobs for row in execute(job, device)[0]]
+    rows = [row for job in jobs if key_of(job, level) == key for row in execute(job, device)[0]]
     failures = [
         f"{r.case} {r.type} {r.engine} {r.direction} {r.output}: {r.note} ({r.error:.2e})" for r in rows if r.verdict == "FAIL"
     ]
@@ -29,24 +40,27 @@ def prove(name: str, level: str) -> dict[str, Any]:
         f", closest to its bound {worst.worst:.2f} ({worst.case} {worst.type})" if worst else ""
     )
     return {
+        "op": name,
         "outputs": len(rows),
         "failures": failures,
         "worst": worst.worst if worst else 0.0,
         "errors": {f"{r.case} {r.type} {r.engine} {r.direction}": r.error for r in worst_rows(rows)},
         "not_exercised": not_exercised,
-        "shown": "; ".join([shown, *failures[:3]]),
+        "shown": "; ".join([shown if rows else "nothing to run: " + "; ".join(not_exercised), *failures[:3]]),
     }
 
 
 def rows(toy: bool, level: str = LEVEL) -> Iterable[Row]:
-    """One row an op."""
+    """One row an op and type (:func:`key_of`); an op with nothing to run has one that says why."""
     for op in registry.load().values():
-        yield Row(op.name, lambda name=op.name: prove(name, level), seconds=10 if level == "quick" else 40)
+        jobs, _ = plan([op], level, _device())
+        for key in dict.fromkeys(key_of(job, level) for job in jobs) or [op.name]:
+            yield Row(key, lambda name=op.name, key=key: prove(name, level, key), SECONDS[op.uses_dot])
 
 
 def summary(store: Store, stage: str = "verify") -> None:
-    """Which ops failed."""
-    known = store.stage(stage)
+    """Which rows failed."""
+    known = [r for r in store.stage(stage) if r["outputs"]]
     failed = [r["key"] for r in known if r["failures"]]
     verdict = f"FAILED: {', '.join(failed)}" if failed else "all passed" if known else "not run"
-    print(f"\n{stage}: {len(known)} ops proved, {verdict}")
+    print(f"\n{stage}: {len({r['op'] for r in known})} ops proved in {len(known)} rows, {verdict}")

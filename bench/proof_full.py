@@ -10,10 +10,10 @@ from bench.store import Store
 
 
 def rows(toy: bool) -> Iterable[Row]:
-    """One row an op."""
+    """One row an op, type and case, or kernel whose configurations are tried."""
     return proof.rows(toy, "quick" if toy else "full")
 
 
 def summary(store: Store) -> None:
-    """Which ops failed."""
+    """Which rows failed."""
     proof.summary(store, "full")

@@ -173,13 +173,22 @@ def one_line(e: BaseException) -> str:
     return f"{type(e).__name__}: {text if len(text) <= 200 else '... ' + text[-200:]}"
 
 
+MOST = 1 << 28  # elements compared on a GPU: some float64 copies of more than this fill it
+
+
+def _doubles(value: Tensor, gold: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in float64 where gold lies, or on the CPU where they are huge."""
+    where = gold.device if gold.numel() <= MOST else torch.device("cpu")
+    return value.detach().to(where, torch.float64), gold.detach().to(where, torch.float64)
+
+
 def relative_l2(value: Tensor, gold: Tensor) -> float:
-    """||value - gold|| / ||gold|| in float64 (the numerator alone where gold is 0); inf for a NaN where gold has none, or
-    another shape.
+    """||value - gold|| / ||gold|| in float64 on gold's device (the numerator alone where gold is 0); inf for a NaN where gold
+    has none, or another shape.
     """
     if value.shape != gold.shape:
         return float("inf")
-    a, b = value.detach().to("cpu", torch.float64), gold.detach().to("cpu", torch.float64)
+    a, b = _doubles(value, gold)
     same = (a == b) | (a.isnan() & b.isnan())  # infinities that agree are no error
     difference = torch.where(same, 0.0, a - b)
     error = (difference.norm() / (torch.where(b.isfinite(), b, 0.0).norm() or 1.0)).item()
@@ -190,7 +199,7 @@ def relative_peak(value: Tensor, gold: Tensor) -> float:
     """max |value - gold| / max |gold|, with the same conventions."""
     if value.shape != gold.shape or not gold.numel():
         return 0.0 if value.shape == gold.shape else float("inf")
-    a, b = value.detach().to("cpu", torch.float64), gold.detach().to("cpu", torch.float64)
+    a, b = _doubles(value, gold)
     difference = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, a - b).abs().max().item()
     error = difference / (torch.where(b.isfinite(), b, 0.0).abs().max().item() or 1.0)
     return error if error == error else float("inf")
@@ -206,20 +215,31 @@ def call_reference(op: Op, round_to: torch.dtype | None, mask: Tensor | None) ->
     return lambda kwargs: op.reference(**kwargs, **extra)
 
 
-def judge_mask(op: Op, case: Case, kwargs: Kwargs, outputs: Outputs) -> tuple[Tensor | None, str, bool]:
-    """(the kernel's activation mask on the CPU, a note, whether every difference from gold's is excused by rounding)."""
+def judge_mask(op: Op, case: Case, kwargs: Kwargs, outputs: Outputs, where: torch.device) -> tuple[Tensor | None, str, bool]:
+    """(the kernel's activation mask on `where`, a note, whether every difference from gold's is excused by rounding)."""
     if op.mask is None:
         return None, "", True
     observed = op.mask.observed(kwargs, outputs)
     if observed is None:
         return None, "", True
-    observed = observed.cpu()
-    p, scale = (t.cpu() for t in op.mask.preactivation(converted(case, kwargs, torch.device("cpu"), torch.float64)))
+    observed = observed.to(where)
+    p, scale = (t.to(where) for t in op.mask.preactivation(converted(case, kwargs, where, torch.float64)))
     differs = observed != (p > 0)
     count = int(differs.sum())
     eps = bounds.MASK_EPS * torch.finfo(torch.float32).eps
     excused = bool((p.abs() < eps * scale)[differs].all())
     return observed, f"{count} mask differences" if count else "", excused
+
+
+@contextlib.contextmanager
+def repeatable() -> Iterator[None]:
+    """cuDNN's deterministic algorithms without a search: gold that runs on the GPU is the same in every run."""
+    before = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before
 
 
 @contextlib.contextmanager
@@ -292,17 +312,20 @@ def _check(
         pairs += [(d, n, t, again.grads[d][n]) for d, some in mine.grads.items() for n, t in some.items()]
         rows += [row(d, n, "FAIL", worst=float("inf"), note="two runs differ") for d, n, a, b in pairs if not same_bits(a, b)]
 
-    mask, mask_note, excused = judge_mask(op, case, made, mine.outputs)
+    # gold of real layers and huge tensors is made on the device: in float64 a CPU takes minutes for them. A huge one's mask is
+    # not, since beside it no room is left.
+    cpu, tags = torch.device("cpu"), set(case.tags)
+    where = device if {"huge", "layer"} & tags else cpu
+    mask, mask_note, excused = judge_mask(op, case, made, mine.outputs, cpu if "huge" in tags else where)
     if not excused:
         rows.append(row("forward", "mask", "FAIL", worst=float("inf"), note=f"{mask_note}, some where |p| is not small"))
-    where = device if "huge" in case.tags else torch.device("cpu")
     round_to = dtype if dtype != torch.float32 else None
-    mask = mask if mask is None else mask.to(where)
-    gold = ways.run(call_reference(op, round_to, mask), converted(case, made, where, torch.float64))
-    try:
-        theirs = ways.run(call_reference(op, None, mask), converted(case, made, where, None), only=gold.differentiable)
-    except (RuntimeError, NotImplementedError):  # PyTorch lacks the op in this type on this device
-        theirs = None
+    with repeatable():
+        gold = ways.run(call_reference(op, round_to, mask), converted(case, made, where, torch.float64))
+        try:
+            theirs = ways.run(call_reference(op, None, mask), converted(case, made, where, None), only=gold.differentiable)
+        except (RuntimeError, NotImplementedError):  # PyTorch lacks the op in this type on this device
+            theirs = None
     if lost := [n for n in gold.differentiable if n not in mine.differentiable]:
         rows.append(row("backward", lost[0], "FAIL", worst=float("inf"), note="carries no gradient, the reference does"))
 
@@ -347,7 +370,7 @@ def _compare(
         for n, ratio in (("L2", error / limit.l2), ("PyTorch's own", error / limit.own), ("peak", peak / limit.peak))
         if ratio > 1
     ]
-    if bool((value.isnan().cpu() & ~gold.isnan().cpu()).any()) if value.shape == gold.shape else False:
+    if bool((value.isnan().to(gold.device) & ~gold.isnan()).any()) if value.shape == gold.shape else False:
         missed = ["NaN: not written, or read outside"]
     text = f"over {' and '.join(missed)}" if missed else note
     return row(
