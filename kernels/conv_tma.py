@@ -200,14 +200,14 @@ def tma_tile(m: int, n: int, k: int, stages: int, specialised: bool = True) -> d
 
 
 def default_config(out: int, pixels: int, reach: int, epilogue: bool, processors: int) -> dict[str, Any]:
-    """A tile that spills nowhere: specialised except before an epilogue that reads or sums, for which registers are too few."""
+    """A tile that spills nowhere: fewer pixels before an epilogue that reads or sums, which needs registers of its own."""
     k = next(k for k in (64, 32, 16) if reach % k == 0)
     if INTERPRET:
         return tma_tile(power_of_two(out, 16, 32), power_of_two(pixels, 16, 32), k, 2, False)
     if out < 128:
         return tma_tile(64, 128, k, 4, False)
     if epilogue:
-        return tma_tile(128, 128, k, 3, False)
+        return tma_tile(128, 64, k, 4)
     fills = cdiv(pixels, 256) * cdiv(out, 128) >= processors
     return tma_tile(128, 256, k, 3) if fills else tma_tile(128, 128, k, 4)
 
