@@ -148,6 +148,25 @@ def test_python_control_flow_that_changes_is_found():
     assert "differs" in capture(step, example_inputs=[REAL], state=loop.state, backend=RecordedGraph).reason
 
 
+class OnGpu(nn.Parameter):
+    """A parameter of which everybody believes that it lies on a GPU."""
+
+    is_cuda = True
+
+
+def test_flat_adam_on_a_gpu_is_not_refused_and_torchs_unfused_adam_is():
+    from fastgan.engine.capture import require_capturable
+    from fastgan.ops.optim import FlatAdam, FlatParameters
+
+    parameter = OnGpu(torch.ones(3))
+    adam = torch.optim.Adam([parameter])
+    with pytest.raises(fastgan.FastganError, match="fused=True"):
+        require_capturable(adam, 0)
+    flat_adam = FlatAdam.of(adam, FlatParameters([parameter]), impl="reference")
+    assert flat_adam.param_groups[0]["params"][0].is_cuda
+    require_capturable(flat_adam, 0)
+
+
 def test_without_a_gpu_the_reason_is_said():
     loop = Loop()
     if torch.cuda.is_available():

@@ -118,7 +118,7 @@ def test_graphs_hold_it(flattened):
     for kind in ("nets", "ema"):
         for name, state in eager.state()[kind].items():
             for key, value in state.items():
-                # lr is a float32 schedule value in the graph, a Python number outside
+                # lr is a float64 device value in the graph, a Python number outside
                 torch.testing.assert_close(graphed.state()[kind][name][key], value, rtol=0, atol=1e-7)
     groups = [stage.state()["optimizers"]["G"]["param_groups"] for stage in (eager, graphed)]
     assert groups[0] == groups[1]
@@ -182,6 +182,12 @@ def own_adam():
     return {"nets": nets, "optimizers": {"G": torch.optim.Adam(nets["G"].parameters())}}
 
 
+def scheduled(p):
+    optimizer = torch.optim.Adam(p, 1e-3)
+    optimizer.mine = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    return optimizer
+
+
 def sharing():
     nets = {name: make(*arguments) for name, (make, arguments) in CONV.items()}
     nets["G"].shared = nets["D"].shared = nn.Linear(2, 2)
@@ -197,10 +203,11 @@ def sharing():
         ({"optimizers": lambda p: torch.optim.SGD(p, 1e-3)}, [False, False]),
         ({"optimizers": lambda p: torch.optim.Adam(p, torch.tensor(1e-3))}, [False, False]),
         ({"optimizers": lambda p: torch.optim.Adam([{"params": p[:1]}, {"params": p[1:]}])}, [False, False]),
+        ({"optimizers": {"G": scheduled}}, [False, True]),
         (own_adam, [False, True]),
         (sharing, [False, False]),
     ],
-    ids=["default", "AdamW", "amsgrad", "SGD", "tensor lr", "two groups", "somebody's own", "shared parameters"],
+    ids=["default", "AdamW", "amsgrad", "SGD", "tensor lr", "two groups", "a scheduler", "somebody's own", "shared parameters"],
 )
 def test_what_it_can_stand_for(flattened, options, expected):
     stage = stage_of(**(options() if callable(options) else options))
@@ -216,7 +223,7 @@ def test_auto_takes_what_was_measured_and_never_guesses(monkeypatch):
     for measured, expected in (("triton", "triton"), ("reference", None)):
         monkeypatch.setattr(tuning, "engine", lambda *a, answer=measured: asked.append(a) or answer)
         assert flat.engine_of("auto", 4096, CPU) == expected
-    assert asked[0] == ("adam_ema", "fp32", {"n": 4096}, CPU)
+    assert asked[0] == ("flat_adam", "fp32", {"n": 4096}, CPU)  # not the name under which tiles are looked up
 
 
 def test_ranks_reduce_its_flat_gradients_where_they_lie(monkeypatch):

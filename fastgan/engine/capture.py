@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fastgan.engine.graphs import CudaGraph, Graph
 from fastgan.engine.guards import HostRead, NoHostReads
 from fastgan.errors import FastganError
+from fastgan.ops.optim import FlatAdam
 
 
 class State:
@@ -199,7 +200,8 @@ def require_capturable(optimizer: torch.optim.Optimizer, index: int) -> None:
     """
     group, name = optimizer.param_groups[0], f"optimizer {index} ({type(optimizer).__name__})"
     cuda = any(p.is_cuda for p in group["params"])
-    if cuda and "capturable" in group and not (group["capturable"] or group.get("fused")):
+    on_host = not isinstance(optimizer, FlatAdam) and "capturable" in group and not (group["capturable"] or group.get("fused"))
+    if cuda and on_host:
         raise FastganError(f"{name} keeps its step on the host: make it with fused=True or capturable=True")
     if unborn(optimizer):
         raise FastganError(f"the state of {name} does not begin at zero: take one step before capture")

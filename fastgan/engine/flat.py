@@ -14,9 +14,12 @@ from fastgan.ops.optim import FlatAdam
 
 
 def engine_of(impl: str, size: int, device: torch.device) -> str | None:
-    """The engine of FlatAdam for a network of `size` parameters, or None for torch's Adam: "auto" takes what was measured."""
+    """The engine of FlatAdam for a network of `size` parameters, or None for torch's Adam: "auto" takes what was measured.
+
+    The table's name is `flat_adam`: entries of `adam_ema` are the kernel's tiles, and say nothing of torch's Adam.
+    """
     if impl == "auto":
-        impl = tuning.engine("adam_ema", "fp32", {"n": size}, device) or "auto"
+        impl = tuning.engine("flat_adam", "fp32", {"n": size}, device) or "auto"
     return "triton" if impl == "triton" else None
 
 
@@ -25,6 +28,8 @@ def replaceable(optimizer: torch.optim.Optimizer) -> bool:
     if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW) or len(optimizer.param_groups) > 1 or optimizer.state:
         return False
     group = optimizer.param_groups[0]
+    if "step" in vars(optimizer) or "initial_lr" in group:
+        return False  # a learning-rate scheduler holds it, and would go on changing the one that was replaced
     numbers = (group["lr"], *group["betas"], group["eps"], group["weight_decay"])
     if any(isinstance(value, torch.Tensor) for value in numbers) or any(
         group[k] for k in ("amsgrad", "maximize", "differentiable")
