@@ -1,15 +1,18 @@
-"""Who applies the normalisation: whole pairs of layers, forward and backward, by each of the four ways an edge can be run.
+"""Who applies the normalisation: whole pairs of layers, forward and backward, by each way an edge can be run.
 
     python -m bench.gpu --stages conv                                 as a stage, with a budget
     TRITON_INTERPRET=1 python -m bench.conv_experiment --toy          the code of every row at toy size, on any CPU
 
 bench.first_gpu_look times the parts; this times what a user gets. A pair is convolution -> BatchNorm -> activation -> convolution
 of DCGAN-64 (its edge is what is decided) with autograd through input and parameters, fp32 parameters, bf16 autocast,
-channels_last, in
-one replayed CUDA graph over rotating inputs. Rows: eager with cudnn.benchmark; torch.compile; the four edges. Then first and
-last layers
-(1 or 3 channels), and SNGAN's folded blocks against their unfolded form. The summary states, per edge, the fastest way and
-what it gives against the better of eager and compile; `--write` adds the edges that beat "separate" to the user's tuning table.
+channels_last, in one replayed CUDA graph over rotating inputs. Rows: eager with cudnn.benchmark; torch.compile; the four edges
+by our kernels, by pointers or TMA. Then first and last layers (1 or 3 channels), and SNGAN's folded blocks against their
+unfolded form. The summary states, per edge, the fastest way and what it gives against the better of eager and compile.
+
+    python -m bench.conv_experiment --write          the decisions in bench/results, or $OUT, into the user's tuning table
+
+writes for each pair its edge, and for every convolution pointers or TMA and, where the normalisation is separate, the engine:
+those of losers too, since a lookup takes the nearest entry and a winner would reach shapes where it lost.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ from __future__ import annotations
 import argparse
 import copy
 import math
+import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,8 +33,11 @@ from bench.gpu import Row
 from bench.store import Store, machine
 from fastgan.kernels import tuning
 from fastgan.kernels._common import triton_minor
-from fastgan.nn.fused import EDGES, FusedConvSequential
-from fastgan.verify.check import relative_l2
+from fastgan.kernels.conv_spec import ConvSpec
+from fastgan.nn.fused import EDGES, FusedConvSequential, Segment, _weight, segments
+from fastgan.ops.conv_fused import shape_of
+from fastgan.ops.conv_tma import lacks
+from fastgan.verify.check import one_line, relative_l2
 from fastgan.verify.timing import measure, rotations
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -101,16 +109,30 @@ def run(net: nn.Module, way: str, toy: bool) -> Callable[[Tensor], Any]:
     return forward
 
 
+def convolutions(net: nn.Sequential, x: Tensor) -> Iterator[tuple[Tensor, Tensor, ConvSpec]]:
+    """(input, weight, geometry) of every convolution of a chain as the fused container runs it, folded where that folds."""
+    children = list(net)
+    with torch.no_grad():
+        for item in segments(children):
+            if isinstance(item, Segment):
+                yield x, *_weight(children[item.conv], item.fold)
+            for at in range(item.start, item.stop) if isinstance(item, Segment) else (item,):
+                x = children[at](x)
+
+
 def experiment(net: nn.Sequential, shape: tuple[int, int, int], batch: int, way: str, toy: bool) -> dict[str, Any]:
     """Checks a way's output against eager fp32 on the same input, then times forward and backward."""
     torch.backends.cudnn.benchmark = True
     net = net.to(DEVICE, memory_format=torch.channels_last)
-    generator = torch.Generator().manual_seed(1)
-    draw = lambda: torch.randn(batch, *shape, generator=generator).to(DEVICE).contiguous(memory_format=torch.channels_last)
+    generator = torch.Generator(DEVICE).manual_seed(1)
+    draw = lambda: torch.randn(batch, *shape, generator=generator, device=DEVICE).contiguous(memory_format=torch.channels_last)
     gold = copy.deepcopy(net)
     with torch.no_grad():
         probe = draw()
         size = probe.nbytes + gold(probe).nbytes
+    as_run = torch.float32 if toy else torch.bfloat16
+    if way.endswith(" | tma") and all(lacks(x.to(as_run), w, spec) for x, w, spec in convolutions(gold, probe[:1])):
+        return {"failed": "TMA takes no such layer"}  # else pointers would be timed, and stored as TMA
     sets = [draw().requires_grad_() for _ in range(1 if toy else rotations(size, at_most=8))]
     forward = run(net, way, toy)
     y = forward(sets[0])
@@ -188,31 +210,62 @@ def summary(store: Store) -> None:
         print(f"\ngeomean over {len(won)} rows: {math.exp(sum(map(math.log, won)) / len(won)):.2f}x, worst {min(won):.2f}x")
 
 
-def write(store: Store) -> None:
-    """The fastest way of each edge, as conv_edge and conv_way entries of the user's tuning table."""
-    facts = tuning.device_facts(torch.device("cuda", 0))
-    if facts is None:
-        raise SystemExit("no GPU here: nothing to write")
-    here, entries = machine(), []
-    for where, ms in table(store).items():
-        name, _, batch = where.partition(" batch ")
+def layers(where: str) -> list[tuple[str, dict[str, int]]]:
+    """(operator, sizes under which the tables keep it) of every convolution of a pair or an end at its batch."""
+    name, _, batch = where.partition(" batch ")
+    net, shape = pair(name, False) if name in PAIRS else (ENDS[name][0](), ENDS[name][1])
+    found = []
+    for x, w, spec in convolutions(net, torch.zeros(1, *shape)):
+        sizes = dict(shape_of(x, w, spec))
+        found.append(("conv_transpose2d" if spec.transposed else "conv2d", {**sizes, "rows": sizes["rows"] * int(batch)}))
+    return found
+
+
+def decisions(found: dict[str, dict[str, float]]) -> list[tuning.Entry]:
+    """The fastest of our ways of each pair and end as table entries, bf16: conv_edge, conv_way, and engines where separate.
+
+    A layer that is second in one pair and first in another goes by the pair whose edge it opens.
+    """
+    chosen: dict[tuple[str, tuple[tuple[str, int], ...]], tuning.Entry] = {}
+    opened: set[tuple[str, tuple[tuple[str, int], ...]]] = set()
+    for where, ms in found.items():
         ours = {w: v for w, v in ms.items() if " | " in w}
-        if name not in PAIRS or not ours:
+        if not ours:
             continue
-        edge, _, engine = min(ours, key=lambda w: ours[w]).partition(" | ")
-        transposed, first, middle, last, side = PAIRS[name]
-        stamp = {"torch": here["torch"], "triton": here["triton"], "date": time.strftime("%Y-%m-%d", time.gmtime())}
-        shapes = [
-            {"rows": int(batch) * size * size, "ci": ci, "co": co, "k": 4, "stride": 2}
-            for size, ci, co in ((side, first, middle), (side * 2 if transposed else side // 2, middle, last))
-        ]
-        entries.append(tuning.Entry("conv_edge", "bf16", shapes[0], edge, ms=min(ours.values()), **stamp))
-        if engine == "tma":
-            entries += [tuning.Entry("conv_way", "bf16", shape, config={"WAY": "tma"}, **stamp) for shape in shapes]
+        best = min(ours, key=lambda w: ours[w])
+        edge, _, engine = best.partition(" | ")
+        is_pair = where.partition(" batch ")[0] in PAIRS
+        for i, (op, sizes) in enumerate(layers(where)):
+            way = tuning.Entry("conv_way", "bf16", sizes, config={"WAY": "tma" if engine == "tma" else "pointer"}, ms=ours[best])
+            entries = [way]
+            if edge == "separate":
+                entries.append(replace(way, op=op, engine="cudnn" if engine == "auto" else "triton", config={}))
+            if is_pair and i == 0:
+                entries.append(replace(way, op="conv_edge", engine=edge, config={}))
+            for entry in entries:
+                key = entry.op, tuple(sorted(sizes.items()))
+                if i == 0 or key not in opened:
+                    chosen[key] = entry
+                if i == 0:
+                    opened.add(key)
+    return list(chosen.values())
+
+
+def write(store: Store) -> None:
+    """The decisions into the user's tuning table, over entries of the same operator, type and sizes."""
+    facts = tuning.device_facts(torch.device("cuda", torch.cuda.current_device()))
+    assert facts is not None
+    here = machine()
+    stamp = {"date": time.strftime("%Y-%m-%d", time.gmtime()), **{k: here[k] for k in ("torch", "triton", "commit")}}
+    entries = [replace(e, **stamp) for e in decisions(table(store))]
+    if not entries:
+        raise SystemExit(f"nothing measured of the conv stage in {store.path}: run python -m bench.gpu --stages conv first")
     path = tuning.user_dir() / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
-    kept = [e for e in tuning.read(path).entries if e.op not in ("conv_edge", "conv_way")] if path.is_file() else []
+    key = lambda e: (e.op, e.type, tuple(sorted(e.shape.items())))
+    new = {key(e) for e in entries}
+    kept = [e for e in (tuning.read(path).entries if path.is_file() else ()) if key(e) not in new]
     tuning.write(path, tuning.Table(facts.gpu, facts.capability, triton_minor(), (*kept, *entries)))
-    print(f"{len(entries)} edges written to {path}")
+    print(f"{len(entries)} entries written to {path}")
 
 
 def main() -> None:
@@ -221,16 +274,18 @@ def main() -> None:
         "python -m bench.conv_experiment", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     p.add_argument("--toy", action="store_true", help="tiny sizes, to find mistakes before the day")
-    p.add_argument("--write", action="store_true", help="measured edges into the user's tuning table")
+    p.add_argument("--write", action="store_true", help="what was decided into the user's tuning table")
     options = p.parse_args()
     if options.write:
-        write(Store())
+        if not torch.cuda.is_available():
+            raise SystemExit("no GPU here: a tuning table is of the GPU that was measured, so write it there")
+        write(Store(os.environ.get("OUT")))
         return
     for row in rows(options.toy or DEVICE == "cpu"):
         try:
             values = row.run()
-        except RuntimeError as e:
-            values = {"failed": " ".join(str(e).split())[:200]}
+        except Exception as e:  # Triton's own errors derive from Exception alone
+            values = {"failed": one_line(e)}
         print(f"{row.key}: {values.get('failed') or values['shown']}", flush=True)
 
 
