@@ -240,11 +240,13 @@ def test_as_many_batches_are_kept_ready_as_a_share_of_memory_holds(monkeypatch):
     assert stream(source=source, resident_bytes=0).depth == 2
 
 
-def test_no_round_of_a_step_waits_for_its_rows():
+@pytest.mark.parametrize("ahead", [2**25, 1])
+def test_no_round_of_a_step_waits_for_its_rows(ahead, monkeypatch):
     """WGAN-GP reads six batches a step: all of the next step's are on their way before it begins."""
     from fastgan.engine.precision import resolve
     from fastgan.engine.stage import ActiveStage, Stage
 
+    monkeypatch.setattr(streaming, "AHEAD_BYTES", ahead)
     net = lambda *layers: torch.nn.Sequential(torch.nn.Flatten(), *layers)
     nets = {
         "G": net(torch.nn.Linear(4, 90), torch.nn.Unflatten(1, (3, 5, 6))),

@@ -295,3 +295,13 @@ def test_other_schedules_are_refused_unless_they_are_meant(tmp_path):
     with make(20, resume=True) as again:
         assert again.rescheduled is None
         assert again.step == 8
+
+
+def test_a_network_may_gain_or_lose_its_schedules(tmp_path):
+    make = lambda nets, **options: tiny(tmp_path / "run", schedules={n: {"lr": Linear(1e-3, 0.0, 10)} for n in nets}, **options)
+    with make("") as first:
+        first.fit(2)
+    gains, loses = "lr goes on with 0.0008 instead of no schedule", "lr goes on with no schedule instead of 0.0008"
+    for nets, expected in {"G": f"G: {gains}", "D": f"G: {loses}; D: {gains}", "": f"D: {loses}"}.items():
+        with make(nets, resume=True, reschedule=True) as on:
+            assert on.rescheduled == expected

@@ -18,8 +18,8 @@ from fastgan.recipes import Config, Images
 if TYPE_CHECKING:
     from fastgan.engine.trainer import Trainer
 
-RESUMABLE = ("steps", "out", "device", "sample_every", "checkpoint_every", "keep", "data")
-"""Options that may be given with --resume: those that do not change the numbers of a run."""
+RESUMABLE = ("steps", "out", "device", "sample_every", "checkpoint_every", "keep", "data", "graph", "impl")
+"""Options that may be given with --resume: the length of a run, where and how it is computed, and what it writes."""
 
 
 class TrainCommand(click.Command):
@@ -117,6 +117,12 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False, log: str
         from fastgan.engine.run import RunFolder
 
         RunFolder(str(config.out)).refuse_existing()  # before the data are read, which may take long
+    if resume:
+        from fastgan.engine.run import RunFolder
+
+        done = max(RunFolder(str(config.out)).checkpoints.steps(), default=0)
+        if config.steps < done:  # before schedules of that length are written
+            raise FastganError(f"{config.out} has done {done} steps already: --steps counts all of a run, give more than {done}")
     trainer = make_trainer(config, resume=resume, log=log, out=None if dry_run else config.out)
     echo = click.echo if trainer.ranks.first else lambda _: None  # of several processes one speaks
     with trainer:

@@ -15,10 +15,11 @@ from fastgan.data.permutation import Order
 from fastgan.errors import FastganError
 
 AHEAD_BYTES = 2**25
-"""Rows that a stream keeps ready, about: enough to outlast a slow read of small images, and two batches of large ones."""
+"""Rows that a stream keeps ready, about: enough to outlast a slow read of small images; of large ones all that a step reads,
+at least two."""
 
 AHEAD = 16
-"""Most batches kept ready."""
+"""Most batches kept ready, unless a step reads more."""
 
 
 class Stream:
@@ -28,7 +29,8 @@ class Stream:
     rest. It also keys order and flips, so that two streams over one data set differ. seed: int. batch_size: samples of all
     ranks together, divisible by world. dtype: of the images. flip: mirror each image left-right with probability 1/2, a
     function of (seed, name, position), the same for all image fields of a sample. resident_bytes: a data set of at most this
-    size lives on the device as uint8. Raises FastganError when the data set is smaller than a batch.
+    size lives on the device as uint8. rounds: batches that a step reads, all of which are kept ready. Raises FastganError when
+    the data set is smaller than a batch.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Stream:
         resident_bytes: int = 2**31,
         rank: int = 0,
         world: int = 1,
+        rounds: int = 1,
     ) -> None:
         if batch_size < 1 or batch_size % world:
             raise FastganError(f"batch size {batch_size} does not divide by {world} processes: use a multiple of {world}")
@@ -63,7 +66,7 @@ class Stream:
         if self.resident:
             self._held = {field: _tensor(dataset.array(field)).to(self.device) for field in dataset.fields}
         row = max(dataset.nbytes // len(dataset), 1)
-        self.depth = min(max(AHEAD_BYTES // (row * self.local_size), 2), AHEAD)
+        self.depth = max(rounds, 2, min(AHEAD_BYTES // (row * self.local_size), AHEAD))
         self._worker: ThreadPoolExecutor | None = None
         self._ahead: dict[int, Future[Any]] = {}
         self._staging = None if self.resident else _Staging(self)

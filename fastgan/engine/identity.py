@@ -90,11 +90,12 @@ def reschedule(then: dict[str, Any], now: Mapping[str, Any], step: int) -> str |
     """Give `then` the schedules of `now`; one line that says what changes at `step` of the stage, or None where nothing does."""
     changed: dict[str, list[str]] = {}
     for before, after in zip(then["stages"], json.loads(json.dumps(now))["stages"], strict=False):
-        for field, *_ in differences(before["schedules"], after["schedules"], ""):
-            net, option = field.split(".")[:2]
-            values = [at(side["schedules"].get(net, {}).get(option), step) for side in (before, after)]
-            names = changed.setdefault(f"{option} goes on with {values[1]} instead of {values[0]}", [])
-            names += [net] if net not in names else []
+        for net in {**before["schedules"], **after["schedules"]}:
+            old, new = (side["schedules"].get(net, {}) for side in (before, after))
+            for option in {**old, **new}:
+                if old.get(option) != new.get(option):
+                    values = [at(specs.get(option), step) for specs in (old, new)]
+                    changed.setdefault(f"{option} goes on with {values[1]} instead of {values[0]}", []).append(net)
         before["schedules"] = after["schedules"]
     return "; ".join(f"{' and '.join(nets)}: {what}" for what, nets in changed.items()) or None
 

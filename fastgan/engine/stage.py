@@ -140,6 +140,7 @@ class ActiveStage:
                 resident_bytes=resident_bytes,
                 rank=self.ranks.rank,
                 world=self.ranks.world,
+                rounds=self.runner.rounds,
             )
             for name, dataset in datasets.items()
         ]
