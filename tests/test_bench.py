@@ -290,6 +290,18 @@ def test_readme_is_filled_between_its_markers_and_says_what_is_not_measured() ->
         report.fill("no markers", "x")
 
 
+def test_readme_shows_a_figure_drawn_from_the_committed_result(tmp_path) -> None:
+    pytest.importorskip("matplotlib", reason="figures need matplotlib")
+    readme = tmp_path / "README.md"
+    readme.write_text(f"above\n{report.BEGIN}\n{report.END}\nbelow\n")
+    CliRunner().invoke(command, ["--readme", str(readme)], catch_exceptions=False)
+    text = readme.read_text()
+    assert text.startswith("above")
+    assert text.endswith("below\n")
+    assert "(docs/images/speedup.png)" in text
+    assert [p.name for p in (tmp_path / "docs/images").iterdir()] == ["speedup.png"]
+
+
 def test_readme_takes_the_stronger_rival_where_a_suite_ran_in_two_parts() -> None:
     two = example()
     other = copy.deepcopy(two["suites"][0])

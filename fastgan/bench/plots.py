@@ -5,18 +5,30 @@ extra.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from fastgan.errors import FastganError
 
 OURS, OTHERS = "#c1440e", "#7a8ca0"
+NAMES = {
+    "a": "tutorial loop",
+    "b": "tutorial loop, strict fp32",
+    "c": "tuned eager loop",
+    "d": "c + compiled modules",
+    "e": "c + whole step compiled",
+    "f": "c + CUDA graph",
+    "f2": "d + CUDA graph",
+    "g": "fastgan, no graph",
+    "h": "fastgan, graph",
+    "i": "fastgan",
+}
 
 
-def draw(result: Mapping[str, Any], folder: str | Path) -> list[Path]:
+def draw(result: Mapping[str, Any], folder: str | Path, only: Collection[str] = ()) -> list[Path]:
     """Writes speedup.png, roofline.png, kernels.png and, of a network at several batch sizes, batch.png, each where there is
-    something to draw; returns what was written.
+    something to draw (and of `only` those named); returns what was written.
 
     Raises FastganError without matplotlib.
     """
@@ -33,7 +45,7 @@ def draw(result: Mapping[str, Any], folder: str | Path) -> list[Path]:
     written = []
     figures = (("speedup", _speedup, suites), ("roofline", _roofline, suites), ("batch", _batch, suites))
     for name, figure, shown in (*figures, ("kernels", _kernels, result.get("kernels", []))):
-        made = figure(pyplot, shown)
+        made = figure(pyplot, shown) if not only or name in only else None
         if made is None:
             continue
         about = result["machine"]
@@ -59,13 +71,19 @@ def _speedup(pyplot: Any, suites: list[Mapping[str, Any]]) -> Any:
             axis.barh(y, mid, color=OURS if entry["ours"] else OTHERS, height=0.7)
             axis.plot([low, high], [y, y], color="black", linewidth=0.8)
             axis.text(max(mid, high) + 0.02, y, f"{mid:.2f}", va="center", fontsize=7)
-        axis.set_yticks(range(len(rows)), [e["row"] for e in reversed(rows)], fontsize=7)
+        axis.set_yticks(range(len(rows)), [_label(e["row"]) for e in reversed(rows)], fontsize=7)
         axis.set_xlim(0, 1.15 * max(e["speedup"][2] for e in rows))
         axis.axvline(1, color="black", linewidth=0.8, linestyle=":")
         axis.set_title(f"{suite['what']} [{suite['device']}, {suite['compute']}]", fontsize=8, loc="left")
         axis.tick_params(axis="x", labelsize=7)
     axes[-1, 0].set_xlabel("speed-up against the best of a to f2", fontsize=8)
     return figure
+
+
+def _label(row: str) -> str:
+    """ "e:max-autotune" -> "c + whole step compiled, max-autotune (e)"."""
+    letter, _, mode = row.partition(":")
+    return f"{NAMES[letter]}{', ' * bool(mode)}{mode} ({letter})" if letter in NAMES else row
 
 
 def _roofline(pyplot: Any, suites: list[Mapping[str, Any]]) -> Any:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import click
+
+ALT = {"speedup": "Speed-up of each row against PyTorch's best", "batch": "Images a second over batch size"}
+FIGURES = PurePosixPath("docs/images")
+"""Where --readme puts its figures, from the README's folder."""
 
 QUICK_SECONDS = 160.0
 """What a quick run may take before it starts nothing new: it promises three minutes."""
@@ -27,7 +32,7 @@ def _names(values: tuple[str, ...]) -> list[str]:
 @click.option("--json", "json_path", type=click.Path(dir_okay=False), metavar="FILE", help="Write everything measured.")
 @click.option("--csv", "csv_path", type=click.Path(dir_okay=False), metavar="FILE", help="Write one line a row.")
 @click.option("--plots", "plots_path", type=click.Path(file_okay=False), metavar="DIR", help="Draw figures (needs matplotlib).")
-@click.option("--readme", type=click.Path(exists=True, dir_okay=False), metavar="FILE", hidden=True, help="Refill its table.")
+@click.option("--readme", type=click.Path(exists=True, dir_okay=False), metavar="FILE", hidden=True)
 @click.option("--results", type=click.Path(exists=True, file_okay=False), default="bench/results", hidden=True)
 def command(
     quick: bool,
@@ -51,8 +56,9 @@ def command(
     from fastgan.bench import report
 
     if readme is not None:
-        path = Path(readme)
-        path.write_text(report.fill(path.read_text(), report.markdown(report.read(results))))
+        path, found = Path(readme), report.read(results)
+        figures = "".join(f"\n![{ALT[drawn.stem]}]({drawn})\n" for drawn in _figures(found, path.parent / FIGURES))
+        path.write_text(report.fill(path.read_text(), report.markdown(found) + figures))
         return
     import torch
 
@@ -97,6 +103,16 @@ def command(
         sys.exit(1)
 
 
+def _figures(found: list[dict[str, Any]], folder: Path) -> list[PurePosixPath]:
+    """Draws the first result's speed-ups beside the README; paths as its Markdown names them."""
+    if not found:
+        return []
+    from fastgan.bench import plots
+
+    _require_matplotlib()
+    return [FIGURES / path.name for path in plots.draw(found[0], folder, only=tuple(ALT))]
+
+
 def _require_matplotlib() -> None:
     """Before minutes of measuring, not after."""
     from importlib.util import find_spec
@@ -104,4 +120,4 @@ def _require_matplotlib() -> None:
     from fastgan.errors import FastganError
 
     if find_spec("matplotlib") is None:
-        raise FastganError("--plots needs matplotlib: pip install 'fastgan[plots]'")
+        raise FastganError("figures need matplotlib: pip install 'fastgan[plots]'")
