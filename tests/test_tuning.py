@@ -41,6 +41,12 @@ def test_exact_then_nearest_then_nothing():
     assert find(1024, H100, t, dtype="fp32") is None
 
 
+def test_where_the_default_stands_no_neighbours_winner_reaches():
+    t = table(entry(1024, 1), Entry("k", "bf16", {"rows": 4096, "c": 64}))
+    assert find(4096, H100, t).config == {}
+    assert find(3000, H100, t).config == {}
+
+
 def test_only_what_fits_the_device_and_this_triton_is_eligible():
     big = entry(1024, 128, shared=200 * 1024)
     small = entry(2048, 32, shared=50 * 1024)

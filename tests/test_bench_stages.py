@@ -1,0 +1,160 @@
+"""The GPU stages: a budget that several stages see, rows that are lost alone, decisions that stay with the shapes they are of."""
+
+import json
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from bench import conv_experiment, first_gpu_look, gpu, proof
+from bench.store import Store
+from fastgan.kernels import tuning
+from fastgan.kernels._common import triton_minor
+from fastgan.ops import registry
+from fastgan.verify import run
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_long_stage_leaves_time_to_the_others():
+    remaining, given = float(gpu.BUDGET), []
+    for last in (False, False, False, True):
+        given.append(gpu.share(remaining, last))
+        remaining -= given[-1]
+    assert remaining == 0
+    assert min(given[:3]) > max(proof.SECONDS.values())  # whichever stage it is, its longest row is admitted
+    assert gpu.share(40.0, False) == 40.0
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_row_the_clock_killed_is_told_from_one_that_took_the_process_down(killed, tmp_path, monkeypatch):
+    marker = Store(str(tmp_path)).path.with_suffix(".running")
+
+    class Child:
+        pid = 0
+
+        def __init__(self, *args, **kwargs):
+            marker.write_text(json.dumps({"stage": "look", "key": "row", "ours": True}))
+
+        def wait(self, timeout=None):
+            if killed and timeout is not None:
+                raise subprocess.TimeoutExpired("stage", timeout)
+            return -9
+
+    monkeypatch.setattr(gpu, "subprocess", SimpleNamespace(Popen=Child, TimeoutExpired=subprocess.TimeoutExpired))
+    monkeypatch.setattr(gpu.os, "killpg", lambda *args: None)
+    assert gpu.supervise("look", 1.0, str(tmp_path), True) == ["look: not finished"]
+    row = Store(str(tmp_path)).rows[-1]
+    assert row["failed"].startswith("timed out" if killed else "the process died")
+
+
+def test_a_failure_hides_what_an_older_run_measured(tmp_path):
+    store = Store(str(tmp_path))
+    store.add("conv", "a", True, {"ms": 1.0})
+    store.add("conv", "b", True, {"ms": 1.0})
+    store.add("conv", "a", True, {"failed": "TMA takes no such layer"})
+    assert [r["key"] for r in store.stage("conv")] == ["b"]
+
+
+@pytest.mark.parametrize("level", ["quick", "full"])
+def test_rows_of_the_proof_are_small_and_leave_no_check_out(level):
+    rows = {r.key: r for r in proof.rows(True, level)}
+    for op in registry.load().values():
+        jobs, _ = run.plan([op], level, CPU)
+        keys = {proof.key_of(job, level) for job in jobs}
+        assert keys <= rows.keys()
+        assert all(rows[k].seconds == (120 if op.uses_dot else 20) for k in keys)
+    known = {op.name for op in registry.load().values()}
+    assert {key.split(" ")[0] for key in rows} == known
+
+
+def test_a_row_of_the_proof_has_its_own_type_alone():
+    found = proof.prove("affine_act", "quick", "affine_act fp32")
+    assert found["outputs"]
+    assert not found["failures"]
+    assert all(" fp32 " in key for key in found["errors"])
+
+
+def test_a_layer_that_tma_cannot_take_is_no_tma_row():
+    row = conv_experiment.end_row("D first, leaky_relu", 1, "separate | tma", True)
+    assert row == {"failed": "TMA takes no such layer"}
+
+
+def test_geometry_of_a_folded_block_is_what_the_tables_are_asked_with():
+    ((name, shape),) = conv_experiment.layers("SNGAN up batch 128")
+    assert (name, shape["k"], shape["stride"], shape["rows"]) == ("conv_transpose2d", 4, 2, 128 * 16 * 16)
+
+
+def test_a_winner_does_not_reach_a_neighbour_where_it_lost():
+    found = {
+        "G L2-L3 batch 128": {"eager": 1.0, "separate | auto": 1.0, "moments | tma": 0.5},
+        "G L3-L4 batch 128": {"eager": 1.0, "separate | auto": 0.4, "moments | tma": 0.5},
+        "D last batch 128": {"separate | auto": 0.5, "separate | triton": 0.4},
+    }
+    gpu_facts = tuning.Device("A GPU", "sm_90", 1 << 17)
+    table = tuning.Table(gpu_facts.gpu, gpu_facts.capability, triton_minor(), tuple(conv_experiment.decisions(found)))
+    shape = lambda rows, ci, co, stride=2: (("rows", rows), ("ci", ci), ("co", co), ("k", 4), ("stride", stride))
+    find = lambda op, *sizes: tuning.find(op, "bf16", shape(*sizes), gpu_facts, (table,))
+    assert find("conv_way", 2048, 512, 256).config == {"WAY": "tma"}
+    assert find("conv_edge", 2048, 512, 256).engine == "moments"
+    # L3 is second in a pair that TMA won, and opens one that it lost: it goes by the latter
+    assert find("conv_way", 8192, 256, 128).config == {"WAY": "pointer"}
+    assert find("conv_edge", 8192, 256, 128).engine == "separate"
+    assert find("conv_transpose2d", 8192, 256, 128).engine == "cudnn"
+    assert find("conv2d", 2048, 512, 1, 1).engine == "triton"
+
+
+def test_writing_without_a_gpu_is_one_line(monkeypatch):
+    if torch.cuda.is_available():
+        pytest.skip("has a GPU")
+    monkeypatch.setattr("sys.argv", ["conv_experiment", "--write"])
+    with pytest.raises(SystemExit, match="no GPU here"):
+        conv_experiment.main()
+
+
+def test_a_race_and_a_spoilt_element_are_seen():
+    gold = torch.randn(1 << 16, generator=torch.Generator().manual_seed(0))
+    spoilt = gold.clone()
+    spoilt[0] += 1.0  # an L2 error of 4e-3, which passes
+    runs = iter([gold, spoilt])
+    assert first_gpu_look.unlike(lambda i: gold, gold, None) == ""
+    assert first_gpu_look.unlike(lambda i: next(runs), gold, None) == "two runs differ"
+    assert "worst element" in first_gpu_look.unlike(lambda i: spoilt, gold, None)
+    assert first_gpu_look.unlike(lambda i: spoilt, gold, torch.arange(1 << 16) == 0) == ""
+
+
+def test_one_configuration_that_fails_does_not_cost_the_layer(monkeypatch):
+    class OutOfResources(Exception):  # Triton's derive from Exception alone
+        pass
+
+    def broken(i):
+        raise OutOfResources("shared memory")
+
+    def calls(layer):
+        right = layer.gold("TMA forward").to(layer.dtype)
+        return {"TMA forward": ("conv_tma_forward", lambda i: right), "TMA dgrad": ("conv_tma_dgrad", broken)}
+
+    monkeypatch.setattr(first_gpu_look, "DEVICE", "cpu")
+    monkeypatch.setattr(first_gpu_look.Layer, "tma", calls)
+    row = first_gpu_look.tma_row("G L2", 1, True)
+    assert list(row["ms"]) == ["TMA forward"]
+    assert "OutOfResources" in row["failures"][0]
+
+
+def test_a_copy_without_git_takes_its_commit_from_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "__file__", str(tmp_path / "fastgan" / "verify" / "run.py"))
+    monkeypatch.delenv("FASTGAN_COMMIT", raising=False)
+    assert run.commit() == ""
+    monkeypatch.setenv("FASTGAN_COMMIT", "abc1234")
+    assert run.commit() == "abc1234"
