@@ -119,6 +119,12 @@ ABLATION = (
     RowSpec("8", "+ its operators in the networks (row g)", engine={}, gpu="a CPU keeps PyTorch's: it is the row before"),
     RowSpec("9", "+ one graph a step (row i)", engine={"graph": True}, gpu="a CUDA graph needs a GPU"),
     RowSpec("10", "+ the generator's average", engine={"graph": True, "averaged": True}),
+    RowSpec(
+        "11",
+        "10 by Triton alone, Adam and average in one launch",
+        engine={"graph": True, "averaged": True, "impl": "triton"},
+        gpu="Triton needs a GPU",
+    ),
 )
 """Each ingredient added in turn."""
 
