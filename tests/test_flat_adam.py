@@ -109,7 +109,7 @@ def test_graphs_hold_it(flattened):
     options = {"schedules": {"G": {"lr": Linear(1e-3, 1e-4, 10)}}}
     eager, graphed = stage_of(**options), stage_of(graphs=RecordedGraph, **options)
     for step in range(7):
-        if step == 4:  # changed by hand: the next step is captured anew, and follows
+        if step == 4:  # changed by hand: the next replay follows
             for stage in (eager, graphed):
                 stage.optimizers["D"].param_groups[0]["lr"] = 1e-4
         eager.train_step(step)
@@ -175,6 +175,49 @@ def test_a_checkpoint_before_the_first_step_goes_on_either_way(flattened, monkey
     theirs.train_step(0)
     for mine, other in zip(ours.nets["D"].parameters(), theirs.nets["D"].parameters(), strict=True):
         assert torch.equal(mine, other)
+
+
+def test_an_optimiser_with_parameters_of_its_own_averages_nothing(flattened):
+    extra = nn.Parameter(torch.ones(2))
+    stage = stage_of(optimizers={"G": lambda p: torch.optim.Adam([*p, extra])})
+    assert is_flat(stage) == [True, True]
+    assert stage.optimizers["G"].ema is None
+    stage.train_step(0)
+
+
+def test_a_captured_step_puts_its_averages_back_and_follows_its_options():
+    """FlatAdam's lr is a device value, its average and low-precision copy belong to what a step changes."""
+    x = torch.randn(4, 3)
+
+    def make():
+        torch.manual_seed(0)
+        net = nn.Linear(3, 2)
+        adam = FlatAdam(FlatParameters(net), 0.1, weight_decay=0.1, ema_decay=0.5, low_precision=torch.bfloat16, impl="reference")
+
+        def step(x):
+            net.zero_grad()
+            loss = net(x).square().mean()
+            loss.backward()
+            adam.step()
+            return loss
+
+        return net, adam, step
+
+    (_, theirs, eager), (net, adam, step) = make(), make()
+    before = adam.ema.clone(), adam.low.clone()
+    captured = fastgan.capture(step, example_inputs=[x], state=[net, adam], backend=RecordedGraph)
+    assert captured.captured, captured.reason
+    assert torch.equal(adam.ema, before[0])
+    assert torch.equal(adam.low, before[1])
+    for rate in (0.1, 0.01):
+        theirs.param_groups[0]["lr"] = adam.param_groups[0]["lr"] = rate
+        eager(x)
+        captured(x)
+        for name in ("ema", "low"):
+            assert torch.equal(getattr(adam, name), getattr(theirs, name))
+    adam.param_groups[0]["weight_decay"] = 0.0
+    with pytest.raises(fastgan.FastganError, match="weight_decay != 0 was True at capture and is False now"):
+        captured(x)
 
 
 def own_adam():

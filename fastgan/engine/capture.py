@@ -53,6 +53,8 @@ class State:
                 for value in entries.values():
                     if isinstance(value, Tensor):
                         found[id(value)] = value
+            if isinstance(optimizer, FlatAdam):
+                found |= {id(value): value for value in (optimizer.ema, optimizer.low) if value is not None}
         for value in [*self.others, *(t for s in self.scalers for t in (s._scale, s._growth_tracker) if t is not None)]:
             found[id(value)] = value
         return list(found.values())
@@ -82,11 +84,18 @@ class State:
 
 
 def baked(optimizers: Sequence[torch.optim.Optimizer]) -> list[tuple[str, Any]]:
-    """The Python scalars in param_groups, which a graph holds as they were when it was captured."""
+    """The Python scalars in param_groups, which a graph holds as they were when it was captured.
+
+    FlatAdam's are on the device (`sync_hyper`); only whether it decays weights is decided on the host.
+    """
     found = []
     for i, optimizer in enumerate(optimizers):
         for j, group in enumerate(optimizer.param_groups):
             for name, value in group.items():
+                if isinstance(optimizer, FlatAdam) and name in ("lr", "betas", "eps"):
+                    continue
+                if isinstance(optimizer, FlatAdam) and name == "weight_decay":
+                    name, value = "weight_decay != 0", value != 0
                 if name != "params" and not isinstance(value, Tensor):
                     found.append((f"optimizer {i}, group {j}, {name}", copy.copy(value)))
     return found
@@ -124,6 +133,9 @@ class Captured:
             if mine.shape != given.shape or mine.dtype != given.dtype:
                 raise FastganError(f"input {i} is {kind(given)}, but the graph was captured with {kind(mine)}")
             mine.copy_(given, non_blocking=True)
+        for optimizer in self.state.optimizers:
+            if isinstance(optimizer, FlatAdam):
+                optimizer.sync_hyper()
         self._graph.replay()
         return self._output
 

@@ -43,12 +43,18 @@ class Ranks:
         return self.alarm.guarding() if self.alarm is not None else nullcontext()
 
     def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Replace gradients by their means over all ranks, in one all-reduce of one flat buffer."""
-        if self.world == 1:
+        """Replace gradients by their means over all ranks, in one all-reduce of one flat buffer.
+
+        A parameter without a gradient here may have one on another rank: it counts as zero.
+        """
+        trained = [p for p in parameters if p.requires_grad or p.grad is not None]
+        if self.world == 1 or not trained:
             return
-        grads = [p.grad for p in parameters if p.grad is not None]
-        if not grads:
-            return
+        grads = []
+        for p in trained:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+            grads.append(p.grad)
         flat = torch.cat([g.reshape(-1) for g in grads])
         dist.all_reduce(flat)
         flat.div_(self.world)
@@ -62,8 +68,7 @@ class Ranks:
         dist.all_reduce(flat.collect_grads_())
         flat.grad.div_(self.world)
         for p, view in zip(flat.parameters, flat.grad_views, strict=True):
-            if p.grad is not None:
-                p.grad = view
+            p.grad = view  # one that had none here may have one now
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a tensor over all ranks."""

@@ -65,7 +65,8 @@ def seed_generators(seed: int, device: torch.device) -> None:
     """Seed torch's generators of the CPU and of this device; torch.manual_seed would queue a call for every GPU at every step."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
-        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+        index = device.index if device.index is not None else torch.cuda.current_device()
+        torch.cuda.default_generators[index].manual_seed(seed)
 
 
 def open_streams(data: Any, *, size: int | None, channels: int | None, strict: bool) -> dict[str, Dataset]:
@@ -152,9 +153,11 @@ class ActiveStage:
         self._share = torch.zeros((), device=device)
         self._keep = torch.zeros((), dtype=torch.float64, device=device)
         self._adams = {name: o for name, o in self.optimizers.items() if isinstance(o, FlatAdam)}
-        # In one launch where it comes to the same: one update a step, which no overflow of fp16 skips.
+        # In one launch where it comes to the same: one update a step of this network alone, which no overflow of fp16 skips.
+        members = {name: {id(p) for p in net.parameters()} for name, net in self.nets.items()}
+        inside = [name for name, adam in self._adams.items() if members[name].issuperset(map(id, adam.flat.parameters))]
         updates = {name: sum(p.repeat for p in self.runner.phases if name in p.trains) for name in self._adams}
-        together = [name for name in self._adams if name in self.ema.nets and updates[name] == 1 and not self.runner.scalers]
+        together = [name for name in inside if name in self.ema.nets and updates[name] == 1 and not self.runner.scalers]
         flat.share_averages(self._adams, self.ema, together, self._keep)
         self.ranks.same([value for net in [*self.nets.values(), *self.ema.nets.values()] for value in net.state_dict().values()])
         self._graphs = (
