@@ -30,6 +30,7 @@ class Alarm:
         self.store, self.rank = store, rank
         self.depth = 0
         self.word: tuple[int, str] | None = None
+        self.failed = False
         self._done = threading.Event()
         self._seen = threading.Event()
         self._thread = threading.Thread(target=self._look_out, name="fastgan-alarm", daemon=True)
@@ -37,6 +38,7 @@ class Alarm:
 
     def raise_it(self, error: BaseException) -> None:
         """Tell the others that this process can't go on; the first word stays."""
+        self.failed = True
         lines = str(error).splitlines() or [""]
         known = isinstance(error, FastganError) or not lines[0]
         word = lines[0] or type(error).__name__ if known else f"{type(error).__name__}: {lines[0]}"
@@ -62,7 +64,8 @@ class Alarm:
                 raise
             word = self.heard(GRACE)
             if word is None:
-                lost = FastganError("lost another process of this run: it was killed, or its machine is gone")
+                said_here = (str(error).splitlines() or [""])[0]
+                lost = FastganError(f"lost another process of this run: it was killed, or its machine is gone ({said_here})")
                 self.raise_it(lost)
                 raise lost from error
             raise FastganError(said(word)) from error
@@ -81,7 +84,7 @@ class Alarm:
                 rank, _, why = self.store.get(KEY).decode().partition(" ")
             except (RuntimeError, ValueError):
                 return  # the store has gone: collectives fail by themselves
-            self.word = (int(rank), why)
+            self.word, self.failed = (int(rank), why), True
             self._seen.set()
             if self.word[0] != self.rank:
                 self._end_if_stuck()

@@ -19,18 +19,19 @@ from fastgan.errors import FastganError
 from fastgan.ops.flat import FlatParameters
 
 PATIENCE = timedelta(days=7)
-"""How long messages between hosts may take. A process that fails is noticed by other means (alarm.py)."""
+"""How long the others wait for rank 0's decoding. A process that fails is noticed by other means (alarm.py)."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """rank: of this process. world: how many there are. control: the group for messages between hosts. alarm: tells the others
-    of failures.
+    """rank: of this process. world: how many there are. control: the group for messages between hosts. patient: the same, for
+    what may take hours. alarm: tells the others of failures.
     """
 
     rank: int = 0
     world: int = 1
     control: Any = None
+    patient: Any = None
     alarm: Alarm | None = None
 
     @property
@@ -95,7 +96,7 @@ class Ranks:
     def wait(self) -> None:
         """Wait until all ranks are here, be it for hours: one of them may be decoding the images."""
         if self.world > 1:
-            dist.barrier(group=self.control)
+            dist.barrier(group=self.patient)
 
 
 _joined: Ranks | None = None
@@ -117,10 +118,19 @@ def join(device: torch.device) -> Ranks:
                 dist.init_process_group("gloo")
             atexit.register(leave)
         rank = dist.get_rank()
-        store: Any = dist.distributed_c10d._get_default_store()
-        alarm = Alarm(store.clone(), rank)  # a connection of its own: a thread waits on it
-        _joined = Ranks(rank, dist.get_world_size(), dist.new_group(backend="gloo", timeout=PATIENCE), alarm)
+        alarm = Alarm(own_store(), rank)
+        atexit.register(alarm.stop)  # in somebody else's process group, too
+        control, patient = dist.new_group(backend="gloo"), dist.new_group(backend="gloo", timeout=PATIENCE)
+        _joined = Ranks(rank, dist.get_world_size(), control, patient, alarm)
     return _joined
+
+
+def own_store() -> Any:
+    """A connection of this process's own to the store that all processes share: a thread waits on it."""
+    private = getattr(dist.distributed_c10d, "_get_default_store", None)
+    if private is not None:
+        return private().clone()
+    return dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
 
 
 def leave() -> None:
@@ -129,11 +139,12 @@ def leave() -> None:
     failed = False
     if _joined is not None and _joined.alarm is not None:
         _joined.alarm.stop()
-        failed = _joined.alarm.word is not None
+        failed = _joined.alarm.failed
         _joined = None
     if dist.is_initialized():
-        if failed and dist.get_backend() == "nccl":
-            dist.distributed_c10d._abort_process_group()  # the orderly way waits for the process that failed
+        abort = getattr(dist.distributed_c10d, "_abort_process_group", None)
+        if failed and abort is not None and dist.get_backend() == "nccl":
+            abort()  # the orderly way waits for the process that failed
         else:
             dist.destroy_process_group()
 

@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from fastgan.errors import FastganError
+
 
 class Gather(torch.autograd.Function):
     """(C,) of each rank -> (world, C) on all of them; differentiable to any order."""
@@ -81,8 +83,15 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 def convert(module: nn.Module) -> nn.Module:
     """Turn every plain BatchNorm inside `module` into a SyncBatchNorm, in place; parameters and buffers stay the same objects.
 
-    Subclasses of somebody's own are left: what else they do is not known here.
+    Subclasses of somebody's own are left: what else they do is not known here. Raises FastganError, before anything is turned,
+    for a BatchNorm of fastgan.nn, whose kernel sees one process's batch.
     """
+    for name, child in module.named_modules():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm) and type(child).__module__ == "fastgan.nn.norm":
+            raise FastganError(
+                f"{type(child).__name__} {name or type(module).__name__} is one of fastgan.nn, which can't span processes: "
+                "revert(net) first, or give the network without accelerate; sync_bn does the rest"
+            )
     for child in module.modules():
         if type(child) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
             child.__class__ = SyncBatchNorm  # type: ignore[assignment]
