@@ -46,6 +46,7 @@ STAGES = {
     "kernels": ("bench.kernels", "each op's engines against eager channels_last and torch.compile max-autotune"),
     "steps": ("bench.steps", "whole DCGAN steps: PyTorch's best and ours, batch 16 to 1024"),
     "suites": ("bench.suites", "fastgan bench: whole iterations of five kinds of GAN, rows a to i in turns, gradients judged"),
+    "same": ("bench.same_training", "accelerated against reference: buffers after 50 steps, five seeds of dcgan each"),
     "full": ("bench.proof_full", "verify --full: layer shapes, every configuration, addresses beyond 2^31"),
 }
 KERNELS = ("look", "conv", "verify", "full")  # what a toy run on a CPU can only show in Triton's interpreter

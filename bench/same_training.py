@@ -1,6 +1,7 @@
 """Same training: accelerated networks against the same networks left alone.
 
     python -m bench.same_training [--seeds 5] [--steps N] [--json FILE]
+    python -m bench.gpu --stages same                                    as a stage, with a budget
 
 1. Buffers of BatchNorm and spectral norm after 50 steps from one state. Yardstick: PyTorch against itself in the other memory
    format, which differs by rounding alone; accelerated may differ by at most 4 times that, or 1e-5.
@@ -23,7 +24,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
@@ -32,6 +33,8 @@ import torch
 from torch import Tensor, nn
 
 import fastgan.data
+from bench.gpu import Row
+from bench.store import Store
 from fastgan.bench.run import machine
 from fastgan.engine.graphs import CudaGraph
 from fastgan.engine.precision import resolve
@@ -45,6 +48,8 @@ from fastgan.swap import accelerate
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
+FULL = (5000, 64, 5000)
+"""Steps, base width and samples of a run in the full form."""
 QUANTILE = {2: 6.314, 3: 2.920, 4: 2.353, 5: 2.132, 6: 2.015, 8: 1.895, 10: 1.833}
 """One-sided 95 % of Student's t for so many pairs."""
 MARGINS = {"fd": 0.10 if GPU else 0.25, "entropy": 0.1 if GPU else 0.3}
@@ -142,39 +147,41 @@ def judge(reference: list[float], fast: list[float], margin: float, worse: int) 
     return {"reference": reference, "accelerated": fast, "margin": margin, "upper_bound": upper, "passed": upper <= margin}
 
 
-def compare_runs(seeds: int, steps: int, width: int, samples: int) -> dict[str, Any]:
-    """Class balance and FD-small of runs that differ in nothing but acceleration."""
+def one_run(seed: int, fast: bool, steps: int, width: int, samples: int) -> dict[str, Any]:
+    """FD-small and entropy (nats) of the classes after one `dcgan` run on Fashion-MNIST."""
     from fastgan.metrics.evaluate import evaluate
 
     dataset = fastgan.data.open("fashion-mnist")
-    scores: dict[bool, dict[str, list[float]]] = {fast: {"fd": [], "entropy": []} for fast in (False, True)}
-    for seed in range(seeds):
-        for fast in (False, True):
-            torch.manual_seed(seed)
-            active = begin(Dcgan(base_width=width).build(Images(28, 1)), dataset, seed=seed, fast=fast)
-            with way(fast):
-                for step in range(steps):
-                    active.train_step(step)
-                images = generate(
-                    active.stage.objective,
-                    active.sampling_nets(averaged=GPU),
-                    samples,
-                    seed=seed,
-                    device=DEVICE,
-                    precision=active.precision,
-                    datasets=active.datasets,
-                )
-            active.close()
-            report = evaluate(images.float().cpu(), dataset, samples)
-            assert report.balance is not None
-            scores[fast]["fd"].append(report.samples.fd)
-            scores[fast]["entropy"].append(report.balance.entropy)
-            kind = "accelerated" if fast else "reference"
-            print(f"seed {seed}, {kind}: FD-small {report.samples.fd:.3f}, entropy {report.balance.entropy:.3f}", flush=True)
-    margin = MARGINS["fd"] * statistics.mean(scores[False]["fd"])
+    torch.manual_seed(seed)
+    active = begin(Dcgan(base_width=width).build(Images(28, 1)), dataset, seed=seed, fast=fast)
+    with way(fast):
+        for step in range(steps):
+            active.train_step(step)
+        images = generate(
+            active.stage.objective,
+            active.sampling_nets(averaged=GPU),
+            samples,
+            seed=seed,
+            device=DEVICE,
+            precision=active.precision,
+            datasets=active.datasets,
+        )
+    active.close()
+    report = evaluate(images.float().cpu(), dataset, samples)
+    assert report.balance is not None
+    fd, entropy = report.samples.fd, report.balance.entropy
+    return {"seed": seed, "fast": fast, "fd": fd, "entropy": entropy, "shown": f"FD-small {fd:.3f}, entropy {entropy:.3f}"}
+
+
+def verdicts(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Class balance and FD-small of runs, in pairs of one seed, that differ in nothing but acceleration."""
+    fast, reference = ({r["seed"]: r for r in runs if r["fast"] is fast} for fast in (True, False))
+    seeds = sorted(fast.keys() & reference.keys())
+    score = lambda name, of: [of[seed][name] for seed in seeds]
+    margin = MARGINS["fd"] * statistics.mean(score("fd", reference))
     found = {
-        "fd": judge(scores[False]["fd"], scores[True]["fd"], margin, 1),
-        "entropy": judge(scores[False]["entropy"], scores[True]["entropy"], MARGINS["entropy"], -1),
+        "fd": judge(score("fd", reference), score("fd", fast), margin, 1),
+        "entropy": judge(score("entropy", reference), score("entropy", fast), MARGINS["entropy"], -1),
     }
     for name, verdict in found.items():
         word = "passed" if verdict["passed"] else "FAILED"
@@ -182,14 +189,46 @@ def compare_runs(seeds: int, steps: int, width: int, samples: int) -> dict[str, 
     return found
 
 
+def compare_runs(seeds: int, steps: int, width: int, samples: int) -> dict[str, Any]:
+    """Every run of the comparison, one after the other, and the verdicts."""
+    runs = []
+    for seed in range(seeds):
+        for fast in (False, True):
+            runs.append(one_run(seed, fast, steps, width, samples))
+            print(f"seed {seed}, {'accelerated' if fast else 'reference'}: {runs[-1]['shown']}", flush=True)
+    return verdicts(runs)
+
+
+def rows(toy: bool) -> Iterable[Row]:
+    """The comparison as a stage: the buffers, then each run; a row needs at most two minutes."""
+    yield Row("buffers", lambda: {"buffers": compare_buffers(5 if toy else 50)}, 60)
+    size = (20, 8, 200) if toy else FULL
+    for seed in range(2 if toy else 5):
+        for fast in (False, True):
+            name = f"seed {seed}, {'accelerated' if fast else 'reference'}"
+            yield Row(name, lambda a=(seed, fast, *size): one_run(*a), 120)
+
+
+def summary(store: Store) -> None:
+    """The verdicts on what is known."""
+    known = store.stage("same")
+    runs = [r for r in known if "fd" in r]
+    pairs = {r["seed"] for r in runs if r["fast"]} & {r["seed"] for r in runs if not r["fast"]}
+    if len(pairs) < 2:
+        print(f"\nsame training: {len(pairs)} pairs of runs known, two are the least that can be judged")
+        return
+    print(f"\nsame training, {len(pairs)} seeds:")
+    verdicts(runs)
+
+
 def main() -> int:
     p = argparse.ArgumentParser(
         "python -m bench.same_training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     p.add_argument("--seeds", type=int, default=5, choices=sorted(QUANTILE))
-    p.add_argument("--steps", type=int, default=5000 if GPU else 600)
-    p.add_argument("--width", type=int, default=64 if GPU else 16, help="base width of dcgan")
-    p.add_argument("--samples", type=int, default=5000 if GPU else 1000)
+    p.add_argument("--steps", type=int, default=FULL[0] if GPU else 600)
+    p.add_argument("--width", type=int, default=FULL[1] if GPU else 16, help="base width of dcgan")
+    p.add_argument("--samples", type=int, default=FULL[2] if GPU else 1000)
     p.add_argument("--json")
     a = p.parse_args()
     form = "full form on a GPU" if GPU else "short form on a CPU"

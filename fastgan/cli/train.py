@@ -146,7 +146,7 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False, log: str
             again = f"fastgan train --resume {shlex.quote(str(config.out))}"
             echo(f"stopped by {trainer.stopped_by} after step {trainer.step}, saved; go on: {again}")
             return 130 if trainer.stopped_by == "SIGINT" else 143
-    curves = Path(config.out, "curves.png")
+    curves = Path(str(config.out), "curves.png")
     echo(f"done: pictures in {config.out}/samples" + (f", curves in {curves}" if curves.is_file() else ""))
     return 0
 
