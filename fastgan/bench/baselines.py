@@ -36,68 +36,37 @@ class Rival:
     own: Callable[[Kwargs], Kwargs] = _as_they_are
 
 
-def _adam_fused(
-    param: Tensor,
-    grad: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    ema: Tensor | None,
-    low: Tensor | None,
-    step: Tensor,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float | None,
-    ema_decay: float | None,
-    decoupled: bool,
-    **unused: Any,
-) -> None:
-    """torch.optim.Adam(fused=True) on one flat tensor, then the average and the copy in low precision."""
-    step.add_(1)
-    update = torch._fused_adamw_ if decoupled else torch._fused_adam_
+def _adam_fused(**k: Any) -> None:
+    """torch.optim.Adam(fused=True) on one flat tensor, then average and low-precision copy; arguments as adam_ema_'s."""
+    k["step"].add_(1)
+    update = torch._fused_adamw_ if k["decoupled"] else torch._fused_adam_
     update(
-        [param], [grad], [exp_avg], [exp_avg_sq], [], [step], lr=lr, beta1=beta1, beta2=beta2, weight_decay=weight_decay or 0.0,
-        eps=eps, amsgrad=False, maximize=False,
+        [k["param"]], [k["grad"]], [k["exp_avg"]], [k["exp_avg_sq"]], [], [k["step"]], lr=k["lr"], beta1=k["beta1"],
+        beta2=k["beta2"], weight_decay=k["weight_decay"] or 0.0, eps=k["eps"], amsgrad=False, maximize=False,
     )  # fmt: skip
-    _follow(param, ema, low, ema_decay)
+    _follow(k)
 
 
-def _adam_formula(
-    param: Tensor,
-    grad: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    ema: Tensor | None,
-    low: Tensor | None,
-    step: Tensor,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float | None,
-    ema_decay: float | None,
-    decoupled: bool,
-    **unused: Any,
-) -> None:
-    """Kingma & Ba 2015 as tensor operations, for the compiler to fuse."""
+def _adam_formula(**k: Any) -> None:
+    """Kingma & Ba 2015 as tensor operations, for the compiler to fuse; arguments as adam_ema_'s."""
+    param, grad, decay, step = k["param"], k["grad"], k["weight_decay"], k["step"]
     step.add_(1)
-    if weight_decay and decoupled:
-        param.mul_(1 - lr * weight_decay)
-    elif weight_decay:
-        grad = grad + weight_decay * param
-    exp_avg.lerp_(grad, 1 - beta1)
-    exp_avg_sq.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-    spread = (exp_avg_sq / (1 - beta2**step)).sqrt() + eps
-    param.sub_(lr / (1 - beta1**step) * exp_avg / spread)
-    _follow(param, ema, low, ema_decay)
+    if decay and k["decoupled"]:
+        param.mul_(1 - k["lr"] * decay)
+    elif decay:
+        grad = grad + decay * param
+    k["exp_avg"].lerp_(grad, 1 - k["beta1"])
+    k["exp_avg_sq"].mul_(k["beta2"]).addcmul_(grad, grad, value=1 - k["beta2"])
+    spread = (k["exp_avg_sq"] / (1 - k["beta2"] ** step)).sqrt() + k["eps"]
+    param.sub_(k["lr"] / (1 - k["beta1"] ** step) * k["exp_avg"] / spread)
+    _follow(k)
 
 
-def _follow(param: Tensor, ema: Tensor | None, low: Tensor | None, ema_decay: float | None) -> None:
-    if ema is not None and ema_decay is not None:
-        ema.lerp_(param, 1 - ema_decay)
-    if low is not None:
-        low.copy_(param)
+def _follow(k: Kwargs) -> None:
+    if k["ema"] is not None and k["ema_decay"] is not None:
+        k["ema"].lerp_(k["param"], 1 - k["ema_decay"])
+    if k["low"] is not None:
+        k["low"].copy_(k["param"])
 
 
 def _host_scalars(kwargs: Kwargs) -> Kwargs:

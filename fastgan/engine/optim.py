@@ -32,7 +32,7 @@ class SGD(torch.optim.SGD):
         super().__init__(parameters, lr=lr, momentum=momentum)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]  # torch's stub has two overloads
         """One update; with Python numbers torch's own."""
         if not any(isinstance(group[key], torch.Tensor) for group in self.param_groups for key in ("lr", "momentum")):
             return super().step(closure)

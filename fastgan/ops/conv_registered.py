@@ -214,11 +214,12 @@ def _convolve_backward(ctx: Any, dy: Tensor | None, dmean: Tensor | None, dvar: 
     else:
         dmean = dvar = mean = None
     total: Tensor | None = None
-    g, on_load = dy, (None, None, None, None)
+    g = dy
+    on_load: tuple[Tensor | None, ...] = (None,) * 4
     tma, engine = engine == "tma", "triton" if engine in KERNELS else engine
     if used or how.act_out != "identity":
         if (tma or (g_on_load and not needs[4])) and not needs[6]:
-            on_load = y, mean, dmean, dvar  # type: ignore[assignment]
+            on_load = y, mean, dmean, dvar
         else:
             g, total = _gradient(dy, y, mean, dmean, dvar, fusion, needs[4], engine)
     dx = ds = dt = raw = dw = dscale = dbias = None
