@@ -131,7 +131,7 @@ def stage(part: Part, out: str | None, toy: bool, state: Path) -> int:
         marker.write_text(json.dumps({"stage": part.stage, "key": row.key, "ours": row.ours}))
         began = time.monotonic()
         try:
-            values = module.run(row, store, end) if hasattr(module, "run") else row.run()
+            values = module.run_row(row, store, end) if hasattr(module, "run_row") else row.run()
         except Exception as e:  # a row that fails is a result: stored, shown, and not tried again by the next run
             values = {"failed": one_line(e)}
         values["took_s"] = time.monotonic() - began

@@ -71,7 +71,7 @@ def rows(toy: bool) -> Iterable[Row]:
         yield Row(f"{first} | ablation", lambda **kw: measure(first, (), toy, ablation=True, **kw), 90)
 
 
-def run(row: Row, store: Store, until: float) -> dict[str, Any]:
+def run_row(row: Row, store: Store, until: float) -> dict[str, Any]:
     """A row within its time; what it knows early is stored at once."""
     warm = [r["key"].removeprefix(f"{row.key} ") for r in store.stage("warm") if r["key"].startswith(f"{row.key} ")]
     keep = lambda values: store.add("suites", row.key, row.ours, {**values, "partial": True})
