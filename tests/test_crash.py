@@ -165,7 +165,7 @@ def test_a_kill_before_the_first_checkpoint_leaves_nothing_in_the_way(server, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_finish_the_step_and_save(server, number, code, tmp_path):
     """A real `fastgan train`, stopped in the middle, gone on with as its last line says."""
     np.save(tmp_path / "images.npy", images(30))

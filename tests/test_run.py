@@ -253,6 +253,7 @@ def test_rewinding_drops_what_is_made_again(tmp_path):
     for step in (2, 3):
         (folder.path / "samples" / f"{step:08d}.png").write_bytes(b"")
     folder.rewind(2)
+    folder.rewind_pictures(2)
     assert folder.metrics.read_text() == '{"step": 1}\n{"step": 2}\n'
     assert folder.alerts.read_text() == '{"step": 2}\n'
     assert [p.name for p in (folder.path / "samples").iterdir()] == ["00000002.png"]

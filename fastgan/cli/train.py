@@ -6,6 +6,7 @@ import dataclasses
 import shlex
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +150,8 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False) -> int:
         trainer.fit(config.steps)
         if trainer.stopped_by:
             again = f"fastgan train --resume {shlex.quote(str(config.out))}"
-            echo(f"stopped by {trainer.stopped_by} after step {trainer.step}, saved; go on: {again}")
+            with suppress(OSError):  # the terminal may be what went away
+                echo(f"stopped by {trainer.stopped_by} after step {trainer.step}, saved; go on: {again}")
             return 128 + signal.Signals[trainer.stopped_by]
     curves = Path(str(config.out), "curves.png")
     echo(f"done: pictures in {config.out}/samples" + (f", curves in {curves}" if curves.is_file() else ""))

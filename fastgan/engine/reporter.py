@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 from fastgan import pictures
 from fastgan.engine import files
 from fastgan.engine.loggers import Logger
-from fastgan.engine.progress import Progress
+from fastgan.engine.progress import GONE, Progress
 from fastgan.engine.run import RunFolder
 from fastgan.engine.watch import Watch
 from fastgan.errors import FastganError
@@ -32,7 +32,7 @@ class Reporter:
         self.folder, self.watch, self.remedy = folder, watch, remedy
         self.logger: Logger | None = None
         self.progress: Progress | None = None
-        self._failing: set[str] = set()
+        self._failing: dict[str, str] = {}
 
     @contextmanager
     def accessory(self, what: str) -> Iterator[None]:
@@ -41,12 +41,13 @@ class Reporter:
         """
         try:
             yield
-            self._failing.discard(what)
+            self._failing.pop(what, None)
         except Exception as error:  # loggers are other people's code
-            if what not in self._failing:
-                self._failing.add(what)
-                why = " ".join(str(error).split()) or type(error).__name__
-                line = why if isinstance(error, FastganError) else f"can't write {what}: {why}"
+            why = " ".join(str(error).split()) or type(error).__name__
+            line = why if isinstance(error, FastganError) else f"can't write {what}: {why}"
+            known = what in self._failing or line in self._failing.values()
+            self._failing.setdefault(what, line)
+            if not known:
                 self.warn(f"{line}; training goes on without it")
 
     def row(self, step: int, images: int, row: Mapping[str, float], images_per_s: float, window: int) -> None:
@@ -93,7 +94,8 @@ class Reporter:
         if self.progress is not None:
             self.progress.write(f"fastgan: {line}")
         else:
-            print(f"fastgan: {line}", file=sys.stderr)
+            with suppress(*GONE):
+                print(f"fastgan: {line}", file=sys.stderr)
 
     def picture(self, name: str, step: int, images: Tensor) -> None:
         """A grid of images (n, C, H, W) in [0, 1], where they are grey or RGB: `samples` of a step, or another name."""

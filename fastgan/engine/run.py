@@ -199,8 +199,8 @@ class RunFolder:
             pid = lock.read().strip()
             mine = pid == str(os.getpid())
             lock.close()
-            who = "another Trainer of this program" if mine else f"another process{pid and f' (pid {pid})'}"
-            remedy = "close() that one first" if mine else "wait for it"
+            who = "another Trainer of this program" if mine else "another process"
+            remedy = "close() that one first" if mine else f"wait for it{pid and f' (process {pid})'}"
             raise FastganError(f"{who} is training in {self.path}: {remedy}, or choose another --out") from None
         except OSError:
             lock.close()  # a file system without locks: nothing to hold
