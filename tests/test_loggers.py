@@ -187,7 +187,8 @@ def test_unknown_loggers_and_missing_folders_are_refused(tmp_path):
 def test_the_real_tensorboard_reads_back_what_was_logged(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard")
     accumulators = pytest.importorskip(
-        "tensorboard.backend.event_processing.event_accumulator", reason="TensorBoard is an extra: pip install 'fastgan[tensorboard]'"
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="TensorBoard is an extra: pip install 'fastgan[tensorboard]'",
     )
     assert fastgan(*TRAIN, "--out", "run", "--steps", 2, "--log", "tensorboard") == 0
     assert fastgan("train", "--resume", "run", "--steps", 4) == 0

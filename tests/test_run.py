@@ -148,7 +148,8 @@ def test_one_run_one_trainer(tmp_path):
         try:
             RunFolder(tmp_path / "run").open()
         except fastgan.FastganError as error:
-            os._exit(7 if f"another process is training in {tmp_path / 'run'}" in str(error) else 1)
+            said = f"another process is training in {tmp_path / 'run'}: wait for it (process {os.getppid()})"
+            os._exit(7 if said in str(error) else 1)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     first.fit(2)

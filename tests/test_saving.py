@@ -195,10 +195,11 @@ def test_a_starter_that_was_killed_is_a_wish_to_stop():
 def test_a_closed_terminal_saves(tmp_path):
     """SIGHUP, and from then on every write to the terminal fails."""
     np.save(tmp_path / "images.npy", images(30))
-    argv = ["train", "--recipe", "gan", "--hidden-g", "8", "--hidden-d", "4", "--latent", "4", "--batch-size", "8", "--device", "cpu"]
+    small = ["--hidden-g", "8", "--hidden-d", "4", "--latent", "4", "--batch-size", "8", "--data", "images.npy"]
+    argv = ["train", "--recipe", "gan", *small, "--log-every", "2", "--out", "run", "--steps", "1000000", "--device", "cpu"]
     master, terminal = os.openpty()
     child = subprocess.Popen(
-        [sys.executable, "-m", "fastgan", *argv, "--data", "images.npy", "--log-every", "2", "--out", "run", "--steps", "1000000"],
+        [sys.executable, "-m", "fastgan", *argv],
         cwd=tmp_path, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
@@ -232,7 +233,8 @@ def test_the_way_out_of_a_divergence_is_a_command_that_works(tmp_path, monkeypat
     assert command(capfd, *shlex.split(said))[0] == 2, "accepted, but half of 1e30 is still too much"
     code, out, err = command(capfd, "train", "--resume", "my run", "--lr-d", "1e-4", "--steps", 3)
     assert code == 0, err
-    assert "changed from step 0 on, of 3: G: lr goes on with 5e-05 instead of 0.0001; D: lr goes on with 0.0001 instead of 1e+30" in out
+    said = "G: lr goes on with 5e-05 instead of 0.0001; D: lr goes on with 0.0001 instead of 1e+30"
+    assert f"changed from step 0 on, of 3: {said}\n" in out
     groups, _ = Checkpoints(tmp_path / "my run" / "checkpoints").load()
     assert [groups["optimizers"][net]["param_groups"][0]["lr"] for net in "GD"] == [5e-5, 1e-4]
     code, out, _ = command(capfd, "train", "--resume", "my run", "--steps", 5)
@@ -248,7 +250,8 @@ def test_a_scheduled_rate_may_change_too(tmp_path, monkeypatch, capfd):
     code, out, err = command(capfd, "train", "--resume", "run", "--steps", 4, "--lr", 0.01, "--log-every", 1)
     assert (code, "--log-every can't be changed" in err) == (2, True)
     code, out, err = command(capfd, "train", "--resume", "run", "--steps", 4, "--lr", 0.01)
-    assert "changed from step 2 on, of 4: G: lr goes on with 0.01 instead of 0.1; D: lr goes on with 0.005 instead of 0.05\n" in out
+    said = "G: lr goes on with 0.01 instead of 0.1; D: lr goes on with 0.005 instead of 0.05"
+    assert f"changed from step 2 on, of 4: {said}\n" in out
 
 
 def test_a_python_run_that_diverges_names_what_to_pass(tmp_path):
@@ -265,9 +268,10 @@ def test_a_python_run_that_diverges_names_what_to_pass(tmp_path):
 
 
 def test_weights_that_are_not_finite_are_named_without_a_folder_too():
-    with tiny(None, optimizers=lambda p: torch.optim.SGD(p, float("nan"))) as trainer:
-        with pytest.raises(fastgan.FastganError, match="a parameter is not finite; .* Start again with lower"):
-            trainer.fit(2)
+    with tiny(None, optimizers=lambda p: torch.optim.SGD(p, float("nan"))) as trainer, pytest.raises(
+        fastgan.FastganError, match=r"a parameter is not finite; .* Start again with lower"
+    ):
+        trainer.fit(2)
 
 
 def test_a_checkpoint_that_goes_while_it_is_looked_for_is_looked_for_again(tmp_path, monkeypatch):

@@ -103,7 +103,8 @@ class Reporter:
             return
         path = self.folder.path / (f"samples/{step:08d}.png" if name == "samples" else f"{name}.png")
         with self.accessory(name):
-            path.parent.mkdir(exist_ok=True)  # somebody may have tidied up
+            if not path.parent.is_dir():  # somebody may have tidied up
+                path.parent.mkdir()
             files.save_with(path, lambda f: pictures.save_grid(f, images))
         if self.logger is not None:
             with self.accessory("the log"):

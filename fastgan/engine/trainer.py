@@ -431,7 +431,10 @@ class Trainer:
             self._open_logger(folder)
         with self.reporter.accessory("samples"):
             folder.rewind_pictures(self.step)
-        if not (folder.path / "samples" / f"{self.step:08d}.png").exists():  # stopped between checkpoint and picture
+        # Stopped between checkpoint and picture, or they could not be written then.
+        if not (folder.path / "reals.png").exists():
+            self._draw_reals()
+        if not (folder.path / "samples" / f"{self.step:08d}.png").exists():
             self._draw_samples()
 
     def _remedy(self) -> str:
