@@ -340,3 +340,23 @@ def test_sums_in_the_interpreter_are_trees(axis):
     assert np.array_equal(
         interpreter.tree_sum(np.arange(8, dtype=np.int32).reshape(2, 4), axis), np.arange(8).reshape(2, 4).sum(axis)
     )
+
+
+def test_an_interpreter_that_numpy_breaks_is_named_before_anything_runs(monkeypatch, capsys):
+    from fastgan.kernels import toolchain
+    from fastgan.verify.__main__ import main
+
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(toolchain, "INTERPRET", True)
+    monkeypatch.setattr(toolchain, "import_error", lambda: None)
+    monkeypatch.setattr(toolchain, "versions", lambda: {"triton": "3.6.0", "numpy": "2.4.6"})
+    toolchain.lacking.cache_clear()
+    try:
+        assert main(["--quick", "--op", "uniform"]) == 2
+    finally:
+        toolchain.lacking.cache_clear()
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.count("\n") == 1
+    assert "Triton 3.6.0" in err
+    assert "numpy 2.4.6" in err

@@ -27,7 +27,7 @@ import torch
 from torch.autograd import forward_ad
 
 from fastgan.errors import FastganError
-from fastgan.kernels import tuning
+from fastgan.kernels import toolchain, tuning
 from fastgan.kernels._common import DTYPE_NAMES, INTERPRET, has_triton
 
 IMPLS = ("auto", "reference", "cudnn", "triton")
@@ -87,12 +87,13 @@ def missing(engine: str, device: torch.device) -> str | None:
         return None if device.type == "cuda" and torch.backends.cudnn.is_available() else f"no cuDNN for a {device.type} tensor"
     if not has_triton:
         return "Triton is not installed"
-    if INTERPRET:
-        return None if device.type == "cpu" else "the interpreter (TRITON_INTERPRET=1) takes CPU tensors"
-    if device.type != "cuda" or torch.version.hip:
+    if INTERPRET and device.type != "cpu":
+        return "the interpreter (TRITON_INTERPRET=1) takes CPU tensors"
+    if not INTERPRET and (device.type != "cuda" or torch.version.hip):
         return f"no Triton kernels for a {device.type} tensor: they need an NVIDIA GPU, or TRITON_INTERPRET=1 for CPU tensors"
-    major, minor = torch.cuda.get_device_capability(device)
-    return None if major >= 8 else f"the kernels need an Ampere or newer GPU, this one is sm_{major}{minor}"
+    if reason := toolchain.lacking():
+        return reason
+    return None if INTERPRET else toolchain.too_old(*torch.cuda.get_device_capability(device))
 
 
 class Dispatcher:
@@ -171,13 +172,15 @@ def why(op: str | None = None) -> str:
 
 @contextlib.contextmanager
 def prefer(impl: str) -> Iterator[None]:
-    """Within the block, ops called with impl="auto" use ``impl`` where they have it (and raise if it cannot run the call).
-    FASTGAN_IMPL does so for a process.
+    """Within the block, ops called with impl="auto" use ``impl`` where they have it (and raise if it cannot run the call);
+    "auto" changes nothing. FASTGAN_IMPL does so for a process.
     """
     global _override
     if impl not in IMPLS:
         raise FastganError(f'impl="{impl}": choose one of {", ".join(IMPLS)}')
-    before, _override = _override, impl
+    before = _override
+    if impl != "auto":
+        _override = impl
     try:
         yield
     finally:
