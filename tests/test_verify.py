@@ -113,6 +113,32 @@ def test_a_changed_input_fails_unless_declared_and_declared_state_is_compared():
     assert any("x'" in f for f in failures(outcome(fn, lambda x: x * 2, mutates=("x",))))
 
 
+def rounding_otherwise(x, at):
+    """y = x in half precision, one element a unit in the last place off, and its mean as stored."""
+    y = x.half().clone()
+    y[0, at] *= 1 + 2**-10
+    return y, y.double().mean().float()[None]
+
+
+@pytest.mark.parametrize("own", ["as accurate as gold", "another rounding"])
+def test_an_output_defined_by_another_is_judged_by_it_as_stored(own):
+    def reference(x, round_to=None):
+        if x.dtype == torch.float64:
+            y = x.half().double()
+            return y, y.mean()[None]
+        return rounding_otherwise(x, 3) if own == "another rounding" else (x.half(), x.half().double().mean().float()[None])
+
+    options = dict(reference=reference, type_name="fp16", outputs=("y", "mean"), rounds=True)
+    mean_of_y = {"mean": lambda kwargs, outputs: outputs["y"].mean()[None]}
+    assert not failures(outcome(lambda x: rounding_otherwise(x, 5), derived=mean_of_y, **options))
+
+    def wrong(x):
+        y, mean = rounding_otherwise(x, 5)
+        return y, mean * (1 + 1e-6)
+
+    assert failures(outcome(wrong, derived=mean_of_y, **options)) == ["forward mean: over PyTorch's own"]
+
+
 def test_two_runs_that_differ_fail():
     calls = iter(range(100))
     assert any("two runs differ" in f for f in failures(outcome(lambda x: x * 2 * (1 + 1e-7 * next(calls)))))
