@@ -144,6 +144,26 @@ def test_two_runs_that_differ_fail():
     assert any("two runs differ" in f for f in failures(outcome(lambda x: x * 2 * (1 + 1e-7 * next(calls)))))
 
 
+def test_runs_are_compared_under_deterministic_algorithms_and_for_the_kernels_alone(monkeypatch):
+    seen = []
+
+    def fn(x):
+        seen.append(torch.backends.cudnn.deterministic)
+        return x * 2
+
+    outcome(fn)
+    outcome(fn, repeat=False)
+    assert seen == [True, True, False]
+    from fastgan.verify import run
+
+    monkeypatch.setattr(run, "missing", lambda engine, device: None)
+    case = Case("case", make, {"quick"})
+    op = Op("op", fn, fn, [case], engines=("triton", "cudnn", "reference"))
+    jobs, _ = run.plan([op], "quick", torch.device("cuda"))
+    assert {job.engine for job in jobs if job.repeat} == {"triton"}
+    assert {job.engine for job in jobs} == {"triton", "cudnn", "reference"}
+
+
 def test_a_lost_gradient_and_a_wrong_one_fail():
     both = ("forward", "backward")
     assert any("carries no gradient" in f for f in failures(outcome(lambda x: (x * 2).detach(), directions=both)))
