@@ -1,6 +1,7 @@
 """Whole-step capture, proven on the CPU: a recording bakes in what a CUDA graph bakes in, and replays into the same memory."""
 
 import copy
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -425,3 +426,40 @@ def test_a_graph_that_fails_later_is_told_of_too(monkeypatch, capsys):
         with pytest.raises(fastgan.FastganError, match="graph='on', but steps can't be captured"):
             trainer.fit(4)
         assert trainer.step == 2
+
+
+class Capturing(RecordedGraph):
+    """A recording during which torch believes that the device's stream is being captured, as its optimisers ask."""
+
+    def capture(self, function):
+        stream = mock.Mock(**{"is_capturing.return_value": True})
+        with (
+            mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=True),
+            mock.patch.object(torch.accelerator, "current_accelerator", return_value=torch.device("cuda")),
+            mock.patch.object(torch.accelerator, "current_stream", return_value=stream),
+        ):
+            return super().capture(function)
+
+
+@pytest.mark.parametrize("make", [
+    lambda p: torch.optim.Adam(p, 1e-3, fused=True),
+    lambda p: torch.optim.AdamW(p, 1e-3, fused=True),
+    lambda p: torch.optim.SGD(p, 1e-3, momentum=0.9),
+])  # fmt: skip
+def test_torchs_optimizers_pass_torchs_own_check_while_a_stream_is_captured(make):
+    loop = Loop()
+    loop.adam_g, loop.adam_d = make(loop.G.parameters()), make(loop.D.parameters())
+    loop.state = [loop.G, loop.D, loop.adam_g, loop.adam_d]
+    before = copy.deepcopy([o.state_dict()["param_groups"] for o in (loop.adam_g, loop.adam_d)])
+    captured = capture(loop.step, example_inputs=[REAL], state=loop.state, backend=Capturing)
+    assert captured.reason is None
+    assert captured.captured
+    assert [o.state_dict()["param_groups"] for o in (loop.adam_g, loop.adam_d)] == before
+
+
+def test_the_engines_default_step_is_captured_while_torch_checks():
+    active = stage_of(Capturing)
+    for step in range(3):
+        active.train_step(step)
+    assert active.graph_reason is None
+    assert not any(group["capturable"] for o in active.optimizers.values() for group in o.param_groups)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import fastgan
 from fastgan.data import Aligned
-from fastgan.objectives import LOSSES, log_logits
+from fastgan.objectives import LOSSES
 
 
 class Pix2Pix(fastgan.Objective):
@@ -25,8 +25,7 @@ class Pix2Pix(fastgan.Objective):
 
     def d_loss(self, step):
         real, fake = self.judge(step, step.batch["image"]), self.judge(step, step.fake)
-        log_logits(step, real, fake)
-        return {"adv": 0.5 * LOSSES["non-saturating"].d(real, fake)}
+        return {"adv": 0.5 * LOSSES["non-saturating"].d(real, fake, step)}
 
     def g_loss(self, step):
         adversarial = LOSSES["non-saturating"].g(None, self.judge(step, step.fake))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -192,7 +193,8 @@ def _capture(captured: Captured, examples: list[Tensor], warmup: int, check: boo
         graph.warm_up(lambda: captured.step(*inputs), warmup)
         state.restore(before)
         clear_gradients(state)
-        output = graph.capture(lambda: captured.step(*inputs))
+        with capturable(state.optimizers):
+            output = graph.capture(lambda: captured.step(*inputs))
         state.restore(before)
         captured._graph, captured._inputs, captured._output = graph, inputs, output
         captured._baked = baked(state.optimizers)
@@ -206,6 +208,23 @@ def _capture(captured: Captured, examples: list[Tensor], warmup: int, check: boo
         state.restore(before)
 
 
+@contextmanager
+def capturable(optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[None]:
+    """Sets `capturable` in the groups of torch's fused optimisers, and puts it back.
+
+    torch refuses to capture a step while it is False, even a fused one, whose step count lies on the device already.
+    """
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    changed = [group for group in groups if group.get("fused") and group.get("capturable") is False]
+    for group in changed:
+        group["capturable"] = True
+    try:
+        yield
+    finally:
+        for group in changed:
+            group["capturable"] = False
+
+
 def require_capturable(optimizer: torch.optim.Optimizer, index: int) -> None:
     """Raises FastganError for an optimiser that keeps its step count on the host, or whose state, not yet born, does not begin
     at zero.
@@ -214,7 +233,8 @@ def require_capturable(optimizer: torch.optim.Optimizer, index: int) -> None:
     cuda = any(p.is_cuda for p in group["params"])
     on_host = not isinstance(optimizer, FlatAdam) and "capturable" in group and not (group["capturable"] or group.get("fused"))
     if cuda and on_host:
-        raise FastganError(f"{name} keeps its step on the host: make it with fused=True or capturable=True")
+        remedy = "fused=True or capturable=True" if "fused" in group else "capturable=True"
+        raise FastganError(f"{name} keeps its step on the host: make it with {remedy}")
     if unborn(optimizer):
         raise FastganError(f"the state of {name} does not begin at zero: take one step before capture")
 
@@ -330,6 +350,7 @@ class StepGraphs:
             graph.warm_up(step, self.warmup)
             self.state.restore(before)
             clear_gradients(self.state)
-            return graph, graph.capture(step)
+            with capturable(self.state.optimizers):
+                return graph, graph.capture(step)
         finally:
             self.state.restore(before)

@@ -1,7 +1,7 @@
 """What is trained against what: losses, regularisers, schedules, phases and the standard adversarial objective."""
 
 from fastgan.objectives.adversarial import Adversarial
-from fastgan.objectives.losses import LOSSES, Loss, log_logits
+from fastgan.objectives.losses import LOSSES, Loss
 from fastgan.objectives.objective import Noise, Objective, Phase
 from fastgan.objectives.regularizers import gradient_penalty, input_gradient, zero_centred_penalty
 from fastgan.objectives.schedules import Constant, Cosine, Exponential, Linear
@@ -19,6 +19,5 @@ __all__ = [
     "Phase",
     "gradient_penalty",
     "input_gradient",
-    "log_logits",
     "zero_centred_penalty",
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastgan.errors import FastganError
 from fastgan.objectives import regularizers
-from fastgan.objectives.losses import LOSSES, log_logits
+from fastgan.objectives.losses import LOSSES
 from fastgan.objectives.objective import Noise, Objective, Phase
 
 if TYPE_CHECKING:
@@ -65,8 +65,7 @@ class Adversarial(Objective):
     def d_loss(self, step: Step) -> Mapping[str, Tensor]:
         real, fake, given = step.batch["image"], step.fake, self.conditions(step)
         real_logits, fake_logits = step.pair("D", real, fake, *given)
-        terms = {"adv": LOSSES[self.loss].d(real_logits, fake_logits)}
-        log_logits(step, real_logits, fake_logits)
+        terms = {"adv": LOSSES[self.loss].d(real_logits, fake_logits, step)}
         if self.r1 and (every := step.due("r1")):
             terms["r1"] = 0.5 * self.r1 * every * regularizers.zero_centred_penalty(step.nets.D, real, *given)
         if self.r2:

@@ -16,19 +16,33 @@ if TYPE_CHECKING:
     from fastgan.engine.step import Step
 
 
+STATISTICS = ("logit_real", "logit_fake", "acc_real", "acc_fake")
+"""Means of the logits, and the shares of real logits above zero and of fake ones below it."""
+
+
 @dataclass(frozen=True)
 class Loss:
-    """A pair of losses: d(real_logits, fake_logits) and g(real_logits or None, fake_logits), each a 0-dim fp32 tensor."""
+    """A pair of losses: d(real_logits, fake_logits) and g(real_logits or None, fake_logits), each a 0-dim fp32 tensor.
+
+    step: where given, `STATISTICS` are logged there: the loss's kernel has computed them already.
+    """
 
     name: str
     source: str
     g_needs_real: bool = False
 
-    def d(self, real: Tensor, fake: Tensor) -> Tensor:
-        return ops.adversarial(self.name, "d", real, fake)[0]
+    def d(self, real: Tensor, fake: Tensor, step: Step | None = None) -> Tensor:
+        return self._of("d", real, fake, step)
 
-    def g(self, real: Tensor | None, fake: Tensor) -> Tensor:
-        return ops.adversarial(self.name, "g", real, fake)[0]
+    def g(self, real: Tensor | None, fake: Tensor, step: Step | None = None) -> Tensor:
+        return self._of("g", real, fake, step)
+
+    def _of(self, side: str, real: Tensor | None, fake: Tensor, step: Step | None) -> Tensor:
+        value, statistics = ops.adversarial(self.name, side, real, fake)
+        if step is not None:
+            for name, one in zip(STATISTICS, statistics.unbind()):
+                step.log(name, one)
+        return value
 
 
 LOSSES = {
@@ -42,12 +56,3 @@ LOSSES = {
         Loss("relativistic", "Jolicoeur-Martineau 2018; RpGAN of Huang et al. 2024, eq. 2", g_needs_real=True),
     )
 }
-
-
-def log_logits(step: Step, real: Tensor, fake: Tensor) -> None:
-    """Log the means of the logits and the shares on the right side of zero, without reading the device."""
-    real, fake = real.detach().float(), fake.detach().float()
-    step.log("logit_real", real.mean())
-    step.log("logit_fake", fake.mean())
-    step.log("acc_real", (real > 0).float().mean())
-    step.log("acc_fake", (fake < 0).float().mean())

@@ -148,10 +148,13 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.kind, ctx.side, real, fake = inputs
     _, stats, dreal, dfake = output
     ctx.mark_non_differentiable(stats, dreal, dfake)
+    ctx.set_materialize_grads(False)  # a launch of zeros for each output that has no gradient
     ctx.save_for_backward(real, fake, dreal, dfake)
 
 
-def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
+def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    if grad is None:
+        return None, None, None, None
     real, fake, dreal, dfake = ctx.saved_tensors
     g_real, g_fake = _adversarial_backward(grad, ctx.kind, ctx.side, real, fake, dreal, dfake)
     return None, None, g_real if real is not None and _needs_real(ctx.kind, ctx.side) else None, g_fake
