@@ -332,11 +332,11 @@ def _check(
         rows.append(row("backward", lost[0], "FAIL", worst=float("inf"), note="carries no gradient, the reference does"))
 
     errors = lambda values, golds: {n: relative_l2(t, golds[n]) for n, t in values.items() if n in golds}
-    own = errors(theirs.outputs, gold.outputs | _derived(op, made, theirs.outputs, where)) if theirs else {}
-    compared = [("forward", mine.outputs, gold.outputs | _derived(op, made, mine.outputs, where), own)]
+    own_errors = errors(theirs.outputs, gold.outputs | _derived(op, made, theirs.outputs, where)) if theirs else {}
+    compared = [("forward", mine.outputs, gold.outputs | _derived(op, made, mine.outputs, where), own_errors)]
     for d, some in gold.grads.items():
         compared.append((d, mine.grads.get(d, {}), some, errors(theirs.grads.get(d, {}), some) if theirs else {}))
-    for direction, values, golds, own in compared:
+    for direction, values, golds, own_errors in compared:
         if direction == "forward" and "forward" not in directions:
             continue
         for name in golds.keys() | values.keys():
@@ -344,7 +344,7 @@ def _check(
                 if not lost:
                     rows.append(row(direction, name, "FAIL", worst=float("inf"), note="only one side has this output"))
                 continue
-            own_error = own.get(name, 0.0)
+            own_error = own_errors.get(name, 0.0)
             rows.append(_compare(op, type_name, direction, name, values[name], golds[name], own_error, row, mask_note))
     return rows
 
