@@ -116,10 +116,12 @@ class Dispatcher:
         """
         if _override is not None and impl == "auto":
             impl = _override if _override in self.engines else "auto"
-        key = (impl, x.device, x.dtype, facts, shape)
+        device = x.device
+        away = x.is_cuda and device.index != torch.cuda.current_device()
+        key = (impl, device, x.dtype, facts, shape, away)
         decision = self._kept.get(key)
         if decision is None:
-            decision = self._kept[key] = self._decide(impl, x.device, x.dtype, facts, shape)
+            decision = self._kept[key] = self._decide(impl, device, x.dtype, facts, shape, away)
         self.last = decision
         self.last_shape = shape
         return decision.engine
@@ -131,13 +133,14 @@ class Dispatcher:
         dtype: torch.dtype,
         facts: tuple[Hashable, ...],
         shape: tuple[tuple[str, int], ...] | None,
+        away: bool,
     ) -> Decision:
         if impl not in IMPLS:
             raise FastganError(f'impl="{impl}" for {self.op}: choose one of {", ".join(IMPLS)}')
         if impl != "auto":
             if impl not in self.engines:
                 raise FastganError(f'{self.op} has no engine "{impl}": choose one of auto, {", ".join(self.engines)}')
-            if reason := self._reason(impl, device, dtype, facts):
+            if reason := self._reason(impl, device, dtype, facts, away):
                 raise FastganError(f'{self.op} cannot run with impl="{impl}": {reason}; use impl="auto"')
             return Decision(self.op, impl)
         order = list(self.engines)
@@ -147,15 +150,19 @@ class Dispatcher:
             order.insert(0, chosen)
         skipped: list[tuple[str, str]] = []
         for engine in order:
-            reason = self._reason(engine, device, dtype, facts)
+            reason = self._reason(engine, device, dtype, facts, away)
             if reason is None:
                 return Decision(self.op, engine, tuple(skipped))
             skipped.append((engine, reason))
         return Decision(self.op, "reference", tuple(skipped))
 
-    def _reason(self, engine: str, device: torch.device, dtype: torch.dtype, facts: tuple[Hashable, ...]) -> str | None:
+    def _reason(
+        self, engine: str, device: torch.device, dtype: torch.dtype, facts: tuple[Hashable, ...], away: bool
+    ) -> str | None:
         if reason := missing(engine, device):
             return reason
+        if away and engine == "triton":  # it launches on the current device, whatever the tensors
+            return f"the tensor is on {device}, another GPU is current: torch.cuda.set_device({device.index})"
         return self.unsupported(engine, dtype, *facts) if self.unsupported else None
 
 
