@@ -118,13 +118,14 @@ def count_batches(tracked_ptr, SEGMENTS, RUNNING: tl.constexpr, CUMULATIVE: tl.c
 
 @triton.jit
 def update_running(running_mean_ptr, running_var_ptr, c, C, mean, var, n, factor):
-    """PyTorch's update with one segment's statistics of n rows: unbiased variance."""
+    """PyTorch's update with one segment's statistics of n rows: unbiased variance. The next segment may follow."""
     live = c < C
     old_mean = tl.load(running_mean_ptr + c, mask=live, other=0.0).to(tl.float32)
     old_var = tl.load(running_var_ptr + c, mask=live, other=0.0).to(tl.float32)
     unbiased = var * (n / (n - 1.0))
     tl.store(running_mean_ptr + c, ((1.0 - factor) * old_mean + factor * mean).to(running_mean_ptr.dtype.element_ty), mask=live)
     tl.store(running_var_ptr + c, ((1.0 - factor) * old_var + factor * unbiased).to(running_var_ptr.dtype.element_ty), mask=live)
+    tl.debug_barrier()  # another thread may load them for the next segment
 
 
 def tile_config(itemsize: int, channels: int, rows: int, num_warps: int = 4, vectors: int = 2, wide: int = 128) -> dict[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -194,11 +193,12 @@ class ActiveStage:
 
     def train_step(self, step: int) -> dict[str, Tensor]:
         """Step number `step` of this stage, then the averages. Returns what was logged, on the device."""
-        self._fill(step)
-        due = self.runner.due(step)
-        if self._graphs is not None:
-            return self._graphs.run(due, lambda: self._on_device(due))
-        return self._on_device(due, self._ahead.of(step) if self._ahead is not None else None)
+        with prefer(self.impl):
+            self._fill(step)
+            due = self.runner.due(step)
+            if self._graphs is not None:
+                return self._graphs.run(due, lambda: self._on_device(due))
+            return self._on_device(due, self._ahead.of(step) if self._ahead is not None else None)
 
     def _fill(self, step: int) -> None:
         """All that the host decides about a step, written to device memory that the step reads."""
@@ -225,12 +225,11 @@ class ActiveStage:
 
     def _on_device(self, due: dict[str, int], noise: Sequence[Mapping[str, Tensor]] | None = None) -> dict[str, Tensor]:
         """The step itself, from filled slots: nothing here depends on the host but which lazy terms are due."""
-        with prefer(self.impl) if self.impl != "auto" else nullcontext():
-            batches = [
-                self._merge([s.assemble(slot) for s, slot in zip(self.streams, slots, strict=True)]) for slots in self._slots
-            ]
-            logged = self.runner.run(batches, self._positions, self._scalars, due, noise)
-            self.ema.update(self._share)
+        batches = [
+            self._merge([s.assemble(slot) for s, slot in zip(self.streams, slots, strict=True)]) for slots in self._slots
+        ]
+        logged = self.runner.run(batches, self._positions, self._scalars, due, noise)
+        self.ema.update(self._share)
         return logged
 
     def sampling_nets(self, averaged: bool = True) -> dict[str, nn.Module]:

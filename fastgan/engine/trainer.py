@@ -34,7 +34,7 @@ from fastgan.engine.stats import Stats
 from fastgan.engine.watch import Watch
 from fastgan.errors import FastganError
 from fastgan.objectives import Adversarial, Objective
-from fastgan.ops.dispatch import IMPLS
+from fastgan.ops.dispatch import prefer
 
 GRID = 64
 """Samples in a picture."""
@@ -132,10 +132,8 @@ class Trainer:
         self.device = pick_device(local_device(device))
         search_algorithms(self.device)
         self.ranks = join(self.device)
-        with self.ranks.together():
+        with self.ranks.together(), prefer(impl):
             self.precision = resolve(precision, self.device)
-            if impl not in IMPLS:
-                raise FastganError(f"impl must be one of {', '.join(IMPLS)}, not {impl!r}")
             self.graph, self.impl, self.sync_bn = graph, impl, sync_bn
             self._backend = graph_backend(graph, self.device, self.ranks)
             self._told: str | None = None
@@ -188,6 +186,7 @@ class Trainer:
         try:
             with (
                 self.ranks.together(),
+                prefer(self.impl),
                 memory_explained(self.batch_size),
                 StopWish(self._parent) as self._wish,
                 torch.random.fork_rng(devices),
@@ -205,17 +204,18 @@ class Trainer:
         """
         stage = self._stage
         step = max(self.step - self._first_step(self._index), 0)
-        return sampling.generate(
-            stage.stage.objective,
-            stage.sampling_nets(ema),
-            n,
-            seed=self.seed if seed is None else seed,
-            device=self.device,
-            precision=self.precision,
-            datasets=stage.datasets,
-            labels=labels,
-            scalar=stage.scalars(step),
-        )
+        with prefer(self.impl):
+            return sampling.generate(
+                stage.stage.objective,
+                stage.sampling_nets(ema),
+                n,
+                seed=self.seed if seed is None else seed,
+                device=self.device,
+                precision=self.precision,
+                datasets=stage.datasets,
+                labels=labels,
+                scalar=stage.scalars(step),
+            )
 
     def save(self) -> Path:
         """Write a checkpoint of the present state now; all ranks call this, rank 0 writes. Raises FastganError without `out`."""

@@ -22,6 +22,8 @@ from fastgan.ops.conv_cases import (
     C4S2,
     END,
     FIRST,
+    MERGED,
+    MOMENTS,
     PATCH,
     START,
     T3S2,
@@ -139,6 +141,7 @@ def _variants(transposed: bool) -> list[Variant]:
         rows = [(kind, C4S2, 128, 256, 16, bf16, way) for kind in kinds for way in (False, True)]
         rows += [(kind, C4S2, 3, 64, 64, bf16) for kind in ("forward", "wgrad")]
         rows += [("dgrad", C4S2, 3, 64, 64, bf16, False, "ieee", MERGE)]
+        rows += [("dgrad", C4S2, 3, 64, 64, fp32), ("forward", C3S1, 16, 16, 16, fp32)]  # few channels a tap
         rows += [(kind, C3S1, 256, 256, 16, fp16, way) for kind in kinds for way in (False, True)]
         rows += [("dgrad", C4S2, 512, 512, 4, bf16, way, "ieee", (), 8) for way in (False, True)]
         rows += [("forward", C4S2, 512, 512, 4, kind, False, "ieee", (), 8) for kind in (bf16, fp32)]
@@ -277,6 +280,8 @@ for transposed, fused in ((False, True), (True, True), (False, False), (True, Fa
                 dtypes=("fp32", "tf32", "fp16", "bf16"),
                 rounds=True,
                 uses_dot=True,
+                derived=MOMENTS,
+                bounds={"var": MERGED},
                 bytes=moved,
                 flops=flops,
                 kernels=functools.partial(_variants, transposed),
