@@ -132,14 +132,13 @@ def accelerate(module: M, *, ops: Iterable[str] | None = None, strict: bool = Fa
     spectral.attach(
         module, [(f.module, f.target) for f in found if f.status == "swapped" and isinstance(f.target, spectral.HOLDERS)]
     )
-    for _, container in tree.walk():
-        if isinstance(container, nn.Sequential) and container_left(container, tree) is None:
-            plan = plan_of(container, tree, families)
-            if plan.runs:
-                original = container.__dict__.get(ORIGINAL, type(container))
-                if not isinstance(container, FusedSequential):
-                    _assign(container, fused_class(original))
-                container.__dict__[PLAN] = plan
+    containers = [m for _, m in tree.walk() if isinstance(m, nn.Sequential) and container_left(m, tree) is None]
+    fused = [m for m in containers if plan_of(m, tree, families).runs]
+    for container in fused:
+        if not isinstance(container, FusedSequential):
+            _assign(container, fused_class(type(container)))
+    for container in fused:  # a plan names its children's classes: those of containers inside have just changed
+        container.__dict__[PLAN] = plan_of(container, tree, families)
     return module
 
 
