@@ -7,22 +7,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import fx, nn
 
-from fastgan.swap.patterns import BY_CLASS, LAYERS, Tree, plain_class, why_left
-from fastgan.swap.runs import ACTIVATIONS
-
-FUNCTIONS: dict[Any, str] = {
-    F.relu: "relu", torch.relu: "relu", torch.relu_: "relu", "relu": "relu", "relu_": "relu",
-    F.leaky_relu: "leaky_relu", F.leaky_relu_: "leaky_relu",
-    F.tanh: "tanh", torch.tanh: "tanh", "tanh": "tanh", F.sigmoid: "sigmoid", torch.sigmoid: "sigmoid", "sigmoid": "sigmoid",
-    F.silu: "silu",
-}  # fmt: skip
-"""Activations as a forward may call them: functions, and names of methods."""
+from fastgan.swap.patterns import ACTIVATIONS, BY_CLASS, FUNCTIONS, LAYERS, Tree, plain_class, why_left
 
 
 class _Tracer(fx.Tracer):

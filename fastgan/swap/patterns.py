@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
@@ -60,6 +63,29 @@ LAYERS: tuple[type[nn.Module], ...] = (
     nn.Linear,
 )
 """Layers that may open a run: their output is new, and their backward does not need it."""
+
+ACTIVATIONS: dict[type[nn.Module], str] = {
+    nn.ReLU: "relu",
+    nn.LeakyReLU: "leaky_relu",
+    nn.Tanh: "tanh",
+    nn.Sigmoid: "sigmoid",
+    nn.SiLU: "silu",
+}
+"""Activation modules that may end a run, and their names in the ops' table."""
+
+FUNCTIONS: dict[Any, str] = {
+    F.relu: "relu", torch.relu: "relu", torch.relu_: "relu", "relu": "relu", "relu_": "relu",
+    F.leaky_relu: "leaky_relu", F.leaky_relu_: "leaky_relu",
+    F.tanh: "tanh", torch.tanh: "tanh", "tanh": "tanh", F.sigmoid: "sigmoid", torch.sigmoid: "sigmoid", "sigmoid": "sigmoid",
+    F.silu: "silu",
+}  # fmt: skip
+"""Activations as a forward may call them: functions, and names of methods."""
+
+
+def activation_of(module: nn.Module) -> tuple[str, float]:
+    """(name, slope) of a module whose class is in ACTIVATIONS."""
+    return ACTIVATIONS[type(module)], float(getattr(module, "negative_slope", 0.01))
+
 
 RELATIVES: tuple[type[nn.Module], ...] = (_ConvNd, _NormBase, nn.GroupNorm, nn.LayerNorm)
 """What a reader of the report expects to find there, in the table or not."""

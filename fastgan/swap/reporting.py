@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastgan.nn.fused import FusedConvSequential
 from fastgan.ops.dispatch import missing
 from fastgan.swap.discovery import runs_apart
 from fastgan.swap.patterns import Tree, plain_class
-from fastgan.swap.runs import why_no_run
+from fastgan.swap.runs import FusedSequential, why_all_apart, why_apart
 from fastgan.swap.swapping import PLAN, Finding, container_left, families_of, plan_of, survey
 
 ORDER = ("fused", "swapped", "kept", "not swapped", "left", "could fuse", "not traced")
@@ -133,15 +132,17 @@ def _runs(path: str, container: nn.Sequential, tree: Tree, engine: str) -> list[
         if left is None:
             return []
         plan = plan_of(container, tree, families_of(None))
-    edges = {edge.producer: edge.choice for edge in container.report()} if isinstance(container, FusedConvSequential) else {}
+    edges = {edge.producer: edge.choice for edge in container.report()} if isinstance(container, FusedSequential) else {}
     found: list[tuple[Row, set[int]]] = []
-    for step in plan.runs:
-        members = children[step.start : step.stop]
-        kind = " > ".join(kind.__name__.removeprefix("Parametrized") for kind in plan.types[step.start : step.stop])
-        where = f"{prefix}{'..'.join([*names[step.start : step.start + 1], *names[step.stop - 1 : step.stop]])}"
-        if why := left or why_no_run(container, plan, step):
+    all_apart = left or why_all_apart(plan, children)
+    for run in plan.joined:
+        members = children[run.start : run.stop]
+        kind = " > ".join(kind.__name__.removeprefix("Parametrized") for kind in plan.types[run.start : run.stop])
+        where = f"{prefix}{'..'.join([*names[run.start : run.start + 1], *names[run.stop - 1 : run.stop]])}"
+        disturbed = why_apart(run, children) if all_apart is None else None
+        if why := all_apart or (disturbed and disturbed[1].format(names[disturbed[0]])):
             found.append((Row(where, kind, "left", "", f"runs one by one: {why}"), set()))
         else:
-            choice = edges.get(names[step.start])  # who applied the normalisation in the last call
+            choice = edges.get(names[run.layer]) if run.layer >= 0 else None  # who applied the normalisation in the last call
             found.append((Row(where, kind, "fused", f"{engine}, {choice}" if choice else engine, ""), {id(m) for m in members}))
     return found

@@ -81,15 +81,13 @@ def container_left(container: nn.Sequential, tree: Tree) -> str | None:
 def plan_of(container: nn.Sequential, tree: Tree, families: frozenset[str]) -> Plan:
     """The runs of a container whose children have their new classes."""
     children = list(container._modules.values())
-    kinds: list[type[nn.Module] | None] = []
-    layers, norms = [], []
+    free, layers, norms = [], [], []
     for child in children:
         pattern = BY_CLASS.get(plain_class(child))
-        free = why_left(child, tree) is None
-        kinds.append(type(child) if free else None)
-        layers.append(free and "conv" in families and plain_class(child) in LAYERS)
-        norms.append(free and pattern is not None and pattern.family == "norm" and type(child) is pattern.replacement)
-    return make_plan(children, kinds, layers, norms)
+        free.append(why_left(child, tree) is None)
+        layers.append(free[-1] and "conv" in families and plain_class(child) in LAYERS)
+        norms.append(free[-1] and pattern is not None and pattern.family == "norm" and type(child) is pattern.replacement)
+    return make_plan(children, free, layers, norms)
 
 
 def families_of(ops: Iterable[str] | None) -> frozenset[str]:
@@ -133,7 +131,7 @@ def accelerate(module: M, *, ops: Iterable[str] | None = None, strict: bool = Fa
         module, [(f.module, f.target) for f in found if f.status == "swapped" and isinstance(f.target, spectral.HOLDERS)]
     )
     containers = [m for _, m in tree.walk() if isinstance(m, nn.Sequential) and container_left(m, tree) is None]
-    fused = [m for m in containers if plan_of(m, tree, families).runs]
+    fused = [m for m in containers if plan_of(m, tree, families).joined]
     for container in fused:
         if not isinstance(container, FusedSequential):
             _assign(container, fused_class(type(container)))
