@@ -164,7 +164,7 @@ def revert(module: M) -> M:
     for m in module.modules():
         spectral.detach(m)
     for _, target in swapped:
-        for key in (PLAN, "_edges", spectral.IDLE):
+        for key in (PLAN, "_edges", spectral.USES, spectral.LAST, spectral.WAITING):
             target.__dict__.pop(key, None)
         target.__class__ = target.__dict__.pop(ORIGINAL)
     return module
