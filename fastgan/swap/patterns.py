@@ -96,8 +96,6 @@ class Tree:
 
     def __init__(self, root: nn.Module) -> None:
         self.root = root
-        times = Counter(id(module) for _, module in root.named_modules(remove_duplicate=False))
-        self.tied = {key for key, count in times.items() if count > 1}
         owners = Counter(id(p) for module in root.modules() for p in module._parameters.values() if p is not None)
         self.shared = {key for key, count in owners.items() if count > 1}
 
@@ -120,8 +118,6 @@ def why_unknown(module: nn.Module) -> str:
 
 def why_left(module: nn.Module, tree: Tree) -> str | None:
     """Why a module whose class is in the table is left nevertheless: one line, or None."""
-    if id(module) in tree.tied:
-        return "the same module object is used in several places"
     for name, value in module._parameters.items():
         if id(value) in tree.shared:
             return f"its {name} is shared with another module"
