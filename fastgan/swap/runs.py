@@ -22,6 +22,7 @@ from torch.nn.modules import module as _module
 from fastgan.nn.norm import INSTANCE_NORMS, kernels_take
 from fastgan.ops.dispatch import transformed
 from fastgan.swap.edges import Edge, Handed, advance, chains, doubles, foldable, halves
+from fastgan.swap.joining import settled
 from fastgan.swap.patterns import ACTIVATIONS, activation_of
 
 
@@ -169,7 +170,8 @@ class FusedSequential(nn.Sequential):
         if plan is None or why_all_apart(plan, children):
             self.__dict__.pop("_edges", None)
             return super().forward(input)
-        x: Any = input
+        # an activation that comes first takes a waiting norm along; nothing else here knows what to do with one
+        x: Any = input if children and type(children[0]) in ACTIVATIONS else settled(input)
         chained = isinstance(x, Tensor) and x.dim() == 4 and (self.edge is not None or kernels_take(x))
         chained = chained and (torch.compiler.is_compiling() or not transformed())
         handed: Handed | None = None
