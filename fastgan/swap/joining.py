@@ -66,8 +66,8 @@ class Site:
         if self.state == "new":
             self.state, self.follows, self.why = "joined", activation, ""
 
-    def saw_other(self, taker: str) -> None:
-        if self.state == "joined":
+    def saw_other(self, taker: str, waited: bool) -> None:
+        if self.state == "joined" and waited:
             warnings.warn(
                 f"{self.path} ({self.kind}): {taker} takes its output, not only {self.follows}: they run apart from now on",
                 stacklevel=5,
@@ -91,7 +91,7 @@ class Site:
         if self.state == "joined":
             return Pending.of(Call(self, x, joined)) if kernels_take(x) else plain(x)
         call = Call(self, x, joined)
-        call.value = plain(x)
+        call.value, call.waits = plain(x), False
         return Pending.of(call)
 
 
@@ -104,6 +104,7 @@ class Call:
         self.site, self.x, self.run, self.scale, self.shift = site, x, run, scale, shift
         self.version, self.graph = x._version, torch.is_grad_enabled()
         self.value: Tensor | None = None
+        self.waits = True  # the norm has not run yet, or had not when it was called
         self.origin = self  # the call before any scale and shift
         self.taken = self.ran = self.written = False  # written: by an in-place activation, which everybody then sees
 
@@ -120,14 +121,14 @@ class Call:
     def get(self, taker: str) -> Tensor:
         """The output for anything but an activation."""
         if not self.written:
-            self.site.saw_other(taker)
+            self.site.saw_other(taker, self.waits)
         if self.value is None:
             self.value = self.compute()
         return self.value
 
     def activate(self, name: str, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
         if self.taken and not self.written:
-            self.site.saw_other(f"{name}, a second time,")
+            self.site.saw_other(f"{name}, a second time,", self.waits)
         elif not self.taken:
             self.site.saw(name)
         given = dict(zip(("negative_slope", "inplace") if name == "leaky_relu" else ("inplace",), args)) | dict(kwargs)
@@ -152,7 +153,7 @@ class Call:
             return None
         scale, shift = composed(self.scale, self.shift, vector if multiply else None, None if multiply else vector)
         more = Call(self.site, self.x, self.run, scale, shift)
-        more.version, more.graph, more.origin = self.version, self.graph, self.origin
+        more.version, more.graph, more.origin, more.waits = self.version, self.graph, self.origin, self.waits
         if self.value is not None:
             more.value = function(factor, self.value) if swapped else function(self.value, factor)
         self.taken = True

@@ -82,7 +82,7 @@ def report(module: nn.Module) -> Report:
                 rows.append(row)
                 in_runs |= members
         for finding in findings.get(id(part), ()):
-            if id(part) not in in_runs or finding.target is not part or getattr(part, "join", None) is not None:
+            if id(part) not in in_runs or finding.target is not part:
                 rows.append(_row(finding, engine))
         sites = part.__dict__.get(joining.SITES)
         if sites is not None:
@@ -166,5 +166,7 @@ def _runs(path: str, container: nn.Sequential, tree: Tree, engine: str) -> list[
             found.append((Row(where, kind, "left", "", f"runs one by one: {why}"), set()))
         else:
             choice = edges.get(names[run.layer]) if run.layer >= 0 else None  # who applied the normalisation in the last call
-            found.append((Row(where, kind, "fused", f"{engine}, {choice}" if choice else engine, ""), {id(m) for m in members}))
+            # a norm that ends its run has a row of its own, where what follows it outside is looked for
+            told = {id(m) for m in members if run.act >= 0 or getattr(m, "join", None) is None}
+            found.append((Row(where, kind, "fused", f"{engine}, {choice}" if choice else engine, ""), told))
     return found

@@ -128,7 +128,7 @@ def norm_act(x: Tensor, norm: nn.Module, activation: nn.Module) -> Tensor:
         return activation.forward(norm.forward(x))
     if kernels_take(x):
         return norm.forward(x, *activation_of(activation))
-    x = norm.forward(x)
+    x = norm.run(x)  # type: ignore[operator]
     if isinstance(norm, INSTANCE_NORMS):  # returns a view: see activate_fresh
         return activation.forward(x)
     return activate_fresh(x, activation)
@@ -191,6 +191,8 @@ class FusedSequential(nn.Sequential):
             else:
                 x = open_run(x, run, children)  # the layer's input may go before the norm needs memory
                 x = close_run(x, run, children)
+            if run.norm >= 0 and run.act < 0 and run.stop < len(children) and type(children[run.stop]) not in ACTIVATIONS:
+                x = settled(x, type(children[run.stop]).__name__)
         if chained and not torch.compiler.is_compiling():
             self.__dict__["_edges"] = edges
         return x

@@ -157,18 +157,11 @@ def accelerate(module: M, *, ops: Iterable[str] | None = None, strict: bool = Fa
 
 
 def _join(tree: Tree) -> None:
-    """A site on every norm whose output may reach somebody's forward, and before every module that calls norms as functions."""
-    settled: set[int] = set()
-    for _, container in tree.walk():
-        if isinstance(container, nn.Sequential) and container_left(container, tree) is None:
-            children = list(container._modules.values())
-            runs = container.__dict__[PLAN].joined if PLAN in container.__dict__ else ()
-            settled |= {id(child) for child in children[:-1]}
-            settled |= {id(children[run.norm]) for run in runs if run.norm >= 0 and run.act >= 0}
+    """A site on every norm, and before every module that calls norms as functions."""
     for path, module in list(tree.walk()):
         kind = plain_class(module)
         if kind in NORMS and ORIGINAL in module.__dict__:
-            if id(module) not in settled and module.join is None:
+            if module.join is None:
                 module.join = joining.Site(path, kind.__name__)
         elif ORIGINAL not in module.__dict__ and joining.calls_norms(module) and why_left(module, tree) is None:
             _assign(module, joining.joining_class(type(module)))
