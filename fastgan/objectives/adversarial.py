@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastgan.errors import FastganError
 from fastgan.objectives import regularizers
+from fastgan.objectives.ending import ending
 from fastgan.objectives.losses import LOSSES
 from fastgan.objectives.objective import Noise, Objective, Phase
 
@@ -86,12 +87,6 @@ class Adversarial(Objective):
         for name in ("G", "D"):
             if name not in nets:
                 raise FastganError(f"the adversarial objective needs a network {name!r}: pass generator= and discriminator=")
-        from torch import nn
-
-        shapes = (nn.Flatten, nn.Unflatten, nn.Identity)  # a Sigmoid before these is still the last to compute
-        last = [m for m in nets["D"].modules() if not list(m.children()) and not isinstance(m, shapes)]
-        if last and isinstance(last[-1], nn.Sigmoid):
-            raise FastganError("the discriminator ends in Sigmoid, but the losses take logits: remove its last layer")
 
     def check_images(self, fake: Tensor, step: Step) -> None:
         real = step.batch["image"]
@@ -99,3 +94,10 @@ class Adversarial(Objective):
             made, data = ("x".join(map(str, (*t.shape[2:], *t.shape[1:2]))) for t in (fake, real))
             remedy = "change the network, or --size and --channels"
             raise FastganError(f"the generator makes {made} (HxWxC) images, but the data are {data}: {remedy}")
+        last = ending(fake)
+        if last in ("Sigmoid", "Relu", "Softmax") and bool(real.amin() < 0):
+            raise FastganError(f"the generator ends in {last}, so its images are never negative, but the data are: end in Tanh")
+        logits = step.nets.D(fake.detach().requires_grad_(), *self.conditions(step))
+        last = ending(logits) if hasattr(logits, "grad_fn") else None
+        if last in ("Sigmoid", "Softmax"):
+            raise FastganError(f"the discriminator ends in {last}, but the losses take logits: remove its last layer")

@@ -95,4 +95,7 @@ class Objective:
         """Raise FastganError when the networks do not fit this objective."""
 
     def check_images(self, fake: Tensor, step: Step) -> None:
-        """Raise FastganError when generated images can't stand beside the batch; called once, before training."""
+        """Raise FastganError when generated images, or the networks that see them, do not fit; called once, before training.
+
+        fake: 4 images with their graph, of copies of the networks.
+        """
