@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from mock_cuda import streams
 from mock_cuda.memory import below, flat, place, record
@@ -22,6 +23,47 @@ def _tensors(value: Any) -> list[Tensor]:
     return list(flat(value))
 
 
+def _convert(general: Any) -> Any:
+    """Between float32 and bfloat16 the interpreter cuts bits off, where a GPU rounds to nearest even."""
+    import triton.language as tl
+
+    def convert(data: Any, from_type: Any, to_type: Any, rounding: Any) -> Any:
+        if from_type == tl.bfloat16 and to_type == tl.float32:
+            return data.astype(np.uint32) << 16
+        if from_type != tl.float32 or to_type != tl.bfloat16:
+            return general(data, from_type, to_type, rounding)
+        bits = np.ascontiguousarray(data).view(np.uint32)
+        rounded = ((bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16).astype(np.uint16)
+        return np.where(np.isnan(data), np.uint16(0x7FC0), rounded)
+
+    return convert
+
+
+def _dot(general: Any) -> Any:
+    """The interpreter multiplies bfloat16 as the integers that hold it."""
+    import triton.language as tl
+    from triton.runtime.interpreter import TensorHandle
+
+    def dot(builder: Any, a: Any, b: Any, d: Any, *rest: Any) -> Any:
+        if a.dtype.scalar == tl.bfloat16:
+            a, b = (TensorHandle((x.data.astype(np.uint32) << 16).view(np.float32), tl.float32) for x in (a, b))
+        return general(builder, a, b, d, *rest)
+
+    return dot
+
+
+def _sum(reduction: Any, value: Any) -> Any:
+    """As a tree, which is how a GPU adds; see fastgan/verify/interpreter.py."""
+    from fastgan.verify.interpreter import tree_sum
+
+    data = value.handle.data
+    axis, flat_data = (0, data.reshape(-1)) if reduction.axis is None else (reduction.axis, data)
+    out = tree_sum(flat_data, axis)
+    if reduction.keep_dims:
+        out = out.reshape((1,) * data.ndim) if reduction.axis is None else np.expand_dims(out, axis)
+    return reduction.to_tensor(out, value.dtype)
+
+
 def install() -> None:
     import triton
     import triton.experimental.gluon  # asks the switch below when it is imported, which torch does late
@@ -33,7 +75,7 @@ def install() -> None:
     def launch(executor: Any, *args: Any, **kwargs: Any) -> None:
         name = executor.fn.__name__
         tensors = _tensors(list(args) + list(kwargs.values()))
-        if not tensors or getattr(streams._here, "inside", False):
+        if not tensors:
             return run(executor, *args, **kwargs)
         for i, tensor in enumerate(tensors):
             if place(tensor) == "host":
@@ -63,6 +105,9 @@ def install() -> None:
         finally:
             triton.knobs.runtime.interpret = False
 
+    interpreter._convert_float = _convert(interpreter._convert_float)
+    interpreter.InterpreterBuilder.create_dot = _dot(interpreter.InterpreterBuilder.create_dot)
+    interpreter.ReduceOps.sum = _sum
     interpreter.GridExecutor.__call__ = launch
     triton.jit = interpreted
     triton.knobs.runtime.interpret = False  # the product sees a machine that compiles

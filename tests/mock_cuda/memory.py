@@ -131,7 +131,7 @@ class Device(TorchDispatchMode):
         capture = stream.capture
         if capture is not None:
             capture.keep(written)
-        with _drawing(func, name, args, kwargs, on_gpu, stream):
+        with _drawing(func, kwargs) if on_gpu else contextlib.nullcontext():
             result = func(*args, **kwargs)
         known = {r.ref.cdata for _, r in given if r is not None}
         fresh = []
@@ -217,28 +217,18 @@ def _shares(tensor: Tensor, given: list) -> bool:
         return True
 
 
-@contextlib.contextmanager
-def _drawing(func: Any, name: str, args: Any, kwargs: Any, on_gpu: bool, stream: streams.Stream) -> Iterator[None]:
-    """Random operators on the GPU draw from the GPU's generator."""
-    if not on_gpu or torch.Tag.nondeterministic_seeded not in func.tags:
-        yield
-        return
-    takes = any(a.name == "generator" for a in func._schema.arguments)
+def _drawing(func: Any, kwargs: Any) -> contextlib.AbstractContextManager[None]:
+    """Random operators on the GPU draw from the GPU's generator: it is given them, or takes the default one's place."""
+    if torch.Tag.nondeterministic_seeded not in func.tags:
+        return contextlib.nullcontext()
     if kwargs.get("generator") is not None:
         if kwargs["generator"].device.type != "cuda":
             raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
-        yield
-    elif takes:
+    elif any(a.name == "generator" for a in func._schema.arguments):
         kwargs["generator"] = streams.GENERATOR
-        yield
     else:
-        kept = torch.default_generator.get_state()
-        torch.default_generator.set_state(streams.GENERATOR.raw_state())
-        try:
-            yield
-        finally:
-            streams.GENERATOR.raw_set_state(torch.default_generator.get_state())
-            torch.default_generator.set_state(kept)
+        return streams.in_the_defaults_place()
+    return contextlib.nullcontext()
 
 
 MODE = Device()

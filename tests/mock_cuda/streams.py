@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -71,6 +72,18 @@ class Generator(_RealGenerator, metaclass=_AnyGenerator):
 
 
 GENERATOR = Generator("cuda")
+
+
+@contextlib.contextmanager
+def in_the_defaults_place() -> Iterator[None]:
+    """Inside, the CPU's generator is the GPU's."""
+    kept = torch.default_generator.get_state()
+    torch.default_generator.set_state(GENERATOR.raw_state())
+    try:
+        yield
+    finally:
+        GENERATOR.raw_set_state(torch.default_generator.get_state())
+        torch.default_generator.set_state(kept)
 
 
 class Stream:
@@ -273,13 +286,15 @@ class Capture:
 
     def add(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         """An operator, to be repeated on the same memory."""
-        from mock_cuda.memory import flat
+        from mock_cuda.memory import _drawing, flat
 
         args, kwargs = _aliases(args), _aliases(kwargs)
         outputs = [t.detach() for t in flat(result)]
 
         def repeat() -> None:
-            for old, new in zip(outputs, flat(func(*args, **kwargs)), strict=True):
+            with _drawing(func, kwargs):
+                results = func(*args, **kwargs)
+            for old, new in zip(outputs, flat(results), strict=True):
                 if old.data_ptr() != new.data_ptr():
                     old.copy_(new)
 
