@@ -103,13 +103,9 @@ class Device(TorchDispatchMode):
         asked = kwargs.get("device")
         given = [(t, record(t)) for t in flat((args, kwargs))]
         inside = any(r is not None and r.place == "cuda" for _, r in given)
+        on_gpu = inside if asked is None else meant(asked, inside).type == "cuda"
         if asked is not None:
-            on_gpu = torch.device(asked).type == "cuda"
             kwargs["device"] = CPU
-            # C++ formulas of backward ask for memory where a tensor really lies, which is the host for all of them.
-            on_gpu = on_gpu or (not given and torch._C._current_graph_task_id() != -1 and streams.used())
-        else:
-            on_gpu = inside
         if func.namespace == "fastgan" and on_gpu:
             with self:  # the body of a registered operator is product code: what it does is seen too
                 return func.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CPU), *args, **kwargs)
@@ -231,6 +227,46 @@ def _drawing(func: Any, kwargs: Any) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext()
 
 
+def meant(asked: Any, inside: bool) -> torch.device:
+    """The device that is meant: C++ asks for memory where its arguments really lie, which is the host, in backward too."""
+    asked = torch.device(asked)
+    if asked.type != "cpu" or getattr(_below, "leaves", False):
+        return asked
+    return CUDA if inside or torch._C._current_graph_task_id() != -1 else asked
+
+
+def _told(dispatch: Any) -> Any:
+    """A dispatch mode of others, told the device that is meant."""
+
+    def told(self: Any, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if kwargs and kwargs.get("device") is not None:
+            inside = any(place(t) == "cuda" for t in flat((args, kwargs)))
+            kwargs = {**kwargs, "device": meant(kwargs["device"], inside)}
+        return dispatch(self, func, types, args, kwargs)
+
+    told.__code__ = told.__code__.replace(co_filename="/torch/mock_cuda")  # who looks for the caller's line skips torch
+    return told
+
+
+def _grouped(group: Any) -> Any:
+    """Optimisers group tensors by device, in C++, which knows where they really lie."""
+
+    def function(lists: Any, *rest: Any) -> Any:
+        found = {}
+        for (device, dtype), (columns, indices) in group(lists, *rest).items():
+            on_gpu = any(t is not None and place(t) == "cuda" for t in columns[0])
+            found[CUDA if on_gpu else device, dtype] = (columns, indices)
+        return found
+
+    return function
+
+
+def _subclass(cls: type, **options: Any) -> None:
+    super(TorchDispatchMode, cls).__init_subclass__(**options)
+    if "__torch_dispatch__" in cls.__dict__:
+        cls.__torch_dispatch__ = _told(cls.__dict__["__torch_dispatch__"])
+
+
 MODE = Device()
 
 
@@ -258,9 +294,13 @@ def to(self: Tensor, *args: Any, copy: bool = False, **kwargs: Any) -> Tensor:
             rest["device"] = device
         return REAL_TO(self, dtype=dtype or self.dtype, non_blocking=non_blocking, copy=copy, **rest)
     with followed():
-        return ATEN._to_copy(
-            self, dtype=dtype, device=CUDA if device.type == "cuda" else CPU, non_blocking=non_blocking, memory_format=form
-        )
+        _below.leaves = device.type == "cpu"
+        try:
+            return ATEN._to_copy(
+                self, dtype=dtype, device=CUDA if device.type == "cuda" else CPU, non_blocking=non_blocking, memory_format=form
+            )
+        finally:
+            _below.leaves = False
 
 
 def _device(self: Tensor) -> torch.device:
@@ -342,4 +382,6 @@ def install() -> None:
     torch._C._len_torch_dispatch_stack = lambda: depth() - any(
         mode is MODE for mode in torch.utils._python_dispatch._get_current_dispatch_mode_stack()
     )
+    torch._C._group_tensors_by_device_and_dtype = _grouped(torch._C._group_tensors_by_device_and_dtype)
+    TorchDispatchMode.__init_subclass__ = classmethod(_subclass)
     MODE.__enter__()

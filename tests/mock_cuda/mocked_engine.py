@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import warnings
 
 import numpy as np
@@ -14,18 +15,20 @@ from torch import nn
 
 import fastgan
 from fastgan.engine.devices import pick_device
-from fastgan.engine.stage import ActiveStage
 from fastgan.errors import FastganError
 from fastgan.objectives import Adversarial
 
 QUIET = {"progress": False, "watch": False, "log_every": 5, "sample_every": 1000, "checkpoint_every": 1000}
 
 
-def trainer(nets=None, **options):
+def pair():
+    return {"G": generator(2), "D": discriminator(2)}
+
+
+def trainer(nets=pair, **options):
     torch.manual_seed(0)
-    nets = nets or {"G": generator(), "D": discriminator()}
-    defaults = {"data": images(), "latent_shape": (4, 1, 1), "batch_size": 8, "precision": "fp32"}
-    return fastgan.Trainer(nets=nets, **(defaults | QUIET | options))
+    defaults = {"data": images(), "latent_shape": (4, 1, 1), "batch_size": 4, "precision": "fp32"}
+    return fastgan.Trainer(nets=nets(), **(defaults | QUIET | options))
 
 
 NOISE = ("G.0.bias", "G.1.running_mean")
@@ -44,20 +47,24 @@ def apart(a, b):
 @pytest.fixture(scope="module")
 def on_cpu():
     t = trainer(device="cpu")
-    t.fit(4)
+    t.fit(3)
     return weights(t)
 
 
-@pytest.mark.parametrize("graph", ["on", "off"])
-@pytest.mark.parametrize("resident", [True, False], ids=["resident", "streamed"])
-@pytest.mark.parametrize("impl", ["auto", "triton", "reference", "cudnn"])
-def test_fit_is_captured_and_agrees_with_the_cpu(impl, resident, graph, on_cpu, monkeypatch):
+FITS = [("auto", True, "on"), ("auto", False, "on"), ("auto", False, "off"), ("reference", True, "on"), ("reference", False, "on")]
+
+
+@pytest.mark.parametrize(("impl", "resident", "graph"), [*FITS, ("cudnn", True, "on"), ("triton", False, "on")])
+def test_fit_is_captured_and_agrees_with_the_cpu(impl, resident, graph, on_cpu):
     launched = len(LAUNCHED)
     t = trainer(impl=impl, graph=graph, resident_bytes=2**31 if resident else 0)
     assert t.device.type == "cuda"
-    t.fit(4)
+    t.fit(3)
     assert t._active.graph_reason == ("off" if graph == "off" else None)
-    assert (len(LAUNCHED) > launched) is (impl != "reference" or resident)  # the streams' own kernels serve every engine
+    kernels = set(LAUNCHED[launched:])
+    assert any("segment" in name for name in kernels) is (impl != "reference")  # the data's kernels serve every engine
+    assert any("conv" in name for name in kernels) is (impl == "triton")
+    assert any("adam" in name for name in kernels) is (impl == "triton")
     assert apart(weights(t), on_cpu) < 2e-5
     t.close()
 
@@ -75,7 +82,7 @@ def test_precisions(precision):
 def test_dropout_draws_from_the_devices_generator_in_a_graph_as_without():
     found = []
     for graph in ("on", "off"):
-        t = trainer(mlp_pair(), graph=graph)
+        t = trainer(mlp_pair, graph=graph)
         t.fit(4)
         assert t._active.graph_reason == ("off" if graph == "off" else None)
         found.append(weights(t))
@@ -85,6 +92,7 @@ def test_dropout_draws_from_the_devices_generator_in_a_graph_as_without():
 
 def test_a_run_leaves_a_folder_and_goes_on(tmp_path, monkeypatch):
     in_a_hurry(monkeypatch)
+    monkeypatch.setattr("fastgan.engine.trainer.GRID", 4)
     whole = trainer(out=tmp_path / "whole", checkpoint_every=3, sample_every=3, watch=True, flip=True)
     whole.fit(6)
     wanted = weights(whole)
@@ -103,13 +111,12 @@ def test_a_run_leaves_a_folder_and_goes_on(tmp_path, monkeypatch):
 def test_penalties_critics_and_schedules():
     objective = Adversarial("wasserstein", (4, 1, 1), gp=10.0, n_critic=2)
     t = trainer(
-        {"G": generator(), "D": discriminator()},
         objective=objective,
         schedules={"G": {"lr": lambda step: 1e-3 / (1 + step)}},
     )
     t.fit(3)
     assert t._active.graph_reason is None
-    lazy = trainer(objective=Adversarial("non-saturating", (4, 1, 1), r1=1.0, lazy=2))
+    lazy = trainer(objective=Adversarial("non-saturating", (4, 1, 1), r1=1.0, lazy_r1=2))
     lazy.fit(4)
     assert lazy._active.graph_reason is None
     assert len(lazy._active._graphs._graphs) == 2
@@ -121,15 +128,13 @@ def test_a_loss_that_reads_the_device_trains_without_a_graph_and_says_why(capsys
     class Reads(Adversarial):
         def phases(self):
             first, *rest = super().phases()
-            loss = first.loss
 
             def reading(step):
-                terms = loss(step)
-                assert float(terms["adv"].detach()) == float(terms["adv"].detach())
+                terms = first.loss(step)
+                assert terms["adv"].item() < 100
                 return terms
 
-            first.loss = reading
-            return (first, *rest)
+            return (dataclasses.replace(first, loss=reading), *rest)
 
     t = trainer(objective=Reads("non-saturating", (4, 1, 1)))
     t.fit(2)
@@ -204,9 +209,8 @@ def test_capture_of_a_step_of_ones_own():
     captured = fastgan.capture(step, example_inputs=[x], state=[net, optimizer], on_fail="raise")
     assert captured.captured
     for turn in range(3):
-        assert float(captured(x.roll(turn, 0))) == pytest.approx(float(eager(x.roll(turn, 0))), rel=1e-5)
-    for a, b in zip(net.parameters(), twin.parameters()):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+        assert captured(x.roll(turn, 0)).item() == pytest.approx(eager(x.roll(turn, 0)).item(), rel=1e-5)
+    torch.testing.assert_close(net[0].weight, twin[0].weight, rtol=1e-4, atol=1e-6)
 
 
 def test_capture_with_a_loss_scale():
@@ -259,14 +263,6 @@ def test_accelerate_on_the_gpu_agrees_and_reverts():
         torch.testing.assert_close(net(x), plain(x), rtol=1e-4, atol=1e-5)
     fastgan.revert(net)
     assert type(net[0]) is nn.Conv2d
-
-
-def test_a_stage_by_hand_holds_one_flat_adam_on_triton():
-    t = trainer(impl="triton")
-    t.fit(2)
-    assert isinstance(t._active, ActiveStage)
-    assert any("_adam" in name for name in LAUNCHED)
-    t.close()
 
 
 def test_resident_data_lie_on_the_gpu_and_streamed_in_pinned_slots():

@@ -179,11 +179,6 @@ def current(device: Any = None) -> Stream:
     return getattr(_here, "stream", DEFAULT)
 
 
-def used() -> bool:
-    """Whether anything was launched yet."""
-    return any(stream.ticks for stream in _everything)
-
-
 def host_knows(stream: Stream) -> int:
     return _host.get(stream, 0)
 
