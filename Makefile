@@ -25,8 +25,8 @@ lint: setup
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=12 -rs
 
-gpu: setup
-	$(BIN)/python -m bench.gpu
+gpu:
+	$(PYTHON) -m bench.gpu
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache

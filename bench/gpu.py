@@ -1,24 +1,30 @@
-"""What a GPU has to tell, in order of worth and within a budget: ``python -m bench.gpu [--budget SECONDS] [--stages
-look,verify,...]``.
+"""What a GPU has to tell, in order of worth and within a budget: ``python3 -m bench.gpu [--budget SECONDS]``.
 
-Needs torch, triton and numpy alone, and no network. Rows go to ``$OUT`` where that is set, else to ``bench/results``; what is
-there already is skipped, so any number of short runs add up to the whole. Each stage but the last gets a share of what remains
-(:func:`share`), so that a long one does not keep all others from starting; what it does not reach, a later run does. Each
-stage runs in a process of its own: a kernel that takes the context down costs one row. The end prints what is left.
+From a bare copy of the tree, without network or installation. Each row is stored as it is measured, in ``$OUT`` where that is
+set, else in ``bench/results``, and what is there already is skipped, so any number of short runs add up to the whole. The plan
+(:data:`PLAN`) comes first: parts in order of worth, each with its seconds, those of one group at the same time in processes of
+their own, since they compile more than they run. What is left of the budget goes to the stages, one after the other. A kernel
+that takes the context down, or a row that the clock stops, costs one row. The end prints what is left.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,22 +44,61 @@ class Row:
     ours: bool = True
 
 
-# name -> (module with rows(toy) and summary(store), what it answers). In order of worth.
+# name -> (module with rows(toy) and summary(store), what it answers)
 STAGES = {
     "look": ("bench.first_gpu_look", "ceilings, cuDNN's convolutions, the fused convolutions against them, the three passes"),
-    "conv": ("bench.conv_experiment", "convolution, BatchNorm, activation, convolution: every way of the edge; the decision"),
-    "verify": ("bench.proof", "verify --quick on the GPU: every op, direction and type"),
-    "kernels": ("bench.kernels", "each op's engines against eager channels_last and torch.compile max-autotune"),
-    "steps": ("bench.steps", "whole DCGAN steps: PyTorch's best and ours, batch 16 to 1024"),
+    "verify": ("bench.proof", "verify on the GPU: every op, direction and type"),
+    "warm": ("bench.warm", "every row of an iteration from nothing to its second step; fills the compilers' caches"),
     "suites": ("bench.suites", "fastgan bench: whole iterations of five kinds of GAN, rows a to i in turns, gradients judged"),
+    "conv": ("bench.conv_experiment", "convolution, BatchNorm, activation, convolution: every way of the edge; the decision"),
+    "kernels": ("bench.kernels", "each op's engines against eager channels_last and torch.compile max-autotune"),
     "same": ("bench.same_training", "accelerated against reference: buffers after 50 steps, five seeds of dcgan each"),
-    "full": ("bench.proof_full", "verify --full: layer shapes, every configuration, addresses beyond 2^31"),
 }
-KERNELS = ("look", "conv", "verify", "full")  # what a toy run on a CPU can only show in Triton's interpreter
+KERNELS = ("look", "conv", "verify")  # what a toy run on a CPU can only show in Triton's interpreter
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of a stage whose keys match a regular expression, and the seconds they may take together.
+
+    prefetch: run for what the compilers leave in their caches; what was measured beside others is thrown away.
+    """
+
+    stage: str
+    rows: str
+    seconds: float
+    prefetch: bool = False
+
+
+AUTO = "batch_norm|moments|update_running|affine_act|adversarial|adam_ema|spectral|uniform|normal|images_gather"
+EDGES = r"batch 128 \| (?!compile)"
+PLAN: tuple[tuple[Part, ...], ...] = (
+    (Part("look", "ceilings", 20),),
+    (  # compilers work, the GPU hardly: together
+        Part("warm", "dcgan-64-b128 e:max-autotune", 110),
+        Part("warm", "dcgan-64-b128 e:reduce-overhead", 110),
+        Part("warm", "dcgan-64-b128 (d|f2)", 110),
+        Part("warm", "dcgan-64-b128 (i|h:cudnn|h:reference)", 110),
+        Part("verify", f"({AUTO}).* bf16", 110),
+        Part("verify", f"({AUTO}).* fp(16|32)", 110),
+        Part("verify", "conv2d bf16|conv_moments bf16|conv_tma bf16", 110),
+        Part("verify", "conv_transpose.* bf16|instance_norm|diffaugment", 110),
+        Part("conv", f"G L2.*{EDGES}", 110, prefetch=True),
+        Part("conv", f"G L[34].*{EDGES}", 110, prefetch=True),
+        Part("conv", f"D L.*{EDGES}", 110, prefetch=True),
+    ),
+    (Part("suites", "dcgan-64-b128$", 130),),
+    (Part("conv", f"(G|D) L.*{EDGES}", 80),),
+    (Part("suites", "sngan-32-b64$", 90),),
+    (Part("suites", "dcgan-64-b16$", 60),),
+)
+"""What has to exist after the first call, in order. A group takes as long as its longest part."""
+
 DEAD = 77  # exit code of a stage whose CUDA context is gone
-GRACE = 60  # seconds a row in flight may run beyond its stage's budget before it is killed
-BUDGET = 480  # with GRACE, imports and the summary less than ten minutes
-SHARE, AT_LEAST = 0.4, 150.0  # of what remains; seconds: more than the longest row (a compile-heavy proof, 120) and its imports
+GRACE = 20  # seconds a row in flight may run beyond its part's budget before it is killed
+BUDGET = 400  # a rented quarter of an hour holds two such calls and two machines' starts
+LIMIT = 530  # more does not fit a call of ten minutes with GRACE, imports and the summary
+SHARE, AT_LEAST = 0.4, 90.0  # of what remains for a stage that others follow; seconds
 
 
 def one_line(e: BaseException) -> str:
@@ -61,87 +106,126 @@ def one_line(e: BaseException) -> str:
     return f"{type(e).__name__}: {' '.join(str(e).split())}"[:300]
 
 
-def stage(name: str, budget: float, out: str | None, toy: bool) -> int:
-    """Measures what is missing of a stage until the budget is spent. Runs in its own process."""
-    end = time.monotonic() + budget
+def die_with_parent() -> None:
+    """On Linux: no measuring process outlives the one that started it, whose death a clock may have caused."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def stage(part: Part, out: str | None, toy: bool, state: Path) -> int:
+    """Measures what is missing of a part until its seconds are spent. Runs in its own process.
+
+    state: where the row in flight (`.running`) and, at the end, the keys left (`.left`) are written.
+    """
+    end = time.monotonic() + part.seconds
     store = Store(out)
-    module = importlib.import_module(STAGES[name][0])
+    module = importlib.import_module(STAGES[part.stage][0])
     left: list[str] = []
-    marker = store.path.with_suffix(".running")
+    marker = state.with_suffix(".running")
     for row in module.rows(toy):
-        if store.find(name, row.key, row.ours):
+        if not re.match(part.rows, row.key) or store.find(part.stage, row.key, row.ours):
             continue
-        if end - time.monotonic() < row.seconds:
+        if end - time.monotonic() < min(row.seconds, 0.5 * part.seconds):
             left.append(row.key)
             continue
-        marker.write_text(json.dumps({"stage": name, "key": row.key, "ours": row.ours}))
+        marker.write_text(json.dumps({"stage": part.stage, "key": row.key, "ours": row.ours}))
+        began = time.monotonic()
         try:
-            values = row.run()
+            values = module.run_row(row, store, end) if hasattr(module, "run_row") else row.run()
         except Exception as e:  # a row that fails is a result: stored, shown, and not tried again by the next run
             values = {"failed": one_line(e)}
-        store.add(name, row.key, row.ours, values)
+        values["took_s"] = time.monotonic() - began
+        store.add(part.stage, row.key, row.ours, values)
         marker.unlink(missing_ok=True)
         shown = (
             values.get("failed")
             or values.get("shown")
             or ", ".join(f"{k} {v:.4g}" for k, v in values.items() if isinstance(v, float))
         )
-        print(f"  {row.key}: {shown}", flush=True)
+        print(f"  {row.key}: {shown} ({values['took_s']:.1f} s)", flush=True)
         if "failed" in values and torch.cuda.is_available():
             try:
                 torch.cuda.synchronize()
             except RuntimeError:
                 return DEAD
-    store.path.with_suffix(f".{name}.left").write_text(json.dumps(left))
+    state.with_suffix(".left").write_text(json.dumps(left))
     return 0
 
 
 def share(remaining: float, last: bool) -> float:
-    """Seconds a stage gets of those that remain: all for the last one, else two fifths, but enough for any one row."""
+    """Seconds a stage gets of those that remain: all for the last one, else two fifths, but enough for most rows."""
     return remaining if last else min(remaining, max(AT_LEAST, SHARE * remaining))
 
 
-def supervise(name: str, budget: float, out: str | None, toy: bool) -> list[str]:
-    """Runs a stage in child processes until it is through or out of budget; returns the keys left."""
-    end = time.monotonic() + budget
+def supervise(part: Part, out: str | None, toy: bool) -> list[str]:
+    """Runs a part in child processes until it is through or out of seconds; returns the keys left."""
+    end = time.monotonic() + part.seconds
     store = Store(out)
-    marker, rest = store.path.with_suffix(".running"), store.path.with_suffix(f".{name}.left")
-    rest.unlink(missing_ok=True)
-    marker.unlink(missing_ok=True)
-    for _ in range(20):  # a stage that dies twenty times has a problem of its own
-        remaining = end - time.monotonic()
-        command = [sys.executable, "-m", "bench.gpu", "--one-stage", name, "--budget", str(max(remaining, 0.0))]
-        interpreted = {"TRITON_INTERPRET": "1"} if toy and name in KERNELS and not torch.cuda.is_available() else {}
+    state = store.path.with_name(f".{part.stage}-{os.getpid()}-{threading.get_ident()}.state")
+    marker, rest = state.with_suffix(".running"), state.with_suffix(".left")
+    for _ in range(20):  # a part that dies twenty times has a problem of its own
+        remaining = max(end - time.monotonic(), 0.0)
+        command = [sys.executable, "-m", "bench.gpu", "--one-stage", part.stage, "--rows", part.rows, "--state", str(state)]
+        interpreted = {"TRITON_INTERPRET": "1"} if toy and part.stage in KERNELS and not torch.cuda.is_available() else {}
         child = subprocess.Popen(
-            [*command, *(["--out", out] if out else []), *(["--toy"] if toy else [])],
+            [*command, "--budget", str(remaining), *(["--out", out] if out else []), *(["--toy"] if toy else [])],
             start_new_session=True,
             env={**os.environ, **interpreted},
         )
         try:
-            code, why = child.wait(timeout=max(remaining, 0) + GRACE), ""
+            code, why = child.wait(timeout=remaining + GRACE), ""
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
-            code, why = child.wait(), f"timed out: the stage's budget was spent {GRACE} s before"
+            code, why = child.wait(), f"timed out: the part's {part.seconds:.0f} s were spent {GRACE} s before"
         if code == 0:
             break
         if marker.is_file():  # the row in flight was killed by the clock, or took the process down
             lost = json.loads(marker.read_text())
             why = why or f"the process died (exit code {code})"
-            Store(out).add(lost["stage"], lost["key"], lost["ours"], {"failed": why})
+            kept = Store(out)
+            if not kept.partial(lost["stage"], lost["key"]):  # else what it had measured counts
+                kept.add(lost["stage"], lost["key"], lost["ours"], {"failed": why})
             marker.unlink()
             print(f"  {lost['key']}: {why}", flush=True)
         elif code != DEAD:
-            print(f"  stage {name} stopped with exit code {code}", flush=True)
+            print(f"  stage {part.stage} stopped with exit code {code}", flush=True)
             break
         if end - time.monotonic() < 10:
             break
-    left = json.loads(rest.read_text()) if rest.is_file() else [f"{name}: not finished"]
-    rest.unlink(missing_ok=True)
+    left = json.loads(rest.read_text()) if rest.is_file() else [f"{part.stage} {part.rows}: not finished"]
+    for path in (marker, rest):
+        path.unlink(missing_ok=True)
     return left
 
 
+def together(parts: Sequence[Part], out: str | None, toy: bool) -> list[str]:
+    """A group of the plan, its parts at the same time."""
+    left: list[list[str]] = [[] for _ in parts]
+
+    def one(index: int) -> None:
+        part = parts[index]
+        if part.prefetch:
+            with tempfile.TemporaryDirectory() as aside:
+                supervise(part, aside, toy)
+        else:
+            left[index] = supervise(part, out, toy)
+
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(len(parts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [key for keys in left for key in keys]
+
+
+def groups(names: Sequence[str] | None, toy: bool) -> list[tuple[Part, ...]]:
+    """What to run, in order: the plan, then every stage with what remains (0 seconds here); of stages named, those alone."""
+    whole = [(Part(name, "", 0.0),) for name in names or STAGES]
+    return whole if names or toy else [*PLAN, *whole]
+
+
 def main(arguments: Iterable[str] | None = None) -> int:
-    """Exit code 0 if every stage asked for ran, 2 without a GPU."""
+    """Exit code 0 if everything asked for ran, 2 without a GPU."""
     p = argparse.ArgumentParser("python -m bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument(
         "--budget",
@@ -149,37 +233,50 @@ def main(arguments: Iterable[str] | None = None) -> int:
         default=float(os.environ.get("BUDGET", BUDGET)),
         help=f"seconds for everything ({BUDGET}, or $BUDGET)",
     )
-    p.add_argument("--stages", default=",".join(STAGES), help="which, in order")
+    p.add_argument("--stages", default="", help=f"these alone, in this order: {', '.join(STAGES)} (the plan, then all)")
     p.add_argument("--out", default=os.environ.get("OUT"), help="folder for results ($OUT, else bench/results)")
     p.add_argument("--toy", action="store_true", help="toy sizes, on a CPU too: finds mistakes before the day")
-    p.add_argument("--one-stage", metavar="NAME", help=argparse.SUPPRESS)
+    for hidden in ("--one-stage", "--rows", "--state"):
+        p.add_argument(hidden, default="", help=argparse.SUPPRESS)
     a = p.parse_args(None if arguments is None else list(arguments))
     if a.one_stage:
-        return stage(a.one_stage, a.budget, a.out, a.toy)
+        die_with_parent()
+        return stage(Part(a.one_stage, a.rows, a.budget), a.out, a.toy, Path(a.state))
     names = [n for n in a.stages.split(",") if n]
     if unknown := set(names) - set(STAGES):
         p.error(f"unknown stages: {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
     if not torch.cuda.is_available() and not a.toy:
         print("no GPU here: nothing was measured (--toy runs the code at toy sizes on a CPU)", file=sys.stderr)
         return 2
+    if a.budget > LIMIT and os.environ.get("OUT"):
+        p.error(f"--budget {a.budget:.0f}: at most {LIMIT} where results go to $OUT, or the call's clock ends it")
     os.environ["FASTGAN_BENCH_RUN"] = str(int(time.time()))
+    os.environ.setdefault("FASTGAN_CONFIG_DIR", str(Path(a.out or Store(a.out).path.parent) / "tuning"))
     if a.toy and not a.out:
         a.out = os.environ.get("TMPDIR", "/tmp") + "/fastgan-bench-toy"  # toy numbers never lie among real ones
     end = time.monotonic() + a.budget
     print(", ".join(f"{k} {v}" for k, v in machine().items()), flush=True)
     left: dict[str, list[str]] = {}
-    for name in names:
+    chosen = groups(names or None, a.toy)
+    for index, group in enumerate(chosen):
         remaining = end - time.monotonic()
-        print(f"\n== {name}: {STAGES[name][1]}  ({remaining:.0f} s left)", flush=True)
-        mine = share(remaining, name == names[-1])
-        left[name] = supervise(name, mine, a.out, a.toy) if remaining > 5 else ["everything not in the results yet"]
+        part = group[0]
+        if not part.seconds:
+            group = (replace(part, seconds=share(remaining, index == len(chosen) - 1)),)
+        title = " + ".join(f"{p.stage} {p.rows}".strip() for p in group)
+        print(f"\n== {title}  ({remaining:.0f} s left)", flush=True)
+        if remaining > 5:
+            fitting = [replace(p, seconds=min(p.seconds, remaining)) for p in group]
+            left[title] = together(fitting, a.out, a.toy)
+        else:
+            left[title] = ["everything not in the results yet"]
     store = Store(a.out)
-    for name in names:
+    for name in names or STAGES:
         importlib.import_module(STAGES[name][0]).summary(store)
-    print(f"\nresults: {store.path}")
-    for name, keys in left.items():
+    print(f"\nresults: {store.path}; put it into bench/results before the next call, which then goes on from there")
+    for title, keys in left.items():
         if keys:
-            print(f"left of {name}: {len(keys)} ({'; '.join(keys[:4])}{' ...' if len(keys) > 4 else ''})")
+            print(f"left of {title[:60]}: {len(keys)} ({'; '.join(keys[:4])}{' ...' if len(keys) > 4 else ''})")
     if not any(left.values()):
         print("nothing is left")
     return 0

@@ -13,7 +13,6 @@ from fastgan.ops import registry
 from fastgan.verify.report import worst_rows
 from fastgan.verify.run import Job, execute, plan
 
-LEVEL = "quick"
 SECONDS = {True: 120.0, False: 20.0}  # by uses_dot: kernels with products compile for minutes
 
 
@@ -50,17 +49,21 @@ def prove(name: str, level: str, key: str) -> dict[str, Any]:
     }
 
 
-def rows(toy: bool, level: str = LEVEL) -> Iterable[Row]:
-    """One row an op and type (:func:`key_of`); an op with nothing to run has one that says why."""
-    for op in registry.load().values():
-        jobs, _ = plan([op], level, _device())
-        for key in dict.fromkeys(key_of(job, level) for job in jobs) or [op.name]:
-            yield Row(key, lambda name=op.name, key=key: prove(name, level, key), SECONDS[op.uses_dot])
+def rows(toy: bool) -> Iterable[Row]:
+    """One row an op and type (:func:`key_of`), then the level full: layer shapes, every configuration of the tables, addresses
+    beyond 2^31; an op with nothing to run has one that says why.
+    """
+    for level in ("quick",) if toy else ("quick", "full"):
+        before = "" if level == "quick" else "full: "
+        for op in registry.load().values():
+            jobs, _ = plan([op], level, _device())
+            for key in dict.fromkeys(key_of(job, level) for job in jobs) or [op.name]:
+                yield Row(f"{before}{key}", lambda a=(op.name, level, key): prove(*a), SECONDS[op.uses_dot])
 
 
-def summary(store: Store, stage: str = "verify") -> None:
+def summary(store: Store) -> None:
     """Which rows failed."""
-    known = [r for r in store.stage(stage) if r["outputs"]]
+    known = [r for r in store.stage("verify") if r["outputs"]]
     failed = [r["key"] for r in known if r["failures"]]
     verdict = f"FAILED: {', '.join(failed)}" if failed else "all passed" if known else "not run"
-    print(f"\n{stage}: {len({r['op'] for r in known})} ops proved in {len(known)} rows, {verdict}")
+    print(f"\nverify: {len({r['op'] for r in known})} ops proved in {len(known)} rows, {verdict}")

@@ -75,9 +75,14 @@ class Store:
             )
             fresh = not ours or row.get("source") == source_hash()
             kept = "failed" not in row or row["run"] == os.environ.get("FASTGAN_BENCH_RUN")
-            if same and fresh and kept:
+            if same and fresh and kept and "partial" not in row:
                 return row
         return None
+
+    def partial(self, stage: str, key: str) -> bool:
+        """Whether this run has stored a part of a row that was then cut short."""
+        run = os.environ.get("FASTGAN_BENCH_RUN")
+        return any(r["stage"] == stage and r["key"] == key and "partial" in r and r["run"] == run for r in self.rows)
 
     def add(self, stage: str, key: str, ours: bool, values: dict[str, Any]) -> dict[str, Any]:
         """Appends a row and flushes it to the disk."""

@@ -1,12 +1,12 @@
 """Whole iterations as a stage: every suite of ``fastgan bench``, rows a to i in turns, gradients judged first; one stored row a
-suite, and one more with the slow compilations.
+suite.
 
     python -m bench.gpu --stages suites
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -18,41 +18,64 @@ from fastgan.bench import report, suites
 from fastgan.bench import rows as rows_
 from fastgan.bench.run import Bench, machine
 
-QUICK_ROWS = ("a", "b", "c", "d", "f", "f2", "g", "h", "i")
-"""All that is there within two minutes; whole-step compilation is a stored row of its own, with c and i beside it."""
+Keep = Callable[[dict[str, Any]], None]
+WARM = 40.0  # seconds that a row takes to build whose compilation lies in a cache
 
 
-def measure(name: str, letters: tuple[str, ...], toy: bool, ablation: bool = False) -> dict[str, Any]:
-    """One suite's results, as `fastgan bench --json` has them."""
+def measure(
+    name: str,
+    letters: tuple[str, ...],
+    toy: bool,
+    ablation: bool = False,
+    keep: Keep | None = None,
+    until: float = float("inf"),
+    warm: Sequence[str] = (),
+) -> dict[str, Any]:
+    """One suite's results, as `fastgan bench --json` has them.
+
+    keep: gets results of the rows that are known early. until: on time.monotonic's clock. warm: rows whose compilation lies in
+    a cache.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def outcome(found: dict[str, Any]) -> dict[str, Any]:
+        result = {"machine": machine(device), "quick": toy, "suites": [found]}
+        ours = [e for e in found["rows"] if e["ours"] and "speedup" in e]
+        best = min(ours, key=lambda e: e["ms"][1], default=None)
+        shown = "no row of ours ran" if best is None else f"{best['row']} {best['ms'][1]:.3f} ms, {best['speedup'][1]:.2f}x"
+        return {"result": result, "shown": shown}
+
     bench = Bench(
         device,
         toy,
         say=lambda line: print(line, flush=True),
-        children=not toy,
+        children=False,  # start-up is a stage of its own
         repeats=3 if toy else 0,
         steps=(0, 2) if toy else (),
+        profile=not toy,
+        takes=dict.fromkeys(warm, WARM),
+        keep=None if keep is None else lambda found: keep(outcome(found)),
     )
     specs = rows_.ABLATION if ablation else [row for row in rows_.ROWS if row.letter in letters]
-    found = bench.suite(suites.SUITES[name], specs, "ablation" if ablation else "rows")
-    result = {"machine": machine(device), "quick": toy, "suites": [found]}
-    ours = [e for e in found["rows"] if e["ours"] and "speedup" in e]
-    best = min(ours, key=lambda e: e["ms"][1], default=None)
-    shown = "no row of ours ran" if best is None else f"{best['row']} {best['ms'][1]:.3f} ms, {best['speedup'][1]:.2f}x"
-    return {"result": result, "shown": shown}
+    return outcome(bench.suite(suites.SUITES[name], specs, "ablation" if ablation else "rows", until))
 
 
 def rows(toy: bool) -> Iterable[Row]:
-    """Suites in order of worth; compiled whole steps and the ablation after them."""
+    """Suites in order of worth, then the ablation."""
     chosen = suites.TINY if toy else suites.GPU
+    letters = ("a", "c", "i") if toy else rows_.LETTERS
     for suite in chosen:
-        yield Row(suite.name, lambda n=suite.name: measure(n, ("a", "c", "i") if toy else QUICK_ROWS, toy), 170)
-    if toy:
-        return
-    first = chosen[0].name
-    yield Row(f"{first} | ablation", lambda: measure(first, (), toy, ablation=True), 90)
-    for suite in chosen:
-        yield Row(f"{suite.name} | whole step compiled", lambda n=suite.name: measure(n, ("c", "e", "i"), toy), 420)
+        yield Row(suite.name, lambda n=suite.name, **kw: measure(n, letters, toy, **kw), 150)
+    if not toy:
+        first = chosen[0].name
+        yield Row(f"{first} | ablation", lambda **kw: measure(first, (), toy, ablation=True, **kw), 90)
+
+
+def run_row(row: Row, store: Store, until: float) -> dict[str, Any]:
+    """A row within its time; what it knows early is stored at once."""
+    warm = [r["key"].removeprefix(f"{row.key} ") for r in store.stage("warm") if r["key"].startswith(f"{row.key} ")]
+    keep = lambda values: store.add("suites", row.key, row.ours, {**values, "partial": True})
+    return row.run(keep=keep, until=until - 5, warm=warm)  # type: ignore[call-arg]
 
 
 def summary(store: Store) -> None:

@@ -432,9 +432,12 @@ class Capturing(RecordedGraph):
     """A recording during which torch believes that the device's stream is being captured, as its optimisers ask."""
 
     def capture(self, function):
-        with mock.patch.object(torch.cuda, "is_current_stream_capturing", lambda: True), mock.patch.object(
-            torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("cuda")
-        ), mock.patch.object(torch.accelerator, "current_stream", lambda device=None: mock.Mock(is_capturing=lambda: True)):
+        stream = mock.Mock(**{"is_capturing.return_value": True})
+        with (
+            mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=True),
+            mock.patch.object(torch.accelerator, "current_accelerator", return_value=torch.device("cuda")),
+            mock.patch.object(torch.accelerator, "current_stream", return_value=stream),
+        ):
             return super().capture(function)
 
 

@@ -166,6 +166,19 @@ def saved_activations(runner: Runner) -> int | None:
     return saved.peak or None
 
 
+def kernels(runner: Stepper, device: torch.device, steps: int = 3) -> dict[str, list[float]]:
+    """{kernel's name: [launches a step, microseconds a step]} on a GPU, the longest first, by torch's profiler."""
+    with runner.flags():
+        runner.step()
+        sync(device)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiled:
+            for _ in range(steps):
+                runner.step()
+            sync(device)
+    found = {e.key: [e.count / steps, e.device_time_total / steps] for e in profiled.key_averages() if e.device_time_total > 0}
+    return dict(sorted(found.items(), key=lambda item: -item[1][1]))
+
+
 @contextlib.contextmanager
 def device_memory(device: torch.device) -> Iterator[dict[str, float]]:
     """peak_MiB of GPU memory that the block reached above what was allocated before it; nothing on a CPU (`child_facts`)."""

@@ -7,7 +7,7 @@ import gc
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from fastgan.bench.suites import Suite
 from fastgan.engine.graphs import Graph
 
 Entry = dict[str, Any]
+QUICKLY = 40.0  # seconds: rows that may take longer to build wait until the others have been timed once
 
 
 def one_line(error: BaseException) -> str:
@@ -63,7 +64,9 @@ class Bench:
     """How to measure.
 
     quick: fewer repeats, gates at fewer steps. budget: seconds for everything. say: where progress goes, a line each. graph:
-    stands in for CUDA's (tests). children: measure memory and start-up in processes of their own.
+    stands in for CUDA's (tests). children: measure memory and start-up in processes of their own. profile: each row's kernels,
+    on a GPU. takes: seconds that building a row takes, where known better than by its RowSpec. keep: gets what is known of a
+    suite so far, after a first short timing of the rows that need no long compilation.
     """
 
     device: torch.device
@@ -74,6 +77,9 @@ class Bench:
     children: bool = True
     repeats: int = 0
     steps: tuple[int, ...] = ()
+    profile: bool = False
+    takes: Mapping[str, float] = field(default_factory=dict)
+    keep: Callable[[dict[str, Any]], None] | None = None
     _end: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
@@ -153,7 +159,13 @@ class Bench:
         if gate.steps != self.steps:
             self.say(f"  gradients compared at steps {', '.join(map(str, gate.steps))} only: no time for more")
         alive: dict[str, Plain | Ours] = {}
-        for spec in specs:
+        shown = False
+        for spec in sorted(specs, key=lambda s: s.seconds):
+            if self.keep is not None and not shown and spec.seconds > QUICKLY and alive:
+                self._time(suite, alive, entries, until, fail, repeats=3)
+                compare(found["rows"], kind)
+                self.keep(found)
+                shown = True
             try:
                 runner = self._build(spec, suite, arrays, gate, entries[spec.key], until)
             except Exception as error:  # shown in the row's line of the table
@@ -167,6 +179,12 @@ class Bench:
             floor.peaks(self.device.type, again=True)
         self._time(suite, alive, entries, until, fail)
         self._weigh(suite, alive, entries, found, width)
+        if self.profile and gpu:
+            for key, runner in alive.items():
+                try:
+                    entries[key]["kernels"] = measure.kernels(runner, self.device)
+                except Exception as error:  # a profiler that a machine does not allow: the row keeps its time
+                    entries[key]["kernels"] = {"error": one_line(error)}
         for runner in alive.values():
             runner.close()
         if self.children:
@@ -177,6 +195,7 @@ class Bench:
     def _build(self, spec: RowSpec, suite: Suite, arrays: Any, gate: Gate, entry: Entry, until: float) -> Plain | Ours | None:
         compiled = spec.options is not None and bool(spec.options.modules or spec.options.whole)
         takes = spec.seconds if self.device.type == "cuda" else (90.0 if compiled else 0.0)
+        takes = self.takes.get(spec.key, takes)
         if min(self.left(), until - time.monotonic()) < takes:
             need = f"it may take {takes:.0f} s" if takes else "no time is left"
             entry |= {"status": "skipped", "error": f"not run within the budget: {need}"}
@@ -213,11 +232,12 @@ class Bench:
         entries: dict[str, Entry],
         until: float,
         fail: Callable[[str, Exception | str], None],
+        repeats: int = 0,
     ) -> None:
         gpu = self.device.type == "cuda"
         deadline = min(until, self._end)
         samples = measure.interleave(
-            alive, self.device, repeats=self.repeats, sample_s=0.15 if gpu else 0.3, until=deadline, failed=fail
+            alive, self.device, repeats=repeats or self.repeats, sample_s=0.15 if gpu else 0.3, until=deadline, failed=fail
         )
         nvml = measure.Nvml(self.device)
         for key in list(alive):
@@ -228,7 +248,7 @@ class Bench:
             entry["samples_ms"] = [1e3 * s for s in samples[key]]
             entry["ms"] = measure.quantiles(entry["samples_ms"])
             entry["images_per_s"] = suite.images_per_step / entry["ms"][1] * 1e3
-            if gpu and deadline - time.monotonic() > 2:
+            if gpu and not repeats and deadline - time.monotonic() > 2:
                 entry |= measure.energy(alive[key], self.device, nvml, suite.images_per_step, 0.5 if self.quick else 1.5)
             self.say(f"  {key}: {entry['ms'][1]:.3f} ms, {entry['images_per_s']:.0f} images/s")
 

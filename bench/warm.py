@@ -1,0 +1,51 @@
+"""Start-up: every row of an iteration from nothing to the end of its second step, compilation included.
+
+    python -m bench.gpu --stages warm
+
+What the compilers leave in their caches, the timing rows find there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from bench.gpu import Row
+from bench.store import Store
+from fastgan.bench import suites
+from fastgan.bench.measure import sync
+from fastgan.bench.rows import ROWS, RowSpec
+from fastgan.bench.suites import Suite
+
+
+def start(suite: Suite, spec: RowSpec) -> dict[str, Any]:
+    """Seconds to the end of the second step in this process, imports apart."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    arrays = suites.arrays(suite)
+    began = time.perf_counter()
+    runner = spec.build(suite, arrays, device)
+    with runner.flags():
+        for _ in range(2):
+            runner.step()
+        sync(device)
+    took = time.perf_counter() - began
+    runner.close()
+    return {"startup_s": took, "shown": f"{took:.1f} s to the second step"}
+
+
+def rows(toy: bool) -> Iterable[Row]:
+    """Rows that compile or capture, those of the first suites."""
+    letters = ("i",) if toy else ("e", "d", "f2", "h", "i")
+    for suite in suites.TINY[:1] if toy else suites.GPU[:1]:
+        for spec in ROWS:
+            if spec.letter in letters:
+                yield Row(f"{suite.name} {spec.key}", lambda s=suite, r=spec: start(s, r), spec.seconds, spec.ours)
+
+
+def summary(store: Store) -> None:
+    """A line a row."""
+    for row in store.stage("warm"):
+        print(f"start-up of {row['key']}: {row['startup_s']:.1f} s")
