@@ -30,14 +30,13 @@ SEEN_AS = {80: ("NVIDIA A100", 108), 89: ("NVIDIA L4", 58), 90: ("NVIDIA H100", 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A Triton launch: tensors are those among its arguments; registers and spilled where it was compiled."""
+    """A Triton launch: tensors are those among its arguments; compiled is Triton's own kernel, if it was compiled."""
 
     name: str
     module: str
     grid: tuple[int, ...]
     tensors: tuple[Tensor, ...]
-    registers: int | None = None
-    spilled: int | None = None
+    compiled: Any = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class _Hollow(TorchDispatchMode):
             result = None
         else:
             result = self._shaped(func, args, kwargs)
-        if not name.startswith("empty"):
+        if not name.startswith(("empty", "new_empty", "_unsafe_view", "_reshape_alias")):
             made = tuple(tensors(result)) if result is not None and not written else ()
             given = tuple(tensors((args, kwargs)))
             self.note(Operator(func, args, kwargs, given, tuple(tensors(written)), made, result))
@@ -274,7 +273,7 @@ class FakeGpu:
             "get_rng_state": lambda device=None: generator.get_state(), "set_rng_state": lambda state, device=None: None,
             "manual_seed_all": lambda seed: None, "mem_get_info": lambda device=None: (facts.total_memory, facts.total_memory),
         }  # fmt: skip
-        base = torch._C.TensorBase
+        base: Any = torch._C.TensorBase
 
         def moved(tensor: Tensor, *args: Any, copy: bool = False, **kwargs: Any) -> Tensor:
             other = args[0] if args and isinstance(args[0], Tensor) else kwargs.pop("other", None)
@@ -285,12 +284,15 @@ class FakeGpu:
             compiled = run(kernel, *args, grid=grid, warmup=warmup, **kwargs) if self.compile else None
             bound = dict(zip(kernel.arg_names, args)) | kwargs
             size = grid(bound) if callable(grid) else grid
-            registers = (compiled.n_regs, compiled.n_spills) if compiled is not None else (None, None)
             seen = tuple(tensors(list(bound.values())))
-            self.note(Kernel(kernel.__name__, kernel.fn.__module__, tuple(size), seen, *registers))
+            self.note(Kernel(kernel.__name__, kernel.fn.__module__, tuple(size), seen, compiled))
             return compiled
 
+        def here(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+            return lambda *args, device=None, **kwargs: make(*args, **kwargs)
+
         return [
+            *((torch, key, here(getattr(torch, key))) for key in ("tensor", "as_tensor", "asarray")),
             *((torch.cuda, key, value) for key, value in cuda.items()),
             (torch.backends.cudnn, "is_available", lambda: True),
             (torch.Tensor, "device", property(lambda t: base.device.__get__(t) if hollow.bare else CUDA)),

@@ -35,13 +35,21 @@ FAMILIES = {
     "norm": "norm forward", "norm_backward": "norm backward", "norm_running": "norm statistics", "loss": "loss",
     "images": "gather", "random": "noise", "adam": "adam", "spectral": "spectral norm", "augment": "augment",
     "conv_forward": "conv fprop (triton)", "conv_tma": "conv (triton, TMA)", "conv_dgrad": "conv dgrad (triton)",
-    "conv_wgrad": "conv wgrad (triton)", "conv_moments": "conv moments", "conv_padded": "conv padding", "conv_split": "conv split",
+    "conv_wgrad": "conv wgrad (triton)", "conv_moments": "conv moments", "conv_padded": "conv padding",
+    "conv_split": "conv split",
 }  # fmt: skip
 """Module of a Triton kernel -> what its rows are called."""
 
-POINTWISE = ("leaky_relu", "relu", "tanh", "sigmoid", "silu", "threshold", "elu", "gelu", "softplus", "hardtanh")
-FILLS = ("zeros", "ones", "full", "fill", "zero", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "scalar_tensor")
-REDUCTIONS = ("sum", "mean", "amax", "amin", "max", "min", "norm", "linalg_vector_norm", "var", "std", "var_mean", "argmax", "any", "all")
+ACTIVATIONS = ("leaky_relu", "relu", "tanh", "sigmoid", "silu", "threshold", "elu", "gelu", "softplus", "hardtanh")
+FILLS = (
+    "zeros", "ones", "full", "fill", "zero", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full",
+    "scalar_tensor", "arange",
+)  # fmt: skip
+REDUCTIONS = ("sum", "mean", "amax", "amin", "max", "min", "norm", "linalg_vector_norm", "var", "var_mean", "any", "all")
+POINTWISE = (
+    "add", "sub", "rsub", "mul", "div", "neg", "where", "addcmul", "addcdiv", "rsqrt", "sqrt", "abs", "sgn", "pow", "exp", "log",
+    "eq", "ne", "gt", "ge", "lt", "le", "clamp", "lerp", "maximum", "minimum", "reciprocal", "logical_not", "masked_fill",
+)  # fmt: skip
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "dot")
 CHUNK, BLOCKS = 65536, 320
 MOST_TENSORS = (110, 64, 48, 36, 30)
@@ -88,7 +96,7 @@ class Recorder:
         if not self.on:
             return
         if isinstance(noted, Kernel):
-            self.kernels.setdefault((noted.name, noted.registers), noted)
+            self.kernels.setdefault((noted.name, id(noted.compiled)), noted)
         self.launches += [dataclasses.replace(launch, phase=self.phase) for launch in launches_of(noted)]
 
     @contextlib.contextmanager
@@ -126,14 +134,16 @@ def launches_of(noted: Kernel | Operator) -> list[Launch]:
         what = "copy"
         if plain == "index_select":
             moved = 2 * _bytes(noted.made)
-    elif plain.removesuffix("_backward") in POINTWISE:
+    elif plain.removesuffix("_backward") in ACTIVATIONS:
         what = "activation backward" if plain.endswith("_backward") else "activation forward"
-    elif plain in ("add", "sub", "mul", "div", "neg", "where", "addcmul", "rsqrt", "sqrt", "abs", "sign", "pow", "sgn", "exp"):
+    elif plain in POINTWISE:
         what = "add" if plain == "add" else "pointwise"
     elif plain in REDUCTIONS:
         what = "reduction"
     elif plain in PRODUCTS:
         what = "matmul"
+    elif plain in ("bernoulli", "normal", "uniform", "native_dropout", "rand", "randn"):
+        what = "random"
     elif "batch_norm" in plain or "group_norm" in plain or "layer_norm" in plain:
         what = "norm backward" if plain.endswith("_backward") else "norm forward"
     elif "pool" in plain or "upsample" in plain:
@@ -250,6 +260,24 @@ def text(name: str, rows: list[Row], gb_per_s: float = GB_PER_S, tflops: float =
     return "\n".join(lines)
 
 
+def line(name: str, rows: list[Row]) -> str:
+    """A step in one line."""
+    count, megabytes, us = (sum(getattr(row, key) for row in rows) for key in ("count", "megabytes", "us"))
+    return f"{name:<18}{count:>6} launches{megabytes:>11.1f} MB{us:>11.1f} us (est.)"
+
+
+def compiled(kernels: list[Kernel], target: str) -> str:
+    """Registers, spilled bytes and shared memory of the kernels as they were compiled, a line each form."""
+    from fastgan.verify.aot import resources
+
+    lines = [f"Triton's kernels on {target}: registers, spilled bytes, shared bytes"]
+    for kernel in kernels:
+        assembled = kernel.compiled.asm
+        registers, spilled = resources(assembled["cubin"], assembled["ptx"])
+        lines.append(f"  {kernel.name:<28}{registers:>6}{spilled:>6}{kernel.compiled.metadata.shared:>8}")
+    return "\n".join(lines)
+
+
 def _sum(first: str, second: str, rows: list[Row]) -> str:
     numbers = f"{sum(r.count for r in rows):>9}{sum(r.megabytes for r in rows):>11.2f}{sum(r.us for r in rows):>11.1f}"
     return f"{first:<12}{second:<24}{numbers}"
@@ -271,7 +299,7 @@ def record(
     if name not in names():
         raise FastganError(f"no suite or recipe {name!r}: choose from {', '.join(names())}")
     recorder = Recorder()
-    with FakeGpu(recorder, target, compile), torch.random.fork_rng([]):
+    with FakeGpu(recorder, target, compile), torch.random.fork_rng([]), _switches_kept():
         active = _suite(name, impl, averaged) if name in suites.SUITES else _recipe(name, impl)
         _watch(active, recorder)
         active.train_step(0)  # optimisers' state is born
@@ -280,6 +308,17 @@ def record(
         recorder.on = False
         active.close()
     return recorder.launches, list(recorder.kernels.values())
+
+
+@contextlib.contextmanager
+def _switches_kept() -> Iterator[None]:
+    """The engine sets process-wide switches when it begins on a GPU."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before
 
 
 def _suite(name: str, impl: str, averaged: bool) -> Any:
