@@ -10,7 +10,7 @@ from unittest import mock
 
 import torch
 
-from fastgan.kernels import tuning
+from fastgan.kernels import conv_moments, tuning
 from fastgan.kernels._common import DTYPE_NAMES
 from fastgan.kernels.conv_plan import empty_nhwc, tile
 from fastgan.kernels.conv_spec import ConvSpec, Fusion
@@ -143,7 +143,40 @@ def _variants(transposed: bool) -> list[Variant]:
         rows += [("dgrad", C4S2, 512, 512, 4, bf16, way, "ieee", (), 8) for way in (False, True)]
         rows += [("forward", C4S2, 512, 512, 4, kind, False, "ieee", (), 8) for kind in (bf16, fp32)]
         rows += [("forward", END, 512, 1, 4, bf16, False, "ieee", (), 16)]
-    return [variant for row in rows for variant in _record(*row)]
+    return [variant for row in rows for variant in _record(*row)] + ([] if transposed else _around())
+
+
+def _around() -> list[Variant]:
+    """What surrounds a fused convolution: the merge of its tile moments, and the gradient formed once."""
+    fp32, size = "*fp32", "i32"
+    merge = dict.fromkeys(("mean_ptr", "m2_ptr", "count_ptr", "out_mean_ptr", "out_var_ptr"), fp32)
+    out = [
+        Variant(
+            f"merge moments of {rows} tiles a turn",
+            conv_moments.merge_moments_kernel,
+            {**merge, "SLOTS": size, "C": size},
+            {"FOLD": 1},
+            [{"BLOCK_R": rows, "BLOCK_C": 8, "num_warps": 4}],
+        )
+        for rows in (16, 128)
+    ]
+    vectors = dict.fromkeys(("mean_ptr", "dmean_ptr", "dvar_ptr"), fp32)
+    sizes = {"ROWS": size, "PER_BLOCK": size, "C": size, "inverse_n": "fp32"}
+    for kind in ("bf16", "fp32"):
+        images = dict.fromkeys(("dy_ptr", "y_ptr", "g_ptr"), f"*{kind}")
+        for moments in (True, False):
+            for block in (8, 64):
+                constants = {"ACT": "leaky_relu", "SLOPE": 0.2} | ({} if moments else dict.fromkeys(vectors))
+                out.append(
+                    Variant(
+                        f"form g{' of moments' if moments else ''} {kind}, {block} channels",
+                        conv_moments.form_gradient_kernel,
+                        {**images, **(vectors if moments else {}), "sum_ptr": fp32, **sizes},
+                        constants,
+                        [{"BLOCK_R": 2048 // block, "BLOCK_C": block, "num_warps": 4}],
+                    )
+                )
+    return out
 
 
 ON_LOAD = ("fp32", "tf32", "bf16")  # fp16 rounds as bf16 does, and the interpreter has a budget
