@@ -329,7 +329,7 @@ def test_kernels_with_pointer_tuples_compile_without_spills(arch):
     from fastgan.kernels import norm_running
     from fastgan.ops.registry import Variant
     from fastgan.ops.spectral_proof import variants
-    from fastgan.verify.aot import _resources
+    from fastgan.verify.aot import resources
 
     many = ("*fp32",) * 4
     running = Variant(
@@ -368,4 +368,4 @@ def test_kernels_with_pointer_tuples_compile_without_spills(arch):
             signature = {n: variant.signature.get(n, "constexpr") for n in names}
             source = ASTSource(fn=variant.kernel, signature=signature, constexprs=constexprs)
             built = build(source, target=GPUTarget("cuda", arch, 32), options=options)
-            assert _resources(built.asm["cubin"], built.asm["ptx"])[1] == 0, (variant.name, config)
+            assert resources(built.asm["cubin"], built.asm["ptx"])[1] == 0, (variant.name, config)
