@@ -20,21 +20,17 @@ from fastgan.engine.precision import Precision
 from fastgan.engine.ranks import Ranks
 from fastgan.engine.stage import seed_generators
 from fastgan.engine.step import Named, Step, StepRunner
-from fastgan.nn.fused import FusedConvSequential
 from fastgan.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, ConditionalBatchNorm2d, grouped
 from fastgan.objectives import Objective
 from fastgan.swap import spectral
-from fastgan.swap.patterns import LAYERS, plain_class
-from fastgan.swap.runs import FusedSequential
 
-SAMPLES = 6
-"""Samples of each half in the trial: neither a power of two nor odd, so that layers that group samples show themselves."""
+SAMPLES = 12
+"""Samples of each half in the trial: layers that take 2, 3, 4 or 6 samples together take this many, and show themselves."""
 
 ROUNDING = 1e-4
 """Relative L2 norm up to which two outputs in fp32 are the same: a convolution of another batch size may sum in another order,
 about 1e-6 a layer; a minibatch standard deviation over both halves moves logits by 1e-2."""
 
-FORWARDS = (nn.Sequential.forward, FusedConvSequential.forward, FusedSequential.forward)
 GROUPED = (BatchNorm1d, BatchNorm2d, BatchNorm3d, ConditionalBatchNorm2d)
 
 
@@ -53,19 +49,9 @@ def one_pass(net: nn.Module, real: Tensor, fake: Tensor, *conditions: Any) -> tu
                 return None
             value = torch.cat([value, value])
         doubled.append(value)
-    kind = real.device.type
-    if torch.is_autocast_enabled(kind) and _casts_first(net):
-        real, fake = real.to(torch.get_autocast_dtype(kind)), fake.to(torch.get_autocast_dtype(kind))
     with grouped(2):
         y = net(torch.cat([real, fake]), *doubled)
     return halves(y, count)
-
-
-def _casts_first(net: nn.Module) -> bool:
-    """Whether the first thing done to the images is a layer whose input autocast casts: cast before, there is less to copy."""
-    while isinstance(net, nn.Sequential) and len(net) and type(net).forward in FORWARDS:
-        net = net[0]
-    return plain_class(net) in LAYERS
 
 
 def halves(y: Any, count: int) -> tuple[Any, Any]:
@@ -149,6 +135,7 @@ def _same(found: Tensor, expected: Tensor) -> bool:
 class _Trial(StepRunner):
     """Runs an objective's losses on disposable networks and tries every network that they give to `pair`."""
 
+    known: dict[str, str | None]  # of the networks themselves: a copy of a compiled one is not compiled
     found: dict[str, str | None]
 
     def _begin(self, *args: Any, **kwargs: Any) -> Step:
@@ -156,8 +143,8 @@ class _Trial(StepRunner):
 
         def pair(net: str, real: Tensor, fake: Tensor, *conditions: Any) -> tuple[Any, Any]:
             module = self.nets[net]
-            if self.found.get(net) is None:
-                self.found[net] = why_two(module) or differs(module, real.detach(), fake.detach(), *conditions)
+            if self.found.setdefault(net, None) is None:
+                self.found[net] = self.known[net] or differs(module, real.detach(), fake.detach(), *conditions)
             if self.found[net] is None and (both := one_pass(module, real, fake, *conditions)) is not None:
                 return both  # the loss may not take views of one tensor
             return module(real, *conditions), module(fake, *conditions)
@@ -203,14 +190,14 @@ def decide(
                 if isinstance(module, _DropoutNd):
                     module.training = False
         trial = _Trial(objective, copies, {}, seed=seed, batch_size=SAMPLES, precision=Precision("fp32", device.type))
-        trial.found = {}
+        trial.known, trial.found = {name: why_two(net) for name, net in nets.items()}, {}
         position = torch.zeros((), dtype=torch.int64, device=device)
         scalar = Named({name: torch.tensor(value, device=device) for name, value in objective.schedule(0).items()})
         try:
             trial.run([batch] * trial.rounds, [position] * trial.rounds, scalar, trial.due(0))
         except Exception as error:  # a user's loss that can't take these outputs, or too little memory for a trial
             why = f"the trial raised {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            trial.found = {name: trial.found.get(name) or why for name in names}
+            trial.found = {name: trial.found.get(name) or why for name in trial.found or names}
     found = {}
     for name in names:
         mine = trial.found.get(name, "")

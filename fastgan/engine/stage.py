@@ -182,9 +182,7 @@ class ActiveStage:
 
         few = sampling.conditions(self.datasets, self.seed, 0, pairing.SAMPLES, self.device)
         with prefer(self.impl) if self.impl != "auto" else nullcontext():
-            found = pairing.decide(
-                objective, self.nets, self._merge([few]), seed=self.seed, device=self.device, ranks=self.ranks
-            )
+            found = pairing.decide(objective, self.nets, self._merge([few]), seed=self.seed, device=self.device, ranks=self.ranks)
         self.runner.one_pass = {name: pairing.one_pass for name, why in found.items() if why is None}
         return [f"{name}: {'one pass' if why is None else f'two passes: {why}'}" for name, why in found.items()]
 

@@ -16,7 +16,6 @@ from fastgan.objectives.objective import Noise, Objective
 from fastgan.ops import random
 from fastgan.ops.optim import FlatAdam
 
-
 OnePass = Callable[..., "tuple[Tensor, Tensor] | None"]
 """fastgan.engine.pairing.one_pass, which is imported only where it is used."""
 
