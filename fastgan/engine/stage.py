@@ -178,6 +178,8 @@ class ActiveStage:
             return ["two passes: the objective asks for them"]
         if objective.one_pass is None and self.device.type != "cuda":
             return ["two passes: on a CPU one is no faster"]
+        if objective.one_pass is None and self.impl == "reference":
+            return ["two passes: that is the reference"]
         from fastgan.engine import pairing, sampling  # imports every operator, which the plain path has no use for
 
         few = sampling.conditions(self.datasets, self.seed, 0, pairing.SAMPLES, self.device)

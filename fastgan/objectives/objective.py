@@ -63,7 +63,7 @@ class Objective:
 
     noise: the generator's random inputs by name. lazy: terms computed only every k-th step, by name (`step.due("r1")` is k on
     those steps, else 0). one_pass: whether `step.pair` may call a network once for reals and fakes, where a trial finds no
-    difference; None: on a GPU alone, on a CPU it is no faster.
+    difference; None: on a GPU, unless with impl="reference"; on a CPU it is no faster.
     """
 
     noise: Mapping[str, Noise] = {}
