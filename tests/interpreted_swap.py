@@ -15,6 +15,7 @@ from foreign_networks import SPECTRAL_NORMS, PatchGAN, Unet
 from torch import nn
 
 import fastgan.ops
+from fastgan.engine import pairing
 from fastgan.kernels._common import INTERPRET
 from fastgan.nn.norm import grouped
 from fastgan.ops import dispatch
@@ -343,3 +344,22 @@ def test_groups_have_statistics_of_their_own():
     apart = torch.cat([plain(part) for part in x.chunk(2)])
     close([together], [apart])
     close(list(fast.buffers()), list(plain.buffers()))
+
+
+@pytest.mark.parametrize("edge", [None, "moments", "on_load+g"])
+def test_one_pass_of_pair_is_two(edge):
+    """Outputs, gradients and buffers of D on real | fake as one batch, through fused chains; the fakes' statistics differ."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.LeakyReLU(0.2), nn.Conv2d(4, 3, 3, 2), nn.BatchNorm2d(3), nn.ReLU()]
+    net = accelerate(nn.Sequential(*layers, nn.Conv2d(3, 1, 2))).to(memory_format=torch.channels_last)
+    net.edge = edge
+    twin = copy.deepcopy(net)
+    assert pairing.why_two(net) is None
+    real, fake = (torch.randn(3, 3, 8, 8).add(k).contiguous(memory_format=torch.channels_last) for k in (1, 0))
+    one, two = pairing.one_pass(net, real, fake), (twin(real), twin(fake))
+    for both in (one, two):
+        (both[0].square().sum() - 3 * both[1].sum()).backward()
+    close(one, two)
+    close([p.grad for p in net.parameters()], [p.grad for p in twin.parameters()])
+    close(list(net.buffers()), list(twin.buffers()))
+    assert edge is not None or dispatch.why("batch_norm").startswith("batch_norm: triton")

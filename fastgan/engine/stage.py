@@ -159,6 +159,7 @@ class ActiveStage:
         together = [name for name in inside if name in self.ema.nets and updates[name] == 1 and not self.runner.scalers]
         flat.share_averages(self._adams, self.ema, together, self._keep)
         self.ranks.same([value for net in [*self.nets.values(), *self.ema.nets.values()] for value in net.state_dict().values()])
+        self.pairs = self._pairs(stage.objective)
         self._graphs = (
             StepGraphs(
                 State([*self.nets.values(), *self.ema.nets.values(), *self.optimizers.values(), *self.runner.scalers.values()]),
@@ -169,6 +170,22 @@ class ActiveStage:
             else None
         )
         self._hold_rates()
+
+    def _pairs(self, objective: Objective) -> list[str]:
+        """Lets `step.pair` call networks once where that is the same; a line for each network, or one that says why none."""
+        if objective.one_pass is False:
+            return ["two passes: the objective asks for them"]
+        if objective.one_pass is None and self.device.type != "cuda":
+            return ["two passes: on a CPU one is no faster"]
+        if objective.one_pass is None and self.impl == "reference":
+            return ["two passes: that is the reference"]
+        from fastgan.engine import pairing, sampling  # imports every operator, which the plain path has no use for
+
+        few = sampling.conditions(self.datasets, self.seed, 0, pairing.SAMPLES, self.device)
+        with prefer(self.impl) if self.impl != "auto" else nullcontext():
+            found = pairing.decide(objective, self.nets, self._merge([few]), seed=self.seed, device=self.device, ranks=self.ranks)
+        self.runner.one_pass = {name: pairing.one_pass for name, why in found.items() if why is None}
+        return [f"{name}: {'one pass' if why is None else f'two passes: {why}'}" for name, why in found.items()]
 
     @property
     def images_per_step(self) -> int:

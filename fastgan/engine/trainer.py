@@ -357,6 +357,7 @@ class Trainer:
         if self.folder is None:
             return
         facts = {"fastgan": fastgan.__version__, **identity.rebuilding(self), "identity": identity.of(self)}
+        facts["pairs"] = self._stage.pairs
         self.folder.create()
         try:
             self.folder.write("config.toml", toml.dumps(self.config))

@@ -27,7 +27,7 @@ class Adversarial(Objective):
     regularisers (gamma, gamma, lambda).
     lazy_r1: compute r1 only every k-th step, with k times the weight (Karras et al. 2020). n_critic: updates of D for one of G.
     reuse: train G on the fakes D has just seen, as the DCGAN tutorial does (saves one pass of G); default: where n_critic is
-    1. conditional: pass labels.
+    1. conditional: pass labels. one_pass: as in Objective.
     """
 
     loss: str = "non-saturating"
@@ -40,6 +40,7 @@ class Adversarial(Objective):
     n_critic: int = 1
     reuse: bool | None = None
     conditional: bool = False
+    one_pass: bool | None = None
     noise: Mapping[str, Noise] = field(init=False, repr=False)
     lazy: Mapping[str, int] = field(init=False, repr=False)
 

@@ -54,6 +54,8 @@ def _collapse(sums: Tensor, like: MaybeTensor) -> MaybeTensor:
 
 def _vector_gradients(sums: Tensor, weight: MaybeTensor, bias: MaybeTensor, need: tuple[bool, ...]) -> tuple[MaybeTensor, ...]:
     """The gradients of weight and bias from the sums [A, 2, C] of dp and dp xhat; None where not needed."""
+    if sums.shape[0] > 1 and (need[1] or need[2]) and all(v is None or v.dim() == 1 for v in (weight, bias)):
+        sums = sums.sum(0, keepdim=True)  # both vectors' in one launch
     dbias, dweight = sums.view(2, -1).unbind(0) if sums.shape[0] == 1 else sums.unbind(1)
     return _collapse(dweight, weight if need[1] else None), _collapse(dbias, bias if need[2] else None)
 
