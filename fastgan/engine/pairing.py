@@ -49,6 +49,8 @@ def one_pass(net: nn.Module, real: Tensor, fake: Tensor, *conditions: Any) -> tu
                 return None
             value = torch.cat([value, value])
         doubled.append(value)
+    if real.dtype == torch.float32 and fake.dtype in (torch.bfloat16, torch.float16):
+        real = real.to(fake.dtype)  # as autocast does before the first layer; else the batch would be fp32
     with grouped(2):
         y = net(torch.cat([real, fake]), *doubled)
     return halves(y, count)

@@ -182,7 +182,7 @@ class ActiveStage:
         from fastgan.engine import pairing, sampling  # imports every operator, which the plain path has no use for
 
         few = sampling.conditions(self.datasets, self.seed, 0, pairing.SAMPLES, self.device)
-        with prefer(self.impl) if self.impl != "auto" else nullcontext():
+        with prefer(self.impl):
             found = pairing.decide(objective, self.nets, self._merge([few]), seed=self.seed, device=self.device, ranks=self.ranks)
         self.runner.one_pass = {name: pairing.one_pass for name, why in found.items() if why is None}
         return [f"{name}: {'one pass' if why is None else f'two passes: {why}'}" for name, why in found.items()]

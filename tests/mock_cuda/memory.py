@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from mock_cuda import streams
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from mock_cuda import streams
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 ATEN = torch.ops.aten

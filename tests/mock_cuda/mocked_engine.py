@@ -9,7 +9,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from mock_cuda.kernels import LAUNCHED
 from run_support import discriminator, generator, images, in_a_hurry, mlp_pair
 from torch import nn
 
@@ -17,6 +16,7 @@ import fastgan
 from fastgan.engine.devices import pick_device
 from fastgan.errors import FastganError
 from fastgan.objectives import Adversarial
+from mock_cuda.kernels import LAUNCHED
 
 QUIET = {"progress": False, "watch": False, "log_every": 5, "sample_every": 1000, "checkpoint_every": 1000}
 
