@@ -12,14 +12,16 @@ import click
 
 from fastgan import recipes
 from fastgan.cli import options
+from fastgan.engine import files
 from fastgan.errors import FastganError
 from fastgan.recipes import Config, Images
 
 if TYPE_CHECKING:
     from fastgan.engine.trainer import Trainer
 
-RESUMABLE = ("steps", "out", "device", "sample_every", "checkpoint_every", "keep", "data", "graph", "impl")
-"""Options that may be given with --resume: the length of a run, where and how it is computed, and what it writes."""
+RESUMABLE = ("steps", "out", "device", "sample_every", "checkpoint_every", "keep", "data", "graph", "impl", "model")
+"""Options that may be given with --resume: the length of a run, where and how it is computed, and what it writes; --model, where
+the same networks are built by code that lies elsewhere now."""
 
 
 class TrainCommand(click.Command):
@@ -29,9 +31,9 @@ class TrainCommand(click.Command):
         early = {name: last_value(args, name) for name in ("--recipe", "--config", "--resume")}
         file: dict[str, Any] = {}
         if early["--resume"]:
-            if not (Path(early["--resume"]).expanduser() / "run.json").is_file():
+            if files.kind(Path(early["--resume"]).expanduser() / "run.json") is None:
                 raise FastganError(f"{early['--resume']} is not a run: no run.json in it")
-            file = options.read_file(f"{early['--resume']}/config.toml")
+            file = options.read_file(f"{early['--resume']}/config.toml", follow=False)
         elif early["--config"]:
             file = options.read_file(early["--config"])
         name = (None if early["--resume"] else early["--recipe"]) or file.get("recipe", "dcgan")
@@ -74,7 +76,7 @@ def last_value(args: list[str], flag: str) -> str | None:
     return found
 
 
-OWN = ("recipe", "config_file", "resume", "dry_run", "log", "help")
+OWN = ("recipe", "config_file", "resume", "dry_run", "log", "trust", "help")
 
 
 @click.command(
@@ -85,6 +87,7 @@ OWN = ("recipe", "config_file", "resume", "dry_run", "log", "help")
 @click.option("--config", "config_file", metavar="FILE", help="TOML file of the options below; flags win over it")
 @click.option("--resume", metavar="RUN", help="go on with this run, exactly as if it had never stopped")
 @click.option("--dry-run", is_flag=True, help="print configuration, networks and memory, and stop")
+@click.option("--trust", is_flag=True, help="run the code that the model entry of --config or --resume names")
 @click.option("--log", type=click.Choice(["tensorboard", "wandb"]), help="also log there (installed by the extra of that name)")
 @click.pass_context
 def command(
@@ -94,6 +97,7 @@ def command(
     resume: str | None,
     dry_run: bool,
     log: str | None,
+    trust: bool,
     **given: Any,
 ) -> None:
     cls, file = ctx.obj
@@ -106,7 +110,28 @@ def command(
         config = options.assemble(cls, {**file, "out": resume}, given, f"{resume}/config.toml")
     else:
         config = options.assemble(cls, file, given, config_file or "flags")
+    if config.model is not None:
+        prepare_import(config.model, given["model"] is not None, resume, resume or config_file, trust)
     sys.exit(run(config, resume=bool(resume), dry_run=dry_run, log=log))
+
+
+def prepare_import(model: str, typed: bool, run: str | None, file: str | None, trust: bool) -> None:
+    """Where the module of --model is looked for: typed, in the current folder too; named by a file, only for those who trust it,
+    and where it lay when the run was trained. Raises FastganError.
+    """
+    from fastgan.engine import imports
+
+    if typed:
+        imports.look_in(str(Path.cwd()))
+    elif not trust:
+        raise FastganError(
+            f"{file} names the model {model}, and building it runs that code. If you know where it comes from, say so:"
+            f" --model {shlex.quote(model)} (looked for in the current folder too), or --trust"
+        )
+    elif run is not None:
+        from fastgan.engine.run import read_facts
+
+        imports.look_in(read_facts(Path(run).expanduser()).get("modules", {}).get(model.partition(":")[0].partition(".")[0]))
 
 
 def run(config: Config, *, resume: bool = False, dry_run: bool = False, log: str | None = None) -> int:

@@ -25,7 +25,7 @@ from fastgan.engine.probe import choose_memory_format
 from fastgan.engine.progress import Progress
 from fastgan.engine.ranks import join, local_device
 from fastgan.engine.reporter import Reporter
-from fastgan.engine.run import RunFolder
+from fastgan.engine.run import RunFolder, read_checkpoint
 from fastgan.engine.signals import StopWish
 from fastgan.engine.stage import ActiveStage, Stage, load_network, open_streams
 from fastgan.engine.stats import Stats
@@ -365,21 +365,22 @@ class Trainer:
             step = max(folder.checkpoints.steps(), default=0)
             self.rescheduled = identity.reschedule(facts["identity"], now, step - self._first_step(self._stage_of(step)))
         identity.compare(facts["identity"], now, self._path)
-        groups, state = folder.checkpoints.load()
+        groups, state = read_checkpoint(folder.checkpoints, facts)
         self._enter(state["stage"])
         identity.compare(state["identity"], identity.of_stage(self), self._path)
-        self._stage.load_state(groups)
-        for name in self._other_nets():
-            index, _, net = name.partition("/")
-            load_network(self.stages[int(index)].nets[net], groups["others"][name], f"{net} of stage {index}")
-        self.stats.load_state_dict(groups["stats"])
-        self.step = state["step"]
-        if self.watch is not None and state["watch"] is not None:
-            self.watch.load_state_dict(state["watch"])
+        with folder.checkpoints.whole(state["step"]):
+            self._stage.load_state(groups)
+            for name in self._other_nets():
+                index, _, net = name.partition("/")
+                load_network(self.stages[int(index)].nets[net], groups["others"][name], f"{net} of stage {index}")
+            self.stats.load_state_dict(groups["stats"])
+            self.step = state["step"]
+            if self.watch is not None and state["watch"] is not None:
+                self.watch.load_state_dict(state["watch"])
         if self.folder is not None:
             self.folder.rewind(self.step)
             self.folder.write("config.toml", toml.dumps(self.config))
-            if self.rescheduled:
+            if facts.pop("demo", None) is not None or self.rescheduled:
                 self.folder.write("run.json", json.dumps(facts, indent=1))
 
     def _python_config(self) -> dict[str, Any]:
