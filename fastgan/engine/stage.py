@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fastgan.data import Dataset, Stream
 from fastgan.data import open as open_data
+from fastgan.data.dataset import printable
 from fastgan.engine import flat, optim
 from fastgan.engine.capture import State, StepGraphs
 from fastgan.engine.graphs import Graph
@@ -300,12 +301,17 @@ class ActiveStage:
 
 def load_network(net: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     """Load weights in place. Raises FastganError naming the first parameter that differs."""
+    check_network(net, state, name)
+    net.load_state_dict(state)
+
+
+def check_network(net: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Raises FastganError naming the first parameter that differs."""
     mine = net.state_dict()
     for key in [*mine, *state]:
         if key not in state or key not in mine or mine[key].shape != state[key].shape:
             here = tuple(mine[key].shape) if key in mine else "absent"
             there = tuple(state[key].shape) if key in state else "absent"
             raise FastganError(
-                f"network {name} is not the one that was trained: {key} is {here} here and {there} in the checkpoint"
+                f"network {name} is not the one that was trained: {printable(key)} is {here} here and {there} in the checkpoint"
             )
-    net.load_state_dict(state)
