@@ -82,7 +82,7 @@ PLAN: tuple[tuple[Part, ...], ...] = (
         Part("warm", "dcgan-64-b128 (i|h:cudnn|h:reference)", 110),
         Part("verify", f"({AUTO}).* bf16", 110),
         Part("verify", f"({AUTO}).* fp(16|32)", 110),
-        Part("verify", "conv2d bf16|conv_moments bf16|conv_tma bf16", 110),
+        Part("verify", "conv2d bf16|conv_moments bf16", 110),
         Part("verify", "conv_transpose.* bf16|instance_norm|diffaugment", 110),
         Part("conv", f"G L2.*{EDGES}", 110, prefetch=True),
         Part("conv", f"G L[34].*{EDGES}", 110, prefetch=True),
