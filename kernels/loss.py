@@ -56,7 +56,7 @@ def sigmoid(x):
 
 @triton.jit
 def _terms(r, f, KIND: tl.constexpr, D: tl.constexpr):
-    """Per logit: value of the real and of the fake term, and their derivatives in r and f."""
+    """Per logit: value of the real and of the fake term of a loss of fastgan.ops.loss_table, their derivatives in r and f."""
     zero = tl.zeros_like(f)
     vr, dr = zero, zero
     if KIND == "relativistic":
@@ -81,17 +81,20 @@ def _terms(r, f, KIND: tl.constexpr, D: tl.constexpr):
         if D:
             vr = -r
             dr = zero - 1.0
-    elif D:
-        vf = softplus(f)
-        df = sigmoid(f)
-        vr = softplus(-r)
-        dr = -sigmoid(-r)
-    elif KIND == "minimax":
-        vf = -softplus(f)
-        df = -sigmoid(f)
+    elif KIND == "non-saturating" or KIND == "minimax":
+        if D:
+            vf = softplus(f)
+            df = sigmoid(f)
+            vr = softplus(-r)
+            dr = -sigmoid(-r)
+        elif KIND == "minimax":
+            vf = -softplus(f)
+            df = -sigmoid(f)
+        else:
+            vf = softplus(-f)
+            df = -sigmoid(-f)
     else:
-        vf = softplus(-f)
-        df = -sigmoid(-f)
+        tl.static_assert(False, "unknown loss")
     return vr, vf, dr, df
 
 

@@ -291,6 +291,14 @@ MUTATIONS = (
         *("conv2d", "kernels/activations.py", "lambda y, slope: y * (1 - y)", "lambda y, slope: 3 * y * (1 - y)"),
         case="second order",
     ),
+    Mutation(
+        "loss: three times the gradient",
+        *("adversarial", "kernels/loss.py", "df = f if D else f - 1.0", "df = f if D else 3.0 * (f - 1.0)"),
+    ),
+    Mutation(
+        "loss: three times the formula in the row",
+        *("adversarial", "fastgan/ops/loss_table.py", "f.mean() - r.mean()", "3 * (f.mean() - r.mean())"),
+    ),
     # ------ the machinery on its own op
     Mutation(
         "toy: boundary block",

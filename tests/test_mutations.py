@@ -33,6 +33,7 @@ REQUIRED = (
     "step off by one in Adam",
     "swapped real and fake",
     "activation: three times the gradient",
+    "loss: three times the gradient",
 )
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastgan.engine.watch import BUCKET, QUIET, REMEDIES, SPAN, Watch, family
+from fastgan.engine.watch import BUCKET, LIMITS, QUIET, REMEDIES, SPAN, Watch, limits
+from fastgan.ops.loss_table import LOSSES
 
 TRACES = json.loads((Path(__file__).parent / "data" / "watch_traces.json").read_text())
 KEYS = ("loss/D", "loss/G", "D/logit_real", "D/logit_fake", "D/acc_real", "D/acc_fake")
@@ -125,8 +126,8 @@ def test_what_outputs_mean_depends_on_the_loss():
     assert [a.cause for a in rows(Watch("hinge"), 600, **{**STRONG, "D__logit_real": 2.0, "D__logit_fake": -2.0})] == [
         "discriminator-too-strong"
     ]
-    kinds = {"non-saturating": "logits", "minimax": "logits", "least_squares": "least-squares", "wgan-gp": "wasserstein"}
-    assert {name: family(name) for name in kinds} == kinds
+    assert limits("minimax") == limits("a loss of one's own") == LIMITS["logits"]
+    assert all(row.outputs in LIMITS for row in LOSSES.values())
 
 
 def test_networks_that_never_move_are_a_stall_and_not_a_strong_generator():

@@ -105,7 +105,11 @@ def d_loss(kind: str, logits: Tensor, real: bool) -> Tensor:
 def g_loss(kind: str, on_fake: Tensor) -> Tensor:
     """The generator's loss on logits."""
     fake = on_fake if on_fake.dtype == torch.float64 else on_fake.float()
-    return F.softplus(-fake).mean() if kind == "non-saturating" else -fake.mean()
+    if kind == "non-saturating":
+        return F.softplus(-fake).mean()
+    if kind in ("hinge", "wasserstein"):
+        return -fake.mean()
+    raise FastganError(f"no plain loss {kind!r}: choose non-saturating, hinge or wasserstein")
 
 
 class FunctionalAdam:

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastgan.ops.loss_table import LOSSES
+
 QUIET = 1000
 """Steps during which a cause that was named is not named again."""
 
@@ -80,30 +82,27 @@ LIMITS = {
 }
 
 
-def family(loss: str) -> str:
-    """The key of LIMITS that a loss's name belongs to; names that are not known count as logits."""
-    name = loss.lower().replace("_", "").replace("-", "").replace(" ", "")
-    marks = {"relativ": "relativistic", "hinge": "hinge", "leastsquares": "least-squares", "lsgan": "least-squares"}
-    marks |= {"wasserstein": "wasserstein", "wgan": "wasserstein"}
-    return next((kind for mark, kind in marks.items() if mark in name), "logits")
+def limits(loss: str) -> Limits:
+    """How D's outputs are read under a loss of the table; those of an objective's own loss count as logits."""
+    return LIMITS[LOSSES[loss].outputs if loss in LOSSES else "logits"]
 
 
 class Watch:
     """Collects evidence and returns alerts, each cause at most once in 1,000 steps.
 
-    loss: name of the adversarial loss; it decides how D's outputs are read (`family`). The state is JSON and complete: a resumed
+    loss: name of the adversarial loss; it decides how D's outputs are read (`limits`). The state is JSON and complete: a resumed
     run warns exactly like a straight one.
     """
 
     def __init__(self, loss: str = "non-saturating") -> None:
-        self.limits = LIMITS[family(loss)]
+        self.limits = limits(loss)
         self.named: dict[str, int] = {}
         self.last_step = 0
         self.reset()
 
     def enter(self, loss: str) -> None:
         """Begin a stage with another loss."""
-        self.limits = LIMITS[family(loss)]
+        self.limits = limits(loss)
         self.reset()
 
     def reset(self) -> None:

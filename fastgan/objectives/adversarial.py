@@ -1,4 +1,4 @@
-"""The standard two-player objective: a generator, a discriminator, one of six losses, three gradient regularisers."""
+"""The standard two-player objective: a generator, a discriminator, one of `LOSSES`, three gradient regularisers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Adversarial(Objective):
     """G against D (Goodfellow et al. 2014). Networks: "G": (z[, label]) -> images in [-1, 1]; "D": (images[, label]) ->
     logits of any shape.
 
-    loss: "non-saturating", "minimax", "hinge", "wasserstein", "least-squares" or "relativistic". r1, r2, gp: weights of the
+    loss: a name of `LOSSES`. r1, r2, gp: weights of the
     regularisers (gamma, gamma, lambda).
     lazy_r1: compute r1 only every k-th step, with k times the weight (Karras et al. 2020). n_critic: updates of D for one of G.
     reuse: train G on the fakes D has just seen, as the DCGAN tutorial does (saves one pass of G); default: where n_critic is

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from fastgan.ops import loss as ops
+from fastgan.ops import loss_table
 
 if TYPE_CHECKING:
     from fastgan.engine.step import Step
@@ -45,14 +46,4 @@ class Loss:
         return value
 
 
-LOSSES = {
-    loss.name: loss
-    for loss in (
-        Loss("non-saturating", "Goodfellow et al. 2014, section 3"),
-        Loss("minimax", "Goodfellow et al. 2014, eq. 1"),
-        Loss("hinge", "Lim & Ye 2017; Miyato et al. 2018, eq. 16 and 17"),
-        Loss("wasserstein", "Arjovsky et al. 2017, eq. 2"),
-        Loss("least-squares", "Mao et al. 2017, eq. 9 (a=0, b=c=1)"),
-        Loss("relativistic", "Jolicoeur-Martineau 2018; RpGAN of Huang et al. 2024, eq. 2", g_needs_real=True),
-    )
-}
+LOSSES = {row.name: Loss(row.name, row.source, g_needs_real=row.paired) for row in loss_table.LOSSES.values()}

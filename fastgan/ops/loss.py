@@ -1,14 +1,6 @@
 """Adversarial losses on logits, with the four statistics a run logs: value, gradient and statistics in one launch.
 
-    kind            discriminator                          generator            source
-    non-saturating  mean sp(-r) + mean sp(f)               mean sp(-f)          Goodfellow et al. 2014, section 3
-    minimax         mean sp(-r) + mean sp(f)               -mean sp(f)          Goodfellow et al. 2014, equation 1
-    hinge           mean relu(1 - r) + mean relu(1 + f)    -mean f              Lim & Ye 2017; Miyato et al. 2018, eq. 16-17
-    wasserstein     mean f - mean r                        -mean f              Arjovsky et al. 2017
-    least-squares   mean (r - 1)^2 / 2 + mean f^2 / 2      mean (f - 1)^2 / 2   Mao et al. 2017, eq. 9 (a, b, c = 0, 1, 1)
-    relativistic    mean sp(f - r)                         mean sp(r - f)       Huang et al. 2025 (arXiv 2501.05441), RpGAN
-
-r, f: real and fake logits; sp(x) = log(1 + e^x). The relativistic loss pairs r[i] with f[i].
+The formulas and their sources: fastgan.ops.loss_table.
 """
 
 from __future__ import annotations
@@ -16,37 +8,31 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fastgan.errors import FastganError
 from fastgan.kernels import loss as kernel
 from fastgan.ops.dispatch import Dispatcher
+from fastgan.ops.loss_table import LOSSES
 from fastgan.ops.registry import Case, Kwargs, Op, Variant, register
 
-KINDS = ("non-saturating", "minimax", "hinge", "wasserstein", "least-squares", "relativistic")
 SIDES = ("d", "g")
 
 
-def _softplus(x: Tensor) -> Tensor:
-    # Above 40 softplus(x) equals x to float64 rounding; the default threshold of 20 would cost 2e-9.
-    return F.softplus(x, threshold=40.0)
-
-
 def _check(kind: str, side: str, real: Tensor | None, fake: Tensor | None) -> None:
-    if kind not in KINDS:
-        raise FastganError(f"unknown adversarial loss '{kind}': choose one of {', '.join(KINDS)}")
+    if kind not in LOSSES:
+        raise FastganError(f"unknown adversarial loss '{kind}': choose one of {', '.join(LOSSES)}")
     if side not in SIDES:
         raise FastganError(f"side must be 'd' or 'g', not '{side}'")
     if fake is None or fake.numel() == 0:
         raise FastganError(f"the {kind} loss of side '{side}' needs fake logits")
     if real is None:
-        if side == "d" or kind == "relativistic":
+        if _needs_real(kind, side):
             raise FastganError(f"the {kind} loss of side '{side}' needs real logits")
     elif real.numel() == 0:
         raise FastganError("real logits are empty")
-    if kind == "relativistic" and real is not None and real.shape != fake.shape:
-        raise FastganError(f"the relativistic loss pairs real and fake logits: {tuple(real.shape)} against {tuple(fake.shape)}")
+    if LOSSES[kind].paired and real is not None and real.shape != fake.shape:
+        raise FastganError(f"the {kind} loss pairs real and fake logits: {tuple(real.shape)} against {tuple(fake.shape)}")
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -56,7 +42,7 @@ def _wide(x: Tensor) -> Tensor:
 def adversarial_reference(kind: str, side: str, real: Tensor | None, fake: Tensor) -> tuple[Tensor, Tensor]:
     f = _wide(fake)
     r = None if real is None else _wide(real)
-    loss = _generator_loss(kind, f) if r is None or not _needs_real(kind, side) else _paired_loss(kind, side, r, f)
+    loss = _value(kind, side, r, f)
     with torch.no_grad():
         missing = torch.full((), float("nan"), device=f.device)
         of_real = (missing, missing) if r is None else (r.mean().float(), (r > 0).float().mean())
@@ -64,50 +50,13 @@ def adversarial_reference(kind: str, side: str, real: Tensor | None, fake: Tenso
     return loss, stats
 
 
-def _generator_loss(kind: str, f: Tensor) -> Tensor:
-    if kind == "non-saturating":
-        return _softplus(-f).mean()
-    if kind == "minimax":
-        return -_softplus(f).mean()
-    return 0.5 * (f - 1).square().mean() if kind == "least-squares" else -f.mean()
-
-
-def _paired_loss(kind: str, side: str, r: Tensor, f: Tensor) -> Tensor:
-    if kind == "relativistic":
-        return _softplus(f - r if side == "d" else r - f).mean()
-    if kind == "hinge":
-        return F.relu(1 - r).mean() + F.relu(1 + f).mean()
-    if kind == "wasserstein":
-        return f.mean() - r.mean()
-    if kind == "least-squares":
-        return 0.5 * (r - 1).square().mean() + 0.5 * f.square().mean()
-    return _softplus(-r).mean() + _softplus(f).mean()
+def _value(kind: str, side: str, r: Tensor | None, f: Tensor) -> Tensor:
+    formula = LOSSES[kind].d if side == "d" else LOSSES[kind].g
+    return formula(r, f)  # type: ignore[arg-type]  # None only where the formula does not touch it
 
 
 def _needs_real(kind: str, side: str) -> bool:
-    return side == "d" or kind == "relativistic"
-
-
-def _slopes(kind: str, side: str, r: Tensor | None, f: Tensor) -> tuple[Tensor | None, Tensor]:
-    """n d loss/d r and n d loss/d f per logit, in plain PyTorch: the formula that second order differentiates."""
-    if kind == "relativistic":
-        assert r is not None
-        s = torch.sigmoid(f - r) if side == "d" else -torch.sigmoid(r - f)
-        return -s, s
-    if side == "g":
-        if kind == "minimax":
-            return None, -torch.sigmoid(f)
-        if kind == "non-saturating":
-            return None, -torch.sigmoid(-f)
-        return None, f - 1 if kind == "least-squares" else -torch.ones_like(f)
-    assert r is not None
-    if kind in ("non-saturating", "minimax"):
-        return -torch.sigmoid(-r), torch.sigmoid(f)
-    if kind == "hinge":
-        return -(1 - r > 0).to(r.dtype), (1 + f > 0).to(f.dtype)
-    if kind == "least-squares":
-        return r - 1, f
-    return -torch.ones_like(r), torch.ones_like(f)
+    return side == "d" or LOSSES[kind].paired
 
 
 @torch.library.custom_op("fastgan::adversarial", mutates_args=())
@@ -169,30 +118,19 @@ def _backward_backward(ctx: Any, gg_real: Tensor, gg_fake: Tensor) -> tuple[Any,
     # The saved slopes are constants here: what they depend on is recomputed, so that any order comes out exact. In float64,
     # since these are few numbers and the sum below cancels.
     grad, real, fake = ctx.saved_tensors
-    kind, side = ctx.kind, ctx.side
-    r = real.double() if real is not None and _needs_real(kind, side) else None
-    f, g, up_f = fake.double(), grad.double(), gg_fake.double()
-    slope_r, slope_f = _slopes(kind, side, r, f)
-    g_grad = (up_f * slope_f).sum() / f.numel()
-    if r is None or slope_r is None:
-        g_fake = g * _curvature(kind, f, -1.0 if kind == "minimax" else 1.0) * up_f / f.numel()
-        return g_grad.to(grad.dtype), None, None, None, g_fake.to(fake.dtype), None, None
-    up_r = gg_real.double()
-    g_grad = g_grad + (up_r * slope_r).sum() / r.numel()
-    if kind == "relativistic":
-        g_fake = g * _curvature(kind, f - r) * (up_f - up_r) / f.numel()
-        g_real = -g_fake
-    else:
-        g_fake = g * _curvature(kind, f) * up_f / f.numel()
-        g_real = g * _curvature(kind, r) * up_r / r.numel()
-    return g_grad.to(grad.dtype), None, None, g_real.to(real.dtype), g_fake.to(fake.dtype), None, None
-
-
-def _curvature(kind: str, x: Tensor, sign: float = 1.0) -> Tensor:
-    """Second derivative of a term, times n. sigmoid(-x) rather than 1 - sigmoid(x), which cancels for large x."""
-    if kind in ("non-saturating", "minimax", "relativistic"):
-        return sign * torch.sigmoid(x) * torch.sigmoid(-x)
-    return torch.ones_like(x) if kind == "least-squares" else torch.zeros_like(x)
+    again, reads = torch.is_grad_enabled(), real is not None and _needs_real(ctx.kind, ctx.side)
+    with torch.enable_grad():
+        given = [v if v is None else v.double() for v in (grad, real if reads else None, fake)]
+        own = [v if v is None or (again and v.requires_grad) else v.detach().requires_grad_() for v in given]
+        scale, *logits = (v for v in own if v is not None)
+        slopes = torch.autograd.grad(_value(ctx.kind, ctx.side, own[1], logits[-1]), logits, create_graph=True)
+        ups = (gg_real, gg_fake) if reads else (gg_fake,)
+        along = scale * sum((up.double() * slope).sum() for up, slope in zip(ups, slopes))
+        found = iter(torch.autograd.grad(along, (scale, *logits), create_graph=again, allow_unused=True))
+    g_grad, g_real, g_fake = (
+        None if v is None or (g := next(found)) is None else g.to(like.dtype) for v, like in zip(own, (grad, real, fake))
+    )
+    return g_grad, None, None, g_real, g_fake, None, None
 
 
 _adversarial.register_autograd(_backward, setup_context=_setup_context)
@@ -206,16 +144,13 @@ def _unsupported(engine: str, dtype: torch.dtype, real_dtype: torch.dtype | None
 _choose = Dispatcher("adversarial", ("triton", "reference"), _unsupported)
 
 
-def adversarial(
-    kind: str, side: str, real: Tensor | None, fake: Tensor | None, *, impl: str = "auto"
-) -> tuple[Tensor, Tensor]:
+def adversarial(kind: str, side: str, real: Tensor | None, fake: Tensor | None, *, impl: str = "auto") -> tuple[Tensor, Tensor]:
     """Loss `kind` of `side` "d" or "g" on logits of any shape (before any sigmoid): (0-dim fp32 loss, fp32 (4,) statistics).
 
     Statistics, not differentiable: mean real logit, mean fake logit, share of real logits > 0, share of fake logits < 0; the
-    real ones are NaN where `real` is None (allowed for "g" except "relativistic"). Sums accumulate in fp32 (float64 logits: in
+    real ones are NaN where `real` is None (allowed for "g" except of paired losses). Sums accumulate in fp32 (float64 logits: in
     float64, and so is the loss). Exact in second order. The discriminator's loss is the sum of its real and fake halves, not
-    their average. Raises FastganError for an unknown kind or side, missing or empty logits, and relativistic logits of unequal
-    shape.
+    their average. Raises FastganError for an unknown kind or side, missing or empty logits, and paired logits of unequal shape.
     """
     _check(kind, side, real, fake)
     assert fake is not None
@@ -259,7 +194,7 @@ def _variants() -> list[Variant]:
         ("rows", {"rows_ptr": "*fp32"}, {"ONE": False}),
     ]
     out = []
-    for kind in KINDS:
+    for kind in LOSSES:
         for label, more, one in rows:
             signature = {**pointers, **logits, **more}
             name, constants = f"adversarial {kind} {label} bf16", {"KIND": kind, **flags, **one}
@@ -280,9 +215,9 @@ register(
     Op(
         "adversarial", adversarial, adversarial_reference,
         [
-            *(_case(kind, side, (3, 1, 5, 7), 3.0, "quick", "full") for kind in KINDS for side in SIDES),
-            *(_case(kind, side, (130,), 1e4, "full") for kind in KINDS for side in SIDES),
-            *(_case(kind, side, (2, 3), 2.0, "gradcheck") for kind in KINDS for side in SIDES),
+            *(_case(kind, side, (3, 1, 5, 7), 3.0, "quick", "full") for kind in LOSSES for side in SIDES),
+            *(_case(kind, side, (130,), 1e4, "full") for kind in LOSSES for side in SIDES),
+            *(_case(kind, side, (2, 3), 2.0, "gradcheck") for kind in LOSSES for side in SIDES),
             _case("non-saturating", "g", (1,), 3.0, "quick", "full", real=False),
             # The gradient of a mean over 20011 logits is subnormal in fp16: PyTorch's is as far off.
             _case("relativistic", "d", (20011,), 3.0, "quick", "full", dtypes=("fp32", "bf16")),

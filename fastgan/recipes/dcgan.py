@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fastgan.ops.loss_table import LOSSES
 from fastgan.recipes.base import Built, Config, Images, load_networks, option
-
-LOSS_NAMES = ("non-saturating", "minimax", "hinge", "wasserstein", "least-squares", "relativistic")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +16,7 @@ class Dcgan(Config):
 
     latent: int = option(100, "numbers in a latent vector")
     base_width: int = option(64, "channels of the outermost layers; inner ones double")
-    loss: str = option("non-saturating", "adversarial loss", choices=LOSS_NAMES)
+    loss: str = option("non-saturating", "adversarial loss", choices=tuple(LOSSES))
     r1: float = option(0.0, "gamma of the R1 penalty; 0 is off")
     lazy_r1: int = option(1, "steps between R1 penalties")
     lr_g: float = option(2e-4, "learning rate of the generator")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fastgan.ops.loss_table import LOSSES
 from fastgan.recipes.base import Built, Images, option
 from fastgan.recipes.residual import Residual
 
@@ -16,9 +17,7 @@ class Sngan(Residual):
 
     width_g: int = option(256, "channels of the generator")
     width_d: int = option(128, "channels of the discriminator")
-    loss: str = option(
-        "hinge", "adversarial loss", choices=("hinge", "non-saturating", "wasserstein", "least-squares", "relativistic")
-    )
+    loss: str = option("hinge", "adversarial loss", choices=tuple(LOSSES))
 
     def build(self, images: Images) -> Built:
         from fastgan.models.resnet import Discriminator, Generator
