@@ -189,7 +189,7 @@ DOUBLE: Any = dict(directions=("double",), dtypes=("fp32",))
 def _activation_cases(fused: bool) -> list[Case]:
     """Every activation before a convolution, whose kernels share act and act_grad with affine_act's: so the formula of second
     order alone; and behind one, where the output tells the derivative."""
-    make, shape, cases = fused_case if fused else plain_case, (2, 3, 2, 3), []
+    make, shape, cases = fused_case if fused else plain_case, (2, 7, 3, 5), []
     for a in ACTIVATIONS.values():
         if not fused and a.from_output is not None:
             # apart: with a graph to differentiate again, backward is the formula and not the kernel

@@ -364,7 +364,7 @@ register(
         affine_reference,
         [
             _affine_case("groups", (4, 33, 5, 3), 2, "quick", "full", act="leaky_relu"),
-            *(_affine_case(f"activation {name}", (2, 3, 5, 3), None, "quick", "full", act=name) for name in ACTIVATIONS),
+            *(_affine_case(f"activation {name}", (2, 33, 5, 3), None, "quick", "full", act=name) for name in ACTIVATIONS),
             _affine_case("channels", (3, 3, 4, 5), None, "full", act="tanh"),
             _affine_case("samples", (3, 16, 7, 5), 3, "full", act="relu"),
             _affine_case("gradcheck", (2, 2, 3), 2, "gradcheck", act="silu"),
