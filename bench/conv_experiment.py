@@ -135,12 +135,12 @@ def experiment(net: nn.Sequential, shape: tuple[int, int, int], batch: int, way:
         return {"failed": "TMA takes no such layer"}  # else pointers would be timed, and stored as TMA
     sets = [draw().requires_grad_() for _ in range(1 if toy else rotations(size, at_most=8))]
     forward = run(net, way, toy)
-    y = forward(sets[0])
-    with torch.no_grad():
+    with torch.no_grad():  # no graph may live on: its leaves' nodes would bind the capture to this stream
+        y = forward(sets[0])
         error = relative_l2(y, gold(sets[0]))
     if not error < WRONG:
         return {"failed": f"differs from eager fp32 by {error:.1e}: not timed"}
-    u = torch.randn_like(y)
+    u = torch.randn(y.shape, generator=generator, device=DEVICE).to(y.dtype).contiguous(memory_format=torch.channels_last)
     wanted = list(net.parameters())
     timing = measure([lambda x=x: torch.autograd.grad(forward(x), [x, *wanted], u) for x in sets], samples=7, sample_ms=4.0)
     return {

@@ -50,11 +50,12 @@ STAGES = {
     "verify": ("bench.proof", "verify on the GPU: every op, direction and type"),
     "warm": ("bench.warm", "every row of an iteration from nothing to its second step; fills the compilers' caches"),
     "suites": ("bench.suites", "fastgan bench: whole iterations of five kinds of GAN, rows a to i in turns, gradients judged"),
+    "norm": ("bench.norm_forms", "normalisation: one launch or several, warps and programs, at DCGAN-64's shapes"),
     "conv": ("bench.conv_experiment", "convolution, BatchNorm, activation, convolution: every way of the edge; the decision"),
     "kernels": ("bench.kernels", "each op's engines against eager channels_last and torch.compile max-autotune"),
     "same": ("bench.same_training", "accelerated against reference: buffers after 50 steps, five seeds of dcgan each"),
 }
-KERNELS = ("look", "conv", "verify")  # what a toy run on a CPU can only show in Triton's interpreter
+KERNELS = ("look", "conv", "norm", "verify")  # what a toy run on a CPU can only show in Triton's interpreter
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +20,13 @@ from fastgan.recipes import Config, Images
 if TYPE_CHECKING:
     from fastgan.engine.trainer import Trainer
 
-RESUMABLE = ("steps", "out", "device", "sample_every", "checkpoint_every", "keep", "data", "graph", "impl")
-"""Options that may be given with --resume: the length of a run, where and how it is computed, and what it writes."""
+RESUMABLE = (
+    "steps", "out", "device", "data", "graph", "impl", "lr", "lr_g", "lr_d",
+    "sample_every", "checkpoint_every", "checkpoint_minutes", "keep", "log",
+)  # fmt: skip
+"""Options that may be given with --resume: the length of a run, where and how it is computed, what it writes, and learning
+rates, whose change is told and recorded.
+"""
 
 
 class TrainCommand(click.Command):
@@ -74,7 +81,7 @@ def last_value(args: list[str], flag: str) -> str | None:
     return found
 
 
-OWN = ("recipe", "config_file", "resume", "dry_run", "log", "help")
+OWN = ("recipe", "config_file", "resume", "dry_run", "help")
 
 
 @click.command(
@@ -85,7 +92,6 @@ OWN = ("recipe", "config_file", "resume", "dry_run", "log", "help")
 @click.option("--config", "config_file", metavar="FILE", help="TOML file of the options below; flags win over it")
 @click.option("--resume", metavar="RUN", help="go on with this run, exactly as if it had never stopped")
 @click.option("--dry-run", is_flag=True, help="print configuration, networks and memory, and stop")
-@click.option("--log", type=click.Choice(["tensorboard", "wandb"]), help="also log there (installed by the extra of that name)")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -93,7 +99,6 @@ def command(
     config_file: str | None,
     resume: str | None,
     dry_run: bool,
-    log: str | None,
     **given: Any,
 ) -> None:
     cls, file = ctx.obj
@@ -106,10 +111,10 @@ def command(
         config = options.assemble(cls, {**file, "out": resume}, given, f"{resume}/config.toml")
     else:
         config = options.assemble(cls, file, given, config_file or "flags")
-    sys.exit(run(config, resume=bool(resume), dry_run=dry_run, log=log))
+    sys.exit(run(config, resume=bool(resume), dry_run=dry_run))
 
 
-def run(config: Config, *, resume: bool = False, dry_run: bool = False, log: str | None = None) -> int:
+def run(config: Config, *, resume: bool = False, dry_run: bool = False) -> int:
     """Train as configured; returns the exit code."""
     if config.out is None:
         config = dataclasses.replace(config, out=f"runs/{config.recipe}")
@@ -123,6 +128,7 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False, log: str
         done = max(RunFolder(str(config.out)).checkpoints.steps(), default=0)
         if config.steps < done:  # before schedules of that length are written
             raise FastganError(f"{config.out} has done {done} steps already: --steps counts all of a run, give more than {done}")
+    log = None if dry_run or config.log == "none" else config.log
     trainer = make_trainer(config, resume=resume, log=log, out=None if dry_run else config.out)
     echo = click.echo if trainer.ranks.first else lambda _: None  # of several processes one speaks
     with trainer:
@@ -138,14 +144,15 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False, log: str
             echo(f"{config.out} has its {trainer.step} steps: give --steps to go on")
             return 0
         if trainer.rescheduled:
-            echo(f"schedules now last {config.steps} steps in all: {trainer.rescheduled}")
+            echo(f"changed from step {trainer.step} on, of {config.steps}: {trainer.rescheduled}")
         start = f"going on at step {trainer.step}" if resume else "training"
         echo(f"{start}: {config.recipe} on {trainer.device}, {trainer.precision.name}")
         trainer.fit(config.steps)
         if trainer.stopped_by:
             again = f"fastgan train --resume {shlex.quote(str(config.out))}"
-            echo(f"stopped by {trainer.stopped_by} after step {trainer.step}, saved; go on: {again}")
-            return 130 if trainer.stopped_by == "SIGINT" else 143
+            with suppress(OSError):  # the terminal may be what went away
+                echo(f"stopped by {trainer.stopped_by} after step {trainer.step}, saved; go on: {again}")
+            return 128 + signal.Signals[trainer.stopped_by]
     curves = Path(str(config.out), "curves.png")
     echo(f"done: pictures in {config.out}/samples" + (f", curves in {curves}" if curves.is_file() else ""))
     return 0
@@ -183,7 +190,7 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
         seed=config.seed,
         out=out,
         resume=resume,
-        reschedule=resume,  # by the command line --steps alone can change them
+        reschedule=resume,  # by the command line --steps and --lr alone can change them
         device=config.device,
         precision=config.precision,
         graph=config.graph,
@@ -194,6 +201,7 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
         log_every=config.log_every,
         sample_every=config.sample_every,
         checkpoint_every=config.checkpoint_every,
+        checkpoint_minutes=config.checkpoint_minutes,
         keep=config.keep,
         config=options.as_dict(config),
         log=log,

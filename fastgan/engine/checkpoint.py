@@ -79,18 +79,28 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 3) -> None:
         self.folder, self.keep = folder, keep
+        self._passing: Path | None = None
 
     def steps(self) -> list[int]:
         """Steps of the whole checkpoints, ascending."""
         names = [p.name.removeprefix("step-") for p in self.folder.glob("step-*") if (p / STATE).is_file()]
         return sorted(int(name) for name in names if name.isdecimal())
 
+    def incomplete(self) -> list[Path]:
+        """Folders of checkpoints without their state.json, which count as none, ascending."""
+        return sorted(p for p in self.folder.glob("step-*") if p.is_dir() and not (p / STATE).is_file())
+
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
 
-    def save(self, step: int, groups: Mapping[str, Any], state: Mapping[str, Any]) -> Path:
+    def save(
+        self, step: int, groups: Mapping[str, Any], state: Mapping[str, Any], passing: bool = False
+    ) -> Path:
         """Write one checkpoint: a safetensors file for each group (nets, ema, optimizers ...) and state.json with their
         SHA-256; then drop the oldest. After a failure every checkpoint of before is still whole. Raises FastganError.
+
+        passing: the next save drops it, so that saves by time, which may follow each other closely, take the place of one
+        of those that are far enough apart to go back to, not of all.
         """
         content: dict[str, bytes] = {}
         trees = {}
@@ -104,6 +114,10 @@ class Checkpoints:
         content[STATE] = json.dumps(written).encode()
         path = self.path(step)
         files.make_folder(path, content)
+        if self._passing is not None and self._passing != path:
+            with contextlib.suppress(OSError):
+                files.remove_folder(self._passing)
+        self._passing = path if passing else None
         for old in self.steps()[: -self.keep]:
             with contextlib.suppress(OSError):  # one that can't be dropped now is dropped by a later save
                 files.remove_folder(self.path(old))
@@ -112,7 +126,7 @@ class Checkpoints:
     def load(self, step: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """(groups, state) of checkpoint `step`, or of the newest. Raises FastganError where there is none or it is damaged."""
         while True:
-            steps = self.steps()
+            steps = self.steps() or self.steps()  # while they were listed, the last may have given way to a new one
             if not steps:
                 raise FastganError(f"no checkpoint in {self.folder}: start the run again with another --out")
             chosen = steps[-1] if step is None else step

@@ -100,6 +100,18 @@ def reschedule(then: dict[str, Any], now: Mapping[str, Any], step: int) -> str |
     return "; ".join(f"{' and '.join(nets)}: {what}" for what, nets in changed.items()) or None
 
 
+def changed_rates(then: dict[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Give the optimisers of `then` the learning rates of `now`: {network: (rate then, rate now)} of those that differ."""
+    changed = {}
+    for net, after in now["optimizers"].items():
+        before = then["optimizers"].get(net, {}).get("options", {})
+        old, new = before.get("lr"), after["options"].get("lr")
+        if isinstance(old, (int, float)) and isinstance(new, (int, float)) and old != new:
+            before["lr"] = new
+            changed[net] = (old, new)
+    return changed
+
+
 def at(spec: Any, step: int) -> str:
     """A described schedule's value at `step`, or what is known of it."""
     try:

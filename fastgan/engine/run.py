@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fastgan.engine import files
+from fastgan.engine import files, loggers
 from fastgan.engine.checkpoint import Checkpoints
 from fastgan.errors import FastganError
 
@@ -21,7 +21,9 @@ STARTING = f"{files.TEMPORARY}start"
 """Lies in a run folder from its making until the first checkpoint: a folder that has it never became a run."""
 
 PICTURES = ("reals.png", "curves.png", "samples")
-OWN = ("config.toml", "run.json", "metrics.jsonl", "metrics.csv", "alerts.jsonl", *PICTURES, "checkpoints", LOCK)
+OWN = (
+    "config.toml", "run.json", "metrics.jsonl", "metrics.csv", "alerts.jsonl", *PICTURES, *loggers.NAMES, "checkpoints", LOCK,
+)  # fmt: skip
 
 
 class RunFolder:
@@ -99,8 +101,6 @@ class RunFolder:
             if (self.path / STARTING).exists():
                 self.close()
                 raise FastganError(f"the run in {self.path} was interrupted before it began: start it again, without resuming")
-            if not (self.path / "samples").is_dir():
-                (self.path / "samples").mkdir()
         for folder in (self.path, self.path / "samples", self.path / "checkpoints"):
             files.sweep(folder)
 
@@ -136,39 +136,45 @@ class RunFolder:
         lines.clear()
 
     def sync_rows(self) -> None:
-        """Flush rows to the disk before a checkpoint that stands after them is made, and bring metrics.csv up to date."""
+        """Flush rows to the disk before a checkpoint that stands after them is made. Raises FastganError."""
         for path in (self.metrics, self.alerts):
             self._flush(path)
             if path.exists():
                 with files.explained(f"can't write {path}"), open(path, "r+b", buffering=0) as f:
                     os.fsync(f.fileno())
+
+    def write_table(self) -> None:
+        """Bring metrics.csv up to date. Raises FastganError."""
         self.write("metrics.csv", as_csv(self.rows(self.metrics)))
 
     def rows(self, path: Path) -> list[dict[str, Any]]:
-        """The whole lines of a .jsonl file, up to the first that is not."""
+        """The whole lines of a .jsonl file; those that are damaged are left out."""
         found: list[dict[str, Any]] = []
         if path.exists():
-            for line in path.read_bytes().splitlines():
+            with files.explained(f"can't read {path}"):
+                lines = path.read_bytes().splitlines()
+            for line in lines:
                 try:
                     row = json.loads(line)
                 except ValueError:
-                    break
-                if not isinstance(row, dict) or "step" not in row:
-                    break
-                found.append(row)
+                    continue
+                if isinstance(row, dict) and "step" in row:
+                    found.append(row)
         return found
 
     def rewind(self, step: int) -> None:
-        """Drop rows and pictures of steps after `step`: they are made again. Raises FastganError."""
+        """Drop rows of steps after `step`: they are made again. Raises FastganError."""
         for path in (self.metrics, self.alerts):
             kept = "".join(json.dumps(row) + "\n" for row in self.rows(path) if row["step"] <= step).encode()
             if path.exists() and path.read_bytes() != kept:
                 files.replace(path, kept)
+
+    def rewind_pictures(self, step: int) -> None:
+        """Drop pictures of steps after `step`. Raises FastganError."""
         for picture in (self.path / "samples").glob("*.png"):
             if picture.stem.isdecimal() and int(picture.stem) > step:
                 with files.explained(f"can't remove {picture}"):
                     picture.unlink()
-        self.write("metrics.csv", as_csv(self.rows(self.metrics)))
 
     def _clear(self) -> None:
         """Remove what a start that was interrupted has left; called by the holder of the lock, in a folder without a run."""
@@ -190,10 +196,11 @@ class RunFolder:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            mine = lock.read().strip() == str(os.getpid())
+            pid = lock.read().strip()
+            mine = pid == str(os.getpid())
             lock.close()
             who = "another Trainer of this program" if mine else "another process"
-            remedy = "close() that one first" if mine else "wait for it"
+            remedy = "close() that one first" if mine else f"wait for it{pid and f' (process {pid})'}"
             raise FastganError(f"{who} is training in {self.path}: {remedy}, or choose another --out") from None
         except OSError:
             lock.close()  # a file system without locks: nothing to hold

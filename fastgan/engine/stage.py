@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -253,12 +253,16 @@ class ActiveStage:
             "scalers": {name: scaler.state_dict() for name, scaler in self.runner.scalers.items()},
         }
 
-    def load_state(self, groups: Mapping[str, Any]) -> None:
+    def load_state(self, groups: Mapping[str, Any], own_rates: Collection[str] = ()) -> None:
+        """Take over what `state` gave. own_rates: networks whose optimisers keep their learning rates."""
         for kind, mine in (("nets", self.nets), ("ema", self.ema.nets)):
             for name, net in mine.items():
                 load_network(net, groups[kind][name], f"{kind}/{name}")
         for name, optimizer in self.optimizers.items():
+            rates = [group["lr"] for group in optimizer.param_groups] if name in own_rates else []
             optimizer.load_state_dict(groups["optimizers"][name])
+            for group, rate in zip(optimizer.param_groups, rates):
+                group["lr"] = rate
         for name, scaler in self.runner.scalers.items():
             scaler.load_state_dict(groups["scalers"][name])
         self._hold_rates()

@@ -1,4 +1,4 @@
-"""Which engine runs a call: ``impl = "auto" | "reference" | "cudnn" | "triton"``.
+"""Which engine runs a call: ``impl = "auto" | "reference" | "cudnn" | "gemm" | "triton"``.
 
 ``auto`` never fails: it takes the tuning table's engine where that covers the call, otherwise the next in the op's order of
 preference, and remembers why (:func:`why`). A named engine that cannot run the call raises one line. A decision is made once
@@ -30,7 +30,7 @@ from fastgan.errors import FastganError
 from fastgan.kernels import toolchain, tuning
 from fastgan.kernels._common import DTYPE_NAMES, INTERPRET, has_triton
 
-IMPLS = ("auto", "reference", "cudnn", "triton")
+IMPLS = ("auto", "reference", "cudnn", "gemm", "triton")
 
 _override: str | None = os.environ.get("FASTGAN_IMPL") or None
 if _override not in (None, *IMPLS):
@@ -81,7 +81,7 @@ class Decision:
 @functools.cache
 def missing(engine: str, device: torch.device) -> str | None:
     """Why ``engine`` cannot run anything on ``device``, or None. Asked of the driver once per device."""
-    if engine == "reference":
+    if engine in ("reference", "gemm"):
         return None
     if engine == "cudnn":
         return None if device.type == "cuda" and torch.backends.cudnn.is_available() else f"no cuDNN for a {device.type} tensor"

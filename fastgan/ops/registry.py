@@ -37,7 +37,7 @@ FAMILIES: tuple[str, ...] = (
 TAGS = frozenset({"quick", "full", "layer", "huge", "gradcheck"})
 DIRECTIONS = ("forward", "backward", "double")
 DTYPES = ("fp32", "tf32", "fp16", "bf16")
-ENGINES = ("reference", "cudnn", "triton")
+ENGINES = ("reference", "cudnn", "gemm", "triton")
 
 
 @dataclass(frozen=True)

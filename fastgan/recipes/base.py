@@ -73,7 +73,11 @@ class Config:
     log_every: int = run_option(50, "steps between rows of metrics")
     sample_every: int = run_option(500, "steps between sample pictures")
     checkpoint_every: int = run_option(1000, "steps between checkpoints")
+    checkpoint_minutes: float = run_option(10.0, "save also when the last checkpoint is so old; 0: by steps alone")
     keep: int = run_option(3, "checkpoints kept")
+    log: str = run_option(
+        "none", "also log there (installed by the extra of that name)", choices=("none", "tensorboard", "wandb")
+    )
     strict: bool = run_option(False, "stop at an image that can't be read")
     model: str | None = run_option(None, "pkg.mod:build, a function that returns your own (generator, discriminator)")
 
