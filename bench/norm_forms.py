@@ -1,4 +1,4 @@
-"""Normalisation at the shapes of DCGAN-64: one launch or several, with how many warps and programs; inputs lie in L2, as in a step.
+"""Normalisation at the shapes of DCGAN-64: one launch or several, how many warps and programs; inputs lie in L2, as in a step.
 
     python -m bench.gpu --stages norm
 """

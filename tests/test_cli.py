@@ -170,8 +170,8 @@ def test_own_networks_by_name(fastgan, monkeypatch):
     for name in ("build", "build_named"):
         code, _, err = fastgan(*base, "--model", f"own_networks:{name}", "--out", name)
         assert code == 0, err
-        assert fastgan("sample", name, "--n", 2, "--device", "cpu")[0] == 0
-        assert fastgan("train", "--resume", name, "--steps", 5)[0] == 0
+        assert fastgan("sample", name, "--n", 2, "--device", "cpu", "--trust")[0] == 0
+        assert fastgan("train", "--resume", name, "--steps", 5, "--model", f"own_networks:{name}")[0] == 0
 
 
 SAY = {

@@ -17,6 +17,7 @@ from run_support import assert_same_run, images, in_a_hurry, newest, rows, tiny
 
 import fastgan
 from fastgan.cli import main as cli
+from fastgan.engine import files
 from fastgan.engine.checkpoint import Checkpoints
 from fastgan.engine.signals import StopWish
 
@@ -277,14 +278,16 @@ def test_weights_that_are_not_finite_are_named_without_a_folder_too():
 def test_a_checkpoint_that_goes_while_it_is_looked_for_is_looked_for_again(tmp_path, monkeypatch):
     """Between listing and looking, step 1 gives way to step 2."""
     tiny(tmp_path / "run").close()
-    real, moved = Path.is_file, []
+    real, moved = files.kind, []
 
-    def late(path):
+    def late(path, **how):
         if path.name == "state.json" and not moved:
             moved.append(path.parent.rename(path.parent.with_name("step-00000002")))
-        return real(path)
+            state = moved[0] / "state.json"
+            state.write_text(state.read_text().replace('"step": 0', '"step": 2', 1))
+        return real(path, **how)
 
-    monkeypatch.setattr(Path, "is_file", late)
+    monkeypatch.setattr(files, "kind", late)
     fastgan.load(tmp_path / "run")
     assert moved
 

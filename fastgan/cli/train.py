@@ -14,6 +14,7 @@ import click
 
 from fastgan import recipes
 from fastgan.cli import options
+from fastgan.engine import files
 from fastgan.errors import FastganError
 from fastgan.recipes import Config, Images
 
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
     from fastgan.engine.trainer import Trainer
 
 RESUMABLE = (
-    "steps", "out", "device", "data", "graph", "impl", "lr", "lr_g", "lr_d",
+    "steps", "out", "device", "data", "graph", "impl", "model", "lr", "lr_g", "lr_d",
     "sample_every", "checkpoint_every", "checkpoint_minutes", "keep", "log",
 )  # fmt: skip
-"""Options that may be given with --resume: the length of a run, where and how it is computed, what it writes, and learning
-rates, whose change is told and recorded.
+"""Options that may be given with --resume: the length of a run, where and how it is computed, what it writes; --model, where
+the same networks are built by code that lies elsewhere now; and learning rates, whose change is told and recorded.
 """
 
 
@@ -36,9 +37,9 @@ class TrainCommand(click.Command):
         early = {name: last_value(args, name) for name in ("--recipe", "--config", "--resume")}
         file: dict[str, Any] = {}
         if early["--resume"]:
-            if not (Path(early["--resume"]).expanduser() / "run.json").is_file():
+            if files.kind(Path(early["--resume"]).expanduser() / "run.json") is None:
                 raise FastganError(f"{early['--resume']} is not a run: no run.json in it")
-            file = options.read_file(f"{early['--resume']}/config.toml")
+            file = options.read_file(f"{early['--resume']}/config.toml", follow=False)
         elif early["--config"]:
             file = options.read_file(early["--config"])
         name = (None if early["--resume"] else early["--recipe"]) or file.get("recipe", "dcgan")
@@ -81,7 +82,7 @@ def last_value(args: list[str], flag: str) -> str | None:
     return found
 
 
-OWN = ("recipe", "config_file", "resume", "dry_run", "help")
+OWN = ("recipe", "config_file", "resume", "dry_run", "trust", "help")
 
 
 @click.command(
@@ -92,6 +93,7 @@ OWN = ("recipe", "config_file", "resume", "dry_run", "help")
 @click.option("--config", "config_file", metavar="FILE", help="TOML file of the options below; flags win over it")
 @click.option("--resume", metavar="RUN", help="go on with this run, exactly as if it had never stopped")
 @click.option("--dry-run", is_flag=True, help="print configuration, networks and memory, and stop")
+@click.option("--trust", is_flag=True, help="run the code that the model entry of --config or --resume names")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -99,6 +101,7 @@ def command(
     config_file: str | None,
     resume: str | None,
     dry_run: bool,
+    trust: bool,
     **given: Any,
 ) -> None:
     cls, file = ctx.obj
@@ -111,7 +114,28 @@ def command(
         config = options.assemble(cls, {**file, "out": resume}, given, f"{resume}/config.toml")
     else:
         config = options.assemble(cls, file, given, config_file or "flags")
+    if config.model is not None:
+        prepare_import(config.model, given["model"] is not None, resume, resume or config_file, trust)
     sys.exit(run(config, resume=bool(resume), dry_run=dry_run))
+
+
+def prepare_import(model: str, typed: bool, run: str | None, file: str | None, trust: bool) -> None:
+    """Where the module of --model is looked for: typed, in the current folder too; named by a file, only for those who trust it,
+    and where it lay when the run was trained. Raises FastganError.
+    """
+    from fastgan.engine import imports
+
+    if typed:
+        imports.look_in(str(Path.cwd()))
+    elif not trust:
+        raise FastganError(
+            f"{file} names the model {model}, and building it runs that code. If you know where it comes from, say so:"
+            f" --model {shlex.quote(model)} (looked for in the current folder too), or --trust"
+        )
+    elif run is not None:
+        from fastgan.engine.run import read_facts
+
+        imports.look_in(read_facts(Path(run).expanduser()).get("modules", {}).get(model.partition(":")[0].partition(".")[0]))
 
 
 def run(config: Config, *, resume: bool = False, dry_run: bool = False) -> int:

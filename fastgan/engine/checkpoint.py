@@ -7,7 +7,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,21 @@ def pack(tensors: Mapping[str, torch.Tensor]) -> bytes:
 
 
 def _tensors(path: Path, sha256: str) -> dict[str, torch.Tensor]:
-    data = path.read_bytes()
+    data = files.read(path)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ValueError(f"{path.name} is not what was written")
     return deserialise(data)
+
+
+@contextlib.contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (FastganError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise FastganError(f"checkpoint {path} is damaged ({why}): remove that folder to go on from the one before") from error
 
 
 class Checkpoints:
@@ -83,12 +95,17 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the whole checkpoints, ascending."""
-        names = [p.name.removeprefix("step-") for p in self.folder.glob("step-*") if (p / STATE).is_file()]
-        return sorted(int(name) for name in names if name.isdecimal())
+        whole = [p for p in self._folders() if files.kind(p / STATE) == "file"]
+        return sorted(int(p.name.removeprefix("step-")) for p in whole)
 
     def incomplete(self) -> list[Path]:
         """Folders of checkpoints without their state.json, which count as none, ascending."""
-        return sorted(p for p in self.folder.glob("step-*") if p.is_dir() and not (p / STATE).is_file())
+        return sorted(p for p in self._folders() if files.kind(p / STATE) != "file")
+
+    def _folders(self) -> list[Path]:
+        named = [p for p in self.folder.glob("step-*") if re.fullmatch("step-[0-9]{8,18}", p.name)]
+        ours = [p for p in named if self.path(int(p.name.removeprefix("step-"))) == p]
+        return [p for p in ours if files.kind(p, follow=False) == "folder"]
 
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
@@ -140,19 +157,18 @@ class Checkpoints:
                     raise
 
     def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-        try:
-            state = json.loads((path / STATE).read_bytes())
+        with _blaming(path):
+            state = json.loads(files.read(path / STATE, files.TEXT))
             if state["format"] > FORMAT:
                 raise FastganError(f"checkpoint {path} was written by a newer fastgan: update this one")
             groups, sums = {}, state.pop("sha256")
             for name, tree in state.pop("trees").items():
                 file = f"{name}.safetensors"
                 groups[name] = unflatten(tree, _tensors(path / file, sums[file]) if file in sums else {})
-        except FastganError:
-            raise
-        except Exception as error:
-            why = " ".join(str(error).split()) or type(error).__name__
-            raise FastganError(
-                f"checkpoint {path} is damaged ({why}): remove that folder to go on from the one before"
-            ) from error
+            if self.path(state["step"]) != path:
+                raise ValueError(f"it says it is of step {state['step']}")
         return groups, state
+
+    def whole(self, step: int) -> contextlib.AbstractContextManager[None]:
+        """What goes wrong inside is the fault of that checkpoint. Raises FastganError."""
+        return _blaming(self.path(step))

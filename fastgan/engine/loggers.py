@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fastgan.engine import files
 from fastgan.errors import FastganError
 
 NAMES = ("tensorboard", "wandb")
@@ -74,7 +75,7 @@ class Wandb:
 
         self._wandb = wandb
         known = folder / "wandb" / WANDB_ID
-        same = known.read_text().strip() if known.is_file() else None
+        same = files.read(known, 1000).decode().strip() if files.kind(known) is not None else None
         self.run: Any = wandb.init(
             project="fastgan",
             name=folder.name,
@@ -85,7 +86,7 @@ class Wandb:
             mode=os.environ.get("WANDB_MODE", "offline"),
         )
         known.parent.mkdir(exist_ok=True)
-        known.write_text(f"{self.run.id}\n")
+        files.replace(known, f"{self.run.id}\n".encode())
 
     def row(self, step: int, row: Mapping[str, float]) -> None:
         self.run.log(dict(row), step=step)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fastgan.data import Dataset, Stream
 from fastgan.data import open as open_data
+from fastgan.data.dataset import printable
 from fastgan.engine import flat, optim
 from fastgan.engine.capture import State, StepGraphs
 from fastgan.engine.graphs import Graph
@@ -159,6 +160,7 @@ class ActiveStage:
         together = [name for name in inside if name in self.ema.nets and updates[name] == 1 and not self.runner.scalers]
         flat.share_averages(self._adams, self.ema, together, self._keep)
         self.ranks.same([value for net in [*self.nets.values(), *self.ema.nets.values()] for value in net.state_dict().values()])
+        self.pairs = self._pairs(stage.objective)
         self._graphs = (
             StepGraphs(
                 State([*self.nets.values(), *self.ema.nets.values(), *self.optimizers.values(), *self.runner.scalers.values()]),
@@ -169,6 +171,22 @@ class ActiveStage:
             else None
         )
         self._hold_rates()
+
+    def _pairs(self, objective: Objective) -> list[str]:
+        """Lets `step.pair` call networks once where that is the same; a line for each network, or one that says why none."""
+        if objective.one_pass is False:
+            return ["two passes: the objective asks for them"]
+        if objective.one_pass is None and self.device.type != "cuda":
+            return ["two passes: on a CPU one is no faster"]
+        if objective.one_pass is None and self.impl == "reference":
+            return ["two passes: that is the reference"]
+        from fastgan.engine import pairing, sampling  # imports every operator, which the plain path has no use for
+
+        few = sampling.conditions(self.datasets, self.seed, 0, pairing.SAMPLES, self.device)
+        with prefer(self.impl):
+            found = pairing.decide(objective, self.nets, self._merge([few]), seed=self.seed, device=self.device, ranks=self.ranks)
+        self.runner.one_pass = {name: pairing.one_pass for name, why in found.items() if why is None}
+        return [f"{name}: {'one pass' if why is None else f'two passes: {why}'}" for name, why in found.items()]
 
     @property
     def images_per_step(self) -> int:
@@ -283,12 +301,17 @@ class ActiveStage:
 
 def load_network(net: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     """Load weights in place. Raises FastganError naming the first parameter that differs."""
+    check_network(net, state, name)
+    net.load_state_dict(state)
+
+
+def check_network(net: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Raises FastganError naming the first parameter that differs."""
     mine = net.state_dict()
     for key in [*mine, *state]:
         if key not in state or key not in mine or mine[key].shape != state[key].shape:
             here = tuple(mine[key].shape) if key in mine else "absent"
             there = tuple(state[key].shape) if key in state else "absent"
             raise FastganError(
-                f"network {name} is not the one that was trained: {key} is {here} here and {there} in the checkpoint"
+                f"network {name} is not the one that was trained: {printable(key)} is {here} here and {there} in the checkpoint"
             )
-    net.load_state_dict(state)

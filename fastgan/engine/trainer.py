@@ -27,7 +27,7 @@ from fastgan.engine.probe import choose_memory_format
 from fastgan.engine.progress import Progress
 from fastgan.engine.ranks import join, local_device
 from fastgan.engine.reporter import Reporter
-from fastgan.engine.run import RunFolder
+from fastgan.engine.run import RunFolder, read_checkpoint
 from fastgan.engine.signals import StopWish
 from fastgan.engine.stage import ActiveStage, Stage, load_network, open_streams
 from fastgan.engine.stats import Stats
@@ -357,6 +357,7 @@ class Trainer:
         if self.folder is None:
             return
         facts = {"fastgan": fastgan.__version__, **identity.rebuilding(self), "identity": identity.of(self)}
+        facts["pairs"] = self._stage.pairs
         self.folder.create()
         try:
             self.folder.write("config.toml", toml.dumps(self.config))
@@ -391,23 +392,25 @@ class Trainer:
             step = max(folder.checkpoints.steps(), default=0)
             changes.append(identity.reschedule(facts["identity"], now, step - self._first_step(self._stage_of(step))))
         identity.compare(facts["identity"], now, self._path)
-        groups, state = folder.checkpoints.load()
+        groups, state = read_checkpoint(folder.checkpoints, facts)
         self._enter(state["stage"])
         here = identity.of_stage(self)
-        rates = identity.changed_rates(state["identity"], here) if reschedule else {}
-        for net, (old, new) in rates.items():
-            if "lr" not in self._stage.stage.schedules.get(net, {}):  # a schedule has its own line
-                changes.append(f"{net}: lr goes on with {new:g} instead of {old:g}")
+        with folder.checkpoints.whole(state["step"]):
+            rates = identity.changed_rates(state["identity"], here) if reschedule else {}
+            for net, (old, new) in rates.items():
+                if "lr" not in self._stage.stage.schedules.get(net, {}):  # a schedule has its own line
+                    changes.append(f"{net}: lr goes on with {new:g} instead of {old:g}")
         self.rescheduled = "; ".join(filter(None, changes)) or None
         identity.compare(state["identity"], here, self._path)
-        self._stage.load_state(groups, own_rates=rates)
-        for name in self._other_nets():
-            index, _, net = name.partition("/")
-            load_network(self.stages[int(index)].nets[net], groups["others"][name], f"{net} of stage {index}")
-        self.stats.load_state_dict(groups["stats"])
-        self.step = state["step"]
-        if self.watch is not None and state["watch"] is not None:
-            self.watch.load_state_dict(state["watch"])
+        with folder.checkpoints.whole(state["step"]):
+            self._stage.load_state(groups, own_rates=rates)
+            for name in self._other_nets():
+                index, _, net = name.partition("/")
+                load_network(self.stages[int(index)].nets[net], groups["others"][name], f"{net} of stage {index}")
+            self.stats.load_state_dict(groups["stats"])
+            self.step = state["step"]
+            if self.watch is not None and state["watch"] is not None:
+                self.watch.load_state_dict(state["watch"])
         self._saved_step = self.step
         if self.folder is not None:
             self._go_on_in(self.folder, facts)
@@ -424,6 +427,7 @@ class Trainer:
         folder.write("config.toml", toml.dumps(self.config))
         if self.rescheduled:
             facts.setdefault("changes", []).append({"step": self.step, "what": self.rescheduled})
+        if facts.pop("demo", None) is not None or self.rescheduled:
             folder.write("run.json", json.dumps(facts, indent=1))
         with self.reporter.accessory("metrics.csv"):
             folder.write_table()

@@ -100,8 +100,8 @@ def conv2d(
 
     scale: 0-dim or 1-element fp32 tensor (1/sigma of a spectral norm), differentiable; the stored weight is not rewritten.
     activation, slope: a name of kernels._common.ACTIVATIONS and leaky_relu's slope. switchable: let the ATen engine honour
-    no_weight_gradients() too (some 20 us a call in eager). impl: "auto", "reference", "cudnn", "gemm", "triton"; FastganError where
-    it cannot run. Triton: result NHWC in memory, weight cast to the input's type inside.
+    no_weight_gradients() too (some 20 us a call in eager). impl: "auto", "reference", "cudnn", "gemm", "triton"; FastganError
+    where it cannot run. Triton: result NHWC in memory, weight cast to the input's type inside.
     """
     if activation != "identity":
         _check(activation, impl)

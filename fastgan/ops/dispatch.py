@@ -53,6 +53,15 @@ def transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def batched(gradient: torch.Tensor | None) -> bool:
+    """Whether a backward is asked for many gradients at once, by torch.func or by `is_grads_batched=True`: no kernel takes
+    those.
+    """
+    if torch.compiler.is_compiling() or gradient is None:
+        return False
+    return transformed() or torch._C._functorch.is_legacy_batchedtensor(gradient)
+
+
 def plain(*tensors: torch.Tensor | None) -> bool:
     """Whether the cheap eager path may run: no tracing, no dispatch mode, no torch.func transform, no tensor subclass."""
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or transformed():

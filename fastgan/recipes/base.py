@@ -133,19 +133,17 @@ def load_networks(name: str, images: Images, latent: int) -> dict[str, nn.Module
     """Somebody's own networks from "pkg.mod:build": called with those of size, channels, classes and latent that it takes;
     returns (G, D) or a dict.
     """
-    import importlib
     import inspect
     import os
-    import sys
     import traceback
 
+    from fastgan.engine import imports
+
     module, _, function = name.partition(":")
-    if not function:
+    if not module or not function:
         raise FastganError(f"--model {name}: write it as pkg.mod:build")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
-        build = getattr(importlib.import_module(module), function)
+        build = imports.find(name)
     except (ImportError, AttributeError, SyntaxError) as error:
         raise FastganError(f"--model {name}: {error}") from error
     offered = {"size": images.size, "channels": images.channels, "classes": images.classes, "latent": latent}

@@ -127,7 +127,7 @@ def _tool(name: str) -> str:
     return str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name)
 
 
-def _resources(cubin: bytes, ptx: str) -> tuple[int, int]:
+def resources(cubin: bytes, ptx: str) -> tuple[int, int]:
     """(registers a thread, bytes spilled). The stack also holds arrays and calls, so where there is one ptxas is asked what
     was spilled.
     """
@@ -187,7 +187,7 @@ def compile_job(job: Job, use_cache: bool) -> Row:
                 return Row(**{**known, "op": row.op, "kernel": row.kernel, "config": label, "kept": True})
         binary = triton.compile(source, target=GPUTarget("cuda", int(job.target.removeprefix("sm_")), 32), options=options)
         ptx = binary.asm["ptx"]
-        row.registers, row.spilled = _resources(binary.asm["cubin"], ptx)
+        row.registers, row.spilled = resources(binary.asm["cubin"], ptx)
         row.shared = binary.metadata.shared
         row.matrix = " ".join(f"{short} x{ptx.count(full)}" for short, full in MATRIX.items() if full in ptx)
         wrong = [f"spills {row.spilled} bytes"] if row.spilled else []
