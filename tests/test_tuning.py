@@ -302,7 +302,8 @@ def test_shipped_tables_name_ops_configurations_and_evidence(path):
     assert path.parent.name == tuning.slug(shipped.gpu)
     assert path.stem == f"triton-{shipped.triton}"
     ops = registry.load().values()
-    known = {tune.FLAT_ADAM} | {n for op in ops for n in (op.name, *op.candidates, *(v.tuned for v in (op.kernels() if op.kernels else ())))}
+    known = {tune.FLAT_ADAM}
+    known |= {n for op in ops for n in (op.name, *op.candidates, *(v.tuned for v in (op.kernels() if op.kernels else ())))}
     keys = [(e.op, e.type, tuple(sorted(e.shape.items()))) for e in shipped.entries]
     assert len(set(keys)) == len(keys)
     for e in shipped.entries:
