@@ -11,6 +11,7 @@ import sys
 import types
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 import torch
@@ -629,17 +630,15 @@ def test_a_start_looks_again_when_it_holds_the_lock(place, monkeypatch):
 
 def test_a_lock_whose_file_was_removed_is_taken_anew(place, monkeypatch):
     """A start that waited for one that gave up must not hold a lock that nobody else sees."""
-    import fcntl
+    lock, calls = filelock.lock_descriptor, []
 
-    flock, calls = fcntl.flock, []
-
-    def removed(handle, how):
+    def removed(handle, **how):
         calls.append(how)
         if len(calls) == 1:
             (place / "run" / "run.lock").unlink()
-        return flock(handle, how)
+        return lock(handle, **how)
 
-    monkeypatch.setattr(fcntl, "flock", removed)
+    monkeypatch.setattr(filelock, "lock_descriptor", removed)
     first = tiny(place / "run")
     assert len(calls) == 2
     assert "is training" in one_line(RunFolder(place / "run").open)
