@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from fastgan import paths
 from fastgan.kernels import toolchain
 
 PAIRS = {"2.10": "3.6", "2.11": "3.6", "2.12": "3.7", "2.13": "3.7"}
@@ -176,9 +177,7 @@ def _precision() -> str:
 
 
 def _cache() -> dict[str, Any]:
-    from fastgan.data.cache import default_directory
-
-    folder = default_directory()
+    folder = paths.cache_dir()
     size = files = 0
     for base, _, names in os.walk(folder):
         for name in names:

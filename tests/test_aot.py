@@ -60,7 +60,7 @@ def aot(tmp_path, *arguments, family="tests.toy_ops", expect=None):
     env = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
-        "FASTGAN_CACHE_DIR": str(tmp_path / "cache"),
+        "FASTGAN_CACHE": str(tmp_path / "cache"),
         "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
     }
     command = [sys.executable, "-m", "fastgan.verify", *(["--family", family] if family else []), "--json", "--aot", *arguments]

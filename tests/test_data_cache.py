@@ -252,14 +252,6 @@ def test_unwritable_and_full_disks_are_one_line_with_the_remedy(folder, tmp_path
     assert list(store.iterdir()) == []
 
 
-def test_the_default_directory_follows_the_platform(monkeypatch, tmp_path):
-    assert cache.default_directory() == tmp_path / "cache"
-    monkeypatch.delenv("FASTGAN_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    if sys.platform == "linux":
-        assert cache.default_directory() == tmp_path / "xdg" / "fastgan"
-
-
 @given(cuts=st.lists(st.integers(0, 50), max_size=6))
 @settings(deadline=None)
 def test_digests_do_not_depend_on_how_rows_arrive(cuts):

@@ -9,7 +9,7 @@ import filelock
 import pytest
 from run_support import leftovers, tiny
 
-from fastgan.engine import files
+from fastgan import files
 from fastgan.engine.run import RunFolder
 from fastgan.errors import FastganError
 

@@ -19,8 +19,9 @@ from run_support import images, in_a_hurry, leftovers, rows, tiny
 from torch import nn
 
 import fastgan
+from fastgan import files
 from fastgan.cli import main as cli
-from fastgan.engine import describe, files, identity
+from fastgan.engine import describe, identity
 from fastgan.engine.checkpoint import Checkpoints
 from fastgan.engine.load import samples_of
 from fastgan.engine.loggers import Wandb

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from fastgan import files
 from fastgan.data.dataset import RowDigest
-from fastgan.engine import files
 from fastgan.errors import FastganError
 
 VERSION = 1  # raise it when the same files would decode to other pixels, or the layout changes
@@ -31,20 +31,6 @@ _HEADER = struct.Struct("<8sQQ32s")
 _ALIGN = 4096
 _CHECKED_BYTES = 64 << 20  # how much of an entry is read again at each start: all of a small one, samples of a large one
 _STALE_SECONDS = 24 * 3600
-
-
-def default_directory() -> Path:
-    """$FASTGAN_CACHE, or fastgan/ in the platform's user cache directory."""
-    if given := os.environ.get("FASTGAN_CACHE"):
-        return Path(given).expanduser()
-    try:
-        if sys.platform == "darwin":
-            return Path.home() / "Library" / "Caches" / "fastgan"
-        if sys.platform == "win32":
-            return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "fastgan" / "cache"
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastgan"
-    except RuntimeError:
-        raise FastganError("no home directory for the image cache: set FASTGAN_CACHE to a writable directory") from None
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fastgan.engine import files, loggers, schema
+from fastgan import files
+from fastgan.engine import loggers, schema
 from fastgan.engine.checkpoint import STATE, Checkpoints
 from fastgan.errors import FastganError
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from fastgan import files, paths
 from fastgan.errors import FastganError
 from fastgan.kernels import tuning
 from fastgan.kernels._common import TORCH_DTYPES, has_triton, triton_minor
@@ -163,6 +164,13 @@ def tune_engine(op: Op, case: Case, type_name: str, device: torch.device) -> Ent
     )
 
 
+def save(path: Path, table: Table) -> None:
+    """Write ``table`` whole. Raises FastganError."""
+    with files.explained(f"can't write {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomically(path, tuning.as_text(table).encode())
+
+
 def merge(path: Path, device: torch.device, new: Sequence[Entry]) -> Table:
     """Puts ``new`` into the table at ``path`` (made if missing), over entries of the same op, type and shape; writes and
     returns it.
@@ -174,7 +182,7 @@ def merge(path: Path, device: torch.device, new: Sequence[Entry]) -> Table:
     old = tuning.read(path).entries if path.is_file() else ()
     entries = {key(e): e for e in [*old, *new]}
     table = Table(facts.gpu, facts.capability, triton_minor(), tuple(entries.values()), path)
-    tuning.write(path, table)
+    save(path, table)
     tuning.forget()
     return table
 
@@ -184,7 +192,7 @@ def table_path(device: torch.device, ship: bool) -> Path:
     facts = tuning.device_facts(device)
     if facts is None:
         raise FastganError("fastgan tune needs a GPU: tables are kept per GPU model")
-    return (tuning.SHIPPED if ship else tuning.user_dir()) / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
+    return (tuning.SHIPPED if ship else paths.config_dir()) / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
 
 
 def run(names: Sequence[str], types: Sequence[str], budget: float, ship: bool, say: Callable[[str], None]) -> int:
