@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from fastgan import files, paths
+from fastgan import files, machine, paths
 from fastgan.errors import FastganError
 from fastgan.kernels import tuning
 from fastgan.kernels._common import TORCH_DTYPES, has_triton, triton_minor
@@ -24,7 +24,7 @@ from fastgan.kernels.tuning import Entry, Shape, Table
 from fastgan.ops import registry
 from fastgan.ops.registry import Case, Kwargs, Op
 from fastgan.verify.check import check, converted, leaves, named, precision, seed
-from fastgan.verify.run import configurations, environment
+from fastgan.verify.run import configurations
 from fastgan.verify.timing import measure, rotations
 
 SLOWER = 1.03  # an entry must beat the default by more than the noise of a median
@@ -119,7 +119,7 @@ def tune(target: Target, device: torch.device, default_ms: float | None = None) 
     best = min(timed, key=lambda t: t["ms"], default=None)
     if best is None or best["ms"] * SLOWER > tried[0]["ms"]:
         best = tried[0]
-    env = environment(device)
+    env = machine.describe(device)
     return Entry(
         target.name,
         target.type,
@@ -130,7 +130,7 @@ def tune(target: Target, device: torch.device, default_ms: float | None = None) 
         torch=env["torch"],
         triton=env["triton"],
         commit=env["commit"],
-        date=time.strftime("%Y-%m-%d", time.gmtime()),
+        date=env["date"],
     ), tried
 
 
@@ -157,11 +157,9 @@ def tune_engine(op: Op, case: Case, type_name: str, device: torch.device) -> Ent
     if not times or shape is None:
         return None
     best = min(times, key=lambda e: times[e])
-    env = environment(device)
-    stamp = {k: env[k] for k in ("torch", "triton", "commit")}
-    return Entry(
-        op.name, type_name, dict(shape), engine=best, ms=times[best], error=errors[best], date=time.strftime("%Y-%m-%d"), **stamp
-    )
+    env = machine.describe(device)
+    stamp = {k: env[k] for k in ("torch", "triton", "commit", "date")}
+    return Entry(op.name, type_name, dict(shape), engine=best, ms=times[best], error=errors[best], **stamp)
 
 
 def save(path: Path, table: Table) -> None:
