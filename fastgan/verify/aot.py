@@ -257,7 +257,7 @@ def command(
     targets: Sequence[str],
     names: Sequence[str],
     families: Sequence[str] | None,
-    workers: int,
+    workers: int | None,
     use_cache: bool,
     as_json: bool,
     defaults: bool = False,
