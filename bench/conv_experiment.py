@@ -37,6 +37,7 @@ from fastgan.kernels.conv_spec import ConvSpec
 from fastgan.nn.conv import Conv2d
 from fastgan.ops.conv_fused import shape_of
 from fastgan.ops.conv_tma import lacks
+from fastgan.paths import config_dir
 from fastgan.swap import accelerate
 from fastgan.swap.edges import EDGES, chains, folded_weight
 from fastgan.swap.patterns import Tree
@@ -44,6 +45,7 @@ from fastgan.swap.runs import FusedSequential
 from fastgan.swap.swapping import families_of, plan_of
 from fastgan.verify.check import one_line, relative_l2
 from fastgan.verify.timing import measure, rotations
+from fastgan.verify.tune import save
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 WRONG = 3e-2  # relative L2 of the output against eager in fp32: a few bf16 roundings through two layers
@@ -269,11 +271,11 @@ def write(store: Store) -> None:
     entries = [replace(e, **stamp) for e in decisions(table(store))]
     if not entries:
         raise SystemExit(f"nothing measured of the conv stage in {store.path}: run python -m bench.gpu --stages conv first")
-    path = tuning.user_dir() / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
+    path = config_dir() / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
     key = lambda e: (e.op, e.type, tuple(sorted(e.shape.items())))
     new = {key(e) for e in entries}
     kept = [e for e in (tuning.read(path).entries if path.is_file() else ()) if key(e) not in new]
-    tuning.write(path, tuning.Table(facts.gpu, facts.capability, triton_minor(), (*kept, *entries)))
+    save(path, tuning.Table(facts.gpu, facts.capability, triton_minor(), (*kept, *entries)))
     print(f"{len(entries)} entries written to {path}")
 
 

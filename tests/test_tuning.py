@@ -94,10 +94,10 @@ def own_tables(tmp_path, monkeypatch):
 def test_a_users_own_table_is_read_and_written_whole(own_tables):
     path = own_tables / tuning.slug(H100.gpu) / f"triton-{triton_minor()}.json"
     assert path.parent.name == "nvidia-h100-80gb-hbm3"
-    tuning.write(path, table(entry(4096, 7, engine="cudnn", ms=0.5), entry(1024, 9)))
+    tune.save(path, table(entry(4096, 7, engine="cudnn", ms=0.5), entry(1024, 9)))
     again = tuning.read(path)
     assert [e.shape["rows"] for e in again.entries] == [1024, 4096]
-    assert not list(path.parent.glob("*.tmp"))
+    assert not list(path.parent.glob(".partial-*"))
     tuning.forget()
     device, default = torch.device("cuda", 0), {"BLOCK": 1, "num_warps": 4}
     assert tuning.config("k", torch.bfloat16, (("c", 64), ("rows", 4096)), default, device) == {"BLOCK": 7, "num_warps": 4}
