@@ -46,13 +46,11 @@ __all__ = [
     "Activation",
     "act",
     "act_grad",
-    "act_grad2",
     "activation",
     "cdiv",
     "has_triton",
     "next_power_of_2",
     "tl",
-    "tl_dtype",
     "triton",
     "triton_minor",
 ]
@@ -104,12 +102,6 @@ DTYPE_NAMES: dict[torch.dtype, str] = {
 """Triton's spelling of a dtype, as signatures, tuning tables and reports write it."""
 
 TORCH_DTYPES: dict[str, torch.dtype] = {name: dtype for dtype, name in DTYPE_NAMES.items()} | {"tf32": torch.float32}
-
-
-def tl_dtype(dtype: torch.dtype) -> Any:
-    """The ``triton.language`` dtype of a torch dtype, for constexpr arguments that name an output type."""
-    names = {torch.bool: "int1"}
-    return getattr(tl, names.get(dtype) or str(dtype).removeprefix("torch."))
 
 
 # The activation table is data; the two jitted functions below spell the same rows in Triton.
@@ -199,26 +191,6 @@ def act_grad(p, ACT: tl.constexpr, SLOPE: tl.constexpr):
     else:
         tl.static_assert(ACT == "identity", "unknown activation")
         d = tl.full(p.shape, 1.0, tl.float32)
-    return d
-
-
-@triton.jit
-def act_grad2(p, ACT: tl.constexpr):
-    """d^2 activation / dp^2 at the pre-activation p, in fp32 (zero for the piecewise linear ones): what R1 and gradient
-    penalties need.
-    """
-    p = p.to(tl.float32)
-    if ACT == "tanh":
-        y = _tanh(p)
-        d = -2.0 * y * (1.0 - y * y)
-    elif ACT == "sigmoid":
-        y = tl.sigmoid(p)
-        d = y * (1.0 - y) * (1.0 - 2.0 * y)
-    elif ACT == "silu":
-        y = tl.sigmoid(p)
-        d = y * (1.0 - y) * (2.0 + p * (1.0 - 2.0 * y))
-    else:
-        d = tl.zeros(p.shape, tl.float32)
     return d
 
 

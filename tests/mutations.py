@@ -270,21 +270,6 @@ MUTATIONS = (
         *("conv_moments", CONV, "tl.sum(dp * x.to(tl.float32), 0)", "tl.sum(dp, 0)"),
         case="k4s2",
     ),
-    Mutation(
-        "TMA: a spare column keeps what the next image row holds",
-        *("conv_tma", CONV, "inside = mask & (h < H) & (w < W)", "inside = mask & (h < H)"),
-        case="k4s2",
-    ),
-    Mutation(
-        "TMA: a tap of the neighbouring block",
-        *("conv_tma", CONV, "column = ((ky + 1) % 2 * 2 + (kx + 1) % 2) * C", "column = (ky % 2 * 2 + (kx + 1) % 2) * C"),
-        case="groups",
-    ),
-    Mutation(
-        "TMA: spare pixels count in the moments",
-        *("conv_tma", CONV, "d = tl.where(live[None, :], v - mean[:, None], 0.0)", "d = v - mean[:, None]"),
-        case="groups",
-    ),
     # ------ the machinery on its own op
     Mutation(
         "toy: boundary block",

@@ -64,7 +64,7 @@ def test_flat_parameters_follow_state_dicts_and_collect_gradients():
     other[0].weight.data.add_(1)
     net.load_state_dict(other.state_dict())
     flat.check()
-    assert torch.equal(flat.named_views(flat.data)["0.weight"], other[0].weight)
+    assert torch.equal(flat.views(flat.data)[flat.names.index("0.weight")], other[0].weight)
     set_gradients(1, net)
     net[0].bias.grad = None
     grad = flat.collect_grads_()

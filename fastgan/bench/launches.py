@@ -34,8 +34,8 @@ FLOOR_US = 1.5
 FAMILIES = {
     "norm": "norm forward", "norm_backward": "norm backward", "norm_running": "norm statistics", "loss": "loss",
     "images": "gather", "random": "noise", "adam": "adam", "spectral": "spectral norm", "augment": "augment",
-    "conv_forward": "conv fprop (triton)", "conv_tma": "conv (triton, TMA)", "conv_dgrad": "conv dgrad (triton)",
-    "conv_wgrad": "conv wgrad (triton)", "conv_moments": "conv moments", "conv_padded": "conv padding",
+    "conv_forward": "conv fprop (triton)", "conv_dgrad": "conv dgrad (triton)",
+    "conv_wgrad": "conv wgrad (triton)", "conv_moments": "conv moments",
     "conv_split": "conv split",
 }  # fmt: skip
 """Module of a Triton kernel -> what its rows are called."""

@@ -17,8 +17,6 @@ from fastgan.engine import loggers, schema
 from fastgan.engine.checkpoint import STATE, Checkpoints
 from fastgan.errors import FastganError
 
-TIME_FIELDS = ("time", "images_per_s")
-
 LOCK = "run.lock"
 STARTING = f"{files.TEMPORARY}start"
 """Lies in a run folder from its making until the first checkpoint: a folder that has it never became a run."""

@@ -132,12 +132,6 @@ class Step:
         self.logged[f"{self._phase}/{name}"] = value.detach()
 
 
-def nets_behind(output: Tensor, nets: Mapping[str, nn.Module]) -> frozenset[str]:
-    """Names of the networks whose parameters the autograd graph of `output` reaches."""
-    behind = parameters_behind(output)
-    return frozenset(name for name, net in nets.items() if any(id(p) in behind for p in net.parameters()))
-
-
 def parameters_behind(output: Tensor) -> frozenset[int]:
     """ids of the leaf tensors that the autograd graph of `output` reaches."""
     found: set[int] = set()

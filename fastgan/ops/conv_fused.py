@@ -18,7 +18,7 @@ from fastgan.errors import FastganError
 from fastgan.kernels._common import INTERPRET
 from fastgan.kernels.conv_spec import ConvSpec, Fusion, pair
 from fastgan.ops import conv_reference as ref
-from fastgan.ops import conv_tma, dispatch, norm
+from fastgan.ops import dispatch, norm
 from fastgan.ops.conv_registered import convolve
 
 OUTPUT_ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid")  # those whose derivative the output tells
@@ -79,9 +79,8 @@ def fused_convolution(
     residual: Tensor | None = None,
 ) -> Tensor:
     """y alone, by the Triton engine."""
-    engine = conv_tma.engine_of(x, w, spec, shape_of(x, w, spec))
     bias = None if bias is None else bias.contiguous()
-    return convolve(x, w, s, t, bias, scale, residual, spec.pack(), fusion.pack(), False, False, engine)[0]
+    return convolve(x, w, s, t, bias, scale, residual, spec.pack(), fusion.pack(), False, False, "triton")[0]
 
 
 def _unsupported(engine: str, dtype: torch.dtype, *facts: Any) -> str | None:
@@ -129,7 +128,6 @@ def fused(
         return ref.conv_forward(x, w, s, t, bias, scale, residual, spec, fusion, moments)
     if engine == "cudnn":
         return _by_passes(x, w, s, t, bias, scale, residual, spec, fusion, moments)
-    engine = conv_tma.engine_of(x, w, spec, shape)
     y, mean, var = convolve(x, w, s, t, bias, scale, residual, spec.pack(), fusion.pack(), moments, g_on_load, engine)
     return (y, mean, var) if moments else (y, None, None)
 

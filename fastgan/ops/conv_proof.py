@@ -57,7 +57,6 @@ MERGE = [tile(128, 16, 64, 4, 3, "taps") | {"MERGED": True}, tile(64, 16, 32, 4,
 # only the tuner tries these: 128x128 spills on some targets
 WIDE = [tile(128, 128, 64, 8, 3, order) for order in ("channels", "taps")]
 CANDIDATES: dict[str, list[dict[str, Any]]] = {
-    "conv_way": [{"WAY": "pointer"}, {"WAY": "tma"}],
     "conv_forward": [*SCATTER, *GATHER[3:], *SPLIT, *MERGE],
     "conv_forward_prologue": GATHER_TRANSFORMED,
     "conv_dgrad": [*SCATTER, *GATHER[3:], *SPLIT, *MERGE],

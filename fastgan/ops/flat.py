@@ -64,10 +64,6 @@ class FlatParameters:
                 out.append(part.view(p.shape))
         return out
 
-    def named_views(self, flat: Tensor) -> dict[str, Tensor]:
-        """`views` by parameter name."""
-        return dict(zip(self.names, self.views(flat)))
-
     def check(self) -> None:
         """FastganError naming the first parameter that is no view of `data` any more (after `.to()`, `.half()`, new `.data`)."""
         for name, p, (pointer, stride) in zip(self.names, self.parameters, self._where):

@@ -29,7 +29,6 @@ FAMILIES: tuple[str, ...] = (
     "images",
     "augment",
     "conv_proof",
-    "conv_tma_proof",
     "extra_proof",
 )
 """Modules under fastgan.ops that register ops. A missing one is an error: an op that silently vanished would pass every check."""
@@ -105,7 +104,6 @@ class Variant:
     num_stages are launch options, the rest constexprs (or the launcher's own, where the kernel has no such argument).
     ``aligned``: arguments specialised as divisible by 16; None means every pointer, as from PyTorch's allocator.
     ``tuned``: the name under which the launcher asks :mod:`fastgan.kernels.tuning`; committed entries are then compiled too.
-    ``targets``: the only ones it is for, e.g. ``("sm_90",)``; None means all.
     """
 
     name: str
@@ -116,7 +114,6 @@ class Variant:
     aligned: Sequence[str] | None = None
     needs_tensor_cores: bool = False
     tuned: str | None = None
-    targets: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +139,6 @@ class Op:
     ``kernels()``: the AOT variants, built lazily so that import needs no Triton. ``candidates``: tuning name -> configurations
     ``fastgan tune`` tries.
     ``eager(**kwargs)``: the baseline users would write in PyTorch, if the reference is not it.
-    ``lacks(device)``: why the op cannot run on a device whose engines could, or None; such an op is listed, not run.
     """
 
     name: str
@@ -165,7 +161,6 @@ class Op:
     kernels: Callable[[], Sequence[Variant]] | None = None
     candidates: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     eager: Callable[..., Any] | None = None
-    lacks: Callable[[torch.device], str | None] | None = None
 
     def __post_init__(self) -> None:
         mine = (self.engines, self.directions, self.dtypes)

@@ -88,7 +88,7 @@ def jobs(ops: Sequence[Op], targets: Sequence[str], defaults: bool = False) -> l
     found: dict[tuple[Any, ...], Job] = {}
     for op in ops:
         for i, variant in enumerate(_variants(op.name)):
-            for target in targets if variant.targets is None else [t for t in targets if t in variant.targets]:
+            for target in targets:
                 entries = tuning.entries(variant.tuned, target) if variant.tuned else ()
                 shipped = [{**variant.configs[0], **e.config} for e in entries if e.config]
                 for config in [*variant.configs[: 1 if defaults else None], *shipped]:

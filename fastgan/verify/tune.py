@@ -47,8 +47,6 @@ def targets(ops: Sequence[Op], device: torch.device, types: Sequence[str], tag: 
     """Every distinct lookup that the ops' cases of a tag make in those types: forward and backward are run once."""
     seen = set()
     for op in ops:
-        if op.lacks and op.lacks(device):
-            continue
         for case in op.cases:
             for type_name in types:
                 if (
