@@ -205,9 +205,8 @@ def recheck(entry: tuning.Entry, capability: str) -> list[Row]:
         mine = [(i, v) for i, v in enumerate(_variants(op.name)) if v.tuned == entry.op]
         typed = [(i, v) for i, v in mine if pointer in v.signature.values()]
         for i, variant in typed or mine:
-            if variant.targets is None or capability in variant.targets:
-                config = tuple(sorted({**variant.configs[0], **entry.config}.items()))
-                rows.append(compile_job(Job(op.name, i, config, capability), use_cache=True))
+            config = tuple(sorted({**variant.configs[0], **entry.config}.items()))
+            rows.append(compile_job(Job(op.name, i, config, capability), use_cache=True))
     return rows
 
 
