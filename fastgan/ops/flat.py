@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.errors import FastganError
-from fastgan.kernels.adam import ALIGN as ALIGN  # 32 fp32 elements in 128 bytes: a parameter never shares a cache line or a 16-byte vector with its neighbour
+from fastgan.kernels.adam import ALIGN
 
 
 class Gradients(NamedTuple):
     """Gradients where autograd left them, as the kernel finds them.
 
     tensors: those that are read. pieces: (pieces, 4) int32 rows (offset in the flat buffers, elements, offset in the parameter,
-    parameter), the first three in units of ALIGN elements. places: (parameters, 2) int64 rows (address or 0 for none, bytes of an
-    element: 4 is fp32, 2 bf16). block: the most elements of a piece.
+    parameter), the first three in units of ALIGN elements. places: (parameters, 2) int64 rows (address or 0 for none,
+    bytes of an element: 4 is fp32, 2 bf16). block: the most elements of a piece.
     """
 
     tensors: list[Tensor]

@@ -192,8 +192,8 @@ def adam_ema_(
     """One Adam (`decoupled`: AdamW) step in place on flat fp32 (numel,) buffers; `step` (0-dim, steps done) advances by one.
 
     `ema` (fp32) moves to `param` by 1 - ema_decay; `low` (bf16/fp16) receives the new `param`; `grad` is divided by `scale`, not
-    changed; the kernel alone takes Gradients. Where `found_inf` is not 0 nothing changes, `step`, `ema` and `low` included. Scalars are 0-dim device tensors, best
-    float64 (their bias corrections then round as PyTorch's); Python floats are baked into a captured graph.
+    changed; the kernel alone takes Gradients. Where `found_inf` is not 0 nothing changes, `step`, `ema` and `low` included.
+    Scalars are 0-dim device tensors, best float64 (their bias corrections then round as PyTorch's); Python floats are baked into a captured graph.
     `weight_decay=None` skips the decay. `ticket` (int32 zero of shape (1,), zero again afterwards, one a stream) saves the kernel
     an allocation. Raises FastganError for buffers of unequal size, and ema without ema_decay.
     """
@@ -232,11 +232,10 @@ def adam_ema_reference_(**kwargs: Any) -> None:
 class FlatAdam(torch.optim.Optimizer):
     """torch.optim.Adam/AdamW over a FlatParameters: the same hyper-parameters and state_dict (each loads the other's).
 
-    ema_decay (float or 0-dim device tensor) keeps `ema`, a flat fp32 copy; low_precision (torch.bfloat16, float16) keeps `low`,
-    and lets a .grad have whatever type its gradient came in (`Tensor.grad_dtype`): the step reads fp32 and bf16 alike.
+    ema_decay (float or 0-dim device tensor) keeps `ema`, a flat fp32 copy; low_precision (torch.bfloat16, float16) keeps `low`.
     Hyper-parameters live in `param_groups[0]`; `sync_hyper()` brings what changed on the host to the device (`step` does it too:
-    call it by hand only before replaying a captured step). lr may be a 0-dim device tensor. One parameter group; amsgrad and maximize are
-    refused; a parameter without gradient counts as zero gradient, where torch.optim.Adam would leave it out.
+    call it by hand only before replaying a captured step). lr may be a 0-dim device tensor. One parameter group; amsgrad
+    and maximize are refused; a parameter without gradient counts as zero gradient, where torch.optim.Adam would leave it out.
     """
 
     _step_supports_amp_scaling = True  # GradScaler hands over scale and found_inf, and reads nothing on the host
@@ -275,8 +274,6 @@ class FlatAdam(torch.optim.Optimizer):
         # .data: each copy counts its own versions, so that one made anew does not make a backward through another stale
         self.copies = [] if self.low is None else [view.data for view in flat.views(self.low)]
         self._copied = [p._version for p in flat.parameters]
-        for p in flat.parameters if self.low is not None else ():
-            p.grad_dtype = None
         self._pieces: tuple[Tensor, int] | None = None
         self._places = torch.zeros((len(flat.parameters), 2), dtype=torch.int64, device=flat.data.device)
         self._promised: list[tuple[Tensor, Tensor]] = []
