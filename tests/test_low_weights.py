@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
+from interpreter_child import interpreted, parent, run_interpreted
 from test_flat_adam import flattened, plain_adam, stage_of  # noqa: F401  # a fixture
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
@@ -15,6 +16,7 @@ import fastgan
 from fastgan.engine import flat
 from fastgan.engine.graphs import RecordedGraph
 from fastgan.engine.precision import Precision
+from fastgan.kernels import adam as kernel
 from fastgan.ops.low_weights import LowWeights, cast
 from fastgan.ops.optim import FlatAdam, FlatParameters
 from fastgan.swap import accelerate
@@ -283,3 +285,46 @@ def test_captured_steps_on_a_gpu_have_it_by_default(monkeypatch):
     monkeypatch.setattr(flat.tuning, "engine", lambda *_: None)
     monkeypatch.setattr(flat.dispatch, "missing", lambda engine, device: "Triton is not installed")
     assert flat.engine_of("auto", 4096, gpu, True) is None
+
+
+@parent
+@pytest.mark.slow
+def test_in_the_interpreter():
+    run_interpreted(__file__)
+
+
+@pytest.fixture
+def rounding(monkeypatch):
+    """The interpreter cuts bf16 off where hardware rounds (cvt.rn)."""
+    launch = kernel.adam_ema_
+
+    def rounded(param, grad, exp_avg, exp_avg_sq, ema, low, *rest):
+        launch(param, grad, exp_avg, exp_avg_sq, ema, low, *rest)
+        low.copy_(param)
+
+    monkeypatch.setattr(kernel, "adam_ema_", rounded)
+
+
+@interpreted
+def test_kernel_reads_the_engines_bf16_gradients(monkeypatch, rounding):
+    """One update of D from the gradients as autograd left them; later ones feed on its last places."""
+    stages = []
+    for engine in ("reference", "triton"):
+        monkeypatch.setattr(flat, "engine_of", lambda *_, engine=engine: engine)
+        stages.append(stage_of(precision="bf16", optimizers=plain_adam))
+        stages[-1].train_step(0)
+    assert {p.grad.dtype for p in stages[1].nets["D"].parameters()} == {BF16, torch.float32}
+    mine, other = (stage.optimizers["D"] for stage in reversed(stages))
+    # lr 2e-3, and Adam's step is at most lr: an ulp of it and one of the parameter
+    assert ((mine.flat.data - other.flat.data).abs() <= 16 * 2**-24 * (2e-3 + other.flat.data.abs())).all()
+
+
+@interpreted
+def test_kernel_in_graphs_equals_eager_steps(monkeypatch, rounding):
+    monkeypatch.setattr(flat, "engine_of", lambda *_: "triton")
+    eager, graphed = stage_of(precision="bf16"), stage_of(precision="bf16", graphs=RecordedGraph)
+    for step in range(3):
+        eager.train_step(step)
+        graphed.train_step(step)
+    assert graphed.graph_reason is None
+    assert_equal(graphed, eager)

@@ -193,7 +193,8 @@ def adam_ema_(
 
     `ema` (fp32) moves to `param` by 1 - ema_decay; `low` (bf16/fp16) receives the new `param`; `grad` is divided by `scale`, not
     changed; the kernel alone takes Gradients. Where `found_inf` is not 0 nothing changes, `step`, `ema` and `low` included.
-    Scalars are 0-dim device tensors, best float64 (their bias corrections then round as PyTorch's); Python floats are baked into a captured graph.
+    Scalars are 0-dim device tensors, best float64 (their bias corrections then round as PyTorch's); Python floats are
+    baked into a captured graph.
     `weight_decay=None` skips the decay. `ticket` (int32 zero of shape (1,), zero again afterwards, one a stream) saves the kernel
     an allocation. Raises FastganError for buffers of unequal size, and ema without ema_decay.
     """
