@@ -99,7 +99,7 @@ def _variants() -> list[Variant]:
 
 
 # DCGAN-64's generator, by parameter and running statistic
-_DCGAN = [(100, 512, 4, 4), (512, 256, 4, 4), (256, 128, 4, 4), (128, 64, 4, 4), (64, 3, 4, 4)]
+_DCGAN: list[tuple[int, ...]] = [(100, 512, 4, 4), (512, 256, 4, 4), (256, 128, 4, 4), (128, 64, 4, 4), (64, 3, 4, 4)]
 _DCGAN += [(512,), (256,), (128,), (64,)] * 4
 
 register(

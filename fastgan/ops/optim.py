@@ -275,7 +275,8 @@ class FlatAdam(torch.optim.Optimizer):
         # .data: each copy counts its own versions, so that one made anew does not make a backward through another stale
         self.copies = [] if self.low is None else [view.data for view in flat.views(self.low)]
         self._copied = [p._version for p in flat.parameters]
-        self._pieces: tuple[Tensor, int] | None = None
+        block = kernel.settings(flat.data.numel(), flat.data)["BLOCK"]
+        self._pieces = flat.pieces(block), block  # here, since a step that is captured may copy nothing from the host
         self._places = torch.zeros((len(flat.parameters), 2), dtype=torch.int64, device=flat.data.device)
         self._promised: list[tuple[Tensor, Tensor]] = []
         # lr, beta1, beta2, eps, weight_decay, ema_decay: float64, as PyTorch computes with Python floats.
@@ -407,9 +408,6 @@ class FlatAdam(torch.optim.Optimizer):
 
     def _find_grads(self, grads: Sequence[Tensor | None] | None, capturing: bool) -> Gradients:
         """Where the gradients lie. Within a capture a table of this graph's own is filled later, by `sync_hyper`."""
-        if self._pieces is None:
-            block = kernel.settings(self.flat.data.numel(), self.flat.data)["BLOCK"]
-            self._pieces = self.flat.pieces(block), block
         tensors, found = self.flat.find_grads(grads)
         if capturing:
             places = torch.empty_like(self._places)
