@@ -66,9 +66,10 @@ def form_gradient_kernel(dy_ptr, y_ptr, mean_ptr, dmean_ptr, dvar_ptr, g_ptr, su
     b = tl.zeros((BLOCK_C,), tl.float32)
     a = tl.zeros((BLOCK_C,), tl.float32)
     if dmean_ptr is not None:
-        at = group * C + c
-        b = tl.load(dvar_ptr + at, mask=c < C, other=0.0) * (2.0 * inverse_n)
-        a = tl.load(dmean_ptr + at, mask=c < C, other=0.0) * inverse_n - b * tl.load(mean_ptr + at, mask=c < C, other=0.0)
+        channel = group * C + c  # not `at`: the compiler carries a name of the loop's from before it, and types must agree
+        b = tl.load(dvar_ptr + channel, mask=c < C, other=0.0) * (2.0 * inverse_n)
+        a = tl.load(dmean_ptr + channel, mask=c < C, other=0.0) * inverse_n
+        a -= b * tl.load(mean_ptr + channel, mask=c < C, other=0.0)
     start = block * PER_BLOCK
     end = tl.minimum(start + PER_BLOCK, ROWS)
     base = (group.to(tl.int64) * ROWS + start) * C

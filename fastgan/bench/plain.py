@@ -118,6 +118,10 @@ class FunctionalAdam:
         self.count, self.lr = torch.zeros((), device=device), torch.tensor(lr, device=device)
         self.betas, self.eps = betas, eps
 
+    def tensors(self) -> list[Tensor]:
+        """Everything a step reads and changes but the parameters."""
+        return [*self.first, *self.second, self.count, self.lr]
+
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:
         b1, b2 = self.betas
@@ -164,12 +168,12 @@ class Plain:
         self._draws = True
         self.recorded: Gradients | None = None
         self._loader = self._batches() if options.host_data else None
-        with self.flags():
-            self._compile()
         self._optimizers = {} if options.whole else {name: self._adam(net) for name, net in self.nets.items()}
         self._functional = (
             {n: FunctionalAdam(net, suite.lr, suite.betas) for n, net in self.nets.items()} if options.whole else {}
         )
+        with self.flags():
+            self._compile()
         self._graph: Graph | None = None
         self._make_graph: Callable[[], Graph] = graph or CudaGraph
 
@@ -193,6 +197,12 @@ class Plain:
             self._compiled = {"both": make(self._both), "D": make(self._d_compiled), "G": make(self._g_compiled)}
             for held in [*self._store.values(), *(t for given in self.inputs for t in given.values())]:
                 torch._dynamo.mark_static_address(held)  # no copies into the graphs' own memory
+            for adam in self._functional.values():  # what a step changes has to stay where it is, or there are no graphs
+                for held in adam.tensors():
+                    torch._dynamo.mark_static_address(held)
+            for net in self.nets.values():
+                for held in [*net.parameters(), *net.buffers()]:
+                    torch._dynamo.mark_static_address(held)
 
     def flags(self) -> contextlib.AbstractContextManager[None]:
         return flags(self.options.precision, self._autotune)

@@ -79,6 +79,7 @@ class RowSpec:
 
 
 _C = Options()
+_NCHW = "a variant for GPUs, where the compiler may choose the layout"
 _TUTORIAL = Options("tf32", True, True, False, False, False, False)
 
 ROWS = (
@@ -86,12 +87,31 @@ ROWS = (
     RowSpec("b", "a in strict fp32 (no TF32)", replace(_TUTORIAL, precision="fp32"), gpu="a CPU knows no TF32: it is row a"),
     RowSpec("c", "bf16 autocast, channels_last, fused Adam, D frozen, data on the device", _C),
     RowSpec("d", "c + torch.compile per module", replace(_C, modules="default"), seconds=60),
+    RowSpec(
+        "d:nchw",
+        "d in NCHW, the layout left to the compiler",
+        replace(_C, modules="default", channels_last=False),
+        gpu=_NCHW,
+        seconds=60,
+    ),
     RowSpec("e:max-autotune", "c + whole step compiled, max-autotune", replace(_C, whole="max-autotune"), seconds=240),
     RowSpec("e:reduce-overhead", "c + whole step compiled, reduce-overhead", replace(_C, whole="reduce-overhead"), seconds=90),
+    RowSpec(
+        "e:nchw", "e:reduce-overhead in NCHW", replace(_C, whole="reduce-overhead", channels_last=False), gpu=_NCHW, seconds=90
+    ),
     RowSpec("f", "c + hand-made graph", replace(_C, graph=True), gpu="a CUDA graph needs a GPU"),
     RowSpec(
         "f2", "d in one hand-made graph", replace(_C, modules="default", graph=True), gpu="a CUDA graph needs a GPU", seconds=70
     ),
+    RowSpec("f2:nchw", "f2 in NCHW", replace(_C, modules="default", graph=True, channels_last=False), gpu=_NCHW, seconds=70),
+    RowSpec(
+        "f3",
+        "whole step compiled, in one hand-made graph",
+        replace(_C, whole="default", graph=True),
+        gpu="a CUDA graph needs a GPU",
+        seconds=80,
+    ),
+    RowSpec("f3:nchw", "f3 in NCHW", replace(_C, whole="default", graph=True, channels_last=False), gpu=_NCHW, seconds=80),
     RowSpec("g", "fastgan without graphs", engine={}, seconds=30),
     RowSpec(
         "h:reference",

@@ -32,6 +32,15 @@ def _names(values: tuple[str, ...]) -> list[str]:
 @click.option("--json", "json_path", type=click.Path(dir_okay=False), metavar="FILE", help="Write everything measured.")
 @click.option("--csv", "csv_path", type=click.Path(dir_okay=False), metavar="FILE", help="Write one line a row.")
 @click.option("--plots", "plots_path", type=click.Path(file_okay=False), metavar="DIR", help="Draw figures (needs matplotlib).")
+@click.option(
+    "--launches",
+    is_flag=False,
+    flag_value="dcgan-64-b128",
+    metavar="[NAME]",
+    help="Count what a step of a suite or recipe launches on a GPU, none needed; 'all' is a line each.",
+)
+@click.option("--target", metavar="sm_90", help="With --launches: compile each Triton kernel for it (sm_80, 89, 90 or 100).")
+@click.option("--gb-per-s", type=click.FloatRange(min=1), default=3000.0, help="With --launches: bandwidth of the estimate.")
 @click.option("--readme", type=click.Path(exists=True, dir_okay=False), metavar="FILE", hidden=True)
 @click.option("--results", type=click.Path(exists=True, file_okay=False), default="bench/results", hidden=True)
 def command(
@@ -43,6 +52,9 @@ def command(
     json_path: str | None,
     csv_path: str | None,
     plots_path: str | None,
+    launches: str | None,
+    target: str | None,
+    gb_per_s: float,
     readme: str | None,
     results: str,
 ) -> None:
@@ -59,6 +71,9 @@ def command(
         path, found = Path(readme), report.read(results)
         figures = "".join(f"\n![{ALT[drawn.stem]}]({drawn})\n" for drawn in _figures(found, path.parent / FIGURES))
         path.write_text(report.fill(path.read_text(), report.markdown(found) + figures))
+        return
+    if launches is not None:
+        _launches(launches, target, gb_per_s, json_path)
         return
     import torch
 
@@ -101,6 +116,24 @@ def command(
     wrong = any(e.get("gradient", {}).get("passed") is False for s in result["suites"] for e in s["rows"])
     if wrong or any(r.get("agrees") is False and r["ours"] for e in result["kernels"] for r in e["rows"]):
         sys.exit(1)
+
+
+def _launches(name: str, target: str | None, gb_per_s: float, json_path: str | None) -> None:
+    """Prints one table, or a line for each of all; --json writes the counts."""
+    import json
+
+    from fastgan.bench import launches
+
+    found = {}
+    for one in launches.names() if name == "all" else [name]:
+        noted, kernels = launches.record(one, target=target or "sm_90", compile=target is not None)
+        rows = launches.table(noted, gb_per_s)
+        found[one] = launches.counts(rows)
+        click.echo(launches.line(one, rows) if name == "all" else launches.text(one, rows, gb_per_s))
+        if target is not None:
+            click.echo(launches.compiled(kernels, target))
+    if json_path is not None:
+        Path(json_path).write_text(json.dumps(found, indent=1) + "\n")
 
 
 def _figures(found: list[dict[str, Any]], folder: Path) -> list[PurePosixPath]:

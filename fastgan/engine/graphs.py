@@ -45,11 +45,25 @@ class CudaGraph:
     def capture(self, function: Callable[[], Any]) -> Any:
         gc.collect()
         torch.cuda.synchronize()
-        with torch.cuda.graph(self.graph, pool=self.pool, capture_error_mode="thread_local"):
-            return function()
+        try:
+            with torch.cuda.graph(self.graph, pool=self.pool, capture_error_mode="thread_local"):
+                return function()
+        except BaseException:
+            end_capture(torch.device("cuda", torch.cuda.current_device()))
+            raise
 
     def replay(self) -> None:
         self.graph.replay()
+
+
+def end_capture(device: torch.device) -> None:
+    """After a capture that failed: the device's generator, which torch leaves believing that it is being captured and which
+    would refuse every draw from then on, goes on with a state of its own at the same seed.
+    """
+    generator = torch.cuda.default_generators[device.index or 0]
+    fresh = torch.Generator(device)
+    fresh.manual_seed(generator.initial_seed())
+    generator.graphsafe_set_state(fresh.graphsafe_get_state())
 
 
 class RecordedGraph:

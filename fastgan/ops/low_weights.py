@@ -102,8 +102,11 @@ class LowWeights(TorchFunctionMode):
 _active: LowWeights | None = None
 
 
+def read(w: Tensor) -> Tensor:
+    """A parameter's copy where it is at hand, for a layer that works on a view of its weight; else w itself."""
+    return w if _active is None else _active._low(w)
+
+
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
     """x.to(dtype), for what is only read: without a launch where x is a parameter whose copy is at hand."""
-    if _active is not None and x.dtype != dtype:
-        x = _active._low(x)
-    return x.to(dtype)
+    return (x if x.dtype == dtype else read(x)).to(dtype)

@@ -21,6 +21,8 @@ from fastgan.ops.registry import Case, Kwargs, Op, Variant, register
 
 # On a CPU, walk the buffers in pieces that stay in the second-level cache over the ten element-wise passes.
 CPU_CHUNK = 1 << 16
+SPARE = 64
+"""Tables of gradients' addresses that are made at once, outside captures."""
 
 
 def nonfinite(grad: Tensor) -> Tensor:
@@ -278,6 +280,8 @@ class FlatAdam(torch.optim.Optimizer):
         block = kernel.settings(flat.data.numel(), flat.data)["BLOCK"]
         self._pieces = flat.pieces(block), block  # here, since a step that is captured may copy nothing from the host
         self._places = torch.zeros((len(flat.parameters), 2), dtype=torch.int64, device=flat.data.device)
+        self._tables: list[Tensor] = []  # for captured steps: all of them, and those that none has taken
+        self._free: list[Tensor] = []
         self._promised: list[tuple[Tensor, Tensor]] = []
         # lr, beta1, beta2, eps, weight_decay, ema_decay: float64, as PyTorch computes with Python floats.
         self._hyper = torch.zeros(6, dtype=torch.float64, device=flat.data.device)
@@ -347,6 +351,9 @@ class FlatAdam(torch.optim.Optimizer):
         for places, rows in self._promised:
             places.copy_(rows)
         self._promised = []
+        if len(self._free) < SPARE // 2:
+            self._tables.append(torch.zeros((SPARE, *self._places.shape), dtype=torch.int64, device=self._places.device))
+            self._free += self._tables[-1].unbind()
         if self.low is not None and self._copied != [p._version for p in self.flat.parameters]:
             self.renew_copies()
         group, keep = self.param_groups[0], 0.0 if self.ema_decay is None else self.ema_decay
@@ -407,10 +414,12 @@ class FlatAdam(torch.optim.Optimizer):
         return loss
 
     def _find_grads(self, grads: Sequence[Tensor | None] | None, capturing: bool) -> Gradients:
-        """Where the gradients lie. Within a capture a table of this graph's own is filled later, by `sync_hyper`."""
+        """Where the gradients lie. Within a capture a table of this step's own is taken, and filled later by `sync_hyper`."""
         tensors, found = self.flat.find_grads(grads)
         if capturing:
-            places = torch.empty_like(self._places)
+            if not self._free:
+                raise FastganError(f"a captured step can update a network {SPARE // 2} times, not more")
+            places = self._free.pop()
             self._promised.append((places, torch.tensor(found)))
         else:
             places = self._places

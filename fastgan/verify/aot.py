@@ -127,7 +127,7 @@ def _tool(name: str) -> str:
     return str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name)
 
 
-def _resources(cubin: bytes, ptx: str) -> tuple[int, int]:
+def resources(cubin: bytes, ptx: str) -> tuple[int, int]:
     """(registers a thread, bytes spilled). The stack also holds arrays and calls, so where there is one ptxas is asked what
     was spilled.
     """
@@ -187,7 +187,7 @@ def compile_job(job: Job, use_cache: bool) -> Row:
                 return Row(**{**known, "op": row.op, "kernel": row.kernel, "config": label, "kept": True})
         binary = triton.compile(source, target=GPUTarget("cuda", int(job.target.removeprefix("sm_")), 32), options=options)
         ptx = binary.asm["ptx"]
-        row.registers, row.spilled = _resources(binary.asm["cubin"], ptx)
+        row.registers, row.spilled = resources(binary.asm["cubin"], ptx)
         row.shared = binary.metadata.shared
         row.matrix = " ".join(f"{short} x{ptx.count(full)}" for short, full in MATRIX.items() if full in ptx)
         wrong = [f"spills {row.spilled} bytes"] if row.spilled else []
@@ -200,6 +200,22 @@ def compile_job(job: Job, use_cache: bool) -> Row:
         row.verdict, row.note = "FAIL", one_line(e)
         row.seconds = time.perf_counter() - start
     return row
+
+
+def recheck(entry: tuning.Entry, capability: str) -> list[Row]:
+    """The rows of a tuning entry's configuration, in every kernel of its type that it launches; none where it steers a launcher
+    alone. Load the registry first.
+    """
+    pointer = "*fp32" if entry.type == "tf32" else f"*{entry.type}"
+    rows = []
+    for op in registry.ops():
+        mine = [(i, v) for i, v in enumerate(_variants(op.name)) if v.tuned == entry.op]
+        typed = [(i, v) for i, v in mine if pointer in v.signature.values()]
+        for i, variant in typed or mine:
+            if variant.targets is None or capability in variant.targets:
+                config = tuple(sorted({**variant.configs[0], **entry.config}.items()))
+                rows.append(compile_job(Job(op.name, i, config, capability), use_cache=True))
+    return rows
 
 
 def _keep(path: Path, row: Row) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from fastgan.engine.graphs import end_capture
+
 Call = Callable[[], Any]
 
 
@@ -64,6 +66,7 @@ def measure(calls: Sequence[Call], samples: int = 9, sample_ms: float = 5.0, gra
             replay, how = captured.replay, "graph"
         except RuntimeError:  # something syncs or allocates outside the pool: eager time is still a time
             torch.cuda.synchronize()
+            end_capture(torch.device("cuda", torch.cuda.current_device()))
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
 
     def sample(n: int) -> float:
