@@ -18,7 +18,7 @@ from fastgan.errors import FastganError
 from fastgan.kernels._common import INTERPRET
 from fastgan.kernels.conv_spec import ConvSpec, Fusion, pair
 from fastgan.ops import conv_reference as ref
-from fastgan.ops import dispatch, norm
+from fastgan.ops import dispatch, low_weights, norm
 from fastgan.ops.conv_registered import convolve
 
 OUTPUT_ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid")  # those whose derivative the output tells
@@ -46,7 +46,7 @@ def cast_type(x: Tensor) -> torch.dtype:
 
 def cast(x: Tensor) -> Tensor:
     """x under autocast; a registered operator has to ask."""
-    return x.to(cast_type(x))
+    return low_weights.cast(x, cast_type(x))
 
 
 def precision_of(x: Tensor) -> str:

@@ -25,6 +25,7 @@ FAMILIES: tuple[str, ...] = (
     "spectral_proof",
     "loss",
     "optim",
+    "average",
     "random",
     "images",
     "augment",
