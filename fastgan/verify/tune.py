@@ -159,7 +159,8 @@ def tune_engine(op: Op, case: Case, type_name: str, device: torch.device) -> Ent
     best = min(times, key=lambda e: times[e])
     env = machine.describe(device)
     stamp = {k: env[k] for k in ("torch", "triton", "commit", "date")}
-    return Entry(op.name, type_name, dict(shape), engine=best, ms=times[best], error=errors[best], **stamp)
+    proof: dict[str, Any] = {"ms": times[best], "error": errors[best]}
+    return Entry(op.name, type_name, dict(shape), engine=best, **proof, **stamp)
 
 
 def save(path: Path, table: Table) -> None:
@@ -190,7 +191,8 @@ def table_path(device: torch.device, ship: bool) -> Path:
     facts = tuning.device_facts(device)
     if facts is None:
         raise FastganError("fastgan tune needs a GPU: tables are kept per GPU model")
-    return (tuning.SHIPPED if ship else paths.config_dir()) / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
+    root = tuning.SHIPPED if ship else paths.config_dir()
+    return root / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
 
 
 def run(names: Sequence[str], types: Sequence[str], budget: float, ship: bool, say: Callable[[str], None]) -> int:
