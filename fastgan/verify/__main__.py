@@ -34,8 +34,8 @@ def parser() -> Parser:
         allow_abbrev=False,
         description="Check every operator against float64: on the GPU if there is one, else the "
         "real kernels in Triton's interpreter. With --aot, compile every kernel and shipped "
-        "configuration for GPUs that need not be there, and report registers, spills, shared memory "
-        "and matrix instructions.",
+        "configuration for GPUs that need not be there, and report registers, spills, shared memory"
+        " and matrix instructions.",
         epilog="The exit code is 1 if anything failed.",
     )
     level: dict[str, Any] = {"dest": "level", "action": "store_const"}
