@@ -63,7 +63,7 @@ def kind(path: Path, *, follow: bool = True) -> str | None:
 
 
 class Lock:
-    """An exclusive lock between processes and threads that is a file of its own; the system frees it when its holder ends.
+    """An exclusive lock between processes and threads, freed by the system when its holder ends.
 
     path: opened, or made, as `plain` does, and left as it is. file: open for reading and writing.
     held: True; False where somebody else has it; None on a file system without locks.
@@ -72,7 +72,8 @@ class Lock:
     def __init__(self, path: Path, flags: int = os.O_CREAT) -> None:
         """Try once, without waiting. flags: of os.open, beside O_RDWR. Raises OSError."""
         while True:
-            self.path, self.file = path, os.fdopen(plain(path, os.O_RDWR | flags), "r+b", buffering=0)
+            self.path = path
+            self.file = os.fdopen(plain(path, os.O_RDWR | flags), "r+b", buffering=0)
             self.held: bool | None = None
             with contextlib.suppress(OSError):
                 self.held = _lock_descriptor(self.file.fileno())
@@ -87,7 +88,7 @@ class Lock:
             return False
 
     def sign(self) -> None:
-        """Leave the number of this process for `holder`: behind the first byte, for Windows lets none read what is locked."""
+        """Leave this process's number for `holder`, behind the byte that Windows lets none read."""
         self.file.truncate(0)
         self.file.seek(0)
         write_all(self.file, f"\n{os.getpid()}".encode())
@@ -162,7 +163,7 @@ def explained(what: str) -> Iterator[None]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Make `path` hold `data`: after a failure it holds the old content or the new, and nothing lies beside it.
+    """Make `path` hold `data`; after a failure it holds the old or the new, with nothing beside it.
 
     Raises OSError.
     """

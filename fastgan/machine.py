@@ -1,4 +1,4 @@
-"""What machine this is: the one description that proofs, benchmarks, tuning tables and `fastgan info` give.
+"""What machine this is, as proofs, benchmarks, tuning tables and `fastgan info` describe it.
 
 Needs torch, triton and numpy alone.
 """
@@ -23,13 +23,15 @@ from fastgan.kernels import toolchain
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """What a number or a verdict on `device` must be read with, as JSON values; None where that can't be found out.
+    """What a number or a verdict on `device` must be read with: JSON values, None where unknown.
 
-    device: the GPU's name, or "CPU: " and the processor's. load: processes that wait for a core (1 minute's mean).
+    device: the GPU's name, or "CPU: " and the processor's. load: processes that run or wait for a
+    core, the mean of a minute.
     """
     gpu = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if gpu else f"CPU: {cpu_name() or platform.machine()}"
     return {
-        "device": torch.cuda.get_device_name(device) if gpu else f"CPU: {cpu_name() or platform.machine()}",
+        "device": name,
         "threads": torch.get_num_threads(),
         "cores": cores(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
@@ -70,7 +72,7 @@ def cores() -> int:
 
 @contextlib.contextmanager
 def nvml() -> Iterator[Any]:
-    """NVIDIA's management library, through pynvml. Raises ImportError or pynvml.NVMLError where it is not there."""
+    """NVIDIA's management library. Raises ImportError or pynvml.NVMLError where it is not there."""
     import pynvml
 
     pynvml.nvmlInit()
@@ -82,22 +84,27 @@ def nvml() -> Iterator[Any]:
 
 def driver() -> str | None:
     """The version of NVIDIA's driver, where there is one."""
-    with contextlib.suppress(Exception), nvml() as library:  # no package, no library, no driver, no permission
+    with contextlib.suppress(Exception), nvml() as library:  # no package, library or permission
         return str(library.nvmlSystemGetDriverVersion())
     return None
 
 
 def commit() -> str:
-    """``$FASTGAN_COMMIT``, which a copy of the tree is given; else the short commit of the checkout the package lies in, with
-    ``+`` where files differ from it; else empty.
+    """$FASTGAN_COMMIT, which a copy of the tree is given; else the short commit of the checkout,
+    with "+" where files differ from it; else empty.
     """
     if known := os.environ.get("FASTGAN_COMMIT"):
         return known
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return ""
-    git = lambda *args: subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, check=True).stdout.strip()
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return ""

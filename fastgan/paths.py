@@ -1,6 +1,7 @@
 """The folders of a user that fastgan keeps things in between runs: caches, and tuning tables.
 
-By hand and not by platformdirs: the kernels look their tables up, and they import with torch, triton and numpy alone.
+By hand and not by platformdirs: the kernels look their tables up, and they import with torch,
+triton and numpy alone.
 """
 
 from __future__ import annotations
@@ -13,30 +14,31 @@ from fastgan.errors import FastganError
 
 
 def cache_dir() -> Path:
-    """$FASTGAN_CACHE, or fastgan in the user's caches: decoded images, and in folders of their own metrics/ and aot/.
+    """$FASTGAN_CACHE, or fastgan in the user's caches: decoded images, metrics/ and aot/.
 
     Raises FastganError where neither is known.
     """
-    return _folder("FASTGAN_CACHE", "XDG_CACHE_HOME", ".cache", "Library/Caches", "Caches")
+    return _folder("CACHE", ".cache", "Library/Caches", "FASTGAN_CACHE")
 
 
 def config_dir() -> Path:
-    """$FASTGAN_CONFIG_DIR, or fastgan/tuning in the user's configuration: the user's own tuning tables.
+    """$FASTGAN_CONFIG_DIR, or fastgan/tuning in the user's configuration: their own tuning tables.
 
     Raises FastganError where neither is known.
     """
-    return _folder("FASTGAN_CONFIG_DIR", "XDG_CONFIG_HOME", ".config", "Library/Application Support", "Config", "tuning")
+    mac = "Library/Application Support"
+    return _folder("CONFIG", ".config", mac, "FASTGAN_CONFIG_DIR", "tuning")
 
 
-def _folder(variable: str, xdg: str, linux: str, mac: str, windows: str, *below: str) -> Path:
+def _folder(kind: str, linux: str, mac: str, variable: str, *below: str) -> Path:
     try:
         if given := os.environ.get(variable):
             return Path(given).expanduser()
         if sys.platform == "win32":
-            local = os.environ.get("LOCALAPPDATA")
-            return Path(local or Path.home() / "AppData" / "Local", "fastgan", windows, *below)
+            local = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+            return Path(local, "fastgan", kind.lower(), *below)
         if sys.platform == "darwin":
             return Path(Path.home(), mac, "fastgan", *below)
-        return Path(os.environ.get(xdg) or Path.home() / linux, "fastgan", *below)
+        return Path(os.environ.get(f"XDG_{kind}_HOME") or Path.home() / linux, "fastgan", *below)
     except RuntimeError:
         raise FastganError(f"no home directory here: set {variable} to a writable one") from None

@@ -67,7 +67,8 @@ class Bench:
         self, chosen: Sequence[Suite], rows: Sequence[RowSpec], ablation: Suite | None = None, ops: bool = False
     ) -> dict[str, Any]:
         """The results of all suites as JSON values, and of single operators where `ops`; docs/benchmarks.md has the fields."""
-        result: dict[str, Any] = {"machine": machine.describe(self.device), "quick": self.quick, "suites": [], "kernels": []}
+        result: dict[str, Any] = {"machine": machine.describe(self.device), "quick": self.quick}
+        result |= {"suites": [], "kernels": []}
         jobs = [(suite, rows, "rows") for suite in chosen] + ([(ablation, ABLATION, "ablation")] if ablation else [])
         if ops:  # first: what they leave of their share is the suites'; of a quick run they get little, a quick look
             part = 0.15 if self.quick and jobs else 1 / (len(jobs) + 1)

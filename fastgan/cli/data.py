@@ -24,8 +24,9 @@ def command(source: str, size: int | None, channels: str | None, strict: bool, p
     from fastgan.data import cache, open
 
     if clear_cache:
-        files, freed = cache.clear(paths.cache_dir())
-        click.echo(f"removed {files} decoded data sets, {freed / 2**20:,.1f} MiB, from {paths.cache_dir()}")
+        folder = paths.cache_dir()
+        files, freed = cache.clear(folder)
+        click.echo(f"removed {files} decoded data sets, {freed / 2**20:,.1f} MiB, from {folder}")
         return
     import numpy as np
 

@@ -239,7 +239,8 @@ def obtain(
         return entry
     with plain_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    with _alone(directory / f"{family[:16]}{LOCK}", lambda: notice("another process decodes the same images: waiting for it")):
+    said = "another process decodes the same images: waiting for it"
+    with _alone(directory / f"{family[:16]}{LOCK}", lambda: notice(said)):
         entry = _follow(directory, link, family)
         if entry is not None:
             return entry
@@ -297,7 +298,7 @@ def _is_old(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _alone(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Inside, no other builder holds the lock `path`; on a file system without locks two may do the same work."""
+    """Inside, nobody else holds the lock `path`; without locks two may do the same work."""
     told = False
     with plain_errors(path.parent):
         while (lock := files.Lock(path)).held is False:

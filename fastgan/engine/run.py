@@ -249,10 +249,12 @@ class RunFolder:
         if lock.held is False:
             pid = lock.holder()
             lock.close()
-            mine = pid == os.getpid()
-            who = "another Trainer of this program" if mine else "another process"
-            remedy = "close() that one first" if mine else f"wait for it{f' (process {pid})' if pid else ''}"
-            raise FastganError(f"{who} is training in {self.path}: {remedy}, or choose another --out")
+            who, remedy = "another process", f"wait for it{f' (process {pid})' if pid else ''}"
+            if pid == os.getpid():
+                who, remedy = "another Trainer of this program", "close() that one first"
+            raise FastganError(
+                f"{who} is training in {self.path}: {remedy}, or choose another --out"
+            )
         self._lock = lock
         refuse_links(self.path, writing=True)
         lock.sign()

@@ -32,25 +32,27 @@ def parser() -> Parser:
     p = Parser(
         "fastgan verify",
         allow_abbrev=False,
-        description="Check every operator against float64: on the GPU if there is one, else the real kernels in Triton's "
-        "interpreter. With --aot, compile every kernel and shipped configuration for GPUs that need not be there, and report "
-        "registers, spills, shared memory and matrix instructions.",
+        description="Check every operator against float64: on the GPU if there is one, else the "
+        "real kernels in Triton's interpreter. With --aot, compile every kernel and shipped "
+        "configuration for GPUs that need not be there, and report registers, spills, shared memory"
+        " and matrix instructions.",
         epilog="The exit code is 1 if anything failed.",
     )
     level: dict[str, Any] = {"dest": "level", "action": "store_const"}
-    p.add_argument("--quick", const="quick", default="quick", help="small adversarial shapes (the default)", **level)
-    p.add_argument("--full", const="full", help="every shape and launch configuration; large ones on a GPU", **level)
-    p.add_argument("--op", action="append", default=[], metavar="NAME", help="only this op; may repeat")
-    p.add_argument("--family", action="append", metavar="NAME", help="only the ops of this module of fastgan.ops; may repeat")
-    p.add_argument(
-        "--aot", nargs="*", metavar="TARGET",
-        help="compile for these instead of running: sm_80 sm_86 sm_89 sm_90 sm_100 sm_120 (default: sm_80 sm_90)",
-    )  # fmt: skip
-    p.add_argument("--json", action="store_true", help="print the report as JSON")
-    p.add_argument("--all", action="store_true", help="a row for every output and configuration")
-    p.add_argument("--jobs", type=count, metavar="N", help="processes (default: the cores, at most 4)")
-    p.add_argument("--defaults", action="store_true", help="with --aot: leave out the tuner's candidates")
-    p.add_argument("--no-cache", action="store_true", help="with --aot: compile again what was compiled before")
+    named: dict[str, Any] = {"action": "append", "metavar": "NAME"}
+    switch: dict[str, Any] = {"action": "store_true"}
+    add = p.add_argument
+    add("--quick", const="quick", default="quick", help="small shapes (the default)", **level)
+    add("--full", const="full", help="every shape and configuration; large ones on a GPU", **level)
+    add("--op", default=[], help="only this op; may repeat", **named)
+    add("--family", help="only the ops of this module of fastgan.ops; may repeat", **named)
+    targets = "sm_80 sm_86 sm_89 sm_90 sm_100 sm_120 (default: sm_80 sm_90)"
+    add("--aot", nargs="*", metavar="TARGET", help=f"compile for these and run nothing: {targets}")
+    add("--json", help="print the report as JSON", **switch)
+    add("--all", help="a row for every output and configuration", **switch)
+    add("--jobs", type=count, metavar="N", help="processes (default: the cores, at most 4)")
+    add("--defaults", help="with --aot: leave out the tuner's candidates", **switch)
+    add("--no-cache", help="with --aot: compile again what was compiled before", **switch)
     return p
 
 
@@ -111,8 +113,15 @@ def _verify(options: argparse.Namespace) -> int:
 def _aot(options: argparse.Namespace) -> int:
     from fastgan.verify.aot import command
 
-    targets = options.aot or ["sm_80", "sm_90"]
-    return command(targets, options.op, options.family, options.jobs, not options.no_cache, options.json, options.defaults)
+    return command(
+        options.aot or ["sm_80", "sm_90"],
+        options.op,
+        options.family,
+        options.jobs,
+        not options.no_cache,
+        options.json,
+        options.defaults,
+    )
 
 
 if __name__ == "__main__":

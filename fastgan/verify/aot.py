@@ -173,7 +173,8 @@ def compile_job(job: Job, use_cache: bool) -> Row:
     try:
         source, options = source_of(variant, config)
         key = [FORMAT, triton.__version__, source.hash(), sorted(options.items()), job.target, variant.needs_tensor_cores]
-        kept = paths.cache_dir() / "aot" / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.json"
+        name = hashlib.sha256(repr(key).encode()).hexdigest()[:32]
+        kept = paths.cache_dir() / "aot" / f"{name}.json"
         if use_cache and kept.is_file():
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 known = json.loads(kept.read_text())

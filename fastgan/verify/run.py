@@ -200,7 +200,8 @@ def run(
             torch.set_num_threads(threads)
     slowest = sorted(((f"{j.op}/{j.case} {j.type} {j.engine}", s) for j, _, s in done), key=lambda x: -x[1])[:5]
     rows = [r for _, some, _ in done for r in some]
-    mode = "GPU" if device.type == "cuda" else "Triton interpreter on the CPU" if INTERPRET else "PyTorch on the CPU"
+    mode = "Triton interpreter on the CPU" if INTERPRET else "PyTorch on the CPU"
+    mode = "GPU" if device.type == "cuda" else mode
     environment = {**machine.describe(device), "mode": mode}
     return Report(rows, not_exercised, environment, level, time.perf_counter() - start, slowest)
 

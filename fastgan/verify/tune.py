@@ -299,7 +299,8 @@ def table_path(device: torch.device, ship: bool) -> Path:
     facts = tuning.device_facts(device)
     if facts is None:
         raise FastganError("fastgan tune needs a GPU: tables are kept per GPU model")
-    return (tuning.SHIPPED if ship else paths.config_dir()) / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
+    root = tuning.SHIPPED if ship else paths.config_dir()
+    return root / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
 
 
 def run(names: Sequence[str], types: Sequence[str], budget: float, ship: bool, say: Callable[[str], None]) -> int:
