@@ -98,6 +98,9 @@ class Device(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         if func.namespace in ("prim", "profiler"):
             return func(*args, **kwargs)
+        if func.namespace == "aten" and func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
+            with self:  # below autograd, inside registered operators, what is made of other operators comes whole
+                return func.decompose(*args, **kwargs)
         name = func._schema.name.split("::")[1]
         pinned = kwargs.pop("pin_memory", False)
         asked = kwargs.get("device")
@@ -217,6 +220,7 @@ def _drawing(func: Any, kwargs: Any) -> contextlib.AbstractContextManager[None]:
     """Random operators on the GPU draw from the GPU's generator: it is given them, or takes the default one's place."""
     if torch.Tag.nondeterministic_seeded not in func.tags:
         return contextlib.nullcontext()
+    streams.GENERATOR.draws()
     if kwargs.get("generator") is not None:
         if kwargs["generator"].device.type != "cuda":
             raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
