@@ -34,9 +34,14 @@ from bench.store import Store, machine
 from fastgan.kernels import tuning
 from fastgan.kernels._common import triton_minor
 from fastgan.kernels.conv_spec import ConvSpec
-from fastgan.nn.fused import EDGES, FusedConvSequential, Segment, _weight, segments
+from fastgan.nn.conv import Conv2d
 from fastgan.ops.conv_fused import shape_of
 from fastgan.ops.conv_tma import lacks
+from fastgan.swap import accelerate
+from fastgan.swap.edges import EDGES, chains, folded_weight
+from fastgan.swap.patterns import Tree
+from fastgan.swap.runs import FusedSequential
+from fastgan.swap.swapping import families_of, plan_of
 from fastgan.verify.check import one_line, relative_l2
 from fastgan.verify.timing import measure, rotations
 
@@ -98,8 +103,12 @@ def run(net: nn.Module, way: str, toy: bool) -> Callable[[Tensor], Any]:
         net = torch.compile(net, mode="max-autotune-no-cudagraphs", dynamic=False)  # the harness captures
     elif " | " in way:
         edge, engine = way.split(" | ")
-        assert isinstance(net, nn.Sequential)
-        net = FusedConvSequential.adopt(net, edge, "triton" if engine == "tma" else engine)
+        impl, fused = "triton" if engine == "tma" else engine, accelerate(net)
+        if isinstance(fused, FusedSequential):
+            fused.edge, fused.impl = edge, impl
+        else:  # a lone convolution is no run: the operator's own module shows its engines
+            lone: Any = net[0]  # type: ignore[index]
+            lone.__class__, lone.impl = Conv2d, impl
     by_tma: dict[str, dict[str, Any]] = {"conv_way": {"WAY": "tma"}} if way.endswith(" | tma") else {}
 
     def forward(x: Tensor) -> Tensor:
@@ -111,13 +120,13 @@ def run(net: nn.Module, way: str, toy: bool) -> Callable[[Tensor], Any]:
 
 def convolutions(net: nn.Sequential, x: Tensor) -> Iterator[tuple[Tensor, Tensor, ConvSpec]]:
     """(input, weight, geometry) of every convolution of a chain as the fused container runs it, folded where that folds."""
-    children = list(net)
+    children = tuple(net)
     with torch.no_grad():
-        for item in segments(children):
-            if isinstance(item, Segment):
-                yield x, *_weight(children[item.conv], item.fold)
-            for at in range(item.start, item.stop) if isinstance(item, Segment) else (item,):
-                x = children[at](x)
+        for run in plan_of(net, Tree(net), families_of(None)).runs:
+            if chains(children, run):
+                yield x, *folded_weight(children[run.layer], run.fold)
+            for child in children[run.start : run.stop]:
+                x = child(x)
 
 
 def experiment(net: nn.Sequential, shape: tuple[int, int, int], batch: int, way: str, toy: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Normalisation at DCGAN-64's shapes: one launch or several, with how many warps and programs; inputs as a step leaves them, in L2.
+"""Normalisation at the shapes of DCGAN-64: one launch or several, how many warps and programs; inputs lie in L2, as in a step.
 
     python -m bench.gpu --stages norm
 """

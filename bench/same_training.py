@@ -40,11 +40,11 @@ from fastgan.engine.graphs import CudaGraph
 from fastgan.engine.precision import resolve
 from fastgan.engine.sampling import generate
 from fastgan.engine.stage import ActiveStage, Stage
-from fastgan.nn.fused import FusedConvSequential
 from fastgan.recipes.base import Built, Images
 from fastgan.recipes.dcgan import Dcgan
 from fastgan.recipes.sngan import Sngan
 from fastgan.swap import accelerate
+from fastgan.swap.runs import FusedSequential
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
@@ -61,7 +61,7 @@ def begin(built: Built, dataset: Any, *, seed: int, fast: bool, layout: torch.me
     if fast and not GPU:
         for net in built.nets.values():
             for module in accelerate(net).modules():
-                if isinstance(module, FusedConvSequential):
+                if isinstance(module, FusedSequential):
                     module.edge = "on_load"
     return ActiveStage(
         stage,

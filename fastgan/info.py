@@ -10,13 +10,13 @@ import functools
 import os
 import platform
 import re
-import shutil
 import sys
-import sysconfig
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from fastgan.kernels import toolchain
 
 PAIRS = {"2.10": "3.6", "2.11": "3.6", "2.12": "3.7", "2.13": "3.7"}
 """Triton minor version that each torch minor version was built with; used where torch's own metadata don't say."""
@@ -29,7 +29,7 @@ def collect() -> dict[str, Any]:
         "platform": _safe(_platform, {}),
         "driver": _safe(_driver, None),
         "devices": _safe(_devices, []),
-        "compiler": _safe(compiler, {}),
+        "compiler": _safe(toolchain.compiler, {}),
         "cache": _safe(_cache, {}),
     }
     facts["kernels"] = _safe(lambda: kernels(facts), {"status": "unknown", "reasons": ["the check itself failed"]})
@@ -44,13 +44,6 @@ def _safe(find: Callable[[], Any], otherwise: Any) -> Any:
         return otherwise
 
 
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _versions() -> dict[str, str | None]:
     import torch
 
@@ -58,11 +51,10 @@ def _versions() -> dict[str, str | None]:
 
     cudnn = torch.backends.cudnn.version() if torch.version.cuda else None
     return {
-        "fastgan": getattr(fastgan, "__version__", None) or _version("fastgan"),
+        "fastgan": getattr(fastgan, "__version__", None) or toolchain.version("fastgan"),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "triton": _version("triton"),
-        "numpy": _version("numpy"),
+        **toolchain.versions(),
         "cuda": torch.version.cuda,
         "cudnn": str(cudnn) if cudnn else None,
     }
@@ -132,14 +124,6 @@ def _through_driver(nvml: Any, index: int, handle: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def compiler() -> dict[str, Any]:
-    """The C compiler and Python header that Triton needs to build its launchers, each a path or None."""
-    named = os.environ.get("CC")
-    found = next((path for name in ([named] if named else ["gcc", "clang", "cc"]) if name and (path := shutil.which(name))), None)
-    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
-    return {"cc": found, "cc_named": named, "python_h": str(header) if header.is_file() else None}
-
-
 def paired_triton(torch_version: str) -> str | None:
     """Triton minor version (`"3.7"`) that a torch version was built with, or None where that is not known."""
     for line in _safe(lambda: metadata.requires("torch"), None) or []:
@@ -153,21 +137,14 @@ def kernels(facts: dict[str, Any]) -> dict[str, Any]:
 
     status: "ready", "interpreted" or "unavailable"; reasons: why not; notes: what is odd but does not prevent it.
     """
-    versions, build = facts["versions"], facts["compiler"]
-    reasons: list[str] = []
+    versions = facts["versions"]
     notes: list[str] = []
     interpreted = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "y", "yes")
-    if versions.get("triton") is None:
-        reasons.append("Triton is not installed" if sys.platform == "linux" else f"there is no Triton for {platform.system()}")
-    elif broken := _triton_import_error():
-        reasons.append(f"Triton does not import: {broken}")
+    reasons = toolchain.lacks(versions, facts["compiler"], interpreted)
     if not interpreted:
         reasons += _gpu_reasons(facts)
-        if build.get("cc") is None:
-            named = build.get("cc_named")
-            reasons.append(f"CC={named} is not there" if named else "no C compiler (install gcc, or set CC)")
-        if build.get("python_h") is None:
-            reasons.append("no Python.h (install python3-dev, or python3.11-dev for that version)")
+        if breaks := toolchain.interpreter_breaks(versions):
+            notes.append(f"`fastgan verify` without a GPU can't run: {breaks}")
     pair = paired_triton(versions.get("torch") or "")
     if versions.get("triton") and pair and not versions["triton"].startswith(pair + "."):
         notes.append(
@@ -175,14 +152,6 @@ def kernels(facts: dict[str, Any]) -> dict[str, Any]:
         )
     status = "unavailable" if reasons else "interpreted" if interpreted else "ready"
     return {"status": status, "reasons": reasons, "notes": notes, "interpreter": interpreted}
-
-
-def _triton_import_error() -> str | None:
-    try:
-        import triton.language  # noqa: F401
-    except Exception as error:
-        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-    return None
 
 
 def _gpu_reasons(facts: dict[str, Any]) -> list[str]:
@@ -194,9 +163,8 @@ def _gpu_reasons(facts: dict[str, Any]) -> list[str]:
         if facts["versions"].get("cuda") is None:
             return [f"{devices[0]['name']} is there, but torch {facts['versions'].get('torch')} is a build without CUDA"]
         return [f"{devices[0]['name']} is there, but torch can't use it: is driver {facts['driver']} too old?"]
-    if all(float(device["capability"]) < 8.0 for device in usable):
-        return [f"the kernels need an Ampere or newer GPU (8.0), {usable[0]['name']} is {usable[0]['capability']}"]
-    return []
+    old = [toolchain.too_old(*map(int, device["capability"].split("."))) for device in usable]
+    return [old[0]] if old[0] and all(old) else []
 
 
 def _precision() -> str:

@@ -117,13 +117,14 @@ def default_gather_config(rows: int, out: int, reach: int, itemsize: int, transf
     None of them spills on sm_80 to sm_120. Over taps that hangs by the way: two rows of two taps (scatter) need 4 stages or a
     raised register limit, four rows of four need 3 stages and the limit left alone.
     """
-    k = power_of_two(reach, 16, 64 if itemsize == 2 else 32)
-    order = "channels" if reach > 2 * k else "taps"  # the pipeline runs over the innermost loop: give it more than two turns
+    k = power_of_two(reach, 16, 64 if itemsize == 2 else 32 if INTERPRET else 16)
+    # the pipeline runs over the innermost loop: give it more than two turns; in fp32 the loop over taps, unrolled, spills
+    order = "channels" if reach > 2 * k or (itemsize == 4 and reach >= k) else "taps"
     if INTERPRET:
         return tile(power_of_two(rows, 16, 64), power_of_two(out, 16, 64), k, 4, 2, order)
     if itemsize == 4:
         # wider or deeper spills; so does the loop over taps at 80 or 128 registers, where ptxas stops on sm_80
-        return tile(64, power_of_two(out, 16, 32), 16, 4, 2, order) | {"maxnreg": 255}
+        return tile(64, power_of_two(out, 16, 32), k, 4, 2, order) | {"maxnreg": 255}
     if k == 16:
         return tile(64, power_of_two(out, 16, 64), k, 4, 2, order)
     if out > 32 and (transforms or rows >= 128 * 64):  # 128x128 spills where operands are transformed, and on sm_80 always

@@ -100,9 +100,9 @@ def affine_kernel(
         tl.store(scale_ptr + TOTAL + start + c, shift, mask=c < C)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.cache
 def device_table(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A small constant table on the device; kept, so that a captured launch finds it there."""
+    """A small constant table on the device; kept for good, so that a captured launch finds it there."""
     return torch.tensor(values, dtype=dtype, device=device)
 
 

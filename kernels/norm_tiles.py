@@ -21,8 +21,9 @@ order."""
 
 MERGE_CONFIG = {"BLOCK_T": 256, "BLOCK_C": 8, "num_warps": 4, "num_stages": 1}
 
-ONE_LAUNCH = {"MAX_ROWS": 2048}
-"""Segments up to this length take one launch: 64 KiB of 32-byte rows a program, which the second reading finds in L1 or L2."""
+ONE_LAUNCH = {"MAX_ROWS": 1024}
+"""Segments up to this length take one launch. On an H200 both ways cost 10 us at 2048 rows of 512 channels, and from there on
+several launches win (`python -m bench.gpu --stages norm`)."""
 
 
 @triton.jit
@@ -117,13 +118,14 @@ def count_batches(tracked_ptr, SEGMENTS, RUNNING: tl.constexpr, CUMULATIVE: tl.c
 
 @triton.jit
 def update_running(running_mean_ptr, running_var_ptr, c, C, mean, var, n, factor):
-    """PyTorch's update with one segment's statistics of n rows: unbiased variance."""
+    """PyTorch's update with one segment's statistics of n rows: unbiased variance. The next segment may follow."""
     live = c < C
     old_mean = tl.load(running_mean_ptr + c, mask=live, other=0.0).to(tl.float32)
     old_var = tl.load(running_var_ptr + c, mask=live, other=0.0).to(tl.float32)
     unbiased = var * (n / (n - 1.0))
     tl.store(running_mean_ptr + c, ((1.0 - factor) * old_mean + factor * mean).to(running_mean_ptr.dtype.element_ty), mask=live)
     tl.store(running_var_ptr + c, ((1.0 - factor) * old_var + factor * unbiased).to(running_var_ptr.dtype.element_ty), mask=live)
+    tl.debug_barrier()  # another thread may load them for the next segment
 
 
 def tile_config(itemsize: int, channels: int, rows: int, num_warps: int = 4, vectors: int = 2, wide: int = 128) -> dict[str, int]:
@@ -134,6 +136,12 @@ def tile_config(itemsize: int, channels: int, rows: int, num_warps: int = 4, vec
     block_c = min(next_power_of_2(channels), wide)
     block_r = min(elements // block_c, next_power_of_2(rows))
     return {"BLOCK_R": block_r, "BLOCK_C": block_c, "num_warps": num_warps, "num_stages": 1}
+
+
+def one_launch_tile(rows: int) -> dict[str, int]:
+    """The safe tile of a kernel that keeps a segment of `rows` rows in one program: few run, so each takes many warps."""
+    block_r = min(256, next_power_of_2(rows))
+    return {"BLOCK_R": block_r, "BLOCK_C": 8, "num_warps": max(4, block_r // 16), "num_stages": 1}
 
 
 class Rows(NamedTuple):
@@ -186,7 +194,7 @@ def one_launch(name: str, at: Rows) -> Mapping[str, Any] | None:
     shape = (("c", at.channels), ("rows", at.rows * at.segments))
     if at.rows > tuning.config("norm_one_launch", at.dtype, shape, ONE_LAUNCH, at.device)["MAX_ROWS"]:
         return None
-    return _config(name, at, 4, 2, max(8, 32 // at.dtype.itemsize))
+    return tuning.config(name, at.dtype, shape, one_launch_tile(at.rows), at.device)
 
 
 @tuning.kept

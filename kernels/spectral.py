@@ -280,7 +280,7 @@ class Plan:
         return sum(self.us), sum(self.vs)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.cache
 def plan(matrices: tuple[Matrix, ...], rows: int, columns: int, device: torch.device) -> Plan:
     """Tables for layers of these matrices, in blocks of `rows` and of `columns`; made once, before any graph capture."""
     table: list[int] = []

@@ -17,10 +17,10 @@ from fastgan.kernels import conv_tma, tuning
 from fastgan.kernels.conv_padded import grid_of, pad
 from fastgan.kernels.conv_plan import channels_last
 from fastgan.kernels.conv_spec import ConvSpec
-from fastgan.nn.fused import FusedConvSequential
 from fastgan.ops import no_weight_gradients
 from fastgan.ops.conv import conv2d, conv_transpose2d
 from fastgan.ops.conv_fused import conv_moments
+from fastgan.swap import accelerate
 
 torch.set_num_threads(1)
 TMA = {"conv_way": {"WAY": "tma"}}
@@ -71,7 +71,8 @@ def containers():
                     p.data = p.data.half().float()
             x = channels_last(torch.randn(2, 16, 2, 3) if transposed else torch.randn(2, 16, 8, 12)).half()
             gold = copy.deepcopy(net).double()
-            FusedConvSequential.adopt(net, edge, "triton")
+            accelerate(net)
+            net.edge, net.impl = edge, "triton"
             xg, xm = x.double().requires_grad_(), x.clone().requires_grad_()
             with tuning.override(TMA), mock.patch.object(conv_tma, "conv_tma_forward", wraps=conv_tma.conv_tma_forward) as went:
                 y = net(xm)

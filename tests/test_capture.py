@@ -1,6 +1,7 @@
 """Whole-step capture, proven on the CPU: a recording bakes in what a CUDA graph bakes in, and replays into the same memory."""
 
 import copy
+import os
 from unittest import mock
 
 import numpy as np
@@ -70,6 +71,55 @@ def test_capture_leaves_everything_as_found_and_replays_equal_eager_steps():
         found = captured(REAL * (i + 1))
         assert all(torch.equal(expected[k], found[k]) for k in expected)
     assert all(torch.equal(a, b) for a, b in zip(eager.tensors(), graphed.tensors(), strict=True))
+
+
+class Unsteady(torch.autograd.Function):
+    """A gradient that differs from itself as sums by atomics do: by roundings, or not at all under deterministic algorithms."""
+
+    @staticmethod
+    def forward(ctx, x, size):
+        ctx.size = size
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        if ctx.size > 1e-6 and torch.are_deterministic_algorithms_enabled():
+            return g, None
+        # os.urandom: torch's generators are put back between runs
+        drawn = torch.frombuffer(bytearray(os.urandom(4 * g.numel())), dtype=torch.int32).view_as(g)
+        return g * (1 + drawn * 2.0**-31 * ctx.size), None
+
+
+@pytest.mark.parametrize("size", [2e-7, 4e-3], ids=["fp32", "bf16 with deterministic algorithms"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_step_that_differs_from_itself_is_captured(seed, size):
+    loop = Loop()
+    loop.D[2].register_forward_hook(lambda _, inputs, y: Unsteady.apply(y, size))
+    torch.manual_seed(seed)
+    captured = capture(loop.step, example_inputs=[REAL + seed], state=loop.state, backend=RecordedGraph)
+    assert captured.captured, captured.reason
+
+
+def test_a_replay_that_differs_by_more_than_the_step_from_itself_is_refused():
+    class Bent(RecordedGraph):
+        def replay(self):
+            super().replay()
+            with torch.no_grad():
+                loop.D[2].weight.mul_(1.001)
+
+    loop = Loop()
+    loop.D[2].register_forward_hook(lambda _, inputs, y: Unsteady.apply(y, 2e-7))
+    captured = capture(loop.step, example_inputs=[REAL], state=loop.state, backend=Bent)
+    assert "eager steps from each other by" in captured.reason
+
+
+def test_a_nan_equals_itself():
+    loop = Loop()
+    loop.state.append(torch.tensor([float("nan"), float("inf")]))
+    with torch.no_grad():
+        loop.D[2].bias.fill_(float("nan"))
+    captured = capture(loop.step, example_inputs=[REAL], state=loop.state, backend=RecordedGraph)
+    assert captured.captured, captured.reason
 
 
 def test_a_learning_rate_on_the_device_is_followed():

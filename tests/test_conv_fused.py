@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from fastgan.errors import FastganError
 from fastgan.nn import norm as norms
 from fastgan.nn.conv import Conv2d, ConvTranspose2d
-from fastgan.nn.fused import EDGES, FusedConvSequential, segments
 from fastgan.ops.conv_fold import conv2d_average, fold_average, fold_upsample, upsample_conv2d
+from fastgan.swap import accelerate
+from fastgan.swap.edges import EDGES, chains
 
 
 def close(a, b, bound=1e-11):
@@ -66,6 +67,12 @@ def test_drop_in_modules(ours, torchs, arguments):
         close(mine(x, output_size=[13, 15]), theirs(x, output_size=[13, 15]))
 
 
+def chained(net, edge):
+    """The accelerated container, every edge of its chains run in one way on whatever device."""
+    accelerate(net).edge = edge
+    return net
+
+
 def generator():
     return nn.Sequential(
         nn.ConvTranspose2d(6, 8, 4, 1, 0, bias=False),
@@ -103,7 +110,7 @@ NETS = {"G": (generator, (4, 6, 1, 1)), "D": (discriminator, (3, 3, 16, 16))}
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("edge", [None, *EDGES])
+@pytest.mark.parametrize("edge", EDGES)
 @pytest.mark.parametrize("name", NETS)
 def test_container_equals_its_children(name, edge, training):
     make, shape = NETS[name]
@@ -117,7 +124,7 @@ def test_container_equals_its_children(name, edge, training):
                 nn.init.normal_(m.weight, 1, 0.3)
                 nn.init.normal_(m.bias)
     want.train(training)
-    got = FusedConvSequential.adopt(copy.deepcopy(want), edge)
+    got = chained(copy.deepcopy(want), edge)
     assert list(got.state_dict()) == list(want.state_dict())
     results = []
     for net in (want, got):
@@ -138,14 +145,12 @@ def test_container_equals_its_children(name, edge, training):
         chosen
         == {
             "G": {
-                None: ["separate"] * 3,
                 "separate": ["separate"] * 3,
                 "moments": ["moments"] * 3,
                 "on_load": ["on_load"] * 3,
                 "on_load+g": ["on_load+g"] * 3,
             },
             "D": {
-                None: ["separate"] * 2,
                 "separate": ["separate"] * 2,
                 "moments": ["moments"] * 2,
                 "on_load": ["moments", "on_load"],
@@ -163,7 +168,7 @@ def test_grouped_statistics_of_our_norm():
     want = copy.deepcopy(net)
     y = torch.cat([want(x[:2]), want(x[2:])])
     for edge in EDGES:
-        fused = FusedConvSequential.adopt(copy.deepcopy(net), edge)
+        fused = chained(copy.deepcopy(net), edge)
         with norms.grouped(2):
             close(fused(x), y)
         for a, b in zip(fused.buffers(), want.buffers()):
@@ -175,7 +180,7 @@ def test_whatever_is_not_plain_runs_child_by_child():
     x = torch.randn(4, 6, 1, 1)
     net = generator()
     want = copy.deepcopy(net)(x)
-    fused = FusedConvSequential.adopt(copy.deepcopy(net), "on_load")
+    fused = chained(copy.deepcopy(net), "on_load")
     seen = []
     fused[4].register_forward_hook(lambda m, i, o: seen.append(o.shape))
     assert torch.allclose(fused(x), want, atol=1e-5)
@@ -183,34 +188,33 @@ def test_whatever_is_not_plain_runs_child_by_child():
     assert [e.choice for e in fused.report()] == ["moments", "on_load"]
     fused[4]._forward_hooks.clear()
     fused(x)
-    again = FusedConvSequential.adopt(nn.Sequential(nn.Conv2d(2, 3, 3, 1, 1), nn.AvgPool2d(2)))
     image = torch.randn(1, 2, 6, 6)
-    again(image)
-    again[0] = nn.Conv2d(2, 3, 5, 1, 2)  # same class, no longer foldable
-    assert torch.equal(again(image), nn.Sequential(*again)(image))
+    for other in (nn.Conv2d(2, 4, 5, 1, 2), nn.Conv2d(2, 4, 3, 1, 1, groups=2)):  # same class, another geometry
+        again = chained(nn.Sequential(nn.Conv2d(2, 4, 3, 1, 1), nn.AvgPool2d(2), nn.Tanh()), "moments")
+        again(image)
+        again[0] = other
+        assert torch.equal(again(image), nn.Sequential(*again)(image))
     fused[3] = nn.utils.parametrizations.spectral_norm(fused[3])
     fused(x)
-    assert len(fused.report()) == 2
+    assert not fused.report()
+    accelerate(fused)(x)
+    assert [(e.producer, e.choice) for e in fused.report()] == [("0", "moments"), ("7", "on_load")]
     with pytest.raises(ValueError, match="more than 1 value"):
-        FusedConvSequential.adopt(nn.Sequential(nn.Conv2d(2, 3, 2), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 1, 1)), "on_load")(
+        chained(nn.Sequential(nn.Conv2d(2, 3, 2), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 1, 1)), "on_load")(
             torch.ones(1, 2, 2, 2)
         )
     with pytest.raises(FastganError, match="edge"):
-        FusedConvSequential.adopt(nn.Sequential(), "both")
-    with pytest.raises(FastganError, match="Sequential"):
-        FusedConvSequential.adopt(nn.ModuleList(), None)
+        chained(generator(), "both")(x)
 
 
 def test_leading_in_place_activation_still_alters_its_input():
-    net = FusedConvSequential.adopt(
-        nn.Sequential(nn.LeakyReLU(0.2, True), nn.Conv2d(2, 3, 4, 2, 1), nn.BatchNorm2d(3)), "moments"
-    )
+    net = chained(nn.Sequential(nn.LeakyReLU(0.2, True), nn.Conv2d(2, 3, 4, 2, 1), nn.BatchNorm2d(3)), "moments")
     x = -torch.ones(2, 2, 4, 4)
     net(x)
     assert x[0, 0, 0, 0].item() == pytest.approx(-0.2)
 
 
-def test_segments_take_only_what_they_cover():
+def test_chains_take_only_what_they_cover():
     mixed = [
         nn.Conv2d(3, 4, 3, dilation=2),
         nn.BatchNorm2d(4),
@@ -222,18 +226,20 @@ def test_segments_take_only_what_they_cover():
         nn.AvgPool2d(2),
         nn.Upsample(scale_factor=2),
         nn.Conv2d(4, 4, 5, 1, 2),
+        nn.Conv2d(4, 4, 3, 1, 1),
+        nn.InstanceNorm2d(4),
     ]
-    found = segments(mixed)
-    assert [i if isinstance(i, int) else (i.start, i.stop, i.fold) for i in found] == [
-        0,
-        1,
-        2,
-        3,
-        4,
-        (5, 7, ""),
-        7,
-        8,
-        (9, 10, ""),
+    net = accelerate(nn.Sequential(*mixed))
+    children = tuple(net)
+    plan = net._fastgan_plan
+    assert [(run.start, run.stop, run.fold, chains(children, run)) for run in plan.runs] == [
+        (0, 3, "", False),
+        (3, 4, "", False),
+        (4, 5, "", False),
+        (5, 7, "", True),
+        (7, 9, "", False),
+        (9, 10, "", True),
+        (10, 12, "", False),
     ]
 
 
@@ -244,7 +250,7 @@ def test_autocast_gives_what_the_children_give():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         want = copy.deepcopy(net)(x)
         for edge in EDGES:
-            got = FusedConvSequential.adopt(copy.deepcopy(net), edge)(x)
+            got = chained(copy.deepcopy(net), edge)(x)
             assert got.dtype == want.dtype
             assert ((got - want).norm() / want.norm()).item() < 0.05
             assert F.mse_loss(got.float(), want.float()).isfinite()
@@ -257,7 +263,7 @@ def test_compiles_in_one_graph(edge):
     net = nn.Sequential(nn.ConvTranspose2d(3, 5, 4, 2, 1), nn.BatchNorm2d(5), nn.ReLU(), nn.ConvTranspose2d(5, 2, 4, 2, 1))
     x = torch.randn(2, 3, 4, 4)
     want = copy.deepcopy(net)(x)
-    got = torch.compile(FusedConvSequential.adopt(net, edge), backend="aot_eager", fullgraph=True)(x)
+    got = torch.compile(chained(net, edge), backend="aot_eager", fullgraph=True)(x)
     assert torch.allclose(got, want, atol=1e-5)
     got.square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())

@@ -62,6 +62,21 @@ def test_parts_are_loaded_and_added_in_wide_words():
         assert wide in triton.compile(source, target=GPUTarget("cuda", 80, 32), options=options).asm["ptx"]
 
 
+def test_fp32_tiles_of_few_channels_keep_within_the_registers():
+    from fastgan.ops import registry
+    from fastgan.verify import aot
+
+    registry.load()
+    for op, kernel in (
+        ("conv_moments", "dgrad conv k4s2 3-64 at 64 fp32"),
+        ("conv_moments", "forward conv k3s1 16-16 at 16 fp32"),
+        ("conv_transpose_moments", "forward transposed k4s2 64-3 at 32 fp32"),
+    ):
+        index, variant = next((i, v) for i, v in enumerate(aot._variants(op)) if v.name == kernel)
+        row = aot.compile_job(aot.Job(op, index, tuple(sorted(variant.configs[0].items())), "sm_89"), use_cache=False)
+        assert row.verdict == "pass", (kernel, row.note)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["geometry", "configurations", "splits", "merged_phases", "gradient_pass", "containers", "switch"]

@@ -165,7 +165,7 @@ def test_a_kill_before_the_first_checkpoint_leaves_nothing_in_the_way(server, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_finish_the_step_and_save(server, number, code, tmp_path):
     """A real `fastgan train`, stopped in the middle, gone on with as its last line says."""
     np.save(tmp_path / "images.npy", images(30))
@@ -302,7 +302,7 @@ def left_by_a_kill(out):
 @pytest.mark.slow
 @pytest.mark.parametrize("lasting", [False, True], ids=["one-fault", "full-disk"])
 @pytest.mark.parametrize("begin", ["new", "after-a-kill"])
-def test_a_fault_at_every_file_operation(begin, lasting, tmp_path, monkeypatch):
+def test_a_fault_at_every_file_operation(begin, lasting, tmp_path, monkeypatch, capsys):
     in_a_hurry(monkeypatch)
     digest = lambda shown: hashlib.sha256(shown.numpy().tobytes()).digest()
     monkeypatch.setattr(pictures, "save_grid", lambda f, shown, *rest, **options: f.write(digest(shown)))
@@ -315,18 +315,19 @@ def test_a_fault_at_every_file_operation(begin, lasting, tmp_path, monkeypatch):
     faults = Faults(monkeypatch, run)
 
     def attempt(at=None):
-        """Begin from the same folder each time, with operation number `at` failing; the error, if one came."""
+        """Begin from the same folder each time, with operation number `at` failing; what was said of it."""
         faults.reset()
         shutil.rmtree(run, ignore_errors=True)
         if resume:
             shutil.copytree(killed, run)
         faults.reset(at, lasting)
+        capsys.readouterr()
         try:
             with trainer(run, resume) as t:
                 t.fit(STEPS)
         except fastgan.FastganError as error:
             return str(error)
-        return None
+        return capsys.readouterr().err.replace("fastgan: ", "").strip().replace("\n", " | ") or None
 
     assert attempt() is None
     total, where = faults.count, {}

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from fastgan import info
 from fastgan.cli.info import command
+from fastgan.kernels import toolchain
 
 
 def facts(**changes):
@@ -27,8 +28,9 @@ def facts(**changes):
 @pytest.fixture(autouse=True)
 def plain(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setattr(info, "_triton_import_error", lambda: None)
-    monkeypatch.setattr(info.sys, "platform", "linux")
+    monkeypatch.setattr(toolchain, "import_error", lambda: None)
+    monkeypatch.setattr(info.metadata, "requires", lambda name: None)  # the pairs as they are, whatever torch is installed
+    monkeypatch.setattr(toolchain.sys, "platform", "linux")
 
 
 def test_a_machine_with_everything_is_ready():
@@ -60,7 +62,6 @@ def test_each_obstacle_is_named(changes, words):
 
 
 def test_a_triton_that_torch_was_not_built_with_is_a_note(monkeypatch):
-    monkeypatch.setattr(info.metadata, "requires", lambda name: None)
     state = info.kernels(facts(versions={"torch": "2.11.0+cu130"}))
     assert state["status"] == "ready"
     assert "triton==3.6" in state["notes"][0]
@@ -75,10 +76,36 @@ def test_the_interpreter_needs_no_gpu_and_no_compiler(monkeypatch):
     assert "interpreter" in info.render({**facts(), "kernels": state})
 
 
+OLD_PAIR = {"versions": {"torch": "2.11.0", "triton": "3.6.0", "numpy": "2.5.5"}}
+
+
+def test_an_interpreter_that_numpy_breaks_is_named_with_the_pair(monkeypatch):
+    state = info.kernels(facts(**OLD_PAIR))
+    assert state["status"] == "ready"
+    assert "3.6.0" in state["notes"][0]
+    assert "numpy 2.5.5" in state["notes"][0]
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    state = info.kernels(facts(**OLD_PAIR))
+    assert state["status"] == "unavailable"
+    assert "numpy 2.5.5" in state["reasons"][0]
+    assert info.kernels(facts(versions={**OLD_PAIR["versions"], "numpy": "2.3.5"}))["status"] == "interpreted"
+    assert info.kernels(facts(versions={"numpy": "2.5.5"}))["status"] == "interpreted"
+
+
+def test_the_compiler_is_looked_for_where_triton_looks(monkeypatch, tmp_path):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("cc", "clang"):  # Triton asks for gcc and clang, never for cc
+        assert toolchain.compiler()["cc"] is None
+        (tmp_path / name).write_text("#!/bin/sh")
+        (tmp_path / name).chmod(0o755)
+    assert toolchain.compiler()["cc"] == str(tmp_path / "clang")
+
+
 def test_a_missing_compiler_and_header_are_found_out(monkeypatch, tmp_path):
     monkeypatch.setenv("CC", str(tmp_path / "cc"))
-    monkeypatch.setattr(info.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
-    assert info.compiler() == {"cc": None, "cc_named": str(tmp_path / "cc"), "python_h": None}
+    monkeypatch.setattr(toolchain.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    assert toolchain.compiler() == {"cc": None, "cc_named": str(tmp_path / "cc"), "python_h": None}
 
 
 def test_the_report_of_a_gpu_machine_fits_one_look():
@@ -103,8 +130,9 @@ def test_every_probe_may_fail(monkeypatch):
     def broken(*args, **kwargs):
         raise OSError("no")
 
-    for name in ("_versions", "_platform", "_driver", "_devices", "compiler", "_cache", "_precision"):
+    for name in ("_versions", "_platform", "_driver", "_devices", "_cache", "_precision"):
         monkeypatch.setattr(info, name, broken)
+    monkeypatch.setattr(toolchain, "compiler", broken)
     found = info.collect()
     json.dumps(found)
     assert "fastgan" in info.render(found)

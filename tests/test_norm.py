@@ -467,3 +467,21 @@ def test_compiles_as_one_graph():
         close(p, q, 1e-6)
         if p.requires_grad:
             close(p.grad, q.grad, 2e-5)
+
+
+@pytest.mark.skipif(INTERPRET or not has_triton, reason="compiles, so not under the interpreter")
+def test_running_statistics_are_seen_by_the_next_segment():
+    """Between the stores of one segment's statistics and the loads of the next's stands a barrier."""
+    from triton import compile as build
+    from triton.backends.compiler import GPUTarget
+
+    from fastgan.ops import registry
+    from fastgan.verify import aot
+
+    registry.load(["norm_proof"])
+    variant = next(v for v in registry.ops("batch_norm")[0].kernels() if v.name == "one launch leaky_relu fp32")
+    source, options = aot.source_of(variant, variant.configs[0])
+    text = build(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ttir"]
+    loop = text[text.index("scf.for %segment") :]
+    stored = loop.index("tt.store %old_var")
+    assert "barrier" in loop[stored : loop.index("tt.store", stored + 1)]

@@ -134,10 +134,55 @@ def test_wrong_phase_names_are_refused():
         fastgan.Trainer(net, net, objective=Wrong(), data=pictures(0), progress=False)
 
 
-def test_sigmoid_discriminators_are_refused():
-    G, D = torch.nn.Linear(1, 1), torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Sigmoid())
-    with pytest.raises(fastgan.FastganError, match="ends in Sigmoid"):
-        fastgan.Trainer(G, D, data=pictures(0), progress=False)
+class Scores(torch.nn.Module):
+    """A discriminator whose registration order tells nothing of the order of its computation."""
+
+    def __init__(self, function=None, gate=False):
+        super().__init__()
+        nn = torch.nn
+        self.act = nn.Sigmoid() if gate else nn.Identity()
+        self.first, self.out = nn.Conv2d(1, 4, 4, 2, 1), nn.Conv2d(4, 1, 8)
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1), nn.Sigmoid()) if gate else None
+        self.function = function
+
+    def forward(self, x):
+        h = torch.relu(self.first(x))
+        h = self.out(h if self.gate is None else self.act(h) * self.gate(h))
+        return h if self.function is None else self.function(h)
+
+
+def training(G, D):
+    objective = fastgan.Adversarial(latent_shape=(2, 1, 1))
+    return fastgan.Trainer(G, D, objective=objective, data=pictures(0), batch_size=8, device="cpu", progress=False)
+
+
+def maker(end):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 256), torch.nn.Unflatten(1, (1, 16, 16)), end)
+
+
+@pytest.mark.parametrize(
+    ("function", "named"),
+    [
+        (torch.sigmoid, "Sigmoid"),
+        (lambda h: torch.sigmoid_(h).flatten(1).double().squeeze(1), "Sigmoid"),
+        (lambda h: h.sigmoid().mean((1, 2, 3)), "Sigmoid"),
+        (lambda h: h.flatten(1).softmax(1), "Softmax"),
+    ],
+)
+def test_discriminators_that_give_probabilities_are_refused(function, named):
+    with pytest.raises(fastgan.FastganError, match=f"discriminator ends in {named}"):
+        training(maker(torch.nn.Tanh()), Scores(function))
+
+
+@pytest.mark.parametrize("function", [None, lambda h: h.flatten(1), lambda h: torch.sigmoid(h) * 4 - 2])
+def test_sigmoids_elsewhere_in_a_discriminator_are_no_ones_business(function):
+    training(maker(torch.nn.Tanh()), Scores(function, gate=True))
+
+
+@pytest.mark.parametrize("end", [torch.nn.Sigmoid(), torch.nn.ReLU(), torch.nn.Softmax(1)])
+def test_generators_that_make_only_the_bright_half_are_refused(end):
+    with pytest.raises(fastgan.FastganError, match=f"generator ends in {type(end).__name__.title()}"):
+        training(maker(end), Scores())
 
 
 def test_a_generator_of_the_wrong_size_is_named():

@@ -208,10 +208,6 @@ def with_parametrization(net):
     parametrize.register_parametrization(net[1], "weight", nn.Softplus())
 
 
-def with_tied_module(net):
-    net.append(net[1])
-
-
 def with_shared_weight(net):
     net.append(nn.BatchNorm2d(4))
     net[3].weight = net[1].weight
@@ -235,7 +231,6 @@ UNSURE = {
     with_backward_hook: "backward hook",
     with_own_forward: "forward was replaced",
     with_parametrization: "its weight is parametrized by Softplus",
-    with_tied_module: "used in several places",
     with_shared_weight: "its weight is shared with another module",
     with_subclass: "a subclass of BatchNorm2d",
     with_synchronised_norm: "not in the table",
@@ -470,3 +465,13 @@ def test_a_norm_of_ours_with_an_activation_of_its_own_keeps_both_activations():
     assert report(net).count("fused") == 1
     for a, b in zip(torch.autograd.grad(net(x).square().sum(), [x, *net[0].parameters()]), expected, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_modules_used_in_several_places_fuse_in_each_of_them():
+    act, head = nn.ReLU(True), nn.Sequential(nn.Conv2d(4, 4, 3, 1, 1), nn.BatchNorm2d(4), nn.Tanh())
+    torch.manual_seed(1)
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), act, head, nn.Conv2d(4, 4, 3), act, head)
+    net = accelerate(copy.deepcopy(plain))
+    assert [row.path for row in rows(net, "fused")] == ["0..2", "4..5", "3.0..2"]
+    assert torch.equal(net(image()), plain(image()))
+    assert all(torch.equal(a, b) for a, b in zip(net.buffers(), plain.buffers()))

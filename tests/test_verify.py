@@ -113,9 +113,55 @@ def test_a_changed_input_fails_unless_declared_and_declared_state_is_compared():
     assert any("x'" in f for f in failures(outcome(fn, lambda x: x * 2, mutates=("x",))))
 
 
+def rounding_otherwise(x, at):
+    """y = x in half precision, one element a unit in the last place off, and its mean as stored."""
+    y = x.half().clone()
+    y[0, at] *= 1 + 2**-10
+    return y, y.double().mean().float()[None]
+
+
+@pytest.mark.parametrize("own", ["as accurate as gold", "another rounding"])
+def test_an_output_defined_by_another_is_judged_by_it_as_stored(own):
+    def reference(x, round_to=None):
+        if x.dtype == torch.float64:
+            y = x.half().double()
+            return y, y.mean()[None]
+        return rounding_otherwise(x, 3) if own == "another rounding" else (x.half(), x.half().double().mean().float()[None])
+
+    options = dict(reference=reference, type_name="fp16", outputs=("y", "mean"), rounds=True)
+    mean_of_y = {"mean": lambda kwargs, outputs: outputs["y"].mean()[None]}
+    assert not failures(outcome(lambda x: rounding_otherwise(x, 5), derived=mean_of_y, **options))
+
+    def wrong(x):
+        y, mean = rounding_otherwise(x, 5)
+        return y, mean * (1 + 1e-6)
+
+    assert failures(outcome(wrong, derived=mean_of_y, **options)) == ["forward mean: over PyTorch's own"]
+
+
 def test_two_runs_that_differ_fail():
     calls = iter(range(100))
     assert any("two runs differ" in f for f in failures(outcome(lambda x: x * 2 * (1 + 1e-7 * next(calls)))))
+
+
+def test_runs_are_compared_under_deterministic_algorithms_and_for_the_kernels_alone(monkeypatch):
+    seen = []
+
+    def fn(x):
+        seen.append(torch.backends.cudnn.deterministic)
+        return x * 2
+
+    outcome(fn)
+    outcome(fn, repeat=False)
+    assert seen == [True, True, False]
+    from fastgan.verify import run
+
+    monkeypatch.setattr(run, "missing", lambda engine, device: None)
+    case = Case("case", make, {"quick"})
+    op = Op("op", fn, fn, [case], engines=("triton", "cudnn", "reference"))
+    jobs, _ = run.plan([op], "quick", torch.device("cuda"))
+    assert {job.engine for job in jobs if job.repeat} == {"triton"}
+    assert {job.engine for job in jobs} == {"triton", "cudnn", "reference"}
 
 
 def test_a_lost_gradient_and_a_wrong_one_fail():
@@ -340,3 +386,23 @@ def test_sums_in_the_interpreter_are_trees(axis):
     assert np.array_equal(
         interpreter.tree_sum(np.arange(8, dtype=np.int32).reshape(2, 4), axis), np.arange(8).reshape(2, 4).sum(axis)
     )
+
+
+def test_an_interpreter_that_numpy_breaks_is_named_before_anything_runs(monkeypatch, capsys):
+    from fastgan.kernels import toolchain
+    from fastgan.verify.__main__ import main
+
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(toolchain, "INTERPRET", True)
+    monkeypatch.setattr(toolchain, "import_error", lambda: None)
+    monkeypatch.setattr(toolchain, "versions", lambda: {"triton": "3.6.0", "numpy": "2.4.6"})
+    toolchain.lacking.cache_clear()
+    try:
+        assert main(["--quick", "--op", "uniform"]) == 2
+    finally:
+        toolchain.lacking.cache_clear()
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.count("\n") == 1
+    assert "Triton 3.6.0" in err
+    assert "numpy 2.4.6" in err

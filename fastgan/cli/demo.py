@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -17,20 +18,20 @@ SECONDS = 130
 @click.option("--seconds", type=float, default=SECONDS, show_default=True, help="stop after that time")
 def command(out: str, steps: int, seconds: float) -> None:
     """Train a DCGAN on 10,000 real images of clothes (Fashion-MNIST, bundled) and say where the pictures are."""
-    import shutil
+    import json
 
     from fastgan.cli.train import make_trainer
     from fastgan.engine.run import RunFolder
-    from fastgan.errors import FastganError
     from fastgan.recipes.dcgan import Dcgan
 
-    folder = Path(out)
+    folder = Path(out).expanduser()
     if RunFolder(folder).exists():
-        if not (folder / "run.json").is_file() or 'recipe = "dcgan"' not in (folder / "config.toml").read_text():
-            raise FastganError(f"{folder} exists and is not a demo: choose another --out")
-        shutil.rmtree(folder)
+        RunFolder(folder).remove_demo()
+    out = str(folder)
     config = Dcgan(out=out, steps=steps, base_width=32, ema_decay=0.995, log_every=50, sample_every=250, checkpoint_every=500)
     with make_trainer(config, resume=False, log=None, out=out) as trainer:
+        if trainer.folder is not None:
+            trainer.folder.write("run.json", json.dumps({**trainer.folder.facts(), "demo": steps}, indent=1))
         click.echo(f"training a DCGAN on {trainer.datasets['image'].describe()}")
         click.echo(f"at most {seconds:.0f} s on this machine's {trainer.device}; real images: {folder}/reals.png")
         trainer.fit(steps, seconds=seconds)
@@ -41,6 +42,7 @@ def command(out: str, steps: int, seconds: float) -> None:
     click.echo(f"  {folder}/samples/   how it got there")
     click.echo(f"  {folder}/curves.png   losses, logits, accuracies")
     program = sys.argv[0] if Path(sys.argv[0]).name == "fastgan" else "python -m fastgan"
-    click.echo(f"\nGo on training:  {program} train --resume {out} --steps {2 * steps}")
-    click.echo(f"More images:     {program} sample {out} --n 100 --out more.png")
-    click.echo(f"How good is it:  {program} evaluate {out}")
+    again = shlex.quote(out)
+    click.echo(f"\nGo on training:  {program} train --resume {again} --steps {2 * steps}")
+    click.echo(f"More images:     {program} sample {again} --n 100 --out more.png")
+    click.echo(f"How good is it:  {program} evaluate {again}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from pathlib import Path
 
 import click
 
+from fastgan.cli.options import read_file
+from fastgan.engine import files
 from fastgan.errors import FastganError
 
 
@@ -16,8 +17,9 @@ from fastgan.errors import FastganError
 @click.option("--n", "count", type=int, default=1000, show_default=True, help="how many samples to measure")
 @click.option("--data", help="the real images to compare with  [default: what the run was trained on]")
 @click.option("--seed", type=int, default=0, show_default=True, help="seed of the samples and of the split of the reals")
+@click.option("--trust", is_flag=True, help="run the code that RUN names, if you know where it comes from")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of text")
-def command(run: str, count: int, data: str | None, seed: int, as_json: bool) -> None:
+def command(run: str, count: int, data: str | None, seed: int, trust: bool, as_json: bool) -> None:
     """Measure images from RUN's averaged generator against the real ones: classes seen, FD-small and KD-small.
 
     The first time on some data a small network is fitted on it (about half a minute on two cores); it is kept for later.
@@ -28,7 +30,7 @@ def command(run: str, count: int, data: str | None, seed: int, as_json: bool) ->
 
     if count < 100:
         raise FastganError(f"--n {count}: distances of fewer than 100 samples say nothing")
-    images, untrained = samples_of(run, count, seed=seed)
+    images, untrained = samples_of(run, count, seed=seed, trust=trust)
     _, channels, height, width = images.shape
     reals = fastgan.data.open(data or _trained_on(Path(run).expanduser()), size=(height, width), channels=channels)
     report = evaluate(images, reals, count, untrained=untrained, seed=seed, name=run)
@@ -37,10 +39,9 @@ def command(run: str, count: int, data: str | None, seed: int, as_json: bool) ->
 
 def _trained_on(run: Path) -> str:
     try:
-        config = tomllib.loads((run / "config.toml").read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise FastganError(f"can't read {run / 'config.toml'} ({error}): name the real images with --data") from error
-    named = config.get("data")
-    if not isinstance(named, str) or (named != "fashion-mnist" and not Path(named).expanduser().exists()):
+        named = read_file(str(run / "config.toml"), follow=False).get("data")
+    except FastganError as error:
+        raise FastganError(f"{error}: name the real images with --data") from error
+    if not isinstance(named, str) or (named != "fashion-mnist" and files.kind(Path(named).expanduser()) is None):
         raise FastganError(f"{run} was trained on {named or 'data'}, which is no file here: name the real images with --data")
     return named

@@ -55,14 +55,16 @@ def check_values(config: Config) -> None:
             raise FastganError(f"{flag} must be at least {least}, not {value}")
 
 
-def read_file(path: str) -> dict[str, Any]:
-    """A TOML file of options. Raises FastganError for one that can't be read."""
+def read_file(path: str, *, follow: bool = True) -> dict[str, Any]:
+    """A TOML file of options; follow: it may be a link. Raises FastganError for one that can't be read."""
+    from fastgan.engine import files
+
+    with files.explained(f"can't read {path}"):
+        data = files.read(Path(path).expanduser(), files.TEXT, follow=follow)
     try:
-        return tomllib.loads(Path(path).expanduser().read_text())
-    except OSError as error:
-        raise FastganError(f"can't read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FastganError(f"{path} is not TOML: {error}") from error
+        return tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise FastganError(f"{path} is not TOML: {' '.join(str(error).split())}") from error
 
 
 def assemble(config: type[Config], file: dict[str, Any], given: dict[str, Any], where: str) -> Config:

@@ -20,21 +20,24 @@ from fastgan.errors import FastganError
 @click.option("--step", type=int, help="another kept checkpoint than the newest")
 @click.option("--data", help="what a generator of images from images is given")
 @click.option("--device", default="auto", show_default=True)
+@click.option("--trust", is_flag=True, help="run the code that RUN names, if you know where it comes from")
 def command(
-    run: str, count: int, out: str, seed: int, label: int | None, step: int | None, data: str | None, device: str
+    run: str, count: int, out: str, seed: int, label: int | None, step: int | None, data: str | None, device: str, trust: bool
 ) -> None:
     """Make images from RUN's averaged generator."""
     from fastgan import pictures
     from fastgan.engine import files
     from fastgan.engine.load import sample
+    from fastgan.engine.run import refuse_own
 
     if count < 1:
         raise FastganError(f"--n {count}: ask for at least one image")
     if data == "":
         raise FastganError("--data is empty: name a folder or file, or leave it out")
-    images = sample(run, count, seed=seed, labels=label, step=step, device=device, data=data)
     path = Path(out).expanduser()
-    if out.endswith("/") or path.is_dir():
+    refuse_own(path)
+    images = sample(run, count, seed=seed, labels=label, step=step, device=device, data=data, trust=trust)
+    if out.endswith("/") or files.kind(path) == "folder":
         with files.explained(f"can't write to {path}"):
             path.mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(images):

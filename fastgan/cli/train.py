@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +14,20 @@ import click
 
 from fastgan import recipes
 from fastgan.cli import options
+from fastgan.engine import files
 from fastgan.errors import FastganError
 from fastgan.recipes import Config, Images
 
 if TYPE_CHECKING:
     from fastgan.engine.trainer import Trainer
 
-RESUMABLE = ("steps", "out", "device", "sample_every", "checkpoint_every", "keep", "data", "graph", "impl")
-"""Options that may be given with --resume: the length of a run, where and how it is computed, and what it writes."""
+RESUMABLE = (
+    "steps", "out", "device", "data", "graph", "impl", "model", "lr", "lr_g", "lr_d",
+    "sample_every", "checkpoint_every", "checkpoint_minutes", "keep", "log",
+)  # fmt: skip
+"""Options that may be given with --resume: the length of a run, where and how it is computed, what it writes; --model, where
+the same networks are built by code that lies elsewhere now; and learning rates, whose change is told and recorded.
+"""
 
 
 class TrainCommand(click.Command):
@@ -29,9 +37,9 @@ class TrainCommand(click.Command):
         early = {name: last_value(args, name) for name in ("--recipe", "--config", "--resume")}
         file: dict[str, Any] = {}
         if early["--resume"]:
-            if not (Path(early["--resume"]).expanduser() / "run.json").is_file():
+            if files.kind(Path(early["--resume"]).expanduser() / "run.json") is None:
                 raise FastganError(f"{early['--resume']} is not a run: no run.json in it")
-            file = options.read_file(f"{early['--resume']}/config.toml")
+            file = options.read_file(f"{early['--resume']}/config.toml", follow=False)
         elif early["--config"]:
             file = options.read_file(early["--config"])
         name = (None if early["--resume"] else early["--recipe"]) or file.get("recipe", "dcgan")
@@ -74,7 +82,7 @@ def last_value(args: list[str], flag: str) -> str | None:
     return found
 
 
-OWN = ("recipe", "config_file", "resume", "dry_run", "log", "help")
+OWN = ("recipe", "config_file", "resume", "dry_run", "trust", "help")
 
 
 @click.command(
@@ -85,7 +93,7 @@ OWN = ("recipe", "config_file", "resume", "dry_run", "log", "help")
 @click.option("--config", "config_file", metavar="FILE", help="TOML file of the options below; flags win over it")
 @click.option("--resume", metavar="RUN", help="go on with this run, exactly as if it had never stopped")
 @click.option("--dry-run", is_flag=True, help="print configuration, networks and memory, and stop")
-@click.option("--log", type=click.Choice(["tensorboard", "wandb"]), help="also log there (installed by the extra of that name)")
+@click.option("--trust", is_flag=True, help="run the code that the model entry of --config or --resume names")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -93,7 +101,7 @@ def command(
     config_file: str | None,
     resume: str | None,
     dry_run: bool,
-    log: str | None,
+    trust: bool,
     **given: Any,
 ) -> None:
     cls, file = ctx.obj
@@ -106,10 +114,31 @@ def command(
         config = options.assemble(cls, {**file, "out": resume}, given, f"{resume}/config.toml")
     else:
         config = options.assemble(cls, file, given, config_file or "flags")
-    sys.exit(run(config, resume=bool(resume), dry_run=dry_run, log=log))
+    if config.model is not None:
+        prepare_import(config.model, given["model"] is not None, resume, resume or config_file, trust)
+    sys.exit(run(config, resume=bool(resume), dry_run=dry_run))
 
 
-def run(config: Config, *, resume: bool = False, dry_run: bool = False, log: str | None = None) -> int:
+def prepare_import(model: str, typed: bool, run: str | None, file: str | None, trust: bool) -> None:
+    """Where the module of --model is looked for: typed, in the current folder too; named by a file, only for those who trust it,
+    and where it lay when the run was trained. Raises FastganError.
+    """
+    from fastgan.engine import imports
+
+    if typed:
+        imports.look_in(str(Path.cwd()))
+    elif not trust:
+        raise FastganError(
+            f"{file} names the model {model}, and building it runs that code. If you know where it comes from, say so:"
+            f" --model {shlex.quote(model)} (looked for in the current folder too), or --trust"
+        )
+    elif run is not None:
+        from fastgan.engine.run import read_facts
+
+        imports.look_in(read_facts(Path(run).expanduser()).get("modules", {}).get(model.partition(":")[0].partition(".")[0]))
+
+
+def run(config: Config, *, resume: bool = False, dry_run: bool = False) -> int:
     """Train as configured; returns the exit code."""
     if config.out is None:
         config = dataclasses.replace(config, out=f"runs/{config.recipe}")
@@ -123,6 +152,7 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False, log: str
         done = max(RunFolder(str(config.out)).checkpoints.steps(), default=0)
         if config.steps < done:  # before schedules of that length are written
             raise FastganError(f"{config.out} has done {done} steps already: --steps counts all of a run, give more than {done}")
+    log = None if dry_run or config.log == "none" else config.log
     trainer = make_trainer(config, resume=resume, log=log, out=None if dry_run else config.out)
     echo = click.echo if trainer.ranks.first else lambda _: None  # of several processes one speaks
     with trainer:
@@ -138,14 +168,15 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False, log: str
             echo(f"{config.out} has its {trainer.step} steps: give --steps to go on")
             return 0
         if trainer.rescheduled:
-            echo(f"schedules now last {config.steps} steps in all: {trainer.rescheduled}")
+            echo(f"changed from step {trainer.step} on, of {config.steps}: {trainer.rescheduled}")
         start = f"going on at step {trainer.step}" if resume else "training"
         echo(f"{start}: {config.recipe} on {trainer.device}, {trainer.precision.name}")
         trainer.fit(config.steps)
         if trainer.stopped_by:
             again = f"fastgan train --resume {shlex.quote(str(config.out))}"
-            echo(f"stopped by {trainer.stopped_by} after step {trainer.step}, saved; go on: {again}")
-            return 130 if trainer.stopped_by == "SIGINT" else 143
+            with suppress(OSError):  # the terminal may be what went away
+                echo(f"stopped by {trainer.stopped_by} after step {trainer.step}, saved; go on: {again}")
+            return 128 + signal.Signals[trainer.stopped_by]
     curves = Path(str(config.out), "curves.png")
     echo(f"done: pictures in {config.out}/samples" + (f", curves in {curves}" if curves.is_file() else ""))
     return 0
@@ -183,7 +214,7 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
         seed=config.seed,
         out=out,
         resume=resume,
-        reschedule=resume,  # by the command line --steps alone can change them
+        reschedule=resume,  # by the command line --steps and --lr alone can change them
         device=config.device,
         precision=config.precision,
         graph=config.graph,
@@ -194,6 +225,7 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
         log_every=config.log_every,
         sample_every=config.sample_every,
         checkpoint_every=config.checkpoint_every,
+        checkpoint_minutes=config.checkpoint_minutes,
         keep=config.keep,
         config=options.as_dict(config),
         log=log,

@@ -7,7 +7,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,21 @@ def pack(tensors: Mapping[str, torch.Tensor]) -> bytes:
 
 
 def _tensors(path: Path, sha256: str) -> dict[str, torch.Tensor]:
-    data = path.read_bytes()
+    data = files.read(path)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ValueError(f"{path.name} is not what was written")
     return deserialise(data)
+
+
+@contextlib.contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (FastganError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise FastganError(f"checkpoint {path} is damaged ({why}): remove that folder to go on from the one before") from error
 
 
 class Checkpoints:
@@ -79,18 +91,33 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 3) -> None:
         self.folder, self.keep = folder, keep
+        self._passing: Path | None = None
 
     def steps(self) -> list[int]:
         """Steps of the whole checkpoints, ascending."""
-        names = [p.name.removeprefix("step-") for p in self.folder.glob("step-*") if (p / STATE).is_file()]
-        return sorted(int(name) for name in names if name.isdecimal())
+        whole = [p for p in self._folders() if files.kind(p / STATE) == "file"]
+        return sorted(int(p.name.removeprefix("step-")) for p in whole)
+
+    def incomplete(self) -> list[Path]:
+        """Folders of checkpoints without their state.json, which count as none, ascending."""
+        return sorted(p for p in self._folders() if files.kind(p / STATE) != "file")
+
+    def _folders(self) -> list[Path]:
+        named = [p for p in self.folder.glob("step-*") if re.fullmatch("step-[0-9]{8,18}", p.name)]
+        ours = [p for p in named if self.path(int(p.name.removeprefix("step-"))) == p]
+        return [p for p in ours if files.kind(p, follow=False) == "folder"]
 
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
 
-    def save(self, step: int, groups: Mapping[str, Any], state: Mapping[str, Any]) -> Path:
+    def save(
+        self, step: int, groups: Mapping[str, Any], state: Mapping[str, Any], passing: bool = False
+    ) -> Path:
         """Write one checkpoint: a safetensors file for each group (nets, ema, optimizers ...) and state.json with their
         SHA-256; then drop the oldest. After a failure every checkpoint of before is still whole. Raises FastganError.
+
+        passing: the next save drops it, so that saves by time, which may follow each other closely, take the place of one
+        of those that are far enough apart to go back to, not of all.
         """
         content: dict[str, bytes] = {}
         trees = {}
@@ -104,6 +131,10 @@ class Checkpoints:
         content[STATE] = json.dumps(written).encode()
         path = self.path(step)
         files.make_folder(path, content)
+        if self._passing is not None and self._passing != path:
+            with contextlib.suppress(OSError):
+                files.remove_folder(self._passing)
+        self._passing = path if passing else None
         for old in self.steps()[: -self.keep]:
             with contextlib.suppress(OSError):  # one that can't be dropped now is dropped by a later save
                 files.remove_folder(self.path(old))
@@ -112,7 +143,7 @@ class Checkpoints:
     def load(self, step: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """(groups, state) of checkpoint `step`, or of the newest. Raises FastganError where there is none or it is damaged."""
         while True:
-            steps = self.steps()
+            steps = self.steps() or self.steps()  # while they were listed, the last may have given way to a new one
             if not steps:
                 raise FastganError(f"no checkpoint in {self.folder}: start the run again with another --out")
             chosen = steps[-1] if step is None else step
@@ -126,19 +157,18 @@ class Checkpoints:
                     raise
 
     def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-        try:
-            state = json.loads((path / STATE).read_bytes())
+        with _blaming(path):
+            state = json.loads(files.read(path / STATE, files.TEXT))
             if state["format"] > FORMAT:
                 raise FastganError(f"checkpoint {path} was written by a newer fastgan: update this one")
             groups, sums = {}, state.pop("sha256")
             for name, tree in state.pop("trees").items():
                 file = f"{name}.safetensors"
                 groups[name] = unflatten(tree, _tensors(path / file, sums[file]) if file in sums else {})
-        except FastganError:
-            raise
-        except Exception as error:
-            why = " ".join(str(error).split()) or type(error).__name__
-            raise FastganError(
-                f"checkpoint {path} is damaged ({why}): remove that folder to go on from the one before"
-            ) from error
+            if self.path(state["step"]) != path:
+                raise ValueError(f"it says it is of step {state['step']}")
         return groups, state
+
+    def whole(self, step: int) -> contextlib.AbstractContextManager[None]:
+        """What goes wrong inside is the fault of that checkpoint. Raises FastganError."""
+        return _blaming(self.path(step))

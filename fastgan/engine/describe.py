@@ -7,16 +7,39 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
-import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from fastgan.data.dataset import printable
+from fastgan.engine import imports
 from fastgan.errors import FastganError
 from fastgan.objectives.objective import Objective
 
 CONTAINERS = {nn.Sequential: "Sequential", nn.ModuleList: "ModuleList", nn.ModuleDict: "ModuleDict"}
+
+OURS = ("fastgan.models.", "fastgan.nn.", "fastgan.objectives.")
+"""Packages whose networks, objectives and schedules are made from any run."""
+
+LAYERS = frozenset(
+    """
+    Identity Linear Bilinear Flatten Unflatten Embedding EmbeddingBag Fold Unfold
+    Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d
+    BatchNorm1d BatchNorm2d BatchNorm3d SyncBatchNorm InstanceNorm1d InstanceNorm2d InstanceNorm3d GroupNorm LayerNorm RMSNorm
+    LocalResponseNorm CrossMapLRN2d
+    ReLU ReLU6 LeakyReLU PReLU RReLU ELU CELU SELU GELU GLU SiLU Mish Sigmoid Tanh Softplus Softsign Softmax Softmax2d Softmin
+    LogSoftmax LogSigmoid Softshrink Hardshrink Tanhshrink Hardtanh Hardsigmoid Hardswish Threshold
+    Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout
+    MaxPool1d MaxPool2d MaxPool3d AvgPool1d AvgPool2d AvgPool3d LPPool1d LPPool2d AdaptiveAvgPool1d AdaptiveAvgPool2d
+    AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d
+    ReflectionPad1d ReflectionPad2d ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d ZeroPad1d ZeroPad2d
+    ZeroPad3d ConstantPad1d ConstantPad2d ConstantPad3d CircularPad1d CircularPad2d CircularPad3d
+    PixelShuffle PixelUnshuffle ChannelShuffle Upsample UpsamplingNearest2d UpsamplingBilinear2d CosineSimilarity
+    """.split()  # noqa: SIM905  (a table that is read by eye)
+)
+"""Classes of torch.nn that are made from any run: their constructors take plain values, and call none of them."""
 
 
 class NotDescribable(Exception):
@@ -78,50 +101,100 @@ def _arguments(value: Any) -> dict[str, Any]:
     return arguments
 
 
-def find(name: str) -> Any:
-    """The object named "module:qualified.name". Raises FastganError."""
-    module, _, path = name.partition(":")
+class Untrusted(FastganError):
+    """A run names code that is neither fastgan's nor on the list of layers."""
+
+
+def find(name: Any, folders: Mapping[str, str] | None = None) -> Any:
+    """The class named "module:qualified.name": of fastgan or LAYERS; of any module only for those who trust the run.
+
+    folders: None: not trusted. Else where its modules lay when it was trained, see imports.find. Raises FastganError.
+    """
+    module, _, path = str(name).partition(":")
+    if module.startswith("torch.nn.") and path in LAYERS:
+        return getattr(nn, path)
+    if module.startswith(OURS):
+        cls = vars(importlib.import_module(module)).get(path)
+        if isinstance(cls, type) and cls.__module__ == module and makeable(cls):
+            return cls
+    if folders is None:
+        raise Untrusted(
+            f"run.json names {printable(str(name))}, code that is neither fastgan's nor a layer of torch.nn. If you know"
+            " where the run comes from, trust it (add --trust to the command, or trust=True to load and sample),"
+            " or pass the network itself, load(path, generator=net)"
+        )
     try:
-        found: Any = sys.modules.get(module) or importlib.import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
+        return imports.find(str(name), folders)
+    except FastganError:
+        raise
+    except Exception as error:  # importing runs the user's own code
+        was = folders.get(module.partition(".")[0])
         raise FastganError(
-            f"can't find {name} ({error}): run from the folder that has it, or pass the network itself, load(path, generator=net)"
+            f"can't find {printable(str(name))} ({' '.join(str(error).split())}){f', which lay in {was}' if was else ''}:"
+            " put the folder that has it on PYTHONPATH, or pass the network itself, load(path, generator=net)"
         ) from error
-    return found
 
 
-def rebuild(spec: Any) -> Any:
+def makeable(cls: type) -> bool:
+    return issubclass(cls, (nn.Module, Objective)) or dataclasses.is_dataclass(cls)
+
+
+def rebuild(spec: Any, folders: Mapping[str, str] | None = None) -> Any:
     """The inverse of `describe`; modules come with fresh weights.
 
-    Imports the modules that the description names. Raises FastganError.
+    folders: None makes nothing but fastgan's own classes and LAYERS; a mapping, as for `find`, whatever the description names.
+    Raises FastganError, also for what `describe` never gives.
     """
-    if isinstance(spec, dict):
-        if "$tuple" in spec:
-            return tuple(rebuild(v) for v in spec["$tuple"])
-        if "$list" in spec:
-            return [rebuild(v) for v in spec["$list"]]
-        if "$dict" in spec:
-            return {rebuild(k): rebuild(v) for k, v in spec["$dict"]}
-        if "$dtype" in spec:
-            return getattr(torch, spec["$dtype"])
-        if "$name" in spec:
-            return find(spec["$name"])
-        if "$container" in spec:
-            made: nn.Module = nn.ModuleDict() if spec["$container"] == "ModuleDict" else getattr(nn, spec["$container"])()
-            for name, child in spec["children"]:
-                made.add_module(name, rebuild(child))
-            return made
-        cls = find(spec["$object"])
-        if not (isinstance(cls, type) and (issubclass(cls, (nn.Module, Objective)) or dataclasses.is_dataclass(cls))):
-            raise FastganError(f"{spec['$object']} is no network, objective or dataclass: it is not made from a file")
-        arguments = {name: rebuild(value) for name, value in spec["args"].items()}
-        try:
-            return cls(**arguments)
-        except Exception as error:  # the constructor is the user's own
-            raise FastganError(f"can't make {spec['$object']} again: {error}") from error
-    return spec
+    try:
+        return _rebuild(spec, folders)
+    except FastganError:
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise FastganError(f"run.json is damaged: a description can't be followed ({type(error).__name__}: {why})") from error
+
+
+def _rebuild(spec: Any, folders: Mapping[str, str] | None) -> Any:
+    if not isinstance(spec, dict):
+        return spec
+    if "$tuple" in spec:
+        return tuple(_rebuild(v, folders) for v in spec["$tuple"])
+    if "$list" in spec:
+        return [_rebuild(v, folders) for v in spec["$list"]]
+    if "$dict" in spec:
+        return {_rebuild(k, folders): _rebuild(v, folders) for k, v in spec["$dict"]}
+    if "$dtype" in spec:
+        if not isinstance(dtype := getattr(torch, spec["$dtype"]), torch.dtype):
+            raise TypeError(f"{spec['$dtype']} is no dtype")
+        return dtype
+    if "$name" in spec:
+        return find(spec["$name"], folders)
+    if "$container" in spec:
+        made = {name: cls for cls, name in CONTAINERS.items()}[spec["$container"]]()
+        for name, child in spec["children"]:
+            made.add_module(name, _rebuild(child, folders))
+        return made
+    cls = find(spec["$object"], folders)
+    if not (isinstance(cls, type) and makeable(cls)):
+        raise FastganError(f"{printable(spec['$object'])} is no network, objective or dataclass: it is not made from a file")
+    arguments = {name: _rebuild(value, folders) for name, value in spec["args"].items()}
+    try:
+        return cls(**arguments)
+    except Exception as error:  # the constructor may be the user's own
+        raise FastganError(f"can't make {printable(spec['$object'])} again: {' '.join(str(error).split())}") from error
+
+
+def foreign(value: Any) -> Iterator[str]:
+    """Names in a JSON tree of the modules of classes and functions that only those who trust a run may have imported."""
+    if isinstance(value, dict):
+        for key in ("$object", "$name"):
+            if key in value:
+                try:
+                    find(value[key])
+                except Untrusted:
+                    yield value[key].partition(":")[0]
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from foreign(inner)
 
 
 def describe_network(module: nn.Module) -> dict[str, Any]:
@@ -129,7 +202,7 @@ def describe_network(module: nn.Module) -> dict[str, Any]:
     try:
         spec = describe(module)
         with torch.device("meta"):
-            again = rebuild(spec)
+            again = rebuild(spec, {})
     except Exception as error:
         return {"why_not": str(error).splitlines()[0] if str(error) else type(error).__name__}
     mine = {key: tuple(value.shape) for key, value in module.state_dict().items()}

@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -17,6 +18,47 @@ TEMPORARY = ".partial-"
 
 ASIDE = ".replaced-"
 """Begins the name of a folder whose successor is about to take its place."""
+
+TEXT = 2**26
+"""Bytes of the largest JSON or TOML file that is read."""
+
+
+def plain(path: str | Path, flags: int, *, follow: bool = False) -> int:
+    """An opener that waits for nobody and follows no link at the end of `path`. Raises OSError where no regular file is there."""
+    flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | (0 if follow else getattr(os, "O_NOFOLLOW", 0))
+    try:
+        handle = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow:
+            raise OSError(errno.ELOOP, "it is a link") from None
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return handle
+
+
+def read(path: Path, limit: int | None = None, *, follow: bool = False) -> bytes:
+    """The content of a regular file of at most `limit` bytes. Raises OSError, also for anything else."""
+    with open(plain(path, os.O_RDONLY, follow=follow), "rb") as f:
+        if limit is not None and os.fstat(f.fileno()).st_size > limit:
+            raise OSError(errno.EFBIG, f"it is larger than {limit} bytes")
+        return f.read()
+
+
+def kind(path: Path, *, follow: bool = True) -> str | None:
+    """What lies at a path: "file", "folder", "other", "link" (with follow=False), or None where nothing is there.
+
+    Raises FastganError where it can't be looked at: another user's folder, a name that is too long.
+    """
+    try:
+        mode = (os.stat if follow else os.lstat)(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise FastganError(f"can't look at {path}: {getattr(error, 'strerror', None) or error}") from None
+    names = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
+    return names.get(stat.S_IFMT(mode), "other")
 
 
 def write(path: Path, data: bytes) -> None:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fastgan.engine.describe import NotDescribable, describe, rebuild
+from fastgan.data.dataset import printable
+from fastgan.engine import imports
+from fastgan.engine.describe import NotDescribable, describe, foreign, rebuild
 from fastgan.errors import FastganError
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ def compare(then: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None
         if len(now.get("stages", ())) == 1:
             field = field.removeprefix("stages[0].")
         other = "go on with it on purpose (reschedule=True)" if "schedules" in field.split(".") else "start a new run"
+        field, before, after = (printable(str(part)) for part in (field, before, after))
         raise FastganError(
             f"can't go on with {path}: {field} was {before} and is {after} now; make it the same again, or {other}"
         )
@@ -94,18 +97,34 @@ def reschedule(then: dict[str, Any], now: Mapping[str, Any], step: int) -> str |
             old, new = (side["schedules"].get(net, {}) for side in (before, after))
             for option in {**old, **new}:
                 if old.get(option) != new.get(option):
-                    values = [at(specs.get(option), step) for specs in (old, new)]
+                    values = [at(old.get(option), step), at(new.get(option), step, ours=True)]
                     changed.setdefault(f"{option} goes on with {values[1]} instead of {values[0]}", []).append(net)
         before["schedules"] = after["schedules"]
-    return "; ".join(f"{' and '.join(nets)}: {what}" for what, nets in changed.items()) or None
+    return printable("; ".join(f"{' and '.join(nets)}: {what}" for what, nets in changed.items())) or None
 
 
-def at(spec: Any, step: int) -> str:
-    """A described schedule's value at `step`, or what is known of it."""
+def changed_rates(then: dict[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Give the optimisers of `then` the learning rates of `now`: {network: (rate then, rate now)} of those that differ."""
+    changed = {}
+    for net, after in now["optimizers"].items():
+        before = then["optimizers"].get(net, {}).get("options", {})
+        old, new = before.get("lr"), after["options"].get("lr")
+        if isinstance(old, (int, float)) and isinstance(new, (int, float)) and old != new:
+            before["lr"] = new
+            changed[net] = (old, new)
+    return changed
+
+
+def at(spec: Any, step: int, *, ours: bool = False) -> str:
+    """A described schedule's value at `step`, or what is known of it; `ours`: of this program, not of a file."""
+    if spec is None:
+        return "no schedule"
     try:
-        return f"{rebuild(spec)(step):.4g}"
-    except (FastganError, TypeError, AttributeError):
-        return "no schedule" if spec is None else "one that can't be told"
+        if not ours and not spec["$object"].startswith("fastgan.objectives.schedules:"):
+            raise TypeError("nothing else is called for a file")
+        return f"{rebuild(spec, {} if ours else None)(step):.4g}"
+    except Exception:  # a file's numbers, or the user's own function
+        return "one that can't be told"
 
 
 def differences(then: Any, now: Any, prefix: str) -> list[tuple[str, Any, Any]]:
@@ -138,4 +157,6 @@ def rebuilding(trainer: Trainer) -> dict[str, Any]:
         stages.append({"nets": nets, "objective": objective, "ema": averaged, "steps": stage.steps, "size": stage.size})
     first = next((d for d in trainer.datasets.values()), None)
     classes = first.classes if first is not None else None
-    return {"stages": stages, "classes": classes, "seed": trainer.seed}
+    names = {*foreign(stages), str(trainer.config.get("model")).partition(":")[0]}
+    modules = {name.partition(".")[0]: folder for name in sorted(names) if (folder := imports.folder_of(name)) is not None}
+    return {"stages": stages, "classes": classes, "seed": trainer.seed, "modules": modules}

@@ -72,6 +72,6 @@ def _dry_pass(
     position = torch.zeros((), dtype=torch.int64, device=device)
     scalar = Named({name: torch.tensor(value, device=device) for name, value in objective.schedule(0).items()})
     step = runner._begin(first, position, scalar, runner.due(0), tuple(copies))
-    with torch.no_grad(), precision.autocast():
+    with precision.autocast():
         objective.check_images(objective.generate(step), step)
     runner.run([first] * runner.rounds, [position] * runner.rounds, scalar, runner.due(0))

@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TextIO
 
 REFRESH = 0.5
 """Seconds between two refreshes (bar) or two lines (log file), on every stream."""
+
+GONE = (OSError, ValueError)
+"""What a reader that went away (`| head`, a closed terminal, a full disk under a log) raises: no reason to stop training."""
 
 
 class Progress:
@@ -72,7 +76,8 @@ class Progress:
     def write(self, line: str) -> None:
         """Print a line above the bar, or between the log lines."""
         if self.bar is not None:
-            self.bar.write(line, file=self.stream)
+            with suppress(*GONE):
+                self.bar.write(line, file=self.stream)
         else:
             self._print(line)
 
@@ -84,7 +89,8 @@ class Progress:
         if self.step != self.shown_step and (self.step != self.start or self.bar is not None):
             self._show(self.clock())
         if self.bar is not None:
-            self.bar.close()
+            with suppress(*GONE):
+                self.bar.close()
 
     def __enter__(self) -> Progress:
         return self
@@ -98,7 +104,8 @@ class Progress:
             limit = [f"{self._left(now)} left"] if self.seconds is not None else []
             self.bar.set_postfix_str(", ".join(limit + self._facts()), refresh=False)
             self.bar.n = self.step
-            self.bar.refresh()
+            with suppress(*GONE):
+                self.bar.refresh()
             return
         share = 100 * self.step / self.total if self.total else 100.0
         parts = [f"step {self.step:>{len(str(self.total))}}/{self.total} ({share:3.0f} %)", *self._facts()]
@@ -118,11 +125,9 @@ class Progress:
         return facts + [f"{_short(key)} {value:.3g}" for key, value in self.row.items()]
 
     def _print(self, line: str) -> None:
-        try:
+        with suppress(*GONE):
             self.stream.write(line + "\n")
             self.stream.flush()
-        except (BrokenPipeError, ValueError):
-            pass  # a reader that went away (`| head`) must not stop a training run
 
 
 def duration(seconds: float) -> str:

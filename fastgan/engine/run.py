@@ -10,8 +10,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fastgan.engine import files
-from fastgan.engine.checkpoint import Checkpoints
+from torch import Tensor
+
+from fastgan.engine import files, loggers, schema
+from fastgan.engine.checkpoint import STATE, Checkpoints
 from fastgan.errors import FastganError
 
 TIME_FIELDS = ("time", "images_per_s")
@@ -21,7 +23,31 @@ STARTING = f"{files.TEMPORARY}start"
 """Lies in a run folder from its making until the first checkpoint: a folder that has it never became a run."""
 
 PICTURES = ("reals.png", "curves.png", "samples")
-OWN = ("config.toml", "run.json", "metrics.jsonl", "metrics.csv", "alerts.jsonl", *PICTURES, "checkpoints", LOCK)
+OWN = (
+    "config.toml", "run.json", "metrics.jsonl", "metrics.csv", "alerts.jsonl", *PICTURES, *loggers.NAMES, "checkpoints", LOCK,
+)  # fmt: skip
+FOLDERS = ("samples", *loggers.NAMES, "checkpoints")
+NEEDED = ("config.toml", "run.json", "checkpoints")
+"""What is read to use a run. Where a file of the others is a folder, or a folder a file, that is in the way of training only."""
+
+_MADE = ({"spec": object}, {"why_not": str})
+_STAGE = {
+    "nets": {str: dict},
+    "objective": dict,
+    "ema": [str],
+    "steps": (None, range(2**63)),
+    "size": (None, range(1, 2**16), [range(1, 2**16)]),
+}
+FACTS = {
+    "stages": [_STAGE],
+    "classes": (None, [str]),
+    "seed": range(2**32),
+    "identity": {"stages": [{"schedules": {str: {str: object}}}]},
+    "modules?": {str: str},
+    "demo?": range(2**63),
+    "changes?": [dict],
+}
+"""What of run.json is used, as a pattern of schema.check; the trees under "spec" are describe.rebuild's to check."""
 
 
 class RunFolder:
@@ -31,6 +57,7 @@ class RunFolder:
         self.path = Path(path).expanduser()
         self.checkpoints = Checkpoints(self.path / "checkpoints", keep)
         self._lock: Any = None
+        self._claimed = False
         self._made: list[Path] = []
         self._pending: dict[Path, list[str]] = {}
 
@@ -44,9 +71,10 @@ class RunFolder:
 
     def exists(self) -> bool:
         """Whether a run (or anything else) already lies here; the remains of a start that was interrupted do not count."""
-        if not self.path.is_dir():
-            return self.path.exists() or self.path.is_symlink()
-        names = {p.name for p in self.path.iterdir()}
+        if files.kind(self.path) != "folder":
+            return files.kind(self.path, follow=False) is not None
+        with files.explained(f"can't look into {self.path}"):
+            names = set(os.listdir(self.path))
         if STARTING in names:
             names = {name for name in names - set(OWN) if not name.startswith((files.TEMPORARY, files.ASIDE))}
         return bool(names - {LOCK})
@@ -58,18 +86,20 @@ class RunFolder:
 
     def create(self) -> None:
         """Make the folder for a new run; `begun` ends what this begins. Raises FastganError where something lies there."""
-        with files.explained(f"can't write to {self.path}"):
-            self.refuse_existing()
-            self._made = [p for p in (self.path, *self.path.parents) if not p.exists()]
-            self.path.mkdir(parents=True, exist_ok=True)
-            try:
+        self.refuse_existing()
+        try:
+            with files.explained(f"can't write to {self.path}"):
+                self._made = [p for p in (self.path, *self.path.parents) if files.kind(p) is None]
+                self.path.mkdir(parents=True, exist_ok=True)
                 self._take_lock()
-                self._clear()
+                self.refuse_existing()  # again: until the lock was held, another start could make a run here
+                self._claimed = True
                 files.write(self.path / STARTING, b"")
+                self._clear()
                 (self.path / "samples").mkdir()
-            except OSError:
-                self.abandon()
-                raise
+        except FastganError:
+            self.abandon()
+            raise
 
     def begun(self) -> None:
         """The new run has all it needs to be resumed: from here on it is one. Raises FastganError."""
@@ -80,10 +110,14 @@ class RunFolder:
     def abandon(self) -> None:
         """Leave nothing of a new run that could not begin."""
         with contextlib.suppress(OSError):
-            self._clear()
+            if self._claimed:
+                self._clear()
+                (self.path / STARTING).unlink(missing_ok=True)
+        with contextlib.suppress(OSError, FastganError):
+            if self._claimed or (self._lock is not None and not self.exists()):
+                (self.path / LOCK).unlink(missing_ok=True)  # while it is held: whoever waits for it sees that it is gone
         self.close()
         with contextlib.suppress(OSError):
-            (self.path / LOCK).unlink(missing_ok=True)
             for folder in self._made:
                 folder.rmdir()
 
@@ -92,21 +126,44 @@ class RunFolder:
 
         Raises FastganError where there is no run or another process has it.
         """
-        if not (self.path / "run.json").is_file():
+        if files.kind(self.path / "run.json") is None:
             raise FastganError(f"{self.path} is not a run: no run.json in it")
-        with files.explained(f"can't write to {self.path}"):
-            self._take_lock()
-            if (self.path / STARTING).exists():
-                self.close()
-                raise FastganError(f"the run in {self.path} was interrupted before it began: start it again, without resuming")
-            if not (self.path / "samples").is_dir():
-                (self.path / "samples").mkdir()
-        for folder in (self.path, self.path / "samples", self.path / "checkpoints"):
-            files.sweep(folder)
+        try:
+            with files.explained(f"can't write to {self.path}"):
+                self._take_lock()
+                if files.kind(self.path / STARTING) is not None:
+                    raise FastganError(
+                        f"the run in {self.path} was interrupted before it began: start it again, without resuming"
+                    )
+            for folder in (self.path, self.path / "samples", self.path / "checkpoints"):
+                files.sweep(folder)
+        except FastganError:
+            self.close()
+            raise
 
     def facts(self) -> dict[str, Any]:
         """What run.json holds. Raises FastganError."""
         return read_facts(self.path)
+
+    def remove_demo(self) -> None:
+        """Remove a run that a demo has made and nobody went on with. Raises FastganError for anything else."""
+        refusal = FastganError(
+            f"{self.path} exists and is not a demo as the demo left it: choose another --out, or remove it yourself"
+        )
+        if files.kind(self.path / "run.json") is None:
+            raise refusal
+        self.open()
+        try:
+            foreign = set(os.listdir(self.path)) - set(OWN).difference(loggers.NAMES)  # a demo has no logger
+            demo = self.facts().get("demo")
+            if foreign or demo is None or max(self.checkpoints.steps(), default=0) > demo:
+                raise refusal
+            with files.explained(f"can't remove {self.path}"):
+                files.write(self.path / STARTING, b"")  # whoever stops in between leaves a start that never began
+                self._clear()
+                (self.path / STARTING).unlink()
+        finally:
+            self.close()
 
     def close(self) -> None:
         if self._lock is not None:
@@ -114,7 +171,7 @@ class RunFolder:
             self._lock = None
 
     def write(self, name: str, data: bytes | str) -> None:
-        files.replace(self.path / name, data.encode() if isinstance(data, str) else data)
+        files.replace(self.path / name, data.encode(errors="backslashreplace") if isinstance(data, str) else data)
 
     def append(self, path: Path, row: dict[str, Any]) -> None:
         """Append one line. A row that can't be written is kept and written before the next one. Raises FastganError."""
@@ -125,7 +182,7 @@ class RunFolder:
         lines = self._pending.get(path)
         if not lines:
             return
-        with files.explained(f"can't write {path}"), open(path, "ab", buffering=0) as f:
+        with files.explained(f"can't write {path}"), open(path, "ab", buffering=0, opener=files.plain) as f:
             whole = f.seek(0, os.SEEK_END)
             try:
                 files.write_all(f, "".join(lines).encode())
@@ -136,83 +193,155 @@ class RunFolder:
         lines.clear()
 
     def sync_rows(self) -> None:
-        """Flush rows to the disk before a checkpoint that stands after them is made, and bring metrics.csv up to date."""
+        """Flush rows to the disk before a checkpoint that stands after them is made. Raises FastganError."""
         for path in (self.metrics, self.alerts):
             self._flush(path)
-            if path.exists():
-                with files.explained(f"can't write {path}"), open(path, "r+b", buffering=0) as f:
+            if files.kind(path) is not None:
+                with files.explained(f"can't write {path}"), open(path, "r+b", buffering=0, opener=files.plain) as f:
                     os.fsync(f.fileno())
+
+    def write_table(self) -> None:
+        """Bring metrics.csv up to date. Raises FastganError."""
         self.write("metrics.csv", as_csv(self.rows(self.metrics)))
 
     def rows(self, path: Path) -> list[dict[str, Any]]:
-        """The whole lines of a .jsonl file, up to the first that is not."""
+        """The whole lines of a .jsonl file; those that are damaged are left out. Raises FastganError."""
         found: list[dict[str, Any]] = []
-        if path.exists():
-            for line in path.read_bytes().splitlines():
+        values = (int, float) if path == self.metrics else (int, float, str)
+        if files.kind(path) is not None:
+            with files.explained(f"can't read {path}"):
+                lines = files.read(path).splitlines()
+            for line in lines:
                 try:
                     row = json.loads(line)
-                except ValueError:
-                    break
-                if not isinstance(row, dict) or "step" not in row:
-                    break
+                    schema.check(row, {str: values, "step": int}, "row")
+                except (ValueError, RecursionError):
+                    continue
                 found.append(row)
         return found
 
     def rewind(self, step: int) -> None:
-        """Drop rows and pictures of steps after `step`: they are made again. Raises FastganError."""
+        """Drop rows of steps after `step`: they are made again. Raises FastganError."""
         for path in (self.metrics, self.alerts):
             kept = "".join(json.dumps(row) + "\n" for row in self.rows(path) if row["step"] <= step).encode()
-            if path.exists() and path.read_bytes() != kept:
+            if files.kind(path) is not None and files.read(path) != kept:
                 files.replace(path, kept)
+
+    def rewind_pictures(self, step: int) -> None:
+        """Drop pictures of steps after `step`. Raises FastganError."""
         for picture in (self.path / "samples").glob("*.png"):
             if picture.stem.isdecimal() and int(picture.stem) > step:
                 with files.explained(f"can't remove {picture}"):
                     picture.unlink()
-        self.write("metrics.csv", as_csv(self.rows(self.metrics)))
 
     def _clear(self) -> None:
-        """Remove what a start that was interrupted has left; called by the holder of the lock, in a folder without a run."""
+        """Remove what a run makes, but for the lock and the mark of a start; called by the holder of the lock."""
         for name in OWN:
             if name != LOCK:
                 files.remove(self.path / name)
         for left in self.path.glob(f"{files.TEMPORARY}*"):
             if left.name != STARTING:
                 files.remove(left)
-        (self.path / STARTING).unlink(missing_ok=True)
 
     def _take_lock(self) -> None:
+        """Hold the run from here on; its own names are then plain files and folders. Raises FastganError."""
+        refuse_links(self.path, writing=True)
         try:
             import fcntl
         except ImportError:
             return
-        lock = open(self.path / LOCK, "a+")  # noqa: SIM115  (held as long as the run)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            mine = lock.read().strip() == str(os.getpid())
-            lock.close()
-            who = "another Trainer of this program" if mine else "another process"
-            remedy = "close() that one first" if mine else "wait for it"
-            raise FastganError(f"{who} is training in {self.path}: {remedy}, or choose another --out") from None
-        except OSError:
-            lock.close()  # a file system without locks: nothing to hold
-            return
-        self._lock = lock
+        path = self.path / LOCK
+        while self._lock is None:
+            lock = open(path, "ab+", buffering=0, opener=files.plain)  # noqa: SIM115  (held as long as the run)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                pid = lock.read(20).decode(errors="replace").strip()
+                mine = pid == str(os.getpid())
+                lock.close()
+                who = "another Trainer of this program" if mine else "another process"
+                remedy = "close() that one first" if mine else f"wait for it{f' (process {pid})' if pid.isdecimal() else ''}"
+                raise FastganError(f"{who} is training in {self.path}: {remedy}, or choose another --out") from None
+            except OSError:
+                lock.close()  # a file system without locks: nothing to hold
+                return
+            if _is_at(lock.fileno(), path):
+                self._lock = lock
+            else:
+                lock.close()  # whoever held it has removed it since
+        refuse_links(self.path, writing=True)
         lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        files.write_all(lock, str(os.getpid()).encode())
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def refuse_links(run: Path, *, writing: bool = False) -> None:
+    """Raises FastganError where one of a run's own names is not the plain file or folder that a run makes.
+
+    writing: nor may a file have other names (hard links), for it would change under those, too.
+    """
+    for name in OWN:
+        kind, right = files.kind(run / name, follow=False), "folder" if name in FOLDERS else "file"
+        if kind in ("file", "folder") and kind != right and name not in NEEDED and not writing:
+            continue
+        if kind not in (None, right):
+            what = {"link": "a link", "folder": "a folder", "file": "a file"}.get(kind, "no regular file")
+            raise FastganError(f"{run / name} is {what}, where a run has a {right} of its own: remove it")
+        if writing and kind == "file" and os.lstat(run / name).st_nlink > 1:
+            raise FastganError(f"{run / name} is the same file as another one (a hard link): put a copy of its own there")
+
+
+def refuse_own(path: Path) -> None:
+    """Raises FastganError where what is written to `path` would take the place of what a run has, or lie among it."""
+    files.kind(path)
+    whole = Path(os.path.realpath(path))
+    for run in whole.parents:
+        if whole.relative_to(run).parts[0] in OWN and files.kind(run / "run.json") is not None:
+            raise FastganError(f"{path} belongs to the run in {run}: choose another --out")
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """The run.json of a run folder. Raises FastganError where there is none or it is damaged."""
+    """The run.json of a run folder. Raises FastganError where there is none, or one that no run has written."""
+    file = path / "run.json"
+    refuse_links(path)
+    if files.kind(file) is None:
+        raise FastganError(f"{path} is not a run: no run.json in it")
+    with files.explained(f"can't read {file}"):
+        data = files.read(file, files.TEXT)
     try:
-        facts = json.loads((path / "run.json").read_bytes())
-    except OSError:
-        raise FastganError(f"{path} is not a run: no run.json in it") from None
-    except ValueError as error:
-        raise FastganError(f"{path / 'run.json'} is damaged: {error}") from error
+        facts = json.loads(data)
+        if schema.depth(facts) > schema.DEEPEST:
+            raise ValueError(f"it is nested more than {schema.DEEPEST} levels deep")
+        schema.check(facts, FACTS, "it")
+        stages = facts["stages"]
+        if not stages or len(stages) != len(facts["identity"]["stages"]):
+            raise ValueError(f"{len(stages)} stages")
+        for i, stage in enumerate(stages):
+            for how in (*stage["nets"].values(), stage["objective"]):
+                schema.check(how, _MADE[0 if "spec" in how else 1], f"a part of stage {i}")
+            if stage["steps"] is None and i < len(stages) - 1:
+                raise ValueError(f"stage {i} has no steps")
+    except (ValueError, RecursionError) as error:
+        raise FastganError(f"{file} is damaged: {' '.join(str(error).split())}") from error
     return facts
+
+
+def read_checkpoint(
+    checkpoints: Checkpoints, facts: dict[str, Any], step: int | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(groups, state) of a checkpoint of the run with these facts; the newest for None. Raises FastganError."""
+    groups, state = checkpoints.load(step)
+    with checkpoints.whole(state["step"]):
+        schema.check(state, {"stage": range(len(facts["stages"])), "identity": dict}, STATE)
+        schema.check(groups, {"nets": {str: {str: Tensor}}, "ema": {str: {str: Tensor}}}, "it")
+    return groups, state
 
 
 def as_csv(rows: list[dict[str, Any]]) -> str:

@@ -1,33 +1,60 @@
-"""SIGINT and SIGTERM as a wish to stop, seen between steps."""
+"""Signals that ask a process to end, as a wish to stop, seen between steps."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import TracebackType
 from typing import Any
 
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+"""Ctrl-C, `kill`, a closed terminal, a batch system's warning (SLURM's --signal=USR1@60)."""
+
+IGNORABLE = ("SIGHUP", "SIGUSR1")
+"""Stay ignored where they are: `nohup` means that a run outlives its terminal."""
+
 
 class StopWish:
-    """A context in which SIGINT and SIGTERM set `name`; a second SIGINT raises KeyboardInterrupt at once.
+    """A context in which these signals set `name`; a second SIGINT raises KeyboardInterrupt at once.
 
-    Only the main thread may install handlers; in other threads this does nothing.
+    Only the main thread may install handlers; in other threads signals do nothing here.
+    parent: the process that started this one and whose end is a wish to stop, too, as SIGHUP: torchrun,
+    which has no time to tell its processes when it is killed.
     """
 
-    def __init__(self) -> None:
-        self.name: str | None = None
+    def __init__(self, parent: int | None = None) -> None:
+        self._name: str | None = None
+        self._parent = parent
         self._before: dict[int, Any] = {}
 
+    @property
+    def name(self) -> str | None:
+        """The signal that came, or None."""
+        if self._name is None and self._parent is not None and os.getppid() != self._parent:
+            self._name = "SIGHUP"
+        return self._name
+
     def _ask(self, number: int, _: Any) -> None:
-        if self.name == "SIGINT" and number == signal.SIGINT:
+        if self._name == "SIGINT" and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.name = signal.Signals(number).name
+        self._name = signal.Signals(number).name
 
     def __enter__(self) -> StopWish:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+            numbers = {name: getattr(signal, name) for name in STOPPING if hasattr(signal, name)}
+            self._before = {
+                number: signal.signal(number, self._ask)
+                for name, number in numbers.items()
+                if name not in IGNORABLE or signal.getsignal(number) is not signal.SIG_IGN
+            }
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from fastgan.data import Dataset, Stream
 from fastgan.data import open as open_data
+from fastgan.data.dataset import printable
 from fastgan.engine import flat, optim
 from fastgan.engine.capture import State, StepGraphs
 from fastgan.engine.graphs import Graph
@@ -160,6 +160,7 @@ class ActiveStage:
         together = [name for name in inside if name in self.ema.nets and updates[name] == 1 and not self.runner.scalers]
         flat.share_averages(self._adams, self.ema, together, self._keep)
         self.ranks.same([value for net in [*self.nets.values(), *self.ema.nets.values()] for value in net.state_dict().values()])
+        self.pairs = self._pairs(stage.objective)
         self._graphs = (
             StepGraphs(
                 State([*self.nets.values(), *self.ema.nets.values(), *self.optimizers.values(), *self.runner.scalers.values()]),
@@ -170,6 +171,22 @@ class ActiveStage:
             else None
         )
         self._hold_rates()
+
+    def _pairs(self, objective: Objective) -> list[str]:
+        """Lets `step.pair` call networks once where that is the same; a line for each network, or one that says why none."""
+        if objective.one_pass is False:
+            return ["two passes: the objective asks for them"]
+        if objective.one_pass is None and self.device.type != "cuda":
+            return ["two passes: on a CPU one is no faster"]
+        if objective.one_pass is None and self.impl == "reference":
+            return ["two passes: that is the reference"]
+        from fastgan.engine import pairing, sampling  # imports every operator, which the plain path has no use for
+
+        few = sampling.conditions(self.datasets, self.seed, 0, pairing.SAMPLES, self.device)
+        with prefer(self.impl):
+            found = pairing.decide(objective, self.nets, self._merge([few]), seed=self.seed, device=self.device, ranks=self.ranks)
+        self.runner.one_pass = {name: pairing.one_pass for name, why in found.items() if why is None}
+        return [f"{name}: {'one pass' if why is None else f'two passes: {why}'}" for name, why in found.items()]
 
     @property
     def images_per_step(self) -> int:
@@ -194,11 +211,12 @@ class ActiveStage:
 
     def train_step(self, step: int) -> dict[str, Tensor]:
         """Step number `step` of this stage, then the averages. Returns what was logged, on the device."""
-        self._fill(step)
-        due = self.runner.due(step)
-        if self._graphs is not None:
-            return self._graphs.run(due, lambda: self._on_device(due))
-        return self._on_device(due, self._ahead.of(step) if self._ahead is not None else None)
+        with prefer(self.impl):
+            self._fill(step)
+            due = self.runner.due(step)
+            if self._graphs is not None:
+                return self._graphs.run(due, lambda: self._on_device(due))
+            return self._on_device(due, self._ahead.of(step) if self._ahead is not None else None)
 
     def _fill(self, step: int) -> None:
         """All that the host decides about a step, written to device memory that the step reads."""
@@ -225,12 +243,11 @@ class ActiveStage:
 
     def _on_device(self, due: dict[str, int], noise: Sequence[Mapping[str, Tensor]] | None = None) -> dict[str, Tensor]:
         """The step itself, from filled slots: nothing here depends on the host but which lazy terms are due."""
-        with prefer(self.impl) if self.impl != "auto" else nullcontext():
-            batches = [
-                self._merge([s.assemble(slot) for s, slot in zip(self.streams, slots, strict=True)]) for slots in self._slots
-            ]
-            logged = self.runner.run(batches, self._positions, self._scalars, due, noise)
-            self.ema.update(self._share)
+        batches = [
+            self._merge([s.assemble(slot) for s, slot in zip(self.streams, slots, strict=True)]) for slots in self._slots
+        ]
+        logged = self.runner.run(batches, self._positions, self._scalars, due, noise)
+        self.ema.update(self._share)
         return logged
 
     def sampling_nets(self, averaged: bool = True) -> dict[str, nn.Module]:
@@ -254,12 +271,16 @@ class ActiveStage:
             "scalers": {name: scaler.state_dict() for name, scaler in self.runner.scalers.items()},
         }
 
-    def load_state(self, groups: Mapping[str, Any]) -> None:
+    def load_state(self, groups: Mapping[str, Any], own_rates: Collection[str] = ()) -> None:
+        """Take over what `state` gave. own_rates: networks whose optimisers keep their learning rates."""
         for kind, mine in (("nets", self.nets), ("ema", self.ema.nets)):
             for name, net in mine.items():
                 load_network(net, groups[kind][name], f"{kind}/{name}")
         for name, optimizer in self.optimizers.items():
+            rates = [group["lr"] for group in optimizer.param_groups] if name in own_rates else []
             optimizer.load_state_dict(groups["optimizers"][name])
+            for group, rate in zip(optimizer.param_groups, rates):
+                group["lr"] = rate
         for name, scaler in self.runner.scalers.items():
             scaler.load_state_dict(groups["scalers"][name])
         self._hold_rates()
@@ -280,12 +301,17 @@ class ActiveStage:
 
 def load_network(net: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     """Load weights in place. Raises FastganError naming the first parameter that differs."""
+    check_network(net, state, name)
+    net.load_state_dict(state)
+
+
+def check_network(net: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Raises FastganError naming the first parameter that differs."""
     mine = net.state_dict()
     for key in [*mine, *state]:
         if key not in state or key not in mine or mine[key].shape != state[key].shape:
             here = tuple(mine[key].shape) if key in mine else "absent"
             there = tuple(state[key].shape) if key in state else "absent"
             raise FastganError(
-                f"network {name} is not the one that was trained: {key} is {here} here and {there} in the checkpoint"
+                f"network {name} is not the one that was trained: {printable(key)} is {here} here and {there} in the checkpoint"
             )
-    net.load_state_dict(state)

@@ -16,6 +16,9 @@ from fastgan.objectives.objective import Noise, Objective
 from fastgan.ops import random
 from fastgan.ops.optim import FlatAdam
 
+OnePass = Callable[..., "tuple[Tensor, Tensor] | None"]
+"""fastgan.engine.pairing.one_pass, which is imported only where it is used."""
+
 
 class Named(dict):
     """A dict whose entries are attributes too: step.nets.G and step.nets["G"]."""
@@ -83,6 +86,7 @@ class Step:
         self._index = 0
         self._graph_to: tuple[str, ...] = ()
         self._generate: Callable[[], Tensor] = lambda: objective.generate(self)
+        self._one_pass: Mapping[str, OnePass] = {}
 
     @property
     def fake(self) -> Tensor:
@@ -101,8 +105,15 @@ class Step:
         return len(next(iter((self.batch or self.noise).values())))
 
     def pair(self, net: str, real: Tensor, fake: Tensor, *conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """`net` on reals and on fakes, real first, with separate batch statistics."""
-        module = self.nets[net]
+        """`net` on reals and on fakes, real first, with separate batch statistics; one call where that is known to be the same.
+
+        Two calls too where an input requires gradients: the other half's would be computed in vain.
+        """
+        module, one_pass = self.nets[net], self._one_pass.get(net)
+        if one_pass is not None and not (real.requires_grad or fake.requires_grad):
+            both = one_pass(module, real, fake, *conditions)
+            if both is not None:
+                return both
         return module(real, *conditions), module(fake, *conditions)
 
     def due(self, term: str) -> int:
@@ -183,6 +194,8 @@ class StepRunner:
         self.ranks = ranks or Ranks()
         self.phases = tuple(objective.phases())
         self.rounds = sum(p.repeat for p in self.phases if p.fresh)
+        self.one_pass: dict[str, OnePass] = {}
+        """Networks that `Step.pair` may call once for reals and fakes."""
         self._parameters = [(name, p) for name, net in self.nets.items() for p in net.parameters() if p.requires_grad]
         self.scalers = {phase.name: scaler for phase in self.phases if (scaler := precision.scaler()) is not None}
         self._by_net = {name: [p for net, p in self._parameters if net == name] for name in self.nets}
@@ -308,6 +321,7 @@ class StepRunner:
 
         step._generate = generate
         step._graph_to = graph_to
+        step._one_pass = self.one_pass
         return step
 
     def _phase(self, index: int, repeat: int, step: Step) -> dict[str, Tensor]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -18,21 +20,21 @@ from fastgan.engine import identity, sampling, toml
 from fastgan.engine.describe import describe_network
 from fastgan.engine.devices import memory_explained, pick_device, search_algorithms
 from fastgan.engine.graphs import graph_backend
-from fastgan.engine.loggers import open_logger
+from fastgan.engine.loggers import find_logger
 from fastgan.engine.optim import OptimizerSpec, Schedule
 from fastgan.engine.precision import resolve
 from fastgan.engine.probe import choose_memory_format
 from fastgan.engine.progress import Progress
 from fastgan.engine.ranks import join, local_device
 from fastgan.engine.reporter import Reporter
-from fastgan.engine.run import RunFolder
+from fastgan.engine.run import RunFolder, read_checkpoint
 from fastgan.engine.signals import StopWish
 from fastgan.engine.stage import ActiveStage, Stage, load_network, open_streams
 from fastgan.engine.stats import Stats
 from fastgan.engine.watch import Watch
 from fastgan.errors import FastganError
 from fastgan.objectives import Adversarial, Objective
-from fastgan.ops.dispatch import IMPLS
+from fastgan.ops.dispatch import prefer
 
 GRID = 64
 """Samples in a picture."""
@@ -50,12 +52,14 @@ class Trainer:
     size, channels: what images become. optimizers: {"G": factory or optimiser, ...}; default Adam(2e-4, (0.5, 0.999)).
     schedules: {"G": {"lr": fn(step) -> value}}. out: the run folder, or None to keep everything in memory. resume: go on with
     the run in `out`.
-    reschedule: with resume, go on with other schedules than the run began with; `rescheduled` then says what changed.
+    reschedule: with resume, go on with other schedules and learning rates than the run began with; `rescheduled` then says
+    what changed, and so does run.json.
     device: "auto" is a GPU when there is one. precision: see fastgan.engine.precision. graph: "auto" replays each step as a
     CUDA graph on a GPU, "on" insists, "off" never. impl: which engine runs the operators; "auto" swaps the networks' layers
     (fastgan.accelerate) on a GPU, "reference" leaves them alone. sync_bn: under torchrun, batch statistics of all processes.
     ema: networks that are averaged for sampling. log: "tensorboard" or "wandb" (offline unless WANDB_MODE says otherwise).
-    log_every, sample_every, checkpoint_every: in steps. keep: checkpoints kept. watch: look for what goes wrong.
+    log_every, sample_every, checkpoint_every: in steps. checkpoint_minutes: save also when the last checkpoint is so old; 0:
+    by steps alone. keep: checkpoints kept, of which at most the newest is one by time. watch: look for what goes wrong.
     strict: an image that can't be read is an error.
     Raises FastganError where the pieces do not fit, before anything is written.
     """
@@ -91,6 +95,7 @@ class Trainer:
         log_every: int = 50,
         sample_every: int = 500,
         checkpoint_every: int = 1000,
+        checkpoint_minutes: float = 10.0,
         keep: int = 3,
         watch: bool = True,
         strict: bool = False,
@@ -108,6 +113,8 @@ class Trainer:
         }.items():
             if value < 1:
                 raise FastganError(f"{name} must be at least 1, not {value}")
+        if not checkpoint_minutes >= 0:
+            raise FastganError(f"checkpoint_minutes must be at least 0, not {checkpoint_minutes}")
         if not 0 <= seed < 2**32:
             raise FastganError(f"seed must lie in [0, 2**32), not {seed}")
         if resume and out is None:
@@ -120,14 +127,13 @@ class Trainer:
         self.data, self.size, self.channels = data, size, channels
         self.batch_size, self.seed, self.flip, self.ema_decay = batch_size, seed, flip, ema_decay
         self.log_every, self.sample_every, self.checkpoint_every = log_every, sample_every, checkpoint_every
+        self.checkpoint_minutes = checkpoint_minutes
         self.strict, self.resident_bytes, self.show_progress = strict, resident_bytes, progress
         self.device = pick_device(local_device(device))
         search_algorithms(self.device)
         self.ranks = join(self.device)
-        with self.ranks.together():
+        with self.ranks.together(), prefer(impl):
             self.precision = resolve(precision, self.device)
-            if impl not in IMPLS:
-                raise FastganError(f"impl must be one of {', '.join(IMPLS)}, not {impl!r}")
             self.graph, self.impl, self.sync_bn = graph, impl, sync_bn
             self._backend = graph_backend(graph, self.device, self.ranks)
             self._told: str | None = None
@@ -139,12 +145,15 @@ class Trainer:
             self._wish = StopWish()
             self._path = Path(out).expanduser() if out is not None else None
             self.folder = RunFolder(self._path, keep=keep) if self._path is not None and self.ranks.first else None
-            self.reporter = Reporter(self.folder, self.watch, open_logger(log, out) if self.ranks.first else None)
+            self._logger = find_logger(log, out) if self.ranks.first else None
             self.config = {**(config if config is not None else self._python_config()), "precision": self.precision.name}
+            self.reporter = Reporter(self.folder, self.watch, self._remedy())
             # Before anything is swapped: a network is made again from the classes its author wrote.
             self.descriptions = [{name: describe_network(net) for name, net in stage.nets.items()} for stage in self.stages]
             self._index = -1
             self._active: ActiveStage | None = None
+            self._parent = os.getppid() if self.ranks.world > 1 else None
+            self._saved_step, self._saved_at = -1, time.monotonic()
             if self.folder is not None and not resume and self.folder.exists():
                 raise FastganError(
                     f"{self.folder.path} exists already: choose another out, or go on with it (resume=True, --resume)"
@@ -165,7 +174,8 @@ class Trainer:
 
         seconds: stop earlier, after the step in which this time is over.
 
-        SIGINT and SIGTERM finish the step, save, and return with `stopped_by` set; a second SIGINT interrupts at once.
+        SIGINT, SIGTERM, SIGHUP and SIGUSR1 (the last two unless they are ignored) finish the step, save, and return with
+        `stopped_by` set; a second SIGINT interrupts at once.
         Raises FastganError on non-finite values (naming the last good checkpoint) and where memory runs out (saying what to
         lower).
         """
@@ -176,8 +186,9 @@ class Trainer:
         try:
             with (
                 self.ranks.together(),
+                prefer(self.impl),
                 memory_explained(self.batch_size),
-                StopWish() as self._wish,
+                StopWish(self._parent) as self._wish,
                 torch.random.fork_rng(devices),
             ):
                 self._train(steps, time.monotonic() + seconds if seconds is not None else None)
@@ -193,34 +204,38 @@ class Trainer:
         """
         stage = self._stage
         step = max(self.step - self._first_step(self._index), 0)
-        return sampling.generate(
-            stage.stage.objective,
-            stage.sampling_nets(ema),
-            n,
-            seed=self.seed if seed is None else seed,
-            device=self.device,
-            precision=self.precision,
-            datasets=stage.datasets,
-            labels=labels,
-            scalar=stage.scalars(step),
-        )
+        with prefer(self.impl):
+            return sampling.generate(
+                stage.stage.objective,
+                stage.sampling_nets(ema),
+                n,
+                seed=self.seed if seed is None else seed,
+                device=self.device,
+                precision=self.precision,
+                datasets=stage.datasets,
+                labels=labels,
+                scalar=stage.scalars(step),
+            )
 
     def save(self) -> Path:
         """Write a checkpoint of the present state now; all ranks call this, rank 0 writes. Raises FastganError without `out`."""
+        return self._save(passing=False)
+
+    def _save(self, passing: bool) -> Path:
         if self._path is None:
             raise FastganError("nothing to save to: this trainer was made without out=")
         with self.ranks.together():
             stats = self.stats.state_dict()
-            if self.folder is None:
-                return self._path
-            return self._write_checkpoint(self.folder, stats)
+            path = self._path if self.folder is None else self._write_checkpoint(self.folder, stats, passing)
+        self._saved_step, self._saved_at = self.step, time.monotonic()
+        return path
 
-    def _write_checkpoint(self, folder: RunFolder, stats: dict[str, Any]) -> Path:
-        folder.sync_rows()
+    def _write_checkpoint(self, folder: RunFolder, stats: dict[str, Any], passing: bool) -> Path:
+        self.reporter.sync()
         watch = self.watch.state_dict() if self.watch else None
         state = {"images": self.images, "stage": self._index, "watch": watch, "identity": identity.of_stage(self)}
         groups = {**self._stage.state(), "others": self._other_nets(), "stats": stats}
-        return folder.checkpoints.save(self.step, groups, state)
+        return folder.checkpoints.save(self.step, groups, state, passing)
 
     def close(self) -> None:
         """Let go of the run folder and of worker threads."""
@@ -342,17 +357,28 @@ class Trainer:
         if self.folder is None:
             return
         facts = {"fastgan": fastgan.__version__, **identity.rebuilding(self), "identity": identity.of(self)}
+        facts["pairs"] = self._stage.pairs
         self.folder.create()
         try:
             self.folder.write("config.toml", toml.dumps(self.config))
             self.folder.write("run.json", json.dumps(facts, indent=1))
+            self._open_logger(self.folder)
+            self.save()
             self._draw_reals()
             self._draw_samples()
-            self.save()
             self.folder.begun()
         except BaseException:
+            self.reporter.close_logger()
             self.folder.abandon()
             raise
+
+    def _open_logger(self, folder: RunFolder) -> None:
+        """Only now: a logger makes files in the run folder, which must be ours first."""
+        if self._logger is not None:
+            try:
+                self.reporter.logger = self._logger(folder.path, self.config, self.step)
+            except Exception as error:  # other people's code
+                raise FastganError(f"can't log to {self._logger.__name__}: {' '.join(str(error).split())}") from error
 
     def _resume(self, reschedule: bool) -> None:
         assert self._path is not None
@@ -361,29 +387,77 @@ class Trainer:
         self.ranks.wait()
         folder = self.folder or RunFolder(self._path)
         facts, now = folder.facts(), identity.of(self)
+        changes = []
         if reschedule:
             step = max(folder.checkpoints.steps(), default=0)
-            self.rescheduled = identity.reschedule(facts["identity"], now, step - self._first_step(self._stage_of(step)))
+            changes.append(identity.reschedule(facts["identity"], now, step - self._first_step(self._stage_of(step))))
         identity.compare(facts["identity"], now, self._path)
-        groups, state = folder.checkpoints.load()
+        groups, state = read_checkpoint(folder.checkpoints, facts)
         self._enter(state["stage"])
-        identity.compare(state["identity"], identity.of_stage(self), self._path)
-        self._stage.load_state(groups)
-        for name in self._other_nets():
-            index, _, net = name.partition("/")
-            load_network(self.stages[int(index)].nets[net], groups["others"][name], f"{net} of stage {index}")
-        self.stats.load_state_dict(groups["stats"])
-        self.step = state["step"]
-        if self.watch is not None and state["watch"] is not None:
-            self.watch.load_state_dict(state["watch"])
+        here = identity.of_stage(self)
+        with folder.checkpoints.whole(state["step"]):
+            rates = identity.changed_rates(state["identity"], here) if reschedule else {}
+            for net, (old, new) in rates.items():
+                if "lr" not in self._stage.stage.schedules.get(net, {}):  # a schedule has its own line
+                    changes.append(f"{net}: lr goes on with {new:g} instead of {old:g}")
+        self.rescheduled = "; ".join(filter(None, changes)) or None
+        identity.compare(state["identity"], here, self._path)
+        with folder.checkpoints.whole(state["step"]):
+            self._stage.load_state(groups, own_rates=rates)
+            for name in self._other_nets():
+                index, _, net = name.partition("/")
+                load_network(self.stages[int(index)].nets[net], groups["others"][name], f"{net} of stage {index}")
+            self.stats.load_state_dict(groups["stats"])
+            self.step = state["step"]
+            if self.watch is not None and state["watch"] is not None:
+                self.watch.load_state_dict(state["watch"])
+        self._saved_step = self.step
         if self.folder is not None:
-            self.folder.rewind(self.step)
-            self.folder.write("config.toml", toml.dumps(self.config))
-            if self.rescheduled:
-                self.folder.write("run.json", json.dumps(facts, indent=1))
+            self._go_on_in(self.folder, facts)
+
+    def _go_on_in(self, folder: RunFolder, facts: dict[str, Any]) -> None:
+        """Make the folder of a resumed run what it was at the step that it goes on from."""
+        lost = [path.name for path in folder.checkpoints.incomplete() if path > folder.checkpoints.path(self.step)]
+        if lost:
+            self.reporter.warn(f"{folder.checkpoints.folder / lost[-1]} has no state.json: going on from step {self.step}")
+        folder.rewind(self.step)
+        missing = self.step // self.log_every - len(folder.rows(folder.metrics))
+        if missing > 0:
+            self.reporter.warn(f"{folder.metrics} has lost {missing} of its {self.step // self.log_every} rows")
+        folder.write("config.toml", toml.dumps(self.config))
+        if self.rescheduled:
+            facts.setdefault("changes", []).append({"step": self.step, "what": self.rescheduled})
+        if facts.pop("demo", None) is not None or self.rescheduled:
+            folder.write("run.json", json.dumps(facts, indent=1))
+        with self.reporter.accessory("metrics.csv"):
+            folder.write_table()
+        with self.reporter.accessory("the log"):
+            self._open_logger(folder)
+        with self.reporter.accessory("samples"):
+            folder.rewind_pictures(self.step)
+        # Stopped between checkpoint and picture, or they could not be written then.
+        if not (folder.path / "reals.png").exists():
+            self._draw_reals()
+        if not (folder.path / "samples" / f"{self.step:08d}.png").exists():
+            self._draw_samples()
+
+    def _remedy(self) -> str:
+        """What to do about a run that diverges: a command where one began it."""
+        rates = {name: value for name, value in self.config.items() if name in ("lr", "lr_g", "lr_d")}
+        if self._path is None:
+            go_on = "Start again with lower learning rates"
+        elif self.config.get("recipe") == "python" or not rates:
+            go_on = "Go on from there with lower learning rates in optimizers= or schedules=, resume=True and reschedule=True"
+        else:
+            flags = " ".join(f"--{name.replace('_', '-')} {value / 2:g}" for name, value in rates.items())
+            go_on = f"Go on from there at half the rate: fastgan train --resume {shlex.quote(str(self._path))} {flags}"
+        return go_on if self.precision.name == "fp32" else f"{go_on}; or start again with precision fp32"
 
     def _python_config(self) -> dict[str, Any]:
-        keys = ("batch_size", "seed", "flip", "ema_decay", "log_every", "sample_every", "checkpoint_every", "size", "channels")
+        keys = (
+            "batch_size", "seed", "flip", "ema_decay", "log_every", "sample_every", "checkpoint_every", "checkpoint_minutes",
+            "size", "channels",
+        )  # fmt: skip
         known = {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
         return {
             "recipe": "python",
@@ -417,29 +491,35 @@ class Trainer:
                 self.reporter.say(f"steps run without a CUDA graph: {why}")
             if self.step % LOOK_EVERY == 0:
                 self._look_at_samples()
-            if self.step % self.sample_every == 0:
-                self._draw_samples()
             if self.step % self.checkpoint_every == 0:
                 self._checkpoint()
-        if self.step > began and self.step % self.sample_every:
-            self._draw_samples()
+            if self.step % self.sample_every == 0:
+                self._draw_samples()
         if self.step > began and self.step % self.checkpoint_every:
             self._checkpoint()
+        if self.step > began and self.step % self.sample_every:
+            self._draw_samples()
         self.reporter.curves()
 
     def _asked_to_stop(self, until: float | None) -> bool:
-        """Whether a signal came or the time is over; all ranks stop after the same step."""
-        late = until is not None and time.monotonic() >= until
-        wish = self.ranks.largest(signal.Signals[self._wish.name] + 1 if self._wish.name else int(late))
-        self.stopped_by = signal.Signals(wish - 1).name if wish > 1 else None
-        return wish != 0
+        """Whether a signal came or the time is over; all ranks stop after the same step, and save after the same one where the
+        last checkpoint is too old.
+        """
+        now = time.monotonic()
+        old = bool(self.checkpoint_minutes) and now - self._saved_at >= 60 * self.checkpoint_minutes
+        late = until is not None and now >= until
+        number = signal.Signals[self._wish.name] if self._wish.name else 0
+        wish = self.ranks.largest(2 + number if number else 2 if late else int(old))
+        if wish == 1 and self.step != self._saved_step:
+            self._checkpoint(passing=True)
+        self.stopped_by = signal.Signals(wish - 2).name if wish > 2 else None
+        return wish > 1
 
-    def _checkpoint(self) -> None:
-        if self._path is None:
-            return
+    def _checkpoint(self, passing: bool = False) -> None:
         if self.ranks.largest(int(not self._stage.finite())):  # every rank stops, or none
             self.reporter.diverged("a parameter is not finite")
-        self.save()
+        if self._path is not None:
+            self._save(passing)
 
     def _look_at_samples(self) -> None:
         if self.watch is None or not self.ranks.first or "image" not in self.datasets:
@@ -453,11 +533,11 @@ class Trainer:
     def _draw_reals(self) -> None:
         if "image" in self.datasets:
             reals = sampling.conditions(self.datasets, self.seed, 0, GRID, self.device)["image"]
-            self.reporter.picture("reals.png", (reals.float().cpu() + 1) / 2)
+            self.reporter.picture("reals", self.step, (reals.float().cpu() + 1) / 2)
 
     def _draw_samples(self) -> None:
         if self.folder is not None:
-            self.reporter.picture(f"samples/{self.step:08d}.png", self.sample(GRID))
+            self.reporter.picture("samples", self.step, self.sample(GRID))
 
 
 def _single_stage(

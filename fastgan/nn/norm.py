@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fastgan.kernels._common import INTERPRET
@@ -48,11 +49,27 @@ def kernels_take(x: Tensor) -> bool:
     return (x.is_cuda or INTERPRET) and (x.dim() == 2 or x.stride(1) == 1)
 
 
+def composed(
+    weight: Tensor | None, bias: Tensor | None, scale: Tensor | None, shift: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """gamma and beta of (x*weight + bias)*scale + shift, each (C,) or (N, C), both of the same shape where both are there."""
+    if scale is not None:
+        weight = scale if weight is None else weight * scale
+        bias = bias if bias is None else bias * scale
+    if shift is not None:
+        bias = shift if bias is None else bias + shift
+    if weight is not None and bias is not None and weight.dim() != bias.dim():
+        weight, bias = torch.broadcast_tensors(weight, bias)
+    return weight, bias
+
+
 class _Fused(nn.Module):
     """What fused modules add to torch.nn's: an activation, and adoption of an existing module."""
 
     activation: str | None = None
     slope: float = 0.01
+    join: Any = None
+    """Where accelerate(rewrite=True) put one: decides whether the norm runs now or with the activation that takes its output."""
 
     @classmethod
     def adopt(cls, module: Any, activation: str | None = None, slope: float = 0.01) -> Any:
@@ -74,21 +91,35 @@ class _BatchNormForward(_Fused):
         """(N, C, *) to the same shape; see :func:`fastgan.ops.batch_norm`. `activation`, `slope`: a container's, for a module
         that has none of its own."""
         if activation is None:
+            if self.join is not None and self.activation is None:
+                return self.join.of_module(self, input)
             activation, slope = self.activation, self.slope
+        return self.run(input, activation, slope)
+
+    def run(
+        self: Any,
+        input: Tensor,
+        activation: str | None = None,
+        slope: float = 0.01,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        move: bool = True,
+    ) -> Tensor:
+        """act(norm(input)*scale + shift); scale and shift are (C,) or (N, C). `move` False leaves the buffers as they are."""
         groups = current_groups()
         # PyTorch's module reads the count of momentum=None on the host; the op does not
-        if groups == 1 and not kernels_take(input) and not (self.momentum is None and self.training):
+        plain = scale is None and shift is None and move
+        if plain and groups == 1 and not kernels_take(input) and not (self.momentum is None and self.training):
             return self._activated(super().forward(input), activation, slope)
         self._check_input_dim(input)
         training = self.training or (self.running_mean is None and self.running_var is None)
-        keep = not self.training or self.track_running_stats
-        tracked = self.num_batches_tracked if self.training and self.track_running_stats else None
+        keep = not self.training or (self.track_running_stats and move)
+        tracked = self.num_batches_tracked if self.training and keep else None
         return batch_norm(
             input,
             self.running_mean if keep else None,
             self.running_var if keep else None,
-            self.weight,
-            self.bias,
+            *composed(self.weight, self.bias, scale, shift),
             training,
             0.0 if self.momentum is None and tracked is None else self.momentum,
             self.eps,
@@ -115,17 +146,31 @@ class _InstanceNormForward(_Fused):
     def forward(self: Any, input: Tensor, activation: str | None = None, slope: float = 0.01) -> Tensor:
         """(N, C, *) to the same shape; see :func:`fastgan.ops.instance_norm`, and _BatchNormForward for the activation."""
         if activation is None:
+            if self.join is not None and self.activation is None:
+                return self.join.of_module(self, input)
             activation, slope = self.activation, self.slope
+        return self.run(input, activation, slope)
+
+    def run(
+        self: Any,
+        input: Tensor,
+        activation: str | None = None,
+        slope: float = 0.01,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        move: bool = True,
+    ) -> Tensor:
+        """As _BatchNormForward.run."""
         # PyTorch also takes one sample without its batch axis, and warns of a wrong num_features: its own forward does both.
         usual = input.dim() == self._get_no_batch_dim() + 1 and input.shape[1] == self.num_features
-        if not (usual and kernels_take(input)):
+        plain = scale is None and shift is None and move
+        if plain and not (usual and kernels_take(input)):
             return self._activated(super().forward(input), activation, slope)
         return instance_norm(
             input,
-            self.running_mean,
-            self.running_var,
-            self.weight,
-            self.bias,
+            self.running_mean if move or not self.training else None,
+            self.running_var if move or not self.training else None,
+            *composed(self.weight, self.bias, scale, shift),
             self.training or not self.track_running_stats,
             0.0 if self.momentum is None else self.momentum,
             self.eps,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastgan.errors import FastganError
 from fastgan.objectives import regularizers
+from fastgan.objectives.ending import ending
 from fastgan.objectives.losses import LOSSES
 from fastgan.objectives.objective import Noise, Objective, Phase
 
@@ -26,7 +27,7 @@ class Adversarial(Objective):
     regularisers (gamma, gamma, lambda).
     lazy_r1: compute r1 only every k-th step, with k times the weight (Karras et al. 2020). n_critic: updates of D for one of G.
     reuse: train G on the fakes D has just seen, as the DCGAN tutorial does (saves one pass of G); default: where n_critic is
-    1. conditional: pass labels.
+    1. conditional: pass labels. one_pass: as in Objective.
     """
 
     loss: str = "non-saturating"
@@ -39,6 +40,7 @@ class Adversarial(Objective):
     n_critic: int = 1
     reuse: bool | None = None
     conditional: bool = False
+    one_pass: bool | None = None
     noise: Mapping[str, Noise] = field(init=False, repr=False)
     lazy: Mapping[str, int] = field(init=False, repr=False)
 
@@ -86,12 +88,6 @@ class Adversarial(Objective):
         for name in ("G", "D"):
             if name not in nets:
                 raise FastganError(f"the adversarial objective needs a network {name!r}: pass generator= and discriminator=")
-        from torch import nn
-
-        shapes = (nn.Flatten, nn.Unflatten, nn.Identity)  # a Sigmoid before these is still the last to compute
-        last = [m for m in nets["D"].modules() if not list(m.children()) and not isinstance(m, shapes)]
-        if last and isinstance(last[-1], nn.Sigmoid):
-            raise FastganError("the discriminator ends in Sigmoid, but the losses take logits: remove its last layer")
 
     def check_images(self, fake: Tensor, step: Step) -> None:
         real = step.batch["image"]
@@ -99,3 +95,10 @@ class Adversarial(Objective):
             made, data = ("x".join(map(str, (*t.shape[2:], *t.shape[1:2]))) for t in (fake, real))
             remedy = "change the network, or --size and --channels"
             raise FastganError(f"the generator makes {made} (HxWxC) images, but the data are {data}: {remedy}")
+        last = ending(fake)
+        if last in ("Sigmoid", "Relu", "Softmax") and bool(real.amin() < 0):
+            raise FastganError(f"the generator ends in {last}, so its images are never negative, but the data are: end in Tanh")
+        logits = step.nets.D(fake.detach().requires_grad_(), *self.conditions(step))
+        last = ending(logits) if hasattr(logits, "grad_fn") else None
+        if last in ("Sigmoid", "Softmax"):
+            raise FastganError(f"the discriminator ends in {last}, but the losses take logits: remove its last layer")

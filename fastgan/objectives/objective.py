@@ -62,11 +62,13 @@ class Objective:
     """Base of all objectives. Stateless: everything that changes lives in the networks, the step and the schedules.
 
     noise: the generator's random inputs by name. lazy: terms computed only every k-th step, by name (`step.due("r1")` is k on
-    those steps, else 0).
+    those steps, else 0). one_pass: whether `step.pair` may call a network once for reals and fakes, where a trial finds no
+    difference; None: on a GPU, unless with impl="reference"; on a CPU it is no faster.
     """
 
     noise: Mapping[str, Noise] = {}
     lazy: Mapping[str, int] = {}
+    one_pass: bool | None = None
 
     def phases(self) -> Sequence[Phase]:
         """The phases of one step, in order. One step is one update of the generator."""
@@ -95,4 +97,7 @@ class Objective:
         """Raise FastganError when the networks do not fit this objective."""
 
     def check_images(self, fake: Tensor, step: Step) -> None:
-        """Raise FastganError when generated images can't stand beside the batch; called once, before training."""
+        """Raise FastganError when generated images, or the networks that see them, do not fit; called once, before training.
+
+        fake: 4 images with their graph, of copies of the networks.
+        """

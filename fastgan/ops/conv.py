@@ -14,7 +14,7 @@ from fastgan.errors import FastganError
 from fastgan.kernels._common import ACTIVATIONS
 from fastgan.kernels._common import activation as activate
 from fastgan.kernels.conv_spec import ConvSpec, Fusion, Pair, pair
-from fastgan.ops import dispatch
+from fastgan.ops import conv_gemm, dispatch
 from fastgan.ops.conv_fused import cast, fused_convolution, precision_of, shape_of, unsupported
 from fastgan.ops.conv_plain import no_weight_gradients, weight_gradients
 
@@ -54,7 +54,9 @@ def _aten(
     return _Switchable.apply(x, w, bias, stride, padding, dilation, transposed, extra, groups)
 
 
-def _unsupported(engine: str, dtype: torch.dtype, dense: bool, act: str, slope: float) -> str | None:
+def _unsupported(engine: str, dtype: torch.dtype, dense: bool, product: bool, act: str, slope: float) -> str | None:
+    if engine == "gemm":
+        return None if product else "only a kernel as large as its input is one matrix product"
     if engine != "triton":
         return None
     if not dense:
@@ -62,9 +64,11 @@ def _unsupported(engine: str, dtype: torch.dtype, dense: bool, act: str, slope: 
     return unsupported(dtype, act, slope)
 
 
-# cuDNN first: the Triton engine is taken where a tuning table measured it faster
+# One matrix product is 2 to 5 times faster than cuDNN's convolution of the same layer (docs/performance.md); cuDNN before Triton,
+# which is taken where a tuning table measured it faster.
 _choose = {
-    name: dispatch.Dispatcher(name, ("cudnn", "triton", "reference"), _unsupported) for name in ("conv2d", "conv_transpose2d")
+    name: dispatch.Dispatcher(name, ("gemm", "cudnn", "triton", "reference"), _unsupported)
+    for name in ("conv2d", "conv_transpose2d")
 }
 
 
@@ -96,8 +100,8 @@ def conv2d(
 
     scale: 0-dim or 1-element fp32 tensor (1/sigma of a spectral norm), differentiable; the stored weight is not rewritten.
     activation, slope: a name of kernels._common.ACTIVATIONS and leaky_relu's slope. switchable: let the ATen engine honour
-    no_weight_gradients() too (some 20 us a call in eager). impl: "auto", "reference", "cudnn", "triton"; FastganError where
-    it cannot run. Triton: result NHWC in memory, weight cast to the input's type inside.
+    no_weight_gradients() too (some 20 us a call in eager). impl: "auto", "reference", "cudnn", "gemm", "triton"; FastganError
+    where it cannot run. Triton: result NHWC in memory, weight cast to the input's type inside.
     """
     if activation != "identity":
         _check(activation, impl)
@@ -107,7 +111,12 @@ def conv2d(
         spec = ConvSpec(False, (weight.shape[2], weight.shape[3]), pair(stride), pair(padding)) if dense else None  # type: ignore[arg-type]
         x = cast(input)
         shape = None if spec is None else shape_of(input, weight, spec)
-        if _choose["conv2d"](impl, x, dense, activation, slope, shape=shape) == "triton" and spec is not None:
+        product = spec is not None and conv_gemm.is_product(input, spec)
+        engine = _choose["conv2d"](impl, x, dense, product, activation, slope, shape=shape)
+        if engine == "gemm":
+            y = conv_gemm.convolution(input, _scaled(weight, scale), bias, False)
+            return y if activation == "identity" else activate(y, activation, slope)
+        if engine == "triton" and spec is not None:
             return fused_convolution(
                 x, weight, spec, Fusion(act_out=activation, slope_out=slope, precision=precision_of(x)), bias=bias, scale=scale
             )
@@ -150,7 +159,12 @@ def conv_transpose2d(
         )
         x = cast(input)
         shape = None if spec is None else shape_of(input, weight, spec)
-        if _choose["conv_transpose2d"](impl, x, dense, activation, slope, shape=shape) == "triton" and spec is not None:
+        product = spec is not None and conv_gemm.is_product(input, spec)
+        engine = _choose["conv_transpose2d"](impl, x, dense, product, activation, slope, shape=shape)
+        if engine == "gemm":
+            y = conv_gemm.convolution(input, _scaled(weight, scale), bias, True)
+            return y if activation == "identity" else activate(y, activation, slope)
+        if engine == "triton" and spec is not None:
             return fused_convolution(
                 x, weight, spec, Fusion(act_out=activation, slope_out=slope, precision=precision_of(x)), bias=bias, scale=scale
             )

@@ -25,7 +25,7 @@ UPSAMPLE = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 AVERAGE = ((0.5, 0.0, 0.0), (0.5, 0.5, 0.0), (0.0, 0.5, 0.5), (0.0, 0.0, 0.5))
 
 
-@functools.lru_cache(maxsize=32)
+@functools.cache  # a captured graph reads it: never let go
 def _matrix(rows: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(rows, dtype=dtype, device=device)
 

@@ -22,6 +22,8 @@ from fastgan.ops.conv_cases import (
     C4S2,
     END,
     FIRST,
+    MERGED,
+    MOMENTS,
     PATCH,
     START,
     T3S2,
@@ -139,6 +141,7 @@ def _variants(transposed: bool) -> list[Variant]:
         rows = [(kind, C4S2, 128, 256, 16, bf16, way) for kind in kinds for way in (False, True)]
         rows += [(kind, C4S2, 3, 64, 64, bf16) for kind in ("forward", "wgrad")]
         rows += [("dgrad", C4S2, 3, 64, 64, bf16, False, "ieee", MERGE)]
+        rows += [("dgrad", C4S2, 3, 64, 64, fp32), ("forward", C3S1, 16, 16, 16, fp32)]  # few channels a tap
         rows += [(kind, C3S1, 256, 256, 16, fp16, way) for kind in kinds for way in (False, True)]
         rows += [("dgrad", C4S2, 512, 512, 4, bf16, way, "ieee", (), 8) for way in (False, True)]
         rows += [("forward", C4S2, 512, 512, 4, kind, False, "ieee", (), 8) for kind in (bf16, fp32)]
@@ -191,7 +194,8 @@ for transposed, fused in ((False, True), (True, True), (False, False), (True, Fa
     if transposed:
         cases = [
             make("k4s2", T4S2, (3, 20, 3, 5), 18, *quick, directions=FIRST, **act),
-            make("start", START, (3, 12, 1, 1), 9, *quick, directions=FIRST),
+            make("start", START, (3, 12, 1, 1), 9, "quick", "full", directions=FIRST),
+            make("start second order", START, (2, 5, 1, 1), 3, *quick, **DOUBLE),
             make("last", T4S2, (2, 17, 3, 4), 3, "quick", "full", directions=FIRST, extras=True),
             make("k3s2 odd", T3S2, (2, 15, 3, 2), 7, "full", directions=FIRST, **act),
             make("second order", T4S2, (1, 5, 2, 3), 3, "quick", "full", **DOUBLE),
@@ -209,7 +213,7 @@ for transposed, fused in ((False, True), (True, True), (False, False), (True, Fa
             make("k4s2", C4S2, (2, 18, 6, 10), 20, *quick, directions=FIRST, **act),
             make("k3s1", C3S1, (3, 15, 4, 5), 17, *quick, directions=FIRST, extras=True),
             make("first", C4S2, (2, 3, 8, 6), 18, "quick", "full", directions=FIRST),
-            make("end", END, (3, 17, 4, 4), 1, *quick, directions=FIRST),
+            make("end", END, (3 if fused else 31, 17, 4, 4), 1, "quick", "full", directions=FIRST),
             make("k1", C1S1, (2, 33, 3, 5), 15, *quick, directions=FIRST, **act),
             make("k3s2 odd", C3S2, (1, 15, 7, 6), 9, "full", directions=FIRST, **act),
             make("k4s1", PATCH, (2, 17, 5, 6), 1, "full", directions=FIRST),
@@ -276,6 +280,8 @@ for transposed, fused in ((False, True), (True, True), (False, False), (True, Fa
                 dtypes=("fp32", "tf32", "fp16", "bf16"),
                 rounds=True,
                 uses_dot=True,
+                derived=MOMENTS,
+                bounds={"var": MERGED},
                 bytes=moved,
                 flops=flops,
                 kernels=functools.partial(_variants, transposed),
@@ -289,7 +295,7 @@ for transposed, fused in ((False, True), (True, True), (False, False), (True, Fa
                 conv.conv_transpose2d if transposed else conv.conv2d,
                 plain_reference(transposed),
                 cases,
-                engines=("cudnn", "triton", "reference"),
+                engines=("gemm", "cudnn", "triton", "reference"),
                 grad_inputs=("input", "weight", "bias", "scale"),
                 directions=("forward", "backward", "double"),
                 dtypes=("fp32", "tf32", "fp16", "bf16"),

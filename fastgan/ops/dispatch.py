@@ -1,4 +1,4 @@
-"""Which engine runs a call: ``impl = "auto" | "reference" | "cudnn" | "triton"``.
+"""Which engine runs a call: ``impl = "auto" | "reference" | "cudnn" | "gemm" | "triton"``.
 
 ``auto`` never fails: it takes the tuning table's engine where that covers the call, otherwise the next in the op's order of
 preference, and remembers why (:func:`why`). A named engine that cannot run the call raises one line. A decision is made once
@@ -27,10 +27,10 @@ import torch
 from torch.autograd import forward_ad
 
 from fastgan.errors import FastganError
-from fastgan.kernels import tuning
+from fastgan.kernels import toolchain, tuning
 from fastgan.kernels._common import DTYPE_NAMES, INTERPRET, has_triton
 
-IMPLS = ("auto", "reference", "cudnn", "triton")
+IMPLS = ("auto", "reference", "cudnn", "gemm", "triton")
 
 _override: str | None = os.environ.get("FASTGAN_IMPL") or None
 if _override not in (None, *IMPLS):
@@ -51,6 +51,15 @@ def pytorch_at_once(impl: str, x: torch.Tensor) -> bool:
 def transformed() -> bool:
     """Whether torch.func transforms or forward-mode derivatives are under way."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def batched(gradient: torch.Tensor | None) -> bool:
+    """Whether a backward is asked for many gradients at once, by torch.func or by `is_grads_batched=True`: no kernel takes
+    those.
+    """
+    if torch.compiler.is_compiling() or gradient is None:
+        return False
+    return transformed() or torch._C._functorch.is_legacy_batchedtensor(gradient)
 
 
 def plain(*tensors: torch.Tensor | None) -> bool:
@@ -81,18 +90,19 @@ class Decision:
 @functools.cache
 def missing(engine: str, device: torch.device) -> str | None:
     """Why ``engine`` cannot run anything on ``device``, or None. Asked of the driver once per device."""
-    if engine == "reference":
+    if engine in ("reference", "gemm"):
         return None
     if engine == "cudnn":
         return None if device.type == "cuda" and torch.backends.cudnn.is_available() else f"no cuDNN for a {device.type} tensor"
     if not has_triton:
         return "Triton is not installed"
-    if INTERPRET:
-        return None if device.type == "cpu" else "the interpreter (TRITON_INTERPRET=1) takes CPU tensors"
-    if device.type != "cuda" or torch.version.hip:
+    if INTERPRET and device.type != "cpu":
+        return "the interpreter (TRITON_INTERPRET=1) takes CPU tensors"
+    if not INTERPRET and (device.type != "cuda" or torch.version.hip):
         return f"no Triton kernels for a {device.type} tensor: they need an NVIDIA GPU, or TRITON_INTERPRET=1 for CPU tensors"
-    major, minor = torch.cuda.get_device_capability(device)
-    return None if major >= 8 else f"the kernels need an Ampere or newer GPU, this one is sm_{major}{minor}"
+    if reason := toolchain.lacking():
+        return reason
+    return None if INTERPRET else toolchain.too_old(*torch.cuda.get_device_capability(device))
 
 
 class Dispatcher:
@@ -115,10 +125,12 @@ class Dispatcher:
         """
         if _override is not None and impl == "auto":
             impl = _override if _override in self.engines else "auto"
-        key = (impl, x.device, x.dtype, facts, shape)
+        device = x.device
+        away = x.is_cuda and device.index != torch.cuda.current_device()
+        key = (impl, device, x.dtype, facts, shape, away)
         decision = self._kept.get(key)
         if decision is None:
-            decision = self._kept[key] = self._decide(impl, x.device, x.dtype, facts, shape)
+            decision = self._kept[key] = self._decide(impl, device, x.dtype, facts, shape, away)
         self.last = decision
         self.last_shape = shape
         return decision.engine
@@ -130,13 +142,14 @@ class Dispatcher:
         dtype: torch.dtype,
         facts: tuple[Hashable, ...],
         shape: tuple[tuple[str, int], ...] | None,
+        away: bool,
     ) -> Decision:
         if impl not in IMPLS:
             raise FastganError(f'impl="{impl}" for {self.op}: choose one of {", ".join(IMPLS)}')
         if impl != "auto":
             if impl not in self.engines:
                 raise FastganError(f'{self.op} has no engine "{impl}": choose one of auto, {", ".join(self.engines)}')
-            if reason := self._reason(impl, device, dtype, facts):
+            if reason := self._reason(impl, device, dtype, facts, away):
                 raise FastganError(f'{self.op} cannot run with impl="{impl}": {reason}; use impl="auto"')
             return Decision(self.op, impl)
         order = list(self.engines)
@@ -146,15 +159,19 @@ class Dispatcher:
             order.insert(0, chosen)
         skipped: list[tuple[str, str]] = []
         for engine in order:
-            reason = self._reason(engine, device, dtype, facts)
+            reason = self._reason(engine, device, dtype, facts, away)
             if reason is None:
                 return Decision(self.op, engine, tuple(skipped))
             skipped.append((engine, reason))
         return Decision(self.op, "reference", tuple(skipped))
 
-    def _reason(self, engine: str, device: torch.device, dtype: torch.dtype, facts: tuple[Hashable, ...]) -> str | None:
+    def _reason(
+        self, engine: str, device: torch.device, dtype: torch.dtype, facts: tuple[Hashable, ...], away: bool
+    ) -> str | None:
         if reason := missing(engine, device):
             return reason
+        if away and engine == "triton":  # it launches on the current device, whatever the tensors
+            return f"the tensor is on {device}, another GPU is current: torch.cuda.set_device({device.index})"
         return self.unsupported(engine, dtype, *facts) if self.unsupported else None
 
 
@@ -171,13 +188,15 @@ def why(op: str | None = None) -> str:
 
 @contextlib.contextmanager
 def prefer(impl: str) -> Iterator[None]:
-    """Within the block, ops called with impl="auto" use ``impl`` where they have it (and raise if it cannot run the call).
-    FASTGAN_IMPL does so for a process.
+    """Within the block, ops called with impl="auto" use ``impl`` where they have it (and raise if it cannot run the call);
+    "auto" changes nothing. FASTGAN_IMPL does so for a process.
     """
     global _override
     if impl not in IMPLS:
         raise FastganError(f'impl="{impl}": choose one of {", ".join(IMPLS)}')
-    before, _override = _override, impl
+    before = _override
+    if impl != "auto":
+        _override = impl
     try:
         yield
     finally:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from fastgan.kernels import norm as kernels
 from fastgan.kernels import norm_backward as backward_kernels
-from fastgan.ops.dispatch import eager, plain
+from fastgan.ops.dispatch import batched, eager, plain
 from fastgan.ops.norm_moments import update_running
-from fastgan.ops.norm_reference import dense, like, rows, rows_backward
+from fastgan.ops.norm_reference import affine_act_reference, batch_norm_reference, dense, like, rows, rows_backward
 
 MaybeTensor = Tensor | None
 
@@ -54,6 +54,8 @@ def _collapse(sums: Tensor, like: MaybeTensor) -> MaybeTensor:
 
 def _vector_gradients(sums: Tensor, weight: MaybeTensor, bias: MaybeTensor, need: tuple[bool, ...]) -> tuple[MaybeTensor, ...]:
     """The gradients of weight and bias from the sums [A, 2, C] of dp and dp xhat; None where not needed."""
+    if sums.shape[0] > 1 and (need[1] or need[2]) and all(v is None or v.dim() == 1 for v in (weight, bias)):
+        sums = sums.sum(0, keepdim=True)  # both vectors' in one launch
     dbias, dweight = sums.view(2, -1).unbind(0) if sums.shape[0] == 1 else sums.unbind(1)
     return _collapse(dweight, weight if need[1] else None), _collapse(dbias, bias if need[2] else None)
 
@@ -102,6 +104,17 @@ def _twice(ctx: Any, vdx: MaybeTensor, vsums: MaybeTensor) -> tuple[MaybeTensor,
         outputs, given = zip(*pairs)
         found = iter(torch.autograd.grad(outputs, needed, given, create_graph=ctx.twice_graph, allow_unused=True))
     return tuple(next(found) if want else None for want in wanted)
+
+
+def _reference_gradients(ctx: Any, dz: Tensor, run: Any, *inputs: MaybeTensor) -> tuple[MaybeTensor, ...]:
+    """Gradients for `inputs` (x, weight, bias) by PyTorch's own nodes of `run`, its reference: they take batched gradients."""
+    keep = torch.is_grad_enabled()
+    need = [v is not None and wanted for v, wanted in zip(inputs, ctx.needs_input_grad)]
+    with torch.enable_grad():
+        given = [v if v is None else v.view_as(v) if keep else v.detach().requires_grad_(n) for v, n in zip(inputs, need)]
+        wanted = [v for v, n in zip(given, need) if n]
+        found = iter(torch.autograd.grad(run(*given), wanted, dz, create_graph=keep))  # type: ignore[arg-type]
+    return tuple(next(found) if n else None for n in need)
 
 
 def _differentiable_backward(run: Any, setup: Any, twice: Any) -> Any:
@@ -193,6 +206,16 @@ def _train_gradients(ctx: Any, dz: MaybeTensor, backward: Any) -> tuple[Any, ...
     if dz is None:
         return (None,) * 3
     x, weight, bias, stats = ctx.saved_tensors
+    if batched(dz):
+        eps, act, slope = ctx.args
+        groups = stats.shape[1]
+
+        def run(x: Tensor, weight: MaybeTensor, bias: MaybeTensor) -> Tensor:
+            return batch_norm_reference(
+                x, None, None, weight, bias, True, 0.0, eps, activation=act, slope=slope, groups=groups
+            )
+
+        return _reference_gradients(ctx, dz, run, x, weight, bias)
     dx, sums = backward(dz, x, weight, bias, stats, *ctx.args)
     need = ctx.needs_input_grad
     return (dx if need[0] else None, *_vector_gradients(sums, weight, bias, need))
@@ -375,6 +398,15 @@ def _apply_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _apply_gradients(ctx: Any, dz: Tensor, backward: Any) -> tuple[Any, ...]:
     x, weight, bias, mean, var = ctx.saved_tensors
+    if batched(dz):
+
+        def run(x: Tensor, weight: MaybeTensor, bias: MaybeTensor) -> Tensor:
+            if mean is not None and var is not None:
+                rstd = (var + ctx.eps).rsqrt()
+                x = affine_act_reference(x, rstd, -mean * rstd)
+            return affine_act_reference(x, weight, bias, activation=ctx.act, slope=ctx.slope)
+
+        return _reference_gradients(ctx, dz, run, x, weight, bias) + (None,) * 5
     need = ctx.needs_input_grad
     dx, sums = backward(dz, x, weight, bias, mean, var, ctx.eps, ctx.act, ctx.slope, need[0], need[1] or need[2])
     if not (need[1] or need[2]):

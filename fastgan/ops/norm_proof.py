@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastgan.kernels import norm as forward_kernels
 from fastgan.kernels import norm_backward as backward_kernels
-from fastgan.kernels.norm_tiles import MERGE_CONFIG, tile_config
+from fastgan.kernels.norm_tiles import MERGE_CONFIG, one_launch_tile, tile_config
 from fastgan.ops import norm
 from fastgan.ops import norm_reference as reference
 from fastgan.ops.registry import Bound, Case, Kwargs, Mask, Op, Outputs, Variant, register
@@ -185,7 +185,7 @@ def _candidates(most: int = 16, least: int = 8) -> list[dict[str, int]]:
 
 
 def _segment_candidates() -> list[dict[str, int]]:
-    tiles = ((128, 16, 4), (256, 16, 8), (64, 32, 4), (256, 8, 4), (512, 8, 8))
+    tiles = ((128, 16, 4), (256, 16, 8), (256, 8, 4), (512, 8, 32))
     return [{"BLOCK_R": r, "BLOCK_C": c, "num_warps": warps, "num_stages": 1} for r, c, warps in tiles]
 
 
@@ -226,7 +226,7 @@ def _variants() -> list[Variant]:
 
     for kind, dtype in (("*bf16", torch.bfloat16), ("*fp32", torch.float32)):
         tile = functools.partial(tile_config, dtype.itemsize, 128, 1 << 16)
-        segment = functools.partial(tile, wide=32 // dtype.itemsize)
+        segment = functools.partial(one_launch_tile, 1 << 16)
         name = kind[1:]
         pair = {"dz_ptr": kind, "x_ptr": kind, "dx_ptr": kind}
         add(

@@ -37,7 +37,7 @@ FAMILIES: tuple[str, ...] = (
 TAGS = frozenset({"quick", "full", "layer", "huge", "gradcheck"})
 DIRECTIONS = ("forward", "backward", "double")
 DTYPES = ("fp32", "tf32", "fp16", "bf16")
-ENGINES = ("reference", "cudnn", "triton")
+ENGINES = ("reference", "cudnn", "gemm", "triton")
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,9 @@ class Op:
     ``name'``. ``outputs``: names for a bare tuple.
     ``rounds``: the kernel rounds intermediates that gold must round too; the reference then takes ``round_to`` (a dtype or
     None) and applies :func:`rounded` at those places. ``uses_dot``: has tl.dot, so bf16 cannot be shown in the interpreter.
+    ``derived``: outputs that the contract defines by others as stored (the moments of y), as ``f(kwargs, outputs)`` of
+    float64 outputs: gold for them is made of the engine's own, PyTorch's own error of PyTorch's, so that neither shows how
+    a convolution library rounds.
     ``bounds``: exceptions, keyed
     ``"output"`` or ``"direction:output"`` (gradients are named ``d<input>``).
     ``bytes(kwargs, direction)`` and ``flops(kwargs, direction)``: the least traffic and work an ideal kernel needs, for the
@@ -155,6 +158,7 @@ class Op:
     rounds: bool = False
     uses_dot: bool = False
     mask: Mask | None = None
+    derived: Mapping[str, Callable[[Kwargs, Outputs], Tensor]] = field(default_factory=dict)
     bounds: Mapping[str, Bound] = field(default_factory=dict)
     bytes: Callable[[Kwargs, str], int] | None = None
     flops: Callable[[Kwargs, str], int] | None = None

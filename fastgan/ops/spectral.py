@@ -1,10 +1,8 @@
 """sigma of all the spectral-normed layers of a network together, by PyTorch's own power iteration on PyTorch's own buffers.
 
-sigma leaves as a number a layer (and group): a layer multiplies its output by 1/sigma and adds its bias afterwards, so no
-weight is rewritten
-(:func:`fastgan.ops.affine_act`). By the chain rule dW = (dWn - <dWn, Wn> u v^T) / sigma for y = layer(x, Wn), Wn = W / sigma,
-with u and v
-constants, as in Miyato et al., "Spectral normalization for generative adversarial networks", 2018; exact to second order.
+sigma leaves as a number a layer (and group). By the chain rule dW = (dWn - <dWn, Wn> u v^T) / sigma for y = layer(x, Wn),
+Wn = W / sigma, with u and v constants, as in Miyato et al., "Spectral normalization for generative adversarial networks", 2018;
+exact to second order.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from torch import Tensor
 
 from fastgan.errors import FastganError
 from fastgan.kernels import spectral as kernels
-from fastgan.ops.dispatch import Dispatcher, eager, plain, pytorch_at_once
+from fastgan.ops.dispatch import Dispatcher, batched, eager, plain, pytorch_at_once
 
 __all__ = ["spectral_sigma"]
 
@@ -110,10 +108,14 @@ def _(
     return new((groups, len(weights))), new((groups, sum(u.numel() for u in us))), new((groups, sum(v.numel() for v in vs)))
 
 
+def _launch_outer(dsigma: Tensor, unit_u: Tensor, unit_v: Tensor, like: list[Tensor], dims: list[int]) -> list[Tensor]:
+    return kernels.outer(dsigma.contiguous(), unit_u, unit_v, like, _matrices(like, dims))
+
+
 @torch.library.custom_op("fastgan::spectral_outer", mutates_args=())
 def spectral_outer(dsigma: Tensor, unit_u: Tensor, unit_v: Tensor, like: list[Tensor], dims: list[int]) -> list[Tensor]:
     """Sum over groups of dsigma u v^T, for every layer."""
-    return kernels.outer(dsigma.contiguous(), unit_u, unit_v, like, _matrices(like, dims))
+    return _launch_outer(dsigma, unit_u, unit_v, like, dims)
 
 
 @spectral_outer.register_fake
@@ -165,8 +167,20 @@ def _sigma_gradient(ctx: Any, dsigma: Tensor, outer: Any) -> Any:
     return outer(dsigma, unit_u, unit_v, [w.detach() for w in weights], ctx.dims)
 
 
+def _outer_formula(dsigma: Tensor, unit_u: Tensor, unit_v: Tensor, like: list[Tensor], dims: list[int]) -> list[Tensor]:
+    """:func:`spectral_outer` by PyTorch's operators, which vmap knows."""
+    us = unit_u.split([w.shape[d] for w, d in zip(like, dims)], 1)
+    vs = unit_v.split([w.numel() // w.shape[d] for w, d in zip(like, dims)], 1)
+    found = []
+    for w, dim, d, u, v in zip(like, dims, dsigma.unbind(1), us, vs):
+        matrix = (u * d[:, None]).t() @ v
+        found.append(matrix.reshape(w.movedim(dim, 0).shape).movedim(0, dim))
+    return found
+
+
 _sigma_op.register_autograd(
-    lambda ctx, d: (_sigma_gradient(ctx, d, spectral_outer), None, None, None, None), setup_context=_sigma_setup
+    lambda ctx, d: (_sigma_gradient(ctx, d, _outer_formula if batched(d) else spectral_outer), None, None, None, None),
+    setup_context=_sigma_setup,
 )
 
 
@@ -179,10 +193,11 @@ class _Sigma(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        # twice differentiable through the registered op; its formula alone suffices where no graph is kept
-        outer = spectral_outer if torch.is_grad_enabled() else lambda d, u, v, like, dims: kernels.outer(
-            d.contiguous(), u, v, like, _matrices(like, dims)
-        )  # fmt: skip
+        outer: Any = _launch_outer
+        if batched(grads[0]):
+            outer = _outer_formula
+        elif torch.is_grad_enabled():  # twice differentiable through the registered op
+            outer = spectral_outer
         return (None, None, *_sigma_gradient(ctx, grads[0], outer))
 
 

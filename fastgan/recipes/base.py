@@ -73,7 +73,11 @@ class Config:
     log_every: int = run_option(50, "steps between rows of metrics")
     sample_every: int = run_option(500, "steps between sample pictures")
     checkpoint_every: int = run_option(1000, "steps between checkpoints")
+    checkpoint_minutes: float = run_option(10.0, "save also when the last checkpoint is so old; 0: by steps alone")
     keep: int = run_option(3, "checkpoints kept")
+    log: str = run_option(
+        "none", "also log there (installed by the extra of that name)", choices=("none", "tensorboard", "wandb")
+    )
     strict: bool = run_option(False, "stop at an image that can't be read")
     model: str | None = run_option(None, "pkg.mod:build, a function that returns your own (generator, discriminator)")
 
@@ -129,19 +133,17 @@ def load_networks(name: str, images: Images, latent: int) -> dict[str, nn.Module
     """Somebody's own networks from "pkg.mod:build": called with those of size, channels, classes and latent that it takes;
     returns (G, D) or a dict.
     """
-    import importlib
     import inspect
     import os
-    import sys
     import traceback
 
+    from fastgan.engine import imports
+
     module, _, function = name.partition(":")
-    if not function:
+    if not module or not function:
         raise FastganError(f"--model {name}: write it as pkg.mod:build")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
-        build = getattr(importlib.import_module(module), function)
+        build = imports.find(name)
     except (ImportError, AttributeError, SyntaxError) as error:
         raise FastganError(f"--model {name}: {error}") from error
     offered = {"size": images.size, "channels": images.channels, "classes": images.classes, "latent": latent}

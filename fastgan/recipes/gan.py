@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from fastgan.recipes.base import Built, Config, Images, load_networks, option, run_option
@@ -20,7 +21,7 @@ class Gan(Config):
     hidden_d: int = option(240, "maxout units of each of the discriminator's two hidden layers")
     pieces: int = option(5, "affine pieces of a maxout unit")
     dropout: float = option(0.5, "share of the discriminator's hidden units dropped")
-    lr: float = option(0.1, "learning rate at the start")
+    lr: float = option(0.1, "learning rate at the start; the discriminator's is half of it")
     lr_decay: float = option(1.000004, "the learning rate is divided by this at every step")
     lr_min: float = option(1e-6, "the learning rate never falls below this")
     momentum: float = option(0.5, "momentum at the start")
@@ -39,13 +40,23 @@ class Gan(Config):
                 "G": Generator(images.size, images.channels, self.latent, self.hidden_g),
                 "D": Discriminator(images.size, images.channels, self.hidden_d, self.pieces, self.dropout),
             }
-        schedule: dict[str, Callable[[int], float]] = {
-            "lr": Exponential(self.lr, self.lr_decay, self.lr_min),
-            "momentum": Linear(self.momentum, self.momentum_end, self.momentum_steps),
+        # The original's D minimises half the sum of its two losses, ours the sum: at SGD, half the
+        # learning rate is the same, and the whole of it diverges.
+        share = {name: 0.5 if name == "D" else 1.0 for name in nets}
+        momentum = Linear(self.momentum, self.momentum_end, self.momentum_steps)
+        schedules: dict[str, dict[str, Callable[[int], float]]] = {
+            name: {
+                "lr": Exponential(share[name] * self.lr, self.lr_decay, share[name] * self.lr_min),
+                "momentum": momentum,
+            }
+            for name in nets
         }
         return Built(
             nets=nets,
             objective=Adversarial("non-saturating", (self.latent,), latent="uniform", reuse=False),
-            optimizers=dict.fromkeys(nets, lambda parameters: SGD(parameters, self.lr, self.momentum)),
-            schedules=dict.fromkeys(nets, schedule),
+            optimizers={
+                name: partial(SGD, lr=share[name] * self.lr, momentum=self.momentum)
+                for name in nets
+            },
+            schedules=schedules,
         )

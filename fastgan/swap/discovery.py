@@ -1,28 +1,17 @@
 """Runs of layer -> norm -> activation that a forward calls one after the other, outside any nn.Sequential.
 
-Found by torch.fx, for the report alone: to fuse them the activation would have to leave somebody's forward, which is a rewrite.
+Found by torch.fx: for the report, and as what accelerate(rewrite=True) expects to follow a norm.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import fx, nn
 
-from fastgan.swap.patterns import BY_CLASS, LAYERS, Tree, plain_class, why_left
-from fastgan.swap.runs import ACTIVATIONS
-
-FUNCTIONS: dict[Any, str] = {
-    F.relu: "relu", torch.relu: "relu", torch.relu_: "relu", "relu": "relu", "relu_": "relu",
-    F.leaky_relu: "leaky_relu", F.leaky_relu_: "leaky_relu",
-    F.tanh: "tanh", torch.tanh: "tanh", "tanh": "tanh", F.sigmoid: "sigmoid", torch.sigmoid: "sigmoid", "sigmoid": "sigmoid",
-    F.silu: "silu",
-}  # fmt: skip
-"""Activations as a forward may call them: functions, and names of methods."""
+from fastgan.swap.patterns import ACTIVATIONS, BY_CLASS, FUNCTIONS, LAYERS, Tree, plain_class, why_left
 
 
 class _Tracer(fx.Tracer):
@@ -73,8 +62,10 @@ def _traceable(module: nn.Module) -> bool:
     return own and not isinstance(module, nn.Sequential) and not type(module).__module__.startswith("torch.")
 
 
-def runs_apart(module: nn.Module, tree: Tree) -> Iterator[tuple[str, str]]:
-    """(the children's names, what they are) of each run that ends in an activation; raises what torch.fx raises."""
+def runs_apart(module: nn.Module, tree: Tree) -> Iterator[list[tuple[str, str, str]]]:
+    """Each run that ends in an activation, as ("layer" | "norm" | "act", its name, the child's name or ""); raises what torch.fx
+    raises.
+    """
     if "forward" in module.__dict__ or not _traceable(module):
         return
     taken: set[fx.Node] = set()
@@ -91,4 +82,4 @@ def runs_apart(module: nn.Module, tree: Tree) -> Iterator[tuple[str, str]]:
                 taken.add(at)
                 at = _follower(at)
         if len(found) > 1 and found[-1][0] == "act":
-            yield ", ".join(name for _, _, name in found if name), " > ".join(kind for _, kind, _ in found)
+            yield found

@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
@@ -61,6 +64,29 @@ LAYERS: tuple[type[nn.Module], ...] = (
 )
 """Layers that may open a run: their output is new, and their backward does not need it."""
 
+ACTIVATIONS: dict[type[nn.Module], str] = {
+    nn.ReLU: "relu",
+    nn.LeakyReLU: "leaky_relu",
+    nn.Tanh: "tanh",
+    nn.Sigmoid: "sigmoid",
+    nn.SiLU: "silu",
+}
+"""Activation modules that may end a run, and their names in the ops' table."""
+
+FUNCTIONS: dict[Any, str] = {
+    F.relu: "relu", torch.relu: "relu", torch.relu_: "relu", "relu": "relu", "relu_": "relu",
+    F.leaky_relu: "leaky_relu", F.leaky_relu_: "leaky_relu",
+    F.tanh: "tanh", torch.tanh: "tanh", "tanh": "tanh", F.sigmoid: "sigmoid", torch.sigmoid: "sigmoid", "sigmoid": "sigmoid",
+    F.silu: "silu",
+}  # fmt: skip
+"""Activations as a forward may call them: functions, and names of methods."""
+
+
+def activation_of(module: nn.Module) -> tuple[str, float]:
+    """(name, slope) of a module whose class is in ACTIVATIONS."""
+    return ACTIVATIONS[type(module)], float(getattr(module, "negative_slope", 0.01))
+
+
 RELATIVES: tuple[type[nn.Module], ...] = (_ConvNd, _NormBase, nn.GroupNorm, nn.LayerNorm)
 """What a reader of the report expects to find there, in the table or not."""
 
@@ -70,8 +96,6 @@ class Tree:
 
     def __init__(self, root: nn.Module) -> None:
         self.root = root
-        times = Counter(id(module) for _, module in root.named_modules(remove_duplicate=False))
-        self.tied = {key for key, count in times.items() if count > 1}
         owners = Counter(id(p) for module in root.modules() for p in module._parameters.values() if p is not None)
         self.shared = {key for key, count in owners.items() if count > 1}
 
@@ -94,8 +118,6 @@ def why_unknown(module: nn.Module) -> str:
 
 def why_left(module: nn.Module, tree: Tree) -> str | None:
     """Why a module whose class is in the table is left nevertheless: one line, or None."""
-    if id(module) in tree.tied:
-        return "the same module object is used in several places"
     for name, value in module._parameters.items():
         if id(value) in tree.shared:
             return f"its {name} is shared with another module"

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastgan.nn.fused import FusedConvSequential
 from fastgan.ops.dispatch import missing
+from fastgan.swap import joining
 from fastgan.swap.discovery import runs_apart
 from fastgan.swap.patterns import Tree, plain_class
-from fastgan.swap.runs import why_no_run
+from fastgan.swap.runs import FusedSequential, why_all_apart, why_apart
 from fastgan.swap.swapping import PLAN, Finding, container_left, families_of, plan_of, survey
 
-ORDER = ("fused", "swapped", "kept", "not swapped", "left", "could fuse", "not traced")
+ORDER = ("fused", "joined", "swapped", "kept", "not swapped", "left", "could fuse", "not traced")
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,12 @@ def report(module: nn.Module) -> Report:
         for finding in findings.get(id(part), ()):
             if id(part) not in in_runs or finding.target is not part:
                 rows.append(_row(finding, engine))
+        sites = part.__dict__.get(joining.SITES)
+        if sites is not None:
+            rows += [_site_row(site, path, site.kind, engine) for site in sites.values()]
+            if not sites:
+                why = "it calls norms as functions: the first forward tells which, and what follows them"
+                rows.append(Row(path, plain_class(part).__name__, "not traced", "", why))
         rows += _apart(path, part, tree)
     return Report(type(module).__name__, because, tuple(rows))
 
@@ -102,9 +108,15 @@ def _apart(path: str, part: nn.Module, tree: Tree) -> list[Row]:
     """What the forward of a module that is no Sequential calls one after the other: left so, and said."""
     kind = plain_class(part).__name__
     prefix = f"{path}." if path else ""
-    why = f"{kind}.forward calls them one by one: inside an nn.Sequential they would run as one"
+    why = f"{kind}.forward calls them one by one: inside an nn.Sequential they would run as one, and rewrite=True joins norms"
+    found = []
     try:
-        return [Row(f"{prefix}{names}", what, "could fuse", "", why) for names, what in runs_apart(part, tree)]
+        for run in runs_apart(part, tree):
+            norm = next((part.get_submodule(name) for stage, _, name in run if stage == "norm"), None)
+            if getattr(getattr(norm, "join", None), "state", "") != "joined":
+                where, what = ", ".join(name for _, _, name in run if name), " > ".join(kind for _, kind, _ in run)
+                found.append(Row(f"{prefix}{where}", what, "could fuse", "", why))
+        return found
     except (
         Exception
     ) as e:  # tracing runs somebody else's code with stand-ins for tensors: anything may happen, and nothing is lost
@@ -112,9 +124,18 @@ def _apart(path: str, part: nn.Module, tree: Tree) -> list[Row]:
         return [Row(path, kind, "not traced", "", because)]
 
 
+def _site_row(site: joining.Site, path: str, kind: str, engine: str) -> Row:
+    if site.state == "joined":
+        return Row(path, f"{kind} > {site.follows}", "joined", engine, "")
+    return Row(path, kind, "left" if kind.startswith("F.") else "swapped", engine, f"runs apart: {site.why}")
+
+
 def _row(finding: Finding, engine: str) -> Row:
     if finding.status == "left":
         return Row(finding.path, finding.kind, "left", "", finding.why)
+    site = getattr(finding.module, "join", None) if finding.target is finding.module else None
+    if finding.status == "swapped" and site is not None:
+        return _site_row(site, finding.path, finding.kind, engine)
     if finding.status == "swapped":
         return Row(finding.path, finding.kind, "swapped", engine, "")
     if finding.status == "keep":
@@ -133,15 +154,19 @@ def _runs(path: str, container: nn.Sequential, tree: Tree, engine: str) -> list[
         if left is None:
             return []
         plan = plan_of(container, tree, families_of(None))
-    edges = {edge.producer: edge.choice for edge in container.report()} if isinstance(container, FusedConvSequential) else {}
+    edges = {edge.producer: edge.choice for edge in container.report()} if isinstance(container, FusedSequential) else {}
     found: list[tuple[Row, set[int]]] = []
-    for step in plan.runs:
-        members = children[step.start : step.stop]
-        kind = " > ".join(kind.__name__.removeprefix("Parametrized") for kind in plan.types[step.start : step.stop])
-        where = f"{prefix}{'..'.join([*names[step.start : step.start + 1], *names[step.stop - 1 : step.stop]])}"
-        if why := left or why_no_run(container, plan, step):
+    all_apart = left or why_all_apart(plan, children)
+    for run in plan.joined:
+        members = children[run.start : run.stop]
+        kind = " > ".join(kind.__name__.removeprefix("Parametrized") for kind in plan.types[run.start : run.stop])
+        where = f"{prefix}{'..'.join([*names[run.start : run.start + 1], *names[run.stop - 1 : run.stop]])}"
+        disturbed = why_apart(run, children) if all_apart is None else None
+        if why := all_apart or (disturbed and disturbed[1].format(names[disturbed[0]])):
             found.append((Row(where, kind, "left", "", f"runs one by one: {why}"), set()))
         else:
-            choice = edges.get(names[step.start])  # who applied the normalisation in the last call
-            found.append((Row(where, kind, "fused", f"{engine}, {choice}" if choice else engine, ""), {id(m) for m in members}))
+            choice = edges.get(names[run.layer]) if run.layer >= 0 else None  # who applied the normalisation in the last call
+            # a norm that ends its run has a row of its own, where what follows it outside is looked for
+            told = {id(m) for m in members if run.act >= 0 or getattr(m, "join", None) is None}
+            found.append((Row(where, kind, "fused", f"{engine}, {choice}" if choice else engine, ""), told))
     return found

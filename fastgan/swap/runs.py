@@ -1,8 +1,9 @@
-"""Runs of layer -> norm -> activation inside an nn.Sequential, as one call each.
+"""Runs of [upsample] -> layer -> [average pool] -> norm -> activation inside an nn.Sequential, as one call each.
 
 The container keeps its children: their classes, parameters, buffers and keys. It keeps a plan beside them, made of positions and
 types alone (so that it survives deepcopy and holds nothing alive), and on each call asks whether the children are still those it
-was made for; a run with a hook, or anything unforeseen, goes child by child as nn.Sequential does.
+was made for; a run with a hook, or anything unforeseen, goes child by child as nn.Sequential does. Where a kernel may be had,
+runs that open with a plain 2-D convolution go by swap.edges, which may hand a normalisation on to the next one.
 
 An activation joins a run only behind the layer that made its input. Nobody else can hold that tensor, so writing over it is
 invisible; an in-place activation at the start of a container alters somebody's tensor (pix2pix's skip) and stays what it is.
@@ -18,18 +19,94 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as _module
 
-from fastgan.nn.fused import Edge, FusedConvSequential, Segment, segments
 from fastgan.nn.norm import INSTANCE_NORMS, kernels_take
 from fastgan.ops.dispatch import transformed
+from fastgan.swap.edges import Edge, Handed, advance, chains, doubles, foldable, halves
+from fastgan.swap.joining import settled
+from fastgan.swap.patterns import ACTIVATIONS, activation_of
 
-ACTIVATIONS: dict[type[nn.Module], str] = {
-    nn.ReLU: "relu",
-    nn.LeakyReLU: "leaky_relu",
-    nn.Tanh: "tanh",
-    nn.Sigmoid: "sigmoid",
-    nn.SiLU: "silu",
-}
-"""Activation modules that may end a run, and their names in the ops' table."""
+
+class Run(NamedTuple):
+    """Children start..stop-1 of a container, and which of them is the layer, the norm and the activation (-1: none).
+
+    Without any of the three they are no run: each is called by itself. fold: "upsample" (a child before the layer), "average"
+    (a child behind it) or "".
+    """
+
+    start: int
+    stop: int
+    layer: int = -1
+    norm: int = -1
+    act: int = -1
+    fold: str = ""
+
+    @property
+    def joins(self) -> bool:
+        """Whether two or more of layer, resampling, norm and activation are in it."""
+        return (self.layer >= 0) + (self.norm >= 0) + (self.act >= 0) + bool(self.fold) > 1
+
+
+class Plan(NamedTuple):
+    """What a container does with children of these types, in order."""
+
+    types: tuple[type[nn.Module], ...]
+    runs: tuple[Run, ...]
+
+    @property
+    def joined(self) -> tuple[Run, ...]:
+        return tuple(run for run in self.runs if run.joins)
+
+
+def make_plan(children: Sequence[nn.Module], free: Sequence[bool], layers: Sequence[bool], norms: Sequence[bool]) -> Plan:
+    """The longest runs from left to right.
+
+    `free`: whether a child may take part in a run at all. `layers`: whether it is a convolution or linear layer that may open
+    one; `norms`: whether it is one of our normalisations.
+    """
+    count = len(children)
+    runs: list[Run] = []
+    at = 0
+    while at < count:
+        layer, norm, act, fold, end = -1, -1, -1, "", at
+        if at + 1 < count and free[at] and layers[at + 1] and doubles(children[at]) and foldable(children[at + 1]):
+            layer, end, fold = at + 1, at + 2, "upsample"
+        elif layers[at]:
+            layer, end = at, at + 1
+            if end < count and free[end] and halves(children[end]) and foldable(children[at]):
+                end, fold = end + 1, "average"
+        if end < count and norms[end]:
+            norm, end = end, end + 1
+        if at < end < count and free[end] and type(children[end]) in ACTIVATIONS:
+            act, end = end, end + 1
+        if layer >= 0 or act >= 0:
+            runs.append(Run(at, end, layer, norm, act, fold))
+        else:
+            end = at + 1
+            before = runs.pop() if runs and runs[-1].layer < 0 and runs[-1].act < 0 else Run(at, at)
+            runs.append(Run(before.start, end))
+        at = end
+    return Plan(tuple(type(child) for child in children), tuple(runs))
+
+
+def why_all_apart(plan: Plan, children: Sequence[nn.Module]) -> str | None:
+    """Why a container runs all its children one by one at this moment, or None."""
+    if tuple([type(child) for child in children]) != plan.types:
+        return "the container's children were changed: call accelerate again"
+    return "a global module hook is registered" if _module._has_any_global_hook() else None
+
+
+def why_apart(run: Run, children: Sequence[nn.Module]) -> tuple[int, str] | None:
+    """(the child, why its run goes one by one at this moment), or None. A layer keeps its pre-hooks: the older spectral norm is
+    one.
+    """
+    for at in range(run.start, run.stop):
+        child = children[at]
+        hooks = child._forward_hooks or child._backward_hooks or child._backward_pre_hooks
+        if hooks or (child._forward_pre_hooks and at != run.layer):
+            return at, "a hook on child {}"
+        if "forward" in child.__dict__:
+            return at, "the forward of child {} was replaced"
+    return None
 
 
 def activate_fresh(x: Tensor, activation: nn.Module) -> Tensor:
@@ -50,183 +127,73 @@ def norm_act(x: Tensor, norm: nn.Module, activation: nn.Module) -> Tensor:
     if norm.activation is not None:  # its own, whose backward may need the result
         return activation.forward(norm.forward(x))
     if kernels_take(x):
-        return norm.forward(x, ACTIVATIONS[type(activation)], getattr(activation, "negative_slope", 0.0))
-    x = norm.forward(x)
+        return norm.forward(x, *activation_of(activation))
+    x = norm.run(x)  # type: ignore[operator]
     if isinstance(norm, INSTANCE_NORMS):  # returns a view: see activate_fresh
         return activation.forward(x)
     return activate_fresh(x, activation)
 
 
-def norm_alone(x: Tensor, norm: nn.Module) -> Tensor:
-    return norm.forward(x)
-
-
-class Step(NamedTuple):
-    """Children start..stop-1 of a container: a layer or none, then `finish(x, *rest)`; one by one where `finish` is None."""
-
-    finish: Any
-    start: int
-    stop: int
-    layer: bool = False
-
-
-class Plan(NamedTuple):
-    """What a container does with children of these types. `with_kernels`: the same where a kernel may be had, chains of plain
-    convolutions being segments of fastgan.nn.fused, whose tuning table decides who applies a normalisation.
-    """
-
-    types: tuple[type[nn.Module], ...]
-    steps: tuple[Step, ...]
-    with_kernels: tuple[Step | Segment, ...] = ()
-
-    @property
-    def runs(self) -> tuple[Step, ...]:
-        return tuple(step for step in self.steps if step.finish is not None)
-
-
-def make_steps(types: tuple[type[nn.Module], ...], is_layer: tuple[bool, ...], is_norm: tuple[bool, ...]) -> tuple[Step, ...]:
-    """The longest runs from left to right. `is_layer`: a convolution or linear layer, whose output nobody else holds;
-    `is_norm`: one of our normalisations.
-    """
-    count = len(types)
-    steps: list[Step] = []
-    at = 0
-    while at < count:
-        layer = is_layer[at]
-        norm_at = at + layer
-        norm = norm_at < count and is_norm[norm_at]
-        act_at = norm_at + norm
-        act = act_at < count and act_at > at and types[act_at] in ACTIVATIONS
-        finish = (norm_act if act else norm_alone if layer else None) if norm else (activate_fresh if act else None)
-        stop = at + 1 if finish is None else act_at + act
-        if finish is None and steps and steps[-1].finish is None:
-            steps[-1] = Step(None, steps[-1].start, stop)
-        else:
-            steps.append(Step(finish, at, stop, finish is not None and layer))
-        at = stop
-    return tuple(steps)
-
-
-def make_plan(
-    children: Sequence[nn.Module], kinds: Sequence[type[nn.Module] | None], layers: Sequence[bool], norms: Sequence[bool]
-) -> Plan:
-    """The plan of `children`.
-
-    `kinds`: their classes, None where one may not take part in a run; `layers`, `norms` as in make_steps.
-    """
-    types = tuple(nn.Module if kind is None else kind for kind in kinds)
-    # fastgan.nn.fused goes by exact classes: stand-ins show it our norms, and hide what may not take part.
-    shown = [
-        _NORM
-        if norm and issubclass(kind, nn.BatchNorm2d) and child.activation is None
-        else child
-        if layer or kind in ACTIVATIONS or _resamples(kind)
-        else _OTHER
-        for child, kind, layer, norm in zip(children, types, layers, norms)
-    ]
-    mixed: list[Step | Segment] = []
-    items = segments(shown)
-    at = 0
-    while at < len(items):
-        item = items[at]
-        if isinstance(item, Segment):
-            mixed.append(item)
-            at += 1
-            continue
-        end = at
-        while end < len(items) and not isinstance(items[end], Segment):
-            end += 1
-        stop = item + end - at
-        steps = make_steps(types[item:stop], tuple(layers[item:stop]), tuple(norms[item:stop]))
-        mixed += [step._replace(start=step.start + item, stop=step.stop + item) for step in steps]
-        at = end
-    return Plan(tuple(type(child) for child in children), make_steps(types, tuple(layers), tuple(norms)), tuple(mixed))
-
-
-_NORM, _OTHER = nn.BatchNorm2d(1), nn.Identity()
-
-
-def _resamples(kind: type[nn.Module]) -> bool:
-    return kind in (nn.Upsample, nn.UpsamplingNearest2d, nn.AvgPool2d)
-
-
-def why_no_run(container: nn.Sequential, plan: Plan, step: Step) -> str | None:
-    """What makes the container take this run's children one by one at this moment, or None.
-
-    The reasons of FusedSequential.forward, in words.
-    """
-    names, children = list(container._modules), list(container._modules.values())
-    if tuple(type(child) for child in children) != plan.types:
-        return "the container's children were changed: call accelerate again"
-    if _module._has_any_global_hook():
-        return "a global module hook is registered"
-    for at in range(step.start, step.stop):
+def open_run(x: Tensor, run: Run, children: Sequence[nn.Module]) -> Tensor:
+    """x through what stands before the norm and the activation of an undisturbed run."""
+    for at in range(run.start, run.norm if run.norm >= 0 else run.act if run.act >= 0 else run.stop):
         child = children[at]
-        hooks = child._forward_hooks or child._backward_hooks or child._backward_pre_hooks
-        if hooks or (child._forward_pre_hooks and (at > step.start or not step.layer)):
-            return f"a hook on child {names[at]}"
-        if "forward" in child.__dict__:
-            return f"the forward of child {names[at]} was replaced"
-    return None
-
-
-def _take(x: Any, steps: Sequence[Step], children: tuple[nn.Module, ...]) -> Any:
-    for finish, start, stop, layer in steps:
-        part = children[start:stop]
-        if finish is not None and isinstance(x, Tensor):
-            first = layer
-            for child in part:
-                if child._forward_hooks or child._backward_hooks or child._backward_pre_hooks or "forward" in child.__dict__:
-                    break
-                if child._forward_pre_hooks and not first:
-                    break
-                first = False
-            else:
-                if layer:  # here and not in `finish`, so that the layer's input may go before the norm needs memory
-                    opens = part[0]
-                    # a layer keeps its pre-hooks (the older spectral norm is one): only with one is Module.__call__ paid for
-                    x = opens(x) if opens._forward_pre_hooks else opens.forward(x)
-                    x = finish(x, *part[1:])
-                else:
-                    x = finish(x, *part)
-                continue
-        for child in part:
-            x = child(x)
+        x = child(x) if child._forward_pre_hooks else child.forward(x)
     return x
 
 
-def _all_plain(children: tuple[nn.Module, ...], item: Segment) -> bool:
-    return all(FusedConvSequential._is_plain(child) for child in children[item.start : item.stop])
+def close_run(x: Tensor, run: Run, children: Sequence[nn.Module]) -> Tensor:
+    """The norm and the activation of an undisturbed run."""
+    if run.norm < 0:
+        return x if run.act < 0 else activate_fresh(x, children[run.act])
+    return children[run.norm].forward(x) if run.act < 0 else norm_act(x, children[run.norm], children[run.act])
 
 
-class FusedSequential(FusedConvSequential):
-    """nn.Sequential that takes its runs of layer -> norm -> activation in one call each. Made by accelerate, never by hand."""
+class FusedSequential(nn.Sequential):
+    """nn.Sequential that takes its runs of layer -> norm -> activation in one call each. Made by accelerate, never by hand.
 
+    edge: one of swap.edges.EDGES for every edge of a chain of convolutions, on any device, or None for the tuning table's choice
+    where kernels can be had. impl: engine of those convolutions.
+    """
+
+    edge: str | None = None
+    impl: str = "auto"
     _fastgan_plan: Any = None  # kept in the instance's __dict__ once made; slices and sums of containers have none
+
+    def report(self) -> list[Edge]:
+        """The edges of the last forward call, in order; empty before one, and where no chain was taken."""
+        return list(self.__dict__.get("_edges", ()))
 
     def forward(self, input: Any) -> Any:
         plan = self._fastgan_plan
         children = tuple(self._modules.values())
-        if plan is None or tuple([type(child) for child in children]) != plan.types or _module._has_any_global_hook():
-            return nn.Sequential.forward(self, input)
-        with_kernels = isinstance(input, Tensor) and input.dim() == 4 and kernels_take(input)
-        if with_kernels and (torch.compiler.is_compiling() or not transformed()):
-            return self._with_kernels(input, children, plan.with_kernels)
-        return _take(input, plan.steps, children)
-
-    def _with_kernels(self, x: Any, children: tuple[nn.Module, ...], items: tuple[Step | Segment, ...]) -> Any:
-        pending: Any = None
+        if plan is None or why_all_apart(plan, children):
+            self.__dict__.pop("_edges", None)
+            return super().forward(input)
+        # an activation that comes first takes a waiting norm along; nothing else here knows what to do with one
+        x: Any = input if children and type(children[0]) in ACTIVATIONS else settled(input)
+        chained = isinstance(x, Tensor) and x.dim() == 4 and (self.edge is not None or kernels_take(x))
+        chained = chained and (torch.compiler.is_compiling() or not transformed())
+        handed: Handed | None = None
         edges: list[Edge] = []
-        for i, item in enumerate(items):
-            if isinstance(item, Step):
-                x = _take(x, (item,), children)
-            elif not isinstance(x, Tensor) or x.dim() != 4 or not _all_plain(children, item):
-                x = _take(x, (Step(None, item.start, item.stop),), children)
+        for i, run in enumerate(plan.runs):
+            if not isinstance(x, Tensor) or (run.layer < 0 and run.act < 0) or why_apart(run, children):
+                for child in children[run.start : run.stop]:
+                    x = child(x)
+            elif chained and x.dim() == 4 and chains(children, run):
+                after = plan.runs[i + 1] if i + 1 < len(plan.runs) else None
+                takes = after is not None and why_apart(after, children) is None and chains(children, after)
+                x, handed, told = advance(x, children, run, handed, takes, self.edge, self.impl)
+                if told is not None:
+                    names = list(self._modules)
+                    consumer = names[after.layer] if takes and after is not None else "the end"
+                    edges.append(Edge(names[run.layer], consumer, *told))
             else:
-                after = items[i + 1] if i + 1 < len(items) else None
-                takes = after is not None and not isinstance(after, Step) and _all_plain(children, after)
-                x, pending = self._segment(x, list(children), item, after.conv if takes else -1, pending, edges)  # type: ignore[union-attr]
-        if not torch.compiler.is_compiling():
+                x = open_run(x, run, children)  # the layer's input may go before the norm needs memory
+                x = close_run(x, run, children)
+            if run.norm >= 0 and run.act < 0 and run.stop < len(children) and type(children[run.stop]) not in ACTIVATIONS:
+                x = settled(x, type(children[run.stop]).__name__)
+        if chained and not torch.compiler.is_compiling():
             self.__dict__["_edges"] = edges
         return x
 

@@ -13,12 +13,25 @@ from torch import nn
 from torch.nn.utils.parametrizations import _SpectralNorm
 
 from fastgan.errors import FastganError
-from fastgan.swap import spectral
-from fastgan.swap.patterns import BY_CLASS, FAMILIES, LAYERS, RELATIVES, Pattern, Tree, plain_class, why_left, why_unknown
+from fastgan.swap import joining, spectral
+from fastgan.swap.discovery import runs_apart
+from fastgan.swap.patterns import (
+    BY_CLASS,
+    FAMILIES,
+    LAYERS,
+    PATTERNS,
+    RELATIVES,
+    Pattern,
+    Tree,
+    plain_class,
+    why_left,
+    why_unknown,
+)
 from fastgan.swap.runs import FusedSequential, Plan, fused_class, make_plan
 
 ORIGINAL = "_fastgan_original"
 PLAN = "_fastgan_plan"
+NORMS = tuple(p.replacement for p in PATTERNS if p.family == "norm")
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -81,15 +94,13 @@ def container_left(container: nn.Sequential, tree: Tree) -> str | None:
 def plan_of(container: nn.Sequential, tree: Tree, families: frozenset[str]) -> Plan:
     """The runs of a container whose children have their new classes."""
     children = list(container._modules.values())
-    kinds: list[type[nn.Module] | None] = []
-    layers, norms = [], []
+    free, layers, norms = [], [], []
     for child in children:
         pattern = BY_CLASS.get(plain_class(child))
-        free = why_left(child, tree) is None
-        kinds.append(type(child) if free else None)
-        layers.append(free and "conv" in families and plain_class(child) in LAYERS)
-        norms.append(free and pattern is not None and pattern.family == "norm" and type(child) is pattern.replacement)
-    return make_plan(children, kinds, layers, norms)
+        free.append(why_left(child, tree) is None)
+        layers.append(free[-1] and "conv" in families and plain_class(child) in LAYERS)
+        norms.append(free[-1] and pattern is not None and pattern.family == "norm" and type(child) is pattern.replacement)
+    return make_plan(children, free, layers, norms)
 
 
 def families_of(ops: Iterable[str] | None) -> frozenset[str]:
@@ -101,7 +112,7 @@ def families_of(ops: Iterable[str] | None) -> frozenset[str]:
     return asked
 
 
-def accelerate(module: M, *, ops: Iterable[str] | None = None, strict: bool = False) -> M:
+def accelerate(module: M, *, ops: Iterable[str] | None = None, strict: bool = False, rewrite: bool = False) -> M:
     """Swaps the hot modules of any nn.Module for faster ones, in place, and returns it. The mathematics stays the same.
 
     Batch normalisation, and runs of (transposed) convolution -> norm -> activation inside nn.Sequential, get forwards of
@@ -110,7 +121,8 @@ def accelerate(module: M, *, ops: Iterable[str] | None = None, strict: bool = Fa
     :func:`report` says why.
     `ops` restricts the families ("conv", "norm", "spectral"). `strict` raises FastganError, before anything is changed, where
     a module of
-    these families would be left. :func:`revert` undoes it; calling twice is harmless.
+    these families would be left. `rewrite`: join norms with the activations that a forward outside any nn.Sequential calls after
+    them, by what torch.fx or the first forward shows (docs/acceleration.md). :func:`revert` undoes it; calling twice is harmless.
     """
     if not isinstance(module, nn.Module):
         raise FastganError(f"accelerate takes an nn.Module, not {type(module).__name__}")
@@ -132,15 +144,36 @@ def accelerate(module: M, *, ops: Iterable[str] | None = None, strict: bool = Fa
     spectral.attach(
         module, [(f.module, f.target) for f in found if f.status == "swapped" and isinstance(f.target, spectral.HOLDERS)]
     )
-    for _, container in tree.walk():
-        if isinstance(container, nn.Sequential) and container_left(container, tree) is None:
-            plan = plan_of(container, tree, families)
-            if plan.runs:
-                original = container.__dict__.get(ORIGINAL, type(container))
-                if not isinstance(container, FusedSequential):
-                    _assign(container, fused_class(original))
-                container.__dict__[PLAN] = plan
+    containers = [m for _, m in tree.walk() if isinstance(m, nn.Sequential) and container_left(m, tree) is None]
+    fused = [m for m in containers if plan_of(m, tree, families).joined]
+    for container in fused:
+        if not isinstance(container, FusedSequential):
+            _assign(container, fused_class(type(container)))
+    for container in fused:  # a plan names its children's classes: those of containers inside have just changed
+        container.__dict__[PLAN] = plan_of(container, tree, families)
+    if rewrite and "norm" in families:
+        _join(tree)
     return module
+
+
+def _join(tree: Tree) -> None:
+    """A site on every norm, and before every module that calls norms as functions."""
+    for path, module in list(tree.walk()):
+        kind = plain_class(module)
+        if kind in NORMS and ORIGINAL in module.__dict__:
+            if module.join is None:
+                module.join = joining.Site(path, kind.__name__)
+        elif ORIGINAL not in module.__dict__ and joining.calls_norms(module) and why_left(module, tree) is None:
+            _assign(module, joining.joining_class(type(module)))
+            module.__dict__[joining.SITES] = joining.Sites(path)
+    for _, module in tree.walk():
+        try:
+            for run in runs_apart(module, tree):
+                names = {stage: (what, name) for stage, what, name in run}
+                if "norm" in names and isinstance(site := module.get_submodule(names["norm"][1]).join, joining.Site):
+                    site.expect(names["act"][0])
+        except Exception:  # torch.fx runs somebody else's code with stand-ins: what it can't follow, the first forward shows
+            continue
 
 
 def _assign(module: Any, to: type) -> None:
@@ -167,7 +200,7 @@ def revert(module: M) -> M:
     for m in module.modules():
         spectral.detach(m)
     for _, target in swapped:
-        for key in (PLAN, "_edges", spectral.IDLE):
+        for key in (PLAN, "_edges", "join", joining.SITES, spectral.USES, spectral.LAST, spectral.WAITING):
             target.__dict__.pop(key, None)
         target.__class__ = target.__dict__.pop(ORIGINAL)
     return module
@@ -175,4 +208,4 @@ def revert(module: M) -> M:
 
 def _ours(target: Any) -> bool:
     kind = type(target)
-    return issubclass(kind, FusedSequential) or (kind in BY_CLASS and BY_CLASS[kind].replacement is kind)
+    return issubclass(kind, (FusedSequential, joining.Joining)) or (kind in BY_CLASS and BY_CLASS[kind].replacement is kind)

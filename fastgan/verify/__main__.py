@@ -92,8 +92,11 @@ def _progress(done: int, total: int) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from fastgan.kernels import toolchain
     from fastgan.verify import report, run
 
+    if toolchain.INTERPRET and (reason := toolchain.lacking()):
+        raise FastganError(f"nothing can be verified here: {reason}")
     result = run.run(options.op, options.level, None, options.jobs or run.default_workers(), options.family, _progress)
     print(json.dumps(result.as_json(), indent=1) if options.json else report.text(result, options.all))
     return int(result.failed)

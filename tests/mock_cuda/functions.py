@@ -6,6 +6,7 @@ import types
 from typing import Any
 
 import torch
+
 from mock_cuda import streams
 from mock_cuda.memory import CUDA
 
@@ -93,7 +94,7 @@ def install() -> None:
     import torch._dynamo
     import torch._inductor
     import torch.utils.data
-    import torch.utils.flop_counter  # noqa: F401  what asks for a GPU when it is imported is imported before there is one
+    import torch.utils.flop_counter
 
     for name, value in CUDA_FUNCTIONS.items():
         setattr(torch.cuda, name, value)

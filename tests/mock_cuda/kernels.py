@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from mock_cuda import streams
 from mock_cuda.memory import below, flat, place, record
-from torch import Tensor
 
 LAUNCHED: list[str] = []
 """The names of the kernels that ran, in order."""

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from mock_cuda import streams
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from mock_cuda import streams
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 ATEN = torch.ops.aten
@@ -138,15 +139,15 @@ class Device(TorchDispatchMode):
             if (r := record(t)) is None or r.ref.cdata not in known:
                 fresh.append(t)
         for t in fresh:
-            if not any(t is mine for mine, _ in given) and not _shares(t, given):
-                if pinned or on_gpu:
-                    if on_gpu:
-                        streams.allocates(stream, "cudaMalloc")
-                    made = mark(t, "pinned" if pinned else "cuda")
-                    if made is not None:
-                        made.written = (stream, stream.ticks)
-                        if capture is not None:
-                            capture.written[made] = None
+            if any(t is mine for mine, _ in given) or _shares(t, given) or not (pinned or on_gpu):
+                continue
+            if on_gpu:
+                streams.allocates(stream, "cudaMalloc")
+            made = mark(t, "pinned" if pinned else "cuda")
+            if made is not None:
+                made.written = (stream, stream.ticks)
+                if capture is not None:
+                    capture.written[made] = None
         if capture is not None and on_gpu and not _is_view(func) and name not in _NOT_REPEATED:
             capture.add(func, args, kwargs, result)
         return result
@@ -277,7 +278,8 @@ MODE = Device()
 @contextlib.contextmanager
 def followed() -> Iterator[None]:
     """The mode, in threads that do not have it."""
-    if getattr(_below, "depth", 0) or any(mode is MODE for mode in torch.utils._python_dispatch._get_current_dispatch_mode_stack()):
+    stack = torch.utils._python_dispatch._get_current_dispatch_mode_stack()
+    if getattr(_below, "depth", 0) or any(mode is MODE for mode in stack):
         yield
     else:
         with MODE:

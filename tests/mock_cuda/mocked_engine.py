@@ -9,7 +9,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from mock_cuda.kernels import LAUNCHED
 from run_support import discriminator, generator, images, in_a_hurry, mlp_pair
 from torch import nn
 
@@ -17,6 +16,7 @@ import fastgan
 from fastgan.engine.devices import pick_device
 from fastgan.errors import FastganError
 from fastgan.objectives import Adversarial
+from mock_cuda.kernels import LAUNCHED
 
 QUIET = {"progress": False, "watch": False, "log_every": 5, "sample_every": 1000, "checkpoint_every": 1000}
 
@@ -51,7 +51,9 @@ def on_cpu():
     return weights(t)
 
 
-FITS = [("auto", True, "on"), ("auto", False, "on"), ("auto", False, "off"), ("reference", True, "on"), ("reference", False, "on")]
+FITS = [
+    ("auto", True, "on"), ("auto", False, "on"), ("auto", False, "off"), ("reference", True, "on"), ("reference", False, "on"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("impl", "resident", "graph"), [*FITS, ("cudnn", True, "on"), ("triton", False, "on")])
@@ -237,7 +239,8 @@ def test_capture_refuses_what_a_graph_cannot_hold():
     net, optimizer, step = pair_and_step(fused=True)
     reads = fastgan.capture(lambda x: float(step(x)), example_inputs=[pictures()], state=[net, optimizer])
     assert ".item()" in reads.reason
-    seeds = fastgan.capture(lambda x: (torch.cuda.manual_seed(0), step(x))[1], example_inputs=[pictures()], state=[net, optimizer])
+    seeded = lambda x: (torch.cuda.manual_seed(0), step(x))[1]
+    seeds = fastgan.capture(seeded, example_inputs=[pictures()], state=[net, optimizer])
     assert not seeds.captured
     assert seeds(pictures()).is_cuda
     assert not torch.cuda.is_current_stream_capturing()
@@ -247,8 +250,8 @@ def test_capture_refuses_what_a_graph_cannot_hold():
 def test_accelerate_on_the_gpu_agrees_and_reverts():
     torch.manual_seed(0)
     net = nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8, affine=True), nn.ReLU(), nn.utils.parametrizations.spectral_norm(nn.Conv2d(8, 4, 3)),
-        nn.BatchNorm2d(4), nn.Tanh(),
+        nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8, affine=True), nn.ReLU(),
+        nn.utils.parametrizations.spectral_norm(nn.Conv2d(8, 4, 3)), nn.BatchNorm2d(4), nn.Tanh(),
     ).to("cuda")  # fmt: skip
     net.to(memory_format=torch.channels_last)
     plain, x = copy.deepcopy(net), pictures()

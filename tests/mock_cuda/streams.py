@@ -345,7 +345,7 @@ class CUDAGraph:
     def capture_begin(self, pool: Any = None, capture_error_mode: str = "global", **_: Any) -> None:
         self._stream = current()
         if self._ready:
-            raise RuntimeError("This CUDAGraph instance already owns a captured graph. To capture a new graph, create a new instance.")
+            raise RuntimeError("This CUDAGraph instance already owns a captured graph: create a new instance.")
         if self._stream is DEFAULT:
             raise RuntimeError("CUDA graphs must be captured on a non-default stream.")
         if self._stream.capture is not None:
