@@ -113,12 +113,12 @@ MUTATIONS = (
     ),
     Mutation(
         "wrong leaky slope in the forward of a norm",
-        *("batch_norm", "kernels/_common.py", "tl.where(p > 0, p, p * SLOPE)", "tl.where(p > 0, p, p * 0.01)"),
+        *("batch_norm", "kernels/activations.py", "tl.where(p > 0, p, p * SLOPE)", "tl.where(p > 0, p, p * 0.01)"),
         case="leaky",
     ),
     Mutation(
         "wrong leaky slope in the backward of a norm",
-        *("batch_norm", "kernels/_common.py", "tl.where(p > 0, 1.0, SLOPE)", "tl.where(p > 0, 1.0, 0.01)"),
+        *("batch_norm", "kernels/activations.py", "tl.where(p > 0, 1.0, SLOPE)", "tl.where(p > 0, 1.0, 0.01)"),
         case="leaky",
     ),
     Mutation(
@@ -277,6 +277,27 @@ MUTATIONS = (
         "convolution: ds without x",
         *("conv_moments", CONV, "tl.sum(dp * x.to(tl.float32), 0)", "tl.sum(dp, 0)"),
         case="k4s2",
+    ),
+    # ------ three times the gradient in the table of activations, jitted and in PyTorch
+    Mutation(
+        "activation: three times the gradient",
+        *("affine_act", "kernels/activations.py", "d = y * (1.0 - y)", "d = 3.0 * y * (1.0 - y)"),
+        case="activation",
+    ),
+    Mutation(
+        "activation: three times the gradient told by the output",
+        *("conv2d", "kernels/activations.py", "d = z * (1.0 - z)", "d = 3.0 * z * (1.0 - z)"),
+        case="activation",
+    ),
+    Mutation(
+        "activation: three times the derivative in the row",
+        *("conv_moments", "kernels/activations.py", "return z * (1 + p * (1 - z))", "return 3 * z * (1 + p * (1 - z))"),
+        case="second order",
+    ),
+    Mutation(
+        "activation: three times the derivative by the output in the row",
+        *("conv2d", "kernels/activations.py", "lambda y, slope: y * (1 - y)", "lambda y, slope: 3 * y * (1 - y)"),
+        case="second order",
     ),
     # ------ the machinery on its own op
     Mutation(

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastgan.errors import FastganError
-from fastgan.kernels._common import ACTIVATIONS
-from fastgan.kernels._common import activation as activate
+from fastgan.kernels.activations import activation as activate
+from fastgan.kernels.activations import row
 from fastgan.kernels.conv_spec import ConvSpec, Fusion, Pair, pair
 from fastgan.ops import conv_gemm, dispatch, low_weights
 from fastgan.ops.conv_fused import cast, fused_convolution, precision_of, shape_of, unsupported
@@ -73,8 +72,7 @@ _choose = {
 
 
 def _check(act: str, impl: str) -> None:
-    if act not in ACTIVATIONS:
-        raise FastganError(f"unknown activation {act!r}: choose one of {', '.join(ACTIVATIONS)}")
+    row(act)
 
 
 def _scaled(w: Tensor, scale: Tensor | None) -> Tensor:
@@ -104,7 +102,7 @@ def conv2d(
     """act(F.conv2d(input, weight)*scale + bias) for every argument torch.nn.functional.conv2d accepts.
 
     scale: 0-dim or 1-element fp32 tensor (1/sigma of a spectral norm), differentiable; the stored weight is not rewritten.
-    activation, slope: a name of kernels._common.ACTIVATIONS and leaky_relu's slope. switchable: let the ATen engine honour
+    activation, slope: a name of kernels.activations.ACTIVATIONS and leaky_relu's slope. switchable: let the ATen engine honour
     no_weight_gradients() too (some 20 us a call in eager). impl: "auto", "reference", "cudnn", "gemm", "triton"; FastganError
     where it cannot run. Triton: result NHWC in memory, weight cast to the input's type inside.
     """

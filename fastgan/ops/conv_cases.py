@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastgan.kernels._common import DTYPE_NAMES, activation
+from fastgan.kernels._common import DTYPE_NAMES
+from fastgan.kernels.activations import activation
 from fastgan.kernels.conv_spec import ConvSpec
 from fastgan.ops.conv_plain import weight_shape
 from fastgan.ops.registry import Bound, Case, Kwargs, Outputs, Variant, rounded

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fastgan.errors import FastganError
-from fastgan.kernels._common import ACTIVATIONS
+from fastgan.kernels.activations import row
 from fastgan.ops import norm_autograd as ag
 from fastgan.ops import norm_moments as mo
 from fastgan.ops.dispatch import Dispatcher, pytorch_at_once
@@ -67,8 +67,7 @@ def _facts(
 
 def _check(name: str, x: Tensor, activation: str | None, vectors: Sequence[Tensor | None], grouped: bool = False) -> str:
     act = "identity" if activation is None else activation
-    if act not in ACTIVATIONS:
-        raise FastganError(f"unknown activation {act!r}: choose one of {', '.join(ACTIVATIONS)}")
+    row(act)
     if not 2 <= x.dim() <= 5:
         raise FastganError(f"{name} takes (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W), not {tuple(x.shape)}")
     channels = (x.shape[1],)
