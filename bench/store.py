@@ -95,10 +95,15 @@ class Store:
         self.rows.append(row)
         return row
 
-    def stage(self, name: str) -> list[dict[str, Any]]:
-        """The latest row of each key of a stage, on this device, without failures: one hides what was measured before it."""
+    def latest(self, name: str) -> list[dict[str, Any]]:
+        """The latest row of each key of a stage, on this device and PyTorch."""
         latest: dict[str, dict[str, Any]] = {}
+        here = machine()
         for row in self.rows:
-            if row["stage"] == name and row["device"] == machine()["device"]:
+            if row["stage"] == name and row["device"] == here["device"] and row["torch"] == here["torch"]:
                 latest[row["key"]] = row
-        return [row for row in latest.values() if "failed" not in row]
+        return list(latest.values())
+
+    def stage(self, name: str) -> list[dict[str, Any]]:
+        """The latest rows without failures: one hides what was measured before it."""
+        return [row for row in self.latest(name) if "failed" not in row]

@@ -202,6 +202,22 @@ def compile_job(job: Job, use_cache: bool) -> Row:
     return row
 
 
+def recheck(entry: tuning.Entry, capability: str) -> list[Row]:
+    """The rows of a tuning entry's configuration, in every kernel of its type that it launches; none where it steers a launcher
+    alone. Load the registry first.
+    """
+    pointer = "*fp32" if entry.type == "tf32" else f"*{entry.type}"
+    rows = []
+    for op in registry.ops():
+        mine = [(i, v) for i, v in enumerate(_variants(op.name)) if v.tuned == entry.op]
+        typed = [(i, v) for i, v in mine if pointer in v.signature.values()]
+        for i, variant in typed or mine:
+            if variant.targets is None or capability in variant.targets:
+                config = tuple(sorted({**variant.configs[0], **entry.config}.items()))
+                rows.append(compile_job(Job(op.name, i, config, capability), use_cache=True))
+    return rows
+
+
 def _keep(path: Path, row: Row) -> None:
     with contextlib.suppress(OSError):  # a read-only home costs the cache, not the run
         path.parent.mkdir(parents=True, exist_ok=True)
