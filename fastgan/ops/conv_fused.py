@@ -2,7 +2,7 @@
 
     z = act_in(x*s + t)      y = act_out(conv(z, w)*scale + bias + residual)      mean, var of y per channel (and group)
 
-docs/fused-convolution.md explains; conv_registered holds the operators, conv_reference the formulas.
+docs/internals/fused-convolution.md explains; conv_registered holds the operators, conv_reference the formulas.
 """
 
 from __future__ import annotations

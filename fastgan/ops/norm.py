@@ -3,7 +3,7 @@ for norm that is handed on.
 
     z = act((x - mean) / sqrt(var + eps) gamma + beta)            Ioffe, Szegedy, "Batch normalization", 2015
 
-Statistics are fp32, of x as stored, over a channel's rows of its group. docs/kernels.md has the layout, what backward keeps
+Statistics are fp32, of x as stored, over a channel's rows of its group. docs/internals/kernels.md has the layout, what backward keeps
 and the bytes moved.
 """
 
