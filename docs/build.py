@@ -2,8 +2,8 @@
 
     python docs/build.py [FOLDER]          default: build/docs
 
-The pages of docs/ and the README become HTML (markdown2), and the docstrings of the public packages an API
-reference under api/ (pdoc). The exit code is 1 where a link leads nowhere.
+The pages of docs/ and the README become HTML (markdown2), and the docstrings of the public packages
+an API reference under api/ (pdoc). The exit code is 1 where a link leads nowhere.
 """
 
 import importlib
@@ -27,7 +27,8 @@ PUBLIC = ("data", "metrics", "models", "objectives", "ops", "pictures", "recipes
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width">
 <style>
-body {{ max-width: 56em; margin: 2em auto; padding: 0 1em; font: 16px/1.55 sans-serif; color: #222 }}
+body {{ max-width: 56em; margin: 2em auto; padding: 0 1em }}
+body {{ font: 16px/1.55 sans-serif; color: #222 }}
 pre, code {{ font: 14px/1.4 monospace; background: #f4f4f4; border-radius: 4px }}
 pre {{ padding: .7em; overflow-x: auto }} code {{ padding: 0 .2em }} pre code {{ padding: 0 }}
 table {{ border-collapse: collapse; display: block; overflow-x: auto }}
@@ -41,7 +42,7 @@ img {{ max-width: 100% }} a {{ color: #0b5cad }} nav {{ margin-bottom: 2em }}
 
 
 def pages(folder: Path) -> None:
-    """The Markdown pages as HTML, and the pictures and programs that they show, at the same places."""
+    """The Markdown pages as HTML, and beside them the pictures and programs that they show."""
     sources = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     for source in sources:
         place = source.relative_to(ROOT)
@@ -62,15 +63,20 @@ def reference(folder: Path) -> None:
     """The public packages, by pdoc; of recipes each file."""
     names = ["fastgan", *(f"fastgan.{name}" for name in PUBLIC)]
     for module in map(importlib.import_module, names):  # names that are imported on first use
-        vars(module).update({name: getattr(module, name) for name in getattr(module, "__all__", ())})
+        vars(module).update(
+            {name: getattr(module, name) for name in getattr(module, "__all__", ())}
+        )
     names += [f"fastgan.recipes.{m.name}" for m in pkgutil.iter_modules(fastgan.recipes.__path__)]
     pdoc.render.configure(docformat="google", show_source=False)
     pdoc.pdoc(*names, output_directory=folder)
 
 
 def broken(folder: Path) -> list[str]:
-    """The links of the site that lead nowhere: files that are not there, and anchors that no page has."""
-    text = {page: re.sub(r"(?s)<script.*?</script>", "", page.read_text()) for page in folder.rglob("*.html")}
+    """The links that lead nowhere: to files that are not there, or anchors that no page has."""
+    text = {
+        page: re.sub(r"(?s)<script.*?</script>", "", page.read_text())
+        for page in folder.rglob("*.html")
+    }
     anchors = {page: set(re.findall(r'\bid="([^"]+)"', html)) for page, html in text.items()}
     found = []
     for page, html in text.items():
@@ -79,7 +85,9 @@ def broken(folder: Path) -> list[str]:
             if re.match(r"\w+:", link):
                 continue
             target = (page.parent / path).resolve() if path else page.resolve()
-            known = None if "api" in page.parts else anchors.get(target)  # pdoc shows what torch's classes inherit
+            known = (
+                None if "api" in page.parts else anchors.get(target)
+            )  # pdoc shows what torch's classes inherit
             if not target.exists() or (anchor and known is not None and anchor not in known):
                 found.append(f"{page.relative_to(folder)} links to {link}")
     return found

@@ -3,10 +3,10 @@
     running  <- (1 - m) running + m statistics      group by group (real, then fake), unbiased variance, count += groups
     scale = gamma / sqrt(var + eps)                 shift = beta - mean scale
 
-Pointers travel as kernel arguments, not as a table in memory: nothing is copied to the device per call, so addresses may
-change between calls and inside
-graph capture. Sizes are a small device table, kept per set of shapes (the first call of a set copies it: warm up before
-capture). One program a layer.
+Pointers travel as kernel arguments, not as a table in memory: nothing is copied to the device per
+call, so addresses may change between calls and inside graph capture. Sizes are a small device
+table, kept per set of shapes (the first call of a set copies it: warm up before capture). One
+program a layer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The TMA way of the convolutions in Triton's interpreter, in a process of its own: run by test_conv_tma, or by hand with a name
+"""Convolutions by TMA in Triton's interpreter, in a process of its own: run by test_conv_tma, or by hand with a name
 as argument."""
 
 import os

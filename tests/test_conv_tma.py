@@ -1,4 +1,4 @@
-"""The TMA way of the convolutions: in Triton's interpreter, each check in a process of its own; and where it is taken at all."""
+"""Convolutions by TMA: in Triton's interpreter, each check in a process of its own; and where it is taken at all."""
 
 import os
 import subprocess

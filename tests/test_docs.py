@@ -1,5 +1,6 @@
 """Everything the documents show is executed."""
 
+import itertools
 import re
 import shlex
 import subprocess
@@ -94,7 +95,7 @@ def test_tutorial(tmp_path, monkeypatch):
     assert [line[:2] for line in shown] == [["fastgan", name] for name in ("data", "train", "train", "sample", "evaluate")]
     tiny = {"--steps": iter(("2", "3")), "--base-width": iter(("2",))}
     for line in shown:
-        run([next(tiny[previous]) if previous in tiny else word for previous, word in zip(line, line[1:])], tmp_path)
+        run([next(tiny[previous]) if previous in tiny else word for previous, word in itertools.pairwise(line)], tmp_path)
     assert (tmp_path / "grid.png").stat().st_size > 0
     own_loss = own_loss.replace("steps=300", "steps=2").replace("base_width=16", "base_width=2")
     done = subprocess.run([sys.executable, "-c", own_loss], cwd=tmp_path, capture_output=True, text=True, timeout=120)

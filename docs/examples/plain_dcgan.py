@@ -1,11 +1,12 @@
-"""A whole DCGAN training in one file, on fastgan's parts and without its Trainer: read it top to bottom.
+"""A whole DCGAN training in one file, on fastgan's parts, without its Trainer.
 
-    python plain_dcgan.py                                     # Fashion-MNIST, which fastgan brings along
-    python plain_dcgan.py --data=my_images --size=64          # a folder of pictures of your own
-    python plain_dcgan.py --steps=200 --base_width=16         # a try on a small machine
+    python plain_dcgan.py                               # Fashion-MNIST, which fastgan brings along
+    python plain_dcgan.py --data=my_images --size=64    # a folder of pictures of your own
+    python plain_dcgan.py --steps=200 --base_width=16   # a try on a small machine
 
-Every option below is a plain variable; --name=value on the command line replaces it. The folder `out`
-gets a picture of the real images, a picture of samples every now and then, and the generator's weights.
+Read it from top to bottom. Every option is a plain variable, and --name=value on the command line
+replaces it. The folder `out` gets a picture of real images, pictures of samples, and the
+generator's weights.
 """
 
 import ast
@@ -24,7 +25,7 @@ from fastgan.data import Stream
 from fastgan.objectives import LOSSES
 from fastgan.pictures import save_grid
 
-# --- options ---------------------------------------------------------------------------------------
+# Options.
 data = "fashion-mnist"  # a folder, .zip, .npz, .npy or idx file of images, or the bundled ones
 size = 32  # side of the images in pixels: 16, 32, 64, 128 ...
 out = "runs/plain-dcgan"  # where pictures and weights go
@@ -47,17 +48,17 @@ for argument in sys.argv[1:]:
     known = globals()[name]
     globals()[name] = value if isinstance(known, str) else type(known)(ast.literal_eval(value))
 
-# --- data ------------------------------------------------------------------------------------------
-# `open` decodes and resizes once. A Stream gives batch after batch as a function of the position, so
-# there is no DataLoader: small sets lie on the device as uint8, large ones come from a memory map.
+# Data. `open` decodes and resizes once. A Stream gives batch after batch as a function of the
+# position, so there is no DataLoader: small sets lie on the device as uint8, large ones are read from
+# a memory map.
 torch.manual_seed(seed)
 dataset = fastgan.data.open(data, size=size)
 stream = Stream(dataset, name="image", seed=seed, batch_size=batch_size, device=device)
 channels = dataset.fields["image"].shape[2]
 print(dataset.describe())
 
-# --- networks --------------------------------------------------------------------------------------
-# Radford, Metz, Chintala 2016: G starts from 4x4 and doubles the side with each layer; D mirrors it.
+# Networks (Radford, Metz, Chintala 2016). G starts from 4x4 and doubles the side with each layer; D
+# mirrors it.
 depth = (size // 4).bit_length() - 1  # layers that double or halve the side
 if size != 4 * 2**depth:
     sys.exit(f"--size={size}: give 8, 16, 32, 64, 128 ...")
@@ -65,13 +66,21 @@ widths = [base_width * 2**i for i in reversed(range(depth))]  # of G, from 4x4 o
 
 layers = [nn.ConvTranspose2d(latent, widths[0], 4, bias=False)]
 for inner, outer in itertools.pairwise(widths):
-    layers += [nn.BatchNorm2d(inner), nn.ReLU(), nn.ConvTranspose2d(inner, outer, 4, 2, 1, bias=False)]
+    layers += [
+        nn.BatchNorm2d(inner),
+        nn.ReLU(),
+        nn.ConvTranspose2d(inner, outer, 4, 2, 1, bias=False),
+    ]
 layers += [nn.BatchNorm2d(base_width), nn.ReLU(), nn.ConvTranspose2d(base_width, channels, 4, 2, 1)]
 G = nn.Sequential(*layers, nn.Tanh())  # images in [-1, 1]
 
 layers = [nn.Conv2d(channels, base_width, 4, 2, 1), nn.LeakyReLU(0.2)]
 for inner, outer in itertools.pairwise(reversed(widths)):
-    layers += [nn.Conv2d(inner, outer, 4, 2, 1, bias=False), nn.BatchNorm2d(outer), nn.LeakyReLU(0.2)]
+    layers += [
+        nn.Conv2d(inner, outer, 4, 2, 1, bias=False),
+        nn.BatchNorm2d(outer),
+        nn.LeakyReLU(0.2),
+    ]
 D = nn.Sequential(*layers, nn.Conv2d(widths[0], 1, 4))  # logits: the losses want no Sigmoid
 
 for layer in [*G, *D]:
@@ -89,9 +98,8 @@ adam_g = torch.optim.Adam(G.parameters(), lr, (beta1, beta2), fused=True)
 adam_d = torch.optim.Adam(D.parameters(), lr, (beta1, beta2), fused=True)
 
 
-# --- one step --------------------------------------------------------------------------------------
-# It never asks the device for a number (no .item(), no `if` on a tensor): that is what lets a GPU
-# replay the whole step, optimisers included, as one CUDA graph.
+# One step. It never asks the device for a number (no .item(), no `if` on a tensor). That is what
+# lets a GPU replay the whole step, optimisers included, as one CUDA graph.
 def step(real, z):
     fake = G(z)
 
@@ -122,7 +130,7 @@ state = [G, D, average, adam_g, adam_d]  # all that a step changes
 step = fastgan.capture(step, example_inputs=examples, state=state)
 print("one CUDA graph a step" if step.captured else f"eager steps: {step.reason}")
 
-# --- training --------------------------------------------------------------------------------------
+# Training.
 fixed = noise(64)  # the same latent vectors in every picture
 save_grid(f"{out}/reals.png", (stream.batch(0)["image"].cpu() + 1) / 2)
 began = time.monotonic()
@@ -131,10 +139,12 @@ for number in range(1, steps + 1):
     loss_d, loss_g = step(real, noise(batch_size))
     if number % log_every == 0:
         speed = number * batch_size / (time.monotonic() - began)
-        print(f"step {number:6d}: loss D {loss_d:.3f}, loss G {loss_g:.3f}, {speed:.0f} images/s", flush=True)
+        losses = f"loss D {loss_d:.3f}, loss G {loss_g:.3f}"
+        print(f"step {number:6d}: {losses}, {speed:.0f} images/s", flush=True)
     if number % sample_every == 0 or number == steps:
         with torch.no_grad():
             images = average.eval()(fixed).float().cpu()
         save_grid(f"{out}/{number:06d}.png", (images + 1) / 2)
-save_file({k: v.contiguous() for k, v in average.state_dict().items()}, Path(out) / "generator.safetensors")
+weights = {name: value.contiguous() for name, value in average.state_dict().items()}
+save_file(weights, Path(out) / "generator.safetensors")
 print(f"done: pictures and generator.safetensors in {out}")

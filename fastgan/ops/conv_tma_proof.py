@@ -1,4 +1,4 @@
-"""What `fastgan verify`, `--aot`, `bench` and `tune` know of the convolutions' TMA way: conv_moments and its transpose, sent
+"""What `fastgan verify`, `--aot`, `bench` and `tune` know of convolutions by TMA: conv_moments and its transpose, sent
 that way."""
 
 from __future__ import annotations
