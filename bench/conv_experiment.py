@@ -6,13 +6,13 @@
 bench.first_gpu_look times the parts; this times what a user gets. A pair is convolution -> BatchNorm -> activation -> convolution
 of DCGAN-64 (its edge is what is decided) with autograd through input and parameters, fp32 parameters, bf16 autocast,
 channels_last, in one replayed CUDA graph over rotating inputs. Rows: eager with cudnn.benchmark; torch.compile; the four edges
-by our kernels, by pointers or TMA. Then first and last layers (1 or 3 channels), and SNGAN's folded blocks against their
-unfolded form. The summary states, per edge, the fastest way and what it gives against the better of eager and compile.
+by our kernels. Then first and last layers (1 or 3 channels), and SNGAN's folded blocks against their unfolded form. The summary
+states, per edge, the fastest way and what it gives against the better of eager and compile.
 
     python -m bench.conv_experiment --write          the decisions in bench/results, or $OUT, into the user's tuning table
 
-writes for each pair its edge, and for every convolution pointers or TMA and, where the normalisation is separate, the engine:
-those of losers too, since a lookup takes the nearest entry and a winner would reach shapes where it lost.
+writes for each pair its edge and, where the normalisation is separate, the engine of every convolution: those of losers too,
+since a lookup takes the nearest entry and a winner would reach shapes where it lost.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from fastgan.kernels._common import triton_minor
 from fastgan.kernels.conv_spec import ConvSpec
 from fastgan.nn.conv import Conv2d
 from fastgan.ops.conv_fused import shape_of
-from fastgan.ops.conv_tma import lacks
+from fastgan.paths import config_dir
 from fastgan.swap import accelerate
 from fastgan.swap.edges import EDGES, chains, folded_weight
 from fastgan.swap.patterns import Tree
@@ -44,6 +44,7 @@ from fastgan.swap.runs import FusedSequential
 from fastgan.swap.swapping import families_of, plan_of
 from fastgan.verify.check import one_line, relative_l2
 from fastgan.verify.timing import measure, rotations
+from fastgan.verify.tune import save
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 WRONG = 3e-2  # relative L2 of the output against eager in fp32: a few bf16 roundings through two layers
@@ -66,8 +67,6 @@ WAYS = (
             ("moments", "triton"),
             ("on_load", "triton"),
             ("on_load+g", "triton"),
-            ("moments", "tma"),
-            ("on_load", "tma"),
         )
     ),
 )
@@ -78,7 +77,7 @@ ENDS: dict[str, tuple[Callable[[], nn.Sequential], tuple[int, int, int]]] = {
     "SNGAN up": (lambda: nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(256, 256, 3, 1, 1)), (256, 16, 16)),
     "SNGAN down": (lambda: nn.Sequential(nn.Conv2d(128, 128, 3, 1, 1), nn.AvgPool2d(2)), (128, 32, 32)),
 }
-END_WAYS = ("eager", "compile", "separate | auto", "separate | triton", "separate | tma")
+END_WAYS = ("eager", "compile", "separate | auto", "separate | triton")
 
 
 def pair(name: str, toy: bool) -> tuple[nn.Sequential, tuple[int, int, int]]:
@@ -103,16 +102,15 @@ def run(net: nn.Module, way: str, toy: bool) -> Callable[[Tensor], Any]:
         net = torch.compile(net, mode="max-autotune-no-cudagraphs", dynamic=False)  # the harness captures
     elif " | " in way:
         edge, engine = way.split(" | ")
-        impl, fused = "triton" if engine == "tma" else engine, accelerate(net)
+        fused = accelerate(net)
         if isinstance(fused, FusedSequential):
-            fused.edge, fused.impl = edge, impl
+            fused.edge, fused.impl = edge, engine
         else:  # a lone convolution is no run: the operator's own module shows its engines
             lone: Any = net[0]  # type: ignore[index]
-            lone.__class__, lone.impl = Conv2d, impl
-    by_tma: dict[str, dict[str, Any]] = {"conv_way": {"WAY": "tma"}} if way.endswith(" | tma") else {}
+            lone.__class__, lone.impl = Conv2d, engine
 
     def forward(x: Tensor) -> Tensor:
-        with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=not toy), tuning.override(by_tma):
+        with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=not toy):
             return net(x)
 
     return forward
@@ -139,9 +137,6 @@ def experiment(net: nn.Sequential, shape: tuple[int, int, int], batch: int, way:
     with torch.no_grad():
         probe = draw()
         size = probe.nbytes + gold(probe).nbytes
-    as_run = torch.float32 if toy else torch.bfloat16
-    if way.endswith(" | tma") and all(lacks(x.to(as_run), w, spec) for x, w, spec in convolutions(gold, probe[:1])):
-        return {"failed": "TMA takes no such layer"}  # else pointers would be timed, and stored as TMA
     sets = [draw().requires_grad_() for _ in range(1 if toy else rotations(size, at_most=8))]
     forward = run(net, way, toy)
     with torch.no_grad():  # no graph may live on: its leaves' nodes would bind the capture to this stream
@@ -231,7 +226,7 @@ def layers(where: str) -> list[tuple[str, dict[str, int]]]:
 
 
 def decisions(found: dict[str, dict[str, float]]) -> list[tuning.Entry]:
-    """The fastest of our ways of each pair and end as table entries, bf16: conv_edge, conv_way, and engines where separate.
+    """The fastest of our ways of each pair and end as table entries, bf16: conv_edge, and engines where separate.
 
     A layer that is second in one pair and first in another goes by the pair whose edge it opens.
     """
@@ -245,12 +240,12 @@ def decisions(found: dict[str, dict[str, float]]) -> list[tuning.Entry]:
         edge, _, engine = best.partition(" | ")
         is_pair = where.partition(" batch ")[0] in PAIRS
         for i, (op, sizes) in enumerate(layers(where)):
-            way = tuning.Entry("conv_way", "bf16", sizes, config={"WAY": "tma" if engine == "tma" else "pointer"}, ms=ours[best])
-            entries = [way]
+            entries = []
             if edge == "separate":
-                entries.append(replace(way, op=op, engine="cudnn" if engine == "auto" else "triton", config={}))
+                taken = "cudnn" if engine == "auto" else "triton"
+                entries.append(tuning.Entry(op, "bf16", sizes, taken, ms=ours[best]))
             if is_pair and i == 0:
-                entries.append(replace(way, op="conv_edge", engine=edge, config={}))
+                entries.append(tuning.Entry("conv_edge", "bf16", sizes, edge, ms=ours[best]))
             for entry in entries:
                 key = entry.op, tuple(sorted(sizes.items()))
                 if i == 0 or key not in opened:
@@ -269,11 +264,11 @@ def write(store: Store) -> None:
     entries = [replace(e, **stamp) for e in decisions(table(store))]
     if not entries:
         raise SystemExit(f"nothing measured of the conv stage in {store.path}: run python -m bench.gpu --stages conv first")
-    path = tuning.user_dir() / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
+    path = config_dir() / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
     key = lambda e: (e.op, e.type, tuple(sorted(e.shape.items())))
     new = {key(e) for e in entries}
     kept = [e for e in (tuning.read(path).entries if path.is_file() else ()) if key(e) not in new]
-    tuning.write(path, tuning.Table(facts.gpu, facts.capability, triton_minor(), (*kept, *entries)))
+    save(path, tuning.Table(facts.gpu, facts.capability, triton_minor(), (*kept, *entries)))
     print(f"{len(entries)} entries written to {path}")
 
 

@@ -21,15 +21,13 @@ from torch import Tensor
 
 from bench.gpu import Row
 from bench.store import Store
-from fastgan.kernels import norm, norm_backward, tuning
+from fastgan.kernels import norm, norm_backward
 from fastgan.kernels.conv_dgrad import conv_dgrad
 from fastgan.kernels.conv_forward import conv_forward
 from fastgan.kernels.conv_moments import form_gradient, merge_moments
-from fastgan.kernels.conv_padded import grid_of, pad
 from fastgan.kernels.conv_spec import ConvSpec, Fusion
-from fastgan.kernels.conv_tma import conv_tma_dgrad, conv_tma_forward, conv_tma_wgrad
 from fastgan.kernels.conv_wgrad import conv_wgrad
-from fastgan.verify.check import one_line, relative_l2, relative_peak
+from fastgan.verify.check import one_line, relative_l2
 from fastgan.verify.timing import ceilings, gpu_state, measure, rotations
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -42,24 +40,20 @@ LAYERS = {  # name: (transposed, channels in, channels out, side in)
     "D L4": (False, 256, 512, 8),
 }
 WRONG = 6e-3  # relative L2 against fp32: a configuration beyond it is a wrong answer, not a fast one
-# Worst element against gold's largest: two bf16 roundings are 8e-3 of an element, an element that a race spoilt is off by
-# about its own size, some 0.2 of the peak.
-SPOILT = 5e-2
-UNDECIDED = 1e-5  # |x*s + t| below this: rounding decides the activation's mask, and the gradient there is 0 or g
 EPS = 1e-5
 
 
 class Layer:
     """Rotating inputs of one k4 s2 p1 layer, and every call that is timed on them."""
 
-    def __init__(self, name: str, batch: int, toy: bool, tma: bool = False) -> None:
+    def __init__(self, name: str, batch: int, toy: bool) -> None:
         transposed, ci, co, side = LAYERS[name]
         if toy:
-            ci, co, side, batch = (16, 16, 4, 1) if tma else (12, 18, 4, 2)
+            ci, co, side, batch = 12, 18, 4, 2
         self.spec = ConvSpec(transposed, (4, 4), (2, 2), (1, 1))
         out = self.spec.output_size(side, side)
         self.size = (side, side)
-        self.dtype = torch.bfloat16 if DEVICE == "cuda" else torch.float16 if tma else torch.float32
+        self.dtype = torch.bfloat16 if DEVICE == "cuda" else torch.float32
         generator = torch.Generator(DEVICE).manual_seed(0)
         normal = lambda *shape, dtype=torch.float32: torch.randn(shape, generator=generator, device=DEVICE, dtype=dtype)
         draw = lambda *shape: normal(*shape, dtype=self.dtype).contiguous(memory_format=torch.channels_last)
@@ -109,33 +103,6 @@ class Layer:
             "wgrad 2": ("conv_wgrad_z_g", lambda i, c: wgrad(i, act, c, **load, **two(i))),
         }
 
-    def tma(self) -> dict[str, tuple[str, Callable[[int], Any]]]:
-        """name -> (tuning name, call) of the products alone, on operands that are padded already, and of what pads them."""
-        grid, large = grid_of(self.spec, self.x[0].shape[0], self.size), not self.spec.transposed
-        # the layer after this one is of the same kind: it takes y, of twice or half the side
-        after = grid_of(self.spec, self.x[0].shape[0], (self.y[0].shape[2], self.y[0].shape[3]))
-        z, g = ([pad(v, self.spec, grid, side)[0] for v in vs] for vs, side in ((self.x, large), (self.dy, not large)))
-        relu, load = Fusion(act_in="relu"), {"s": self.s, "t": self.t}
-        forward = lambda i, **kw: conv_tma_forward(z[i], grid, self.w, self.spec, self.size, Fusion(), **kw)
-        dgrad = lambda i, how, **kw: conv_tma_dgrad(g[i], grid, self.w, self.spec, self.size, how, **kw)
-        two = lambda i: {"y": self.y[i], "u": self.b, "v": self.a}
-        return {
-            "TMA forward": ("conv_tma_forward", lambda i: forward(i)),
-            "TMA forward +moments": ("conv_tma_forward_epilogue", lambda i: forward(i, moments=True)),
-            "TMA dgrad": ("conv_tma_dgrad", lambda i: dgrad(i, Fusion())),
-            "TMA dgrad +epilogue": ("conv_tma_dgrad_epilogue", lambda i: dgrad(i, relu, x=self.x[i], **load)),
-            "TMA wgrad": (
-                "conv_tma_wgrad",
-                lambda i: conv_tma_wgrad(z[i], g[i], grid, self.spec, self.x[0].shape[1], self.dy[0].shape[1]),
-            ),
-            "apply and pad": ("", lambda i: pad(self.x[i], self.spec, grid, large, u=self.s, v=self.t, act="relu")),
-            "apply and pad y": (
-                "",
-                lambda i: pad(self.y[i], self.spec, after, large, u=self.gamma, v=self.beta, act="relu"),
-            ),
-            "form g and pad": ("", lambda i: pad(self.dy[i], self.spec, grid, not large, gradient=True, **two(i))),
-        }
-
     def passes(self) -> dict[str, tuple[int, Callable[[int], Any]]]:
         """name -> (bytes an ideal pass moves, call)."""
         stats = norm.moments(self.rows(self.y[0]), 1)
@@ -173,13 +140,6 @@ class Layer:
             return dx
         finally:
             torch.backends.cudnn.allow_tf32 = before
-
-    def undecided(self, kind: str) -> Tensor | None:
-        """Where rounding decides what a gradient through the activation is, of the kinds that have one."""
-        if "dgrad" not in kind or "epilogue" not in kind:
-            return None
-        vec = lambda v: v[None, :, None, None]
-        return (self.x[0].float() * vec(self.s) + vec(self.t)).abs() < UNDECIDED
 
 
 def time_sets(sets: int, call: Callable[[int], Any]) -> float:
@@ -252,54 +212,6 @@ def fused_row(name: str, batch: int, kind: str, toy: bool) -> dict[str, Any]:
     return {"ms": {kind: best["ms"]}, "best": best, "tried": tried, "wrong": len(wrong), "shown": shown}
 
 
-def unlike(call: Callable[[int], Any], gold: Tensor, undecided: Tensor | None) -> str:
-    """Why the main result of a call is not gold's, or not the same twice (a race); empty where it is."""
-    result, again = (r[0] if isinstance(r, tuple) else r for r in (call(0), call(0)))
-    if not torch.equal(result, again):
-        return "two runs differ"
-    if undecided is not None:
-        result = torch.where(undecided, gold.to(result.dtype), result)
-    error, peak = relative_l2(result, gold), relative_peak(result, gold)
-    return "" if error < WRONG and peak < SPOILT else f"error {error:.1e}, worst element {peak:.1e} of the peak"
-
-
-def tma_row(name: str, batch: int, toy: bool) -> dict[str, Any]:
-    """Products of padded operands fetched by TMA, each candidate configuration checked and timed, and the passes that pad."""
-    from fastgan.ops.conv_tma_proof import CANDIDATES
-
-    if DEVICE == "cuda" and torch.cuda.get_device_capability()[0] != 9:
-        return {"failed": "needs sm_90"}
-    layer = Layer(name, batch, toy, tma=True)
-    ms: dict[str, float] = {}
-    best: dict[str, Any] = {}
-    wrong: list[str] = []
-    failed: list[str] = []
-    for kind, (tuned, call) in layer.tma().items():
-        configs: list[dict[str, Any]] = [{}, *([] if toy else CANDIDATES.get(tuned, []))]
-        gold, undecided = (layer.gold(kind), layer.undecided(kind)) if tuned else (None, None)
-        for config in configs:
-            try:
-                with tuning.override({tuned: config} if config else {}):
-                    if gold is not None and (reason := unlike(call, gold, undecided)):
-                        wrong.append(f"{kind} {config}: {reason}")
-                        continue
-                    took = time_sets(layer.sets, call)
-            except Exception as e:  # one configuration that does not compile or fit is no reason to lose the layer
-                settle()
-                failed.append(f"{kind} {config}: {one_line(e)}")
-                continue
-            if took < ms.get(kind, math.inf):
-                ms[kind], best[kind] = took, config or "default"
-    products = {k: v for k, v in ms.items() if k.startswith("TMA")}
-    shown = ", ".join(
-        f"{k} {v:.4f} ms" + (f" {layer.flops / v / 1e9:.0f} TFLOP/s" if k in products else "") for k, v in ms.items()
-    )
-    shown += "".join(f"; {what}: {some}" for what, some in (("WRONG", wrong), ("failed", failed)) if some)
-    if not products:
-        return {"failed": f"no configuration of a product runs and is right: {wrong + failed}"[:300]}
-    return {"ms": ms, "best": best, "wrong": wrong, "failures": failed, "shown": shown}
-
-
 def ceilings_row(toy: bool) -> dict[str, Any]:
     found = ceilings(toy)
     shown = f"copy {found['copy_gbs']:.0f} GB/s read+write, bf16 matmul {found['matmul_tflops']:.0f} TFLOP/s"
@@ -326,7 +238,6 @@ def rows(toy: bool) -> Iterable[Row]:
             yield Row(f"{name} batch {batch} | passes", lambda a=(name, batch, toy): pass_row(*a), 15)
     for batch in batches:
         for name in names:
-            yield Row(f"{name} batch {batch} | TMA", lambda a=(name, batch, toy): tma_row(*a), 60)
             yield Row(f"{name} batch {batch} | merge", lambda a=(name, batch, toy): merge_row(*a), 8)
             for kind in KINDS:
                 yield Row(f"{name} batch {batch} | {kind}", lambda a=(name, batch, kind, toy): fused_row(*a), 20)
@@ -338,7 +249,6 @@ SUMS = {
         "cuDNN, statistics, apply": ("fprop", "statistics pass", "apply pass"),
         "ours +moments, merge, apply": ("forward +moments", "merge", "apply pass"),
         "ours +moments +prologue, merge": ("forward +moments +prologue", "merge"),
-        "TMA +moments, merge, apply and pad y": ("TMA forward +moments", "merge", "apply and pad y"),
     },
     "backward": {
         "norm backward, cuDNN": ("norm backward", "dgrad@cuDNN", "wgrad@cuDNN"),
@@ -346,12 +256,6 @@ SUMS = {
         "g pass, dgrad +epilogue, wgrad 0": ("g pass", "dgrad +epilogue", "wgrad 0"),
         "g pass, dgrad +epilogue, wgrad 1": ("g pass", "dgrad +epilogue", "wgrad 1"),
         "two-tensor dgrad +epilogue, wgrad 2": ("dgrad two +epilogue", "wgrad 2"),
-        "pad g, TMA dgrad +epilogue, pad z, TMA wgrad": (
-            "form g and pad",
-            "TMA dgrad +epilogue",
-            "apply and pad",
-            "TMA wgrad",
-        ),
     },
 }
 

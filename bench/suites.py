@@ -14,9 +14,10 @@ import torch
 from bench import kernels
 from bench.gpu import Row
 from bench.store import Store
+from fastgan import machine
 from fastgan.bench import report, suites
 from fastgan.bench import rows as rows_
-from fastgan.bench.run import Bench, machine
+from fastgan.bench.run import Bench
 
 Keep = Callable[[dict[str, Any]], None]
 WARM = 40.0  # seconds that a row takes to build whose compilation lies in a cache
@@ -47,7 +48,7 @@ def measure(
             for row, why in failed
             if row.key not in there
         ]
-        result = {"machine": machine(device), "quick": toy, "suites": [found]}
+        result = {"machine": machine.describe(device), "quick": toy, "suites": [found]}
         ours = [e for e in found["rows"] if e["ours"] and "speedup" in e]
         best = min(ours, key=lambda e: e["ms"][1], default=None)
         shown = "no row of ours ran" if best is None else f"{best['row']} {best['ms'][1]:.3f} ms, {best['speedup'][1]:.2f}x"

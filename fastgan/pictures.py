@@ -78,36 +78,6 @@ def _tile(cells: np.ndarray, columns: int, padding: int, factor: int) -> np.ndar
     return canvas
 
 
-def labelled_grid(
-    images: Any, *, columns: int, row_labels: Sequence[object] | None = None, column_labels: Sequence[object] | None = None,
-    title: str | None = None, padding: int = 2, scale: int | None = None,
-) -> Image.Image:  # fmt: skip
-    """`grid` with a caption left of each row and above each column: conditional samples, one class a row.
-
-    Missing captions stay blank.
-    """
-    body = grid(images, columns=columns, padding=padding, scale=scale)
-    cells = pixels(images)
-    columns = min(len(cells), columns)
-    rows = -(-len(cells) // columns)
-    cell_w, cell_h = (body.width - padding) / columns, (body.height - padding) / rows
-    font, heading = _font(13), _font(16)
-    row_text = [str(label) for label in row_labels or ()][:rows]
-    column_text = [_shorten(str(label), font, cell_w - 2) for label in column_labels or ()][:columns]
-    left = math.ceil(max((font.getlength(text) for text in row_text), default=0)) + (14 if row_text else 0)
-    top = (26 if title else 0) + (22 if column_text else 0)
-    canvas = Image.new("RGB", (left + body.width, top + body.height), _PAPER)
-    canvas.paste(body, (left, top))
-    draw = ImageDraw.Draw(canvas)
-    if title:
-        draw.text((left + padding, 13), _shorten(title, heading, body.width), font=heading, fill=_INK, anchor="lm")
-    for index, text in enumerate(row_text):
-        draw.text((left - 8, top + padding / 2 + (index + 0.5) * cell_h), text, font=font, fill=_INK, anchor="rm")
-    for index, text in enumerate(column_text):
-        draw.text((left + padding / 2 + (index + 0.5) * cell_w, top - 10), text, font=font, fill=_INK, anchor="mm")
-    return canvas
-
-
 def save_grid(path: Target, images: Any, *, columns: int | None = None, padding: int = 2, scale: int | None = None) -> None:
     """Write `grid(images)` as PNG to a path or an open binary file."""
     save(grid(images, columns=columns, padding=padding, scale=scale), path)

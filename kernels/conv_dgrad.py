@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastgan.kernels._common import act_grad, cdiv, tl, triton
+from fastgan.kernels._common import cdiv, tl, triton
+from fastgan.kernels.activations import act_grad
 from fastgan.kernels.conv_plan import (
     SIZES,
     channels_last,

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastgan.kernels._common import act, cdiv, tl, triton
+from fastgan.kernels._common import cdiv, tl, triton
+from fastgan.kernels.activations import act
 from fastgan.kernels.conv_plan import (
     SIZES,
     channels_last,

@@ -75,7 +75,7 @@ class ConvSpec:
 
 @dataclass(frozen=True)
 class Fusion:
-    """What is fused around a convolution, apart from tensors. Activations are names of kernels._common.ACTIVATIONS.
+    """What is fused around a convolution, apart from tensors. Activations are names of kernels.activations.ACTIVATIONS.
 
     act_in: applied to x*s + t (or to x). act_out: applied to the result before it is stored, one whose derivative its output
     tells (not silu). slope: leaky_relu's, positive. groups: runs of N/groups images with moments, s and t of their own.

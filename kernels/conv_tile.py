@@ -4,29 +4,13 @@ Activations are NHWC in memory. Operands: z = act(x*s + t) and g = (dy + a + b*y
 Padding is zero *after* the transform, so every transformed operand is masked again.
 """
 
-from fastgan.kernels._common import act, tl, triton
+from fastgan.kernels._common import tl, triton
+from fastgan.kernels.activations import act, output_slope
 
 
 @triton.jit
 def affine(x, s, t):
     return x.to(tl.float32) * s[None, :] + t[None, :]  # one place: forward, dgrad and wgrad must agree on the sign of x*s + t
-
-
-@triton.jit
-def output_slope(z, ACT: tl.constexpr, SLOPE: tl.constexpr):
-    """act'(p) from z = act(p) alone, in fp32: what backward knows of an output activation (slope > 0 keeps the sign)."""
-    d = tl.full(z.shape, 1.0, tl.float32)
-    if ACT == "relu":
-        d = tl.where(z > 0, 1.0, 0.0)
-    elif ACT == "leaky_relu":
-        d = tl.where(z > 0, 1.0, SLOPE)
-    elif ACT == "tanh":
-        d = 1.0 - z * z
-    elif ACT == "sigmoid":
-        d = z * (1.0 - z)
-    else:
-        tl.static_assert(ACT == "identity", "an activation whose derivative its output does not tell")
-    return d
 
 
 @triton.jit

@@ -17,7 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastgan.kernels._common import act, cdiv, tl, triton
+from fastgan.kernels._common import cdiv, tl, triton
+from fastgan.kernels.activations import act
 from fastgan.kernels.norm_tiles import (
     SIZES,
     Vectors,

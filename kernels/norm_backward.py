@@ -17,7 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastgan.kernels._common import act_grad, cdiv, tl, triton
+from fastgan.kernels._common import cdiv, tl, triton
+from fastgan.kernels.activations import act_grad
 from fastgan.kernels.norm_tiles import (
     SIZES,
     Vectors,

@@ -1,12 +1,10 @@
-"""Running statistics, and scale and shift, of all the normalisation layers of a network in one launch.
+"""Running statistics of all the normalisation layers of a network in one launch.
 
     running  <- (1 - m) running + m statistics      group by group (real, then fake), unbiased variance, count += groups
-    scale = gamma / sqrt(var + eps)                 shift = beta - mean scale
 
-Pointers travel as kernel arguments, not as a table in memory: nothing is copied to the device per
-call, so addresses may change between calls and inside graph capture. Sizes are a small device
-table, kept per set of shapes (the first call of a set copies it: warm up before capture). One
-program a layer.
+Pointers travel as kernel arguments, not as a table in memory: nothing is copied to the device per call, so addresses may
+change between calls and inside graph capture. Sizes are a small device table, kept per set of shapes (the first call of a
+set copies it: warm up before capture). One program a layer.
 """
 
 from __future__ import annotations
@@ -66,40 +64,6 @@ def running_kernel(
             update_running(mean_ptr, var_ptr, c, C, mean, var, rows, factor)
 
 
-@triton.jit
-def affine_kernel(
-    mean_ptrs,
-    var_ptrs,
-    weight_ptrs,
-    bias_ptrs,
-    scale_ptr,
-    sizes_ptr,
-    eps_ptr,
-    TOTAL,
-    LAYERS: tl.constexpr,
-    HAS_WEIGHT: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    layer = tl.program_id(0)
-    mean_ptr = pick(mean_ptrs, layer, LAYERS)
-    var_ptr = pick(var_ptrs, layer, LAYERS)
-    C = tl.load(sizes_ptr + layer * 2)
-    start = tl.load(sizes_ptr + layer * 2 + 1)
-    eps = tl.load(eps_ptr + layer)
-    for first in range(0, C, BLOCK_C):
-        c = first + tl.arange(0, BLOCK_C)
-        mean = tl.load(mean_ptr + c, mask=c < C, other=0.0)
-        scale = 1.0 / tl.sqrt_rn(tl.load(var_ptr + c, mask=c < C, other=1.0) + eps)
-        if HAS_WEIGHT:
-            scale *= tl.load(pick(weight_ptrs, layer, LAYERS) + c, mask=c < C, other=0.0)
-        shift = -mean * scale
-        if HAS_BIAS:
-            shift += tl.load(pick(bias_ptrs, layer, LAYERS) + c, mask=c < C, other=0.0)
-        tl.store(scale_ptr + start + c, scale, mask=c < C)
-        tl.store(scale_ptr + TOTAL + start + c, shift, mask=c < C)
-
-
 @functools.cache
 def device_table(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """A small constant table on the device; kept for good, so that a captured launch finds it there."""
@@ -131,38 +95,3 @@ def update_all(
         num_warps=4,
         num_stages=1,
     )
-
-
-def affine_all(
-    means: Sequence[Tensor],
-    variances: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    eps: Sequence[float],
-) -> Tensor:
-    """fp32 [2, sum C]: scale and shift of every layer from fp32 [C] vectors, in one launch; weights and biases of all layers
-    or of none."""
-    device = means[0].device
-    channels = [m.shape[0] for m in means]
-    sizes, total = [], 0
-    for c in channels:
-        sizes += [c, total]
-        total += c
-    out = torch.empty((2, total), dtype=torch.float32, device=device)
-    affine_kernel[(len(means),)](
-        tuple(means),
-        tuple(variances),
-        tuple(weights) or tuple(means),
-        tuple(biases) or tuple(means),
-        out,
-        device_table(tuple(sizes), torch.int32, device),
-        device_table(tuple(eps), torch.float32, device),
-        total,
-        LAYERS=len(means),
-        HAS_WEIGHT=bool(weights),
-        HAS_BIAS=bool(biases),
-        BLOCK_C=min(next_power_of_2(max(channels)), 1024),
-        num_warps=4,
-        num_stages=1,
-    )
-    return out

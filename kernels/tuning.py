@@ -24,7 +24,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -35,6 +34,7 @@ import torch
 
 from fastgan.errors import FastganError
 from fastgan.kernels._common import DTYPE_NAMES, INTERPRET, log2_distance, triton_minor
+from fastgan.paths import config_dir
 
 Config = dict[str, Any]
 Shape = tuple[tuple[str, int], ...]
@@ -92,15 +92,6 @@ def slug(gpu: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
 
 
-def user_dir() -> Path:
-    """Where a user's own tables live: ``FASTGAN_CONFIG_DIR``, else ``fastgan/tuning`` under ``XDG_CONFIG_HOME``
-    (``~/.config``).
-    """
-    if own := os.environ.get("FASTGAN_CONFIG_DIR"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "fastgan" / "tuning"
-
-
 def read(path: Path) -> Table:
     """The table in ``path``; FastganError names the file and what is wrong with it."""
     try:
@@ -110,15 +101,12 @@ def read(path: Path) -> Table:
         raise FastganError(f"tuning table {path} cannot be read ({type(e).__name__}: {e}): delete it or run fastgan tune") from e
 
 
-def write(path: Path, table: Table) -> None:
-    """Writes ``table`` whole (to a neighbour, then renamed), entries sorted so that diffs stay small."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def as_text(table: Table) -> str:
+    """What :func:`read` reads: entries sorted, a line each, so that diffs stay small."""
     entries = [asdict(e) for e in sorted(table.entries, key=lambda e: (e.op, e.type, sorted(e.shape.items())))]
     lines = ",\n  ".join(json.dumps(e) for e in entries)
     head = {"gpu": table.gpu, "capability": table.capability, "triton": table.triton}
-    beside = path.with_suffix(f".{os.getpid()}.tmp")
-    beside.write_text(json.dumps(head)[:-1] + ', "entries": [\n  ' + lines + "\n]}\n")
-    beside.replace(path)
+    return json.dumps(head)[:-1] + ', "entries": [\n  ' + lines + "\n]}\n"
 
 
 @functools.cache
@@ -127,7 +115,7 @@ def tables() -> tuple[Table, ...]:
     drops them.
     """
     found = []
-    for root in (user_dir(), SHIPPED):
+    for root in (config_dir(), SHIPPED):
         for path in sorted(root.glob("*/triton-*.json")) if root.is_dir() else ():
             found.append(read(path))
     return tuple(found)

@@ -113,12 +113,12 @@ MUTATIONS = (
     ),
     Mutation(
         "wrong leaky slope in the forward of a norm",
-        *("batch_norm", "kernels/_common.py", "tl.where(p > 0, p, p * SLOPE)", "tl.where(p > 0, p, p * 0.01)"),
+        *("batch_norm", "kernels/activations.py", "tl.where(p > 0, p, p * SLOPE)", "tl.where(p > 0, p, p * 0.01)"),
         case="leaky",
     ),
     Mutation(
         "wrong leaky slope in the backward of a norm",
-        *("batch_norm", "kernels/_common.py", "tl.where(p > 0, 1.0, SLOPE)", "tl.where(p > 0, 1.0, 0.01)"),
+        *("batch_norm", "kernels/activations.py", "tl.where(p > 0, 1.0, SLOPE)", "tl.where(p > 0, 1.0, 0.01)"),
         case="leaky",
     ),
     Mutation(
@@ -193,6 +193,14 @@ MUTATIONS = (
     Mutation(
         "losses: the real half divided by the number of fakes",
         *("adversarial", "kernels/loss.py", "tl.div_rn(value_r, nr)", "tl.div_rn(value_r, nf)"),
+    ),
+    Mutation(
+        "average: the live value moves by what is left of the average",
+        *("average", "kernels/average.py", "_lerp(average, live, share)", "_lerp(live, average, share)"),
+    ),
+    Mutation(
+        "average: the tail of a piece is left out",
+        *("average", "kernels/average.py", "mask = i < tl.load(row + 2)", "mask = i < tl.load(row + 2) - 1"),
     ),
     Mutation(
         "Adam: decoupled decay after the step",
@@ -270,20 +278,26 @@ MUTATIONS = (
         *("conv_moments", CONV, "tl.sum(dp * x.to(tl.float32), 0)", "tl.sum(dp, 0)"),
         case="k4s2",
     ),
+    # ------ three times the gradient in the table of activations, jitted and in PyTorch
     Mutation(
-        "TMA: a spare column keeps what the next image row holds",
-        *("conv_tma", CONV, "inside = mask & (h < H) & (w < W)", "inside = mask & (h < H)"),
-        case="k4s2",
+        "activation: three times the gradient",
+        *("affine_act", "kernels/activations.py", "d = y * (1.0 - y)", "d = 3.0 * y * (1.0 - y)"),
+        case="activation",
     ),
     Mutation(
-        "TMA: a tap of the neighbouring block",
-        *("conv_tma", CONV, "column = ((ky + 1) % 2 * 2 + (kx + 1) % 2) * C", "column = (ky % 2 * 2 + (kx + 1) % 2) * C"),
-        case="groups",
+        "activation: three times the gradient told by the output",
+        *("conv2d", "kernels/activations.py", "d = z * (1.0 - z)", "d = 3.0 * z * (1.0 - z)"),
+        case="activation",
     ),
     Mutation(
-        "TMA: spare pixels count in the moments",
-        *("conv_tma", CONV, "d = tl.where(live[None, :], v - mean[:, None], 0.0)", "d = v - mean[:, None]"),
-        case="groups",
+        "activation: three times the derivative in the row",
+        *("conv_moments", "kernels/activations.py", "return z * (1 + p * (1 - z))", "return 3 * z * (1 + p * (1 - z))"),
+        case="second order",
+    ),
+    Mutation(
+        "activation: three times the derivative by the output in the row",
+        *("conv2d", "kernels/activations.py", "lambda y, slope: y * (1 - y)", "lambda y, slope: 3 * y * (1 - y)"),
+        case="second order",
     ),
     # ------ the machinery on its own op
     Mutation(

@@ -32,6 +32,7 @@ REQUIRED = (
     "int32 offset",
     "step off by one in Adam",
     "swapped real and fake",
+    "activation: three times the gradient",
 )
 
 

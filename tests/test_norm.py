@@ -209,11 +209,7 @@ def test_running_statistics_of_all_layers_at_once():
         means, variances = [torch.randn(c) for c in sizes], [torch.rand(c) + 0.5 for c in sizes]
         tracked = [torch.tensor(i) for i in range(3)]
         norm.update_running_stats(means, variances, tracked, stats, [10, 20, 30], [0.1, None, 0.3], impl=impl)
-        weights = [torch.rand(c).requires_grad_() for c in sizes]
-        biases = [torch.rand(c).requires_grad_() for c in sizes]
-        pairs = norm.affine_all(means, variances, weights, biases, [1e-5, 1e-4, 1e-3], impl=impl)
-        grads = torch.autograd.grad(sum((s * t).sum() for s, t in pairs), weights + biases)
-        results.append([*means, *variances, *tracked, *(v for pair in pairs for v in pair), *grads])
+        results.append([*means, *variances, *tracked])
     for a, b in zip(*results, strict=True):
         close(a, b, 1e-6)
 

@@ -345,22 +345,7 @@ def test_kernels_with_pointer_tuples_compile_without_spills(arch):
         },
         {"LAYERS": 4, "TRACKED": True, "BLOCK_C": 1024},
     )
-    affine = Variant(
-        "affine",
-        norm_running.affine_kernel,
-        {
-            "mean_ptrs": many,
-            "var_ptrs": many,
-            "weight_ptrs": many,
-            "bias_ptrs": many,
-            "scale_ptr": "*fp32",
-            "sizes_ptr": "*i32",
-            "eps_ptr": "*fp32",
-            "TOTAL": "i32",
-        },
-        {"LAYERS": 4, "HAS_WEIGHT": True, "HAS_BIAS": True, "BLOCK_C": 1024},
-    )
-    for variant in (*variants(), running, affine):
+    for variant in (*variants(), running):
         for config in variant.configs:
             names = variant.kernel.arg_names
             options = {k: v for k, v in config.items() if k not in names}

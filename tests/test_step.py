@@ -13,7 +13,7 @@ from fastgan.engine.noise import Ahead
 from fastgan.engine.optim import adam
 from fastgan.engine.precision import resolve
 from fastgan.engine.stats import Stats
-from fastgan.engine.step import StepRunner, draw, nets_behind
+from fastgan.engine.step import StepRunner, draw, parameters_behind
 from fastgan.models.dcgan import ConditionalDiscriminator, ConditionalGenerator, Discriminator, Generator
 from fastgan.objectives import Adversarial, Noise
 
@@ -24,6 +24,12 @@ def runner_of(objective, nets, batch_size, **options):
     parameters = {name: list(net.parameters()) for name, net in nets.items()}
     optimizers = {name: adam()(p) for name, p in parameters.items() if p}
     return StepRunner(objective, nets, optimizers, seed=0, batch_size=batch_size, precision=resolve("fp32", CPU), **options)
+
+
+def nets_behind(output, nets):
+    """Names of the networks whose parameters the autograd graph of `output` reaches."""
+    behind = parameters_behind(output)
+    return {name for name, net in nets.items() if any(id(p) in behind for p in net.parameters())}
 
 
 def inputs(runner, batch, step=0):

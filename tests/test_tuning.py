@@ -94,10 +94,10 @@ def own_tables(tmp_path, monkeypatch):
 def test_a_users_own_table_is_read_and_written_whole(own_tables):
     path = own_tables / tuning.slug(H100.gpu) / f"triton-{triton_minor()}.json"
     assert path.parent.name == "nvidia-h100-80gb-hbm3"
-    tuning.write(path, table(entry(4096, 7, engine="cudnn", ms=0.5), entry(1024, 9)))
+    tune.save(path, table(entry(4096, 7, engine="cudnn", ms=0.5), entry(1024, 9)))
     again = tuning.read(path)
     assert [e.shape["rows"] for e in again.entries] == [1024, 4096]
-    assert not list(path.parent.glob("*.tmp"))
+    assert not list(path.parent.glob(".partial-*"))
     tuning.forget()
     device, default = torch.device("cuda", 0), {"BLOCK": 1, "num_warps": 4}
     assert tuning.config("k", torch.bfloat16, (("c", 64), ("rows", 4096)), default, device) == {"BLOCK": 7, "num_warps": 4}
@@ -110,7 +110,7 @@ def test_a_users_own_table_is_read_and_written_whole(own_tables):
 
 def test_a_table_of_another_triton_chooses_engines(own_tables):
     path = own_tables / tuning.slug(H100.gpu) / f"triton-{other_minor(1)}.json"
-    tuning.write(path, table(entry(4096, 7, engine="cudnn"), triton=other_minor(1)))
+    tune.save(path, table(entry(4096, 7, engine="cudnn"), triton=other_minor(1)))
     tuning.forget()
     device, default, shape = torch.device("cuda", 0), {"BLOCK": 1}, (("c", 64), ("rows", 4096))
     assert tuning.engine("k", "bf16", dict(shape), device) == "cudnn"
@@ -126,9 +126,9 @@ def test_recheck_takes_over_what_this_triton_compiles(own_tables, monkeypatch):
     engine = Entry("conv2d", "bf16", {"rows": 8}, engine="cudnn", triton="0.1.0")
     way = Entry("conv_way", "bf16", {"rows": 8}, config={"WAY": "tma"})  # steers a launcher: there is nothing to compile
     old = [draw(10, 256), draw(11, 48), draw(12, 512), engine, way]  # 48 is no power of two
-    tuning.write(folder / f"triton-{other_minor(1)}.json", table(*old, triton=other_minor(1)))
+    tune.save(folder / f"triton-{other_minor(1)}.json", table(*old, triton=other_minor(1)))
     mine = folder / f"triton-{triton_minor()}.json"
-    tuning.write(mine, table(draw(12, 1024)))
+    tune.save(mine, table(draw(12, 1024)))
     tuning.forget()
     assert tune.recheck(False, said.append) == 0
     found = {(e.op, *e.shape.values()): e for e in tuning.read(mine).entries}
@@ -240,7 +240,6 @@ import json, torch
 from pathlib import Path
 from fastgan.kernels import tuning
 from fastgan.ops import dispatch, registry
-from fastgan.verify import tune
 from fastgan.verify import tune
 torch.set_num_threads(1)
 cpu = torch.device("cpu")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastgan.engine.watch import BUCKET, CAUSES, QUIET, SPAN, Watch, family
+from fastgan.engine.watch import BUCKET, QUIET, REMEDIES, SPAN, Watch, family
 
 TRACES = json.loads((Path(__file__).parent / "data" / "watch_traces.json").read_text())
 KEYS = ("loss/D", "loss/G", "D/logit_real", "D/logit_fake", "D/acc_real", "D/acc_fake")
@@ -82,7 +82,7 @@ def test_a_resumed_run_warns_exactly_like_a_straight_one(name):
 @pytest.mark.parametrize("name", list(TRACES))
 def test_a_cause_is_named_once_in_a_thousand_steps(name):
     alerts = replay(TRACES[name])
-    for cause in CAUSES:
+    for cause in REMEDIES:
         steps = [alert.step for alert in alerts if alert.cause == cause]
         assert all(b - a >= QUIET for a, b in itertools.pairwise(steps))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from fastgan.kernels import _common, tuning
-from fastgan.kernels._common import act, act_grad, cdiv, tl, triton
+from fastgan.kernels import activations, tuning
+from fastgan.kernels._common import cdiv, tl, triton
+from fastgan.kernels.activations import act, act_grad
 from fastgan.ops.dispatch import Dispatcher
 from fastgan.ops.registry import Case, Mask, Op, Variant, register
 
@@ -73,7 +74,7 @@ def scale_act(x, scale, *, activation="leaky_relu", slope=0.2, impl="auto"):
 
 def scale_act_reference(x, scale, *, activation="leaky_relu", slope=0.2, mask=None):
     p = x * scale
-    return _common.activation(p, activation, slope) if mask is None else torch.where(mask, p, p * slope)
+    return activations.activation(p, activation, slope) if mask is None else torch.where(mask, p, p * slope)
 
 
 def make(dtype, device, generator):

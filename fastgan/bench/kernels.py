@@ -81,7 +81,7 @@ def engines(sample: Sample, device: torch.device) -> tuple[list[str], dict[str, 
     """(engines of the op that run here, why each of the others does not)."""
     missing = {}
     for engine in sample.case.engines or sample.op.engines:
-        why = (sample.op.lacks(device) if sample.op.lacks else None) or dispatch.missing(engine, device)
+        why = dispatch.missing(engine, device)
         if device.type != "cuda" and engine != "reference":
             why = "needs a GPU"  # the interpreter's time would say nothing
         if why:

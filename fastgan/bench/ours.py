@@ -128,7 +128,7 @@ class Ours:
         found = [p.grad for p in self.nets[name].parameters()]
         if any(g is None for g in found):
             raise FastganError(f"network {name} has parameters without a gradient after a step: nothing to compare")
-        return [g.detach().clone() for g in found if g is not None]
+        return [g.detach().to(torch.float32, copy=True) for g in found if g is not None]
 
     def close(self) -> None:
         """Let go of threads and memory."""

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastgan import recipes
+from fastgan import files, recipes
 from fastgan.cli import options
-from fastgan.engine import files
 from fastgan.errors import FastganError
 from fastgan.recipes import Config, Images
 

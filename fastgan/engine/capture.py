@@ -82,6 +82,9 @@ class State:
         for value in self.tensors():
             if id(value) not in old:
                 value.zero_()
+        for optimizer in self.optimizers:
+            if isinstance(optimizer, FlatAdam):
+                optimizer.sync_hyper()
         torch.random.set_rng_state(taken["rng"])
         if taken["cuda_rng"]:
             torch.cuda.set_rng_state_all(taken["cuda_rng"])

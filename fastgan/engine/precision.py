@@ -27,6 +27,11 @@ class Precision:
         """
         return torch.amp.GradScaler(self.device_type) if self.compute is torch.float16 else None
 
+    @property
+    def copied(self) -> torch.dtype | None:
+        """The type in which optimisers keep a copy of the weights: bf16's, whose gradients need no scale."""
+        return self.compute if self.compute is torch.bfloat16 else None
+
     def autocast(self) -> AbstractContextManager:
         if self.compute is None:
             return nullcontext()

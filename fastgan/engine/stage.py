@@ -85,6 +85,11 @@ def place(net: nn.Module, device: torch.device, memory_format: torch.memory_form
     return net.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
+def is_compiled(net: nn.Module) -> bool:
+    """Whether torch.compile was applied to a part of it, whose tracing the engine's function mode would disturb."""
+    return any(type(m).__name__ == "OptimizedModule" or m._compiled_call_impl is not None for m in net.modules())
+
+
 def seed_generators(seed: int, device: torch.device) -> None:
     """Seed torch's generators of the CPU and of this device; torch.manual_seed would queue a call for every GPU at every step."""
     torch.default_generator.manual_seed(seed)
@@ -138,7 +143,14 @@ class ActiveStage:
         self.optimizers = optim.build_optimizers(stage.optimizers, self.nets, trained)
         own = stage.optimizers if isinstance(stage.optimizers, Mapping) else {}
         kept = [name for name, optimizer in self.optimizers.items() if own.get(name) is optimizer]
-        self.optimizers = flat.replace_adams(self.optimizers, kept, impl, channels_last=memory_format == torch.channels_last)
+        self.optimizers = flat.replace_adams(
+            self.optimizers,
+            kept,
+            impl,
+            channels_last=memory_format == torch.channels_last,
+            captured=graphs is not None,
+            low_precision=precision.copied if not any(map(is_compiled, self.nets.values())) else None,
+        )
         self.rates = Rates(stage.schedules, self.optimizers)
         unknown = [name for name in stage.ema if name not in self.nets and name != "G"]
         if unknown:
@@ -184,6 +196,8 @@ class ActiveStage:
         together = [name for name in inside if name in self.ema.nets and updates[name] == 1 and not self.runner.scalers]
         flat.share_averages(self._adams, self.ema, together, self._keep)
         self.ranks.same([value for net in [*self.nets.values(), *self.ema.nets.values()] for value in net.state_dict().values()])
+        for adam in self._adams.values():
+            adam.renew_copies()
         self.pairs = self._pairs(stage.objective)
         self._graphs = (
             StepGraphs(

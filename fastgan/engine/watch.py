@@ -15,8 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CAUSES = ("collapse", "discriminator-too-strong", "generator-too-strong", "oscillation", "stall", "non-finite")
-
 QUIET = 1000
 """Steps during which a cause that was named is not named again."""
 
@@ -47,7 +45,7 @@ REMEDIES = {
 
 @dataclass(frozen=True)
 class Alert:
-    """One warning. cause: one of CAUSES. evidence: the numbers it rests on. remedy: what to try first."""
+    """One warning. cause: a key of REMEDIES. evidence: the numbers it rests on. remedy: what to try first."""
 
     cause: str
     step: int

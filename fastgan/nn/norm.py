@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.kernels._common import INTERPRET
-from fastgan.kernels._common import activation as activate
+from fastgan.kernels.activations import activation as activate
 from fastgan.ops.norm import batch_norm, instance_norm
 
 __all__ = [

@@ -17,7 +17,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "conv_fused": ("conv_moments", "conv_transpose_moments"),
     "images": ("gather", "gather_random_flip"),
     "loss": ("adversarial",),
-    "norm": ("affine", "affine_act", "affine_all", "batch_norm", "instance_norm", "moments", "update_running_stats"),
+    "norm": ("affine", "affine_act", "batch_norm", "instance_norm", "moments", "update_running_stats"),
     "optim": ("FlatAdam", "FlatParameters", "adam_ema_"),
     "random": ("normal", "stream_id", "uniform"),
     "spectral": ("spectral_sigma",),

@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastgan.errors import FastganError
-from fastgan.kernels._common import ACTIVATIONS
-from fastgan.kernels._common import activation as activate
+from fastgan.kernels.activations import activation as activate
+from fastgan.kernels.activations import row
 from fastgan.kernels.conv_spec import ConvSpec, Fusion, Pair, pair
-from fastgan.ops import conv_gemm, dispatch
+from fastgan.ops import conv_gemm, dispatch, low_weights
 from fastgan.ops.conv_fused import cast, fused_convolution, precision_of, shape_of, unsupported
 from fastgan.ops.conv_plain import no_weight_gradients, weight_gradients
 
@@ -73,12 +72,16 @@ _choose = {
 
 
 def _check(act: str, impl: str) -> None:
-    if act not in ACTIVATIONS:
-        raise FastganError(f"unknown activation {act!r}: choose one of {', '.join(ACTIVATIONS)}")
+    row(act)
 
 
 def _scaled(w: Tensor, scale: Tensor | None) -> Tensor:
     return w if scale is None else w * scale.to(w.dtype)
+
+
+def _read(w: Tensor, scale: Tensor | None) -> Tensor:
+    """The weight for a layer that takes a view of it, which hides whose it is."""
+    return low_weights.read(w) if scale is None else _scaled(w, scale)
 
 
 def conv2d(
@@ -99,7 +102,7 @@ def conv2d(
     """act(F.conv2d(input, weight)*scale + bias) for every argument torch.nn.functional.conv2d accepts.
 
     scale: 0-dim or 1-element fp32 tensor (1/sigma of a spectral norm), differentiable; the stored weight is not rewritten.
-    activation, slope: a name of kernels._common.ACTIVATIONS and leaky_relu's slope. switchable: let the ATen engine honour
+    activation, slope: a name of kernels.activations.ACTIVATIONS and leaky_relu's slope. switchable: let the ATen engine honour
     no_weight_gradients() too (some 20 us a call in eager). impl: "auto", "reference", "cudnn", "gemm", "triton"; FastganError
     where it cannot run. Triton: result NHWC in memory, weight cast to the input's type inside.
     """
@@ -114,7 +117,7 @@ def conv2d(
         product = spec is not None and conv_gemm.is_product(input, spec)
         engine = _choose["conv2d"](impl, x, dense, product, activation, slope, shape=shape)
         if engine == "gemm":
-            y = conv_gemm.convolution(input, _scaled(weight, scale), bias, False)
+            y = conv_gemm.convolution(x, _read(weight, scale), bias, False)
             return y if activation == "identity" else activate(y, activation, slope)
         if engine == "triton" and spec is not None:
             return fused_convolution(
@@ -162,7 +165,7 @@ def conv_transpose2d(
         product = spec is not None and conv_gemm.is_product(input, spec)
         engine = _choose["conv_transpose2d"](impl, x, dense, product, activation, slope, shape=shape)
         if engine == "gemm":
-            y = conv_gemm.convolution(input, _scaled(weight, scale), bias, True)
+            y = conv_gemm.convolution(x, _read(weight, scale), bias, True)
             return y if activation == "identity" else activate(y, activation, slope)
         if engine == "triton" and spec is not None:
             return fused_convolution(

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastgan.kernels._common import DTYPE_NAMES, activation
+from fastgan.kernels._common import DTYPE_NAMES
+from fastgan.kernels.activations import activation
 from fastgan.kernels.conv_spec import ConvSpec
 from fastgan.ops.conv_plain import weight_shape
 from fastgan.ops.registry import Bound, Case, Kwargs, Outputs, Variant, rounded
@@ -222,14 +223,13 @@ class Recorder:
         tuned: str,
         configs: Sequence[dict[str, Any]],
         matrix: bool,
-        targets: tuple[str, ...] | None = None,
     ) -> Variant:
         assert self.launch is not None
         args, meta = self.launch
         named = dict(zip(self.kernel.arg_names, args)) | meta
         plain = {p.name for p in self.kernel.params if p.do_not_specialize}
         fixed = {p.name for p in self.kernel.params if p.is_constexpr}
-        tiles = ("BLOCK_M", "BLOCK_N", "BLOCK_K", "ORDER", "SPECIALISED", "num_warps", "num_stages", "maxnreg")
+        tiles = ("BLOCK_M", "BLOCK_N", "BLOCK_K", "ORDER", "num_warps", "num_stages", "maxnreg")
         signature, constants, aligned = {}, {}, []
         for key, value in named.items():
             if key in tiles:
@@ -245,5 +245,5 @@ class Recorder:
                     aligned.append(key)
         first = {key: meta[key] for key in tiles if key in meta}
         return Variant(
-            name, self.kernel, signature, constants, [first, *(c for c in configs if c != first)], aligned, matrix, tuned, targets
+            name, self.kernel, signature, constants, [first, *(c for c in configs if c != first)], aligned, matrix, tuned
         )

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastgan.errors import FastganError
-from fastgan.kernels._common import activation as activate
+from fastgan.kernels.activations import activation as activate
 from fastgan.ops.conv import conv2d, conv_transpose2d
 
 # rows: tap of the folded 4x4 kernel; columns: tap of the 3x3 kernel

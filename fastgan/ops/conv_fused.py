@@ -16,12 +16,11 @@ from torch import Tensor
 
 from fastgan.errors import FastganError
 from fastgan.kernels._common import INTERPRET
+from fastgan.kernels.activations import row
 from fastgan.kernels.conv_spec import ConvSpec, Fusion, pair
 from fastgan.ops import conv_reference as ref
-from fastgan.ops import conv_tma, dispatch, norm
+from fastgan.ops import dispatch, low_weights, norm
 from fastgan.ops.conv_registered import convolve
-
-OUTPUT_ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid")  # those whose derivative the output tells
 
 
 def unsupported(dtype: torch.dtype, act_out: str, slope_out: float) -> str | None:
@@ -30,10 +29,11 @@ def unsupported(dtype: torch.dtype, act_out: str, slope_out: float) -> str | Non
         return f"no kernel takes {dtype}"
     if INTERPRET and dtype == torch.bfloat16:
         return "Triton's interpreter multiplies bf16 bit patterns"
-    if act_out not in OUTPUT_ACTIVATIONS:
+    activation = row(act_out)
+    if activation.from_output is None:
         return f"{act_out} cannot be fused behind a convolution: its derivative needs more than its output"
-    if act_out == "leaky_relu" and slope_out <= 0:
-        return "leaky_relu with such a slope does not keep the sign"
+    if activation.parameter is not None and slope_out <= 0:
+        return f"{act_out} with such a slope does not keep the sign"
     return None
 
 
@@ -46,7 +46,7 @@ def cast_type(x: Tensor) -> torch.dtype:
 
 def cast(x: Tensor) -> Tensor:
     """x under autocast; a registered operator has to ask."""
-    return x.to(cast_type(x))
+    return low_weights.cast(x, cast_type(x))
 
 
 def precision_of(x: Tensor) -> str:
@@ -79,9 +79,8 @@ def fused_convolution(
     residual: Tensor | None = None,
 ) -> Tensor:
     """y alone, by the Triton engine."""
-    engine = conv_tma.engine_of(x, w, spec, shape_of(x, w, spec))
     bias = None if bias is None else bias.contiguous()
-    return convolve(x, w, s, t, bias, scale, residual, spec.pack(), fusion.pack(), False, False, engine)[0]
+    return convolve(x, w, s, t, bias, scale, residual, spec.pack(), fusion.pack(), False, False, "triton")[0]
 
 
 def _unsupported(engine: str, dtype: torch.dtype, *facts: Any) -> str | None:
@@ -129,7 +128,6 @@ def fused(
         return ref.conv_forward(x, w, s, t, bias, scale, residual, spec, fusion, moments)
     if engine == "cudnn":
         return _by_passes(x, w, s, t, bias, scale, residual, spec, fusion, moments)
-    engine = conv_tma.engine_of(x, w, spec, shape)
     y, mean, var = convolve(x, w, s, t, bias, scale, residual, spec.pack(), fusion.pack(), moments, g_on_load, engine)
     return (y, mean, var) if moments else (y, None, None)
 

@@ -12,6 +12,7 @@ import torch
 
 from fastgan.kernels import conv_moments, tuning
 from fastgan.kernels._common import DTYPE_NAMES
+from fastgan.kernels.activations import ACTIVATIONS
 from fastgan.kernels.conv_plan import empty_nhwc, tile
 from fastgan.kernels.conv_spec import ConvSpec, Fusion
 from fastgan.ops import conv, conv_fused
@@ -36,7 +37,7 @@ from fastgan.ops.conv_cases import (
     plain_reference,
 )  # fmt: skip
 from fastgan.ops.conv_plain import weight_shape
-from fastgan.ops.registry import Kwargs, Op, Variant, register
+from fastgan.ops.registry import Case, Kwargs, Op, Variant, register
 
 TILES = [tile(128, 64, 64, 8, 3, "channels"), tile(64, 64, 64, 4, 3, "channels"), tile(64, 64, 32, 4, 4, "channels")]
 # over taps each way of gathering spills with the other's tiles: see default_gather_config
@@ -57,7 +58,6 @@ MERGE = [tile(128, 16, 64, 4, 3, "taps") | {"MERGED": True}, tile(64, 16, 32, 4,
 # only the tuner tries these: 128x128 spills on some targets
 WIDE = [tile(128, 128, 64, 8, 3, order) for order in ("channels", "taps")]
 CANDIDATES: dict[str, list[dict[str, Any]]] = {
-    "conv_way": [{"WAY": "pointer"}, {"WAY": "tma"}],
     "conv_forward": [*SCATTER, *GATHER[3:], *SPLIT, *MERGE],
     "conv_forward_prologue": GATHER_TRANSFORMED,
     "conv_dgrad": [*SCATTER, *GATHER[3:], *SPLIT, *MERGE],
@@ -185,6 +185,22 @@ def _around() -> list[Variant]:
 ON_LOAD = ("fp32", "tf32", "bf16")  # fp16 rounds as bf16 does, and the interpreter has a budget
 DOUBLE: Any = dict(directions=("double",), dtypes=("fp32",))
 
+
+def _activation_cases(fused: bool) -> list[Case]:
+    """Every activation before a convolution, whose kernels share act and act_grad with affine_act's: so the formula of second
+    order alone; and behind one, where the output tells the derivative."""
+    make, shape, cases = fused_case if fused else plain_case, (2, 3, 2, 3), []
+    for a in ACTIVATIONS.values():
+        if not fused and a.from_output is not None:
+            # apart: with a graph to differentiate again, backward is the formula and not the kernel
+            cases.append(
+                make(f"activation {a.name}", C1S1, shape, 4, "quick", "full", act=a.name, directions=FIRST, dtypes=("fp32",))
+            )
+        if fused or a.from_output is not None:
+            cases.append(make(f"activation {a.name} second order", C1S1, shape, 4, "quick", "full", act=a.name, **DOUBLE))
+    return cases
+
+
 for transposed, fused in ((False, True), (True, True), (False, False), (True, False)):
     moved, flops = cost(transposed, fused)
     make = fused_case if fused else plain_case
@@ -217,6 +233,7 @@ for transposed, fused in ((False, True), (True, True), (False, False), (True, Fa
             make("k1", C1S1, (2, 33, 3, 5), 15, *quick, directions=FIRST, **act),
             make("k3s2 odd", C3S2, (1, 15, 7, 6), 9, "full", directions=FIRST, **act),
             make("k4s1", PATCH, (2, 17, 5, 6), 1, "full", directions=FIRST),
+            *_activation_cases(fused),
             make("second order", C4S2, (1, 3, 4, 6), 5, "quick", "full", **DOUBLE),
             make("gradcheck", C3S1, (2, 2, 3, 2), 2, "gradcheck", act="tanh", extras=True),
             *(

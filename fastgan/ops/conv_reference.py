@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastgan.kernels._common import activation
+from fastgan.errors import FastganError
+from fastgan.kernels.activations import Formula, activation, row
 from fastgan.kernels.conv_spec import ConvSpec, Fusion
+from fastgan.ops import low_weights
 
 
 class Linear(Protocol):
@@ -71,30 +73,11 @@ def group_sums(p: Tensor, like: Tensor) -> Tensor:
     return p.reshape(groups, p.shape[0] // groups, p.shape[1], -1).sum((1, 3)).reshape(like.shape)
 
 
-def slope_of(p: Tensor, name: str, slope: float) -> Tensor:
-    """d activation / dp, itself differentiable."""
-    if name == "relu":
-        return (p > 0).to(p.dtype)
-    if name == "leaky_relu":
-        return torch.where(p > 0, p.new_ones(()), slope)  # two Python numbers would give fp32
-    if name == "tanh":
-        return 1 - torch.tanh(p).square()
-    if name == "sigmoid":
-        z = torch.sigmoid(p)
-        return z * (1 - z)
-    if name == "silu":
-        z = torch.sigmoid(p)
-        return z * (1 + p * (1 - z))
-    return torch.ones_like(p)
-
-
-def output_slope_of(y: Tensor, name: str, slope: float) -> Tensor:
-    """d activation / dp from its output alone."""
-    if name == "tanh":
-        return 1 - y.square()
-    if name == "sigmoid":
-        return y * (1 - y)
-    return slope_of(y, name, slope)
+def _from_output(name: str) -> Formula:
+    found = row(name).from_output
+    if found is None:
+        raise FastganError(f"{name} cannot be fused behind a convolution: its derivative needs more than its output")
+    return found
 
 
 def operand(x: Tensor, s: Tensor | None, t: Tensor | None, fusion: Fusion) -> Tensor:
@@ -125,7 +108,7 @@ def conv_forward(
     linear: Linear = TORCH,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """y in x's type, and mean, var [groups, CO] or None."""
-    y = linear.conv(operand(x, s, t, fusion), (w if scale is None else w * scale).to(x.dtype), spec)
+    y = linear.conv(operand(x, s, t, fusion), low_weights.cast(w if scale is None else w * scale, x.dtype), spec)
     if bias is not None or residual is not None or fusion.act_out != "identity":
         p = wide(y) if bias is None else wide(y) + wide(bias)[None, :, None, None]
         p = p if residual is None else p + wide(residual)
@@ -143,7 +126,7 @@ def gradient(dy: Tensor, y: Tensor, mean: Tensor | None, dmean: Tensor | None, d
         g = g + spread(dmean, y) / n
     if dvar is not None and mean is not None:
         g = g + spread(dvar, y) * (2 / n) * (wide(y) - spread(mean, y))
-    return (g * output_slope_of(wide(y), fusion.act_out, fusion.slope_out)).to(y.dtype)
+    return (g * _from_output(fusion.act_out)(wide(y), fusion.slope_out)).to(y.dtype)
 
 
 def conv_dgrad(
@@ -160,9 +143,9 @@ def conv_dgrad(
     """dx in x's type; ds, dt shaped as s, t."""
     dp = wide(linear.dgrad(g, (w if scale is None else w * scale).to(g.dtype), spec, (x.shape[2], x.shape[3])))
     if s is None or t is None:
-        return (dp * slope_of(wide(x), fusion.act_in, fusion.slope_in)).to(x.dtype), None, None
+        return (dp * row(fusion.act_in).derivative(wide(x), fusion.slope_in)).to(x.dtype), None, None
     p = wide(x) * spread(s, x) + spread(t, x)
-    dp = dp * slope_of(p, fusion.act_in, fusion.slope_in)
+    dp = dp * row(fusion.act_in).derivative(p, fusion.slope_in)
     return (dp * spread(s, x)).to(x.dtype), group_sums(dp * wide(x), s), group_sums(dp, t)
 
 

@@ -14,10 +14,7 @@ from torch import Tensor
 from fastgan.kernels.conv_plan import channels_last, empty_nhwc
 from fastgan.kernels.conv_spec import ConvSpec, Fusion
 from fastgan.ops import conv_reference as ref
-from fastgan.ops import conv_tma
 from fastgan.ops.conv_plain import RegisteredLinear, accumulator, weight_gradients, weight_shape
-
-KERNELS = ("triton", "tma")  # engines that are ours; "tma" is chosen inside the Triton engine (conv_tma.engine_of)
 
 
 def _empty(x: Tensor) -> Tensor:
@@ -52,17 +49,14 @@ def convolve(
     engine: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     form, how = ConvSpec.unpack(spec), Fusion.unpack(fusion)
-    if engine not in KERNELS:
+    if engine != "triton":
         y, mean, var = ref.conv_forward(x, w, s, t, bias, scale, residual, form, how, moments)
         y = channels_last(y)
     else:
         from fastgan.kernels.conv_forward import conv_forward
         from fastgan.kernels.conv_moments import merge_moments
 
-        if engine == "tma":
-            y, partial = conv_tma.forward(x, w, s, t, bias, scale, residual, form, how, moments)
-        else:
-            y, partial = conv_forward(x, w, form, how, s=s, t=t, bias=bias, scale=scale, residual=residual, moments=moments)
+        y, partial = conv_forward(x, w, form, how, s=s, t=t, bias=bias, scale=scale, residual=residual, moments=moments)
         mean, var = merge_moments(*partial) if partial else (None, None)
     return y, _empty(x) if mean is None else mean, _empty(x) if var is None else var
 
@@ -187,7 +181,7 @@ def _convolve_backward(ctx: Any, dy: Tensor | None, dmean: Tensor | None, dvar: 
     if not weight_gradients():
         needs[1] = needs[5] = False
     if torch.is_grad_enabled():
-        linear = RegisteredLinear(how.precision, "triton") if engine in KERNELS else ref.TORCH
+        linear = _linear(how, engine)
         y_like = dy.to(x.dtype) if y is None else y
         grads = ref.backward(
             tuple(needs),
@@ -216,26 +210,16 @@ def _convolve_backward(ctx: Any, dy: Tensor | None, dmean: Tensor | None, dvar: 
     total: Tensor | None = None
     g = dy
     on_load: tuple[Tensor | None, ...] = (None,) * 4
-    tma, engine = engine == "tma", "triton" if engine in KERNELS else engine
     if used or how.act_out != "identity":
-        if (tma or (g_on_load and not needs[4])) and not needs[6]:
+        if g_on_load and not (needs[4] or needs[6]):
             on_load = y, mean, dmean, dvar
         else:
             g, total = _gradient(dy, y, mean, dmean, dvar, fusion, needs[4], engine)
-    dx = ds = dt = raw = dw = dscale = dbias = None
-    to_x, to_w, to_bias = needs[0] or needs[2] or needs[3], needs[1] or needs[5], needs[4] and total is None
-    if tma and (to_x or to_w or to_bias):
-        a, b = (None, None) if on_load[1] is None else _coefficients(*on_load)  # type: ignore[arg-type]
-        dx, ds, dt, raw, sums = conv_tma.backward(
-            g, w, x, s, t, scale, on_load[0], a, b, spec, fusion, [to_x, to_w, to_bias]
-        )
-        total = sums if to_bias else total
-    elif not tma:
-        if to_x:
-            dx, ds, dt = _dgrad(g, w, x, s, t, scale, *on_load, spec, fusion, engine)
-        if to_w:
-            raw = _wgrad(x, g, s, t, *on_load, spec, fusion, engine)
-    if raw is not None:
+    dx = ds = dt = dw = dscale = dbias = None
+    if needs[0] or needs[2] or needs[3]:
+        dx, ds, dt = _dgrad(g, w, x, s, t, scale, *on_load, spec, fusion, engine)
+    if needs[1] or needs[5]:
+        raw = _wgrad(x, g, s, t, *on_load, spec, fusion, engine)
         dscale = (raw * w.to(x.dtype)).sum().reshape(scale.shape).to(scale.dtype) if needs[5] else None
         dw = (raw if scale is None else raw * scale).to(w.dtype) if needs[1] else None
     if needs[4]:

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 
 from fastgan.errors import FastganError
-from fastgan.kernels import norm_running as running_kernels
-from fastgan.kernels._common import ACTIVATIONS
+from fastgan.kernels.activations import row
 from fastgan.ops import norm_autograd as ag
 from fastgan.ops import norm_moments as mo
-from fastgan.ops.dispatch import Dispatcher, plain, pytorch_at_once
+from fastgan.ops.dispatch import Dispatcher, pytorch_at_once
 from fastgan.ops.norm_reference import affine_act_reference, batch_norm_reference, instance_norm_reference, moments_reference
 
-__all__ = ["affine", "affine_act", "affine_all", "batch_norm", "instance_norm", "moments", "update_running_stats"]
+__all__ = ["affine", "affine_act", "batch_norm", "instance_norm", "moments", "update_running_stats"]
 
 _KERNEL_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -68,8 +67,7 @@ def _facts(
 
 def _check(name: str, x: Tensor, activation: str | None, vectors: Sequence[Tensor | None], grouped: bool = False) -> str:
     act = "identity" if activation is None else activation
-    if act not in ACTIVATIONS:
-        raise FastganError(f"unknown activation {act!r}: choose one of {', '.join(ACTIVATIONS)}")
+    row(act)
     if not 2 <= x.dim() <= 5:
         raise FastganError(f"{name} takes (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W), not {tuple(x.shape)}")
     channels = (x.shape[1],)
@@ -266,56 +264,6 @@ def affine(mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None
     if weight is not None:
         scale = scale * weight
     return scale, (-mean * scale if bias is None else torch.addcmul(bias.to(scale.dtype), mean, scale, value=-1.0))
-
-
-class _AffineAll(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, eps, count, *vectors):  # type: ignore[no-untyped-def]
-        means, variances, weights, biases = (vectors[i * count : (i + 1) * count] for i in range(4))
-        ctx.save_for_backward(*means, *variances)
-        ctx.eps, ctx.kinds = eps, (bool(weights), bool(biases))
-        return running_kernels.affine_all(means, variances, weights if weights and weights[0] is not None else (), biases, eps)
-
-    @staticmethod
-    def backward(ctx, d):  # type: ignore[no-untyped-def]
-        count = len(ctx.eps)
-        means, variances = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
-        ds, dt = (part.split([m.shape[0] for m in means]) for part in d.unbind(0))
-        dw = (
-            tuple((s - t * m) * (v + e).rsqrt() for s, t, m, v, e in zip(ds, dt, means, variances, ctx.eps))
-            if ctx.kinds[0]
-            else ()
-        )
-        return (None, None, *(None,) * (2 * count), *dw, *(dt if ctx.kinds[1] else ()))
-
-
-def affine_all(
-    means: Sequence[Tensor],
-    variances: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    eps: Sequence[float],
-    *,
-    impl: str = "auto",
-) -> list[tuple[Tensor, Tensor]]:
-    """:func:`affine` of every layer of a network (fp32 (C,) vectors; weights and biases of all layers or none), in one launch.
-
-    For eval and frozen norm: the statistics are constants; differentiable, once, in weights and biases. Use :func:`affine`
-    where they are not constant.
-    """
-    vectors = (*means, *variances, *weights, *biases)
-    fits = all(v.dtype == torch.float32 and v.is_contiguous() for v in vectors)
-    if (
-        fits
-        and not pytorch_at_once(impl, means[0])
-        and _affine_act_engine(impl, means[0], impl == "triton", True, False, False, True) == "triton"
-        and plain(*vectors)
-    ):
-        flat = _AffineAll.apply(tuple(eps), len(means), *vectors)
-        sizes = [m.shape[0] for m in means]
-        return list(zip(flat[0].split(sizes), flat[1].split(sizes)))
-    none = [None] * len(means)
-    return [affine(m, v, w, b, e) for m, v, w, b, e in zip(means, variances, weights or none, biases or none, eps)]
 
 
 def update_running_stats(

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from fastgan.kernels import norm as forward_kernels
 from fastgan.kernels import norm_backward as backward_kernels
+from fastgan.kernels.activations import ACTIVATIONS, row
 from fastgan.kernels.norm_tiles import MERGE_CONFIG, one_launch_tile, tile_config
 from fastgan.ops import norm
 from fastgan.ops import norm_reference as reference
 from fastgan.ops.registry import Bound, Case, Kwargs, Mask, Op, Outputs, Variant, register
-
-SLOPES = {"relu": 0.0, "leaky_relu": 0.2}
 
 
 def _masked(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -24,16 +23,17 @@ def _masked(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(fn)
     def call(*, mask: Tensor | None = None, activation: str | None = None, slope: float = 0.01, **kwargs: Any) -> Tensor:
-        if mask is None or activation not in SLOPES:
+        negative = row(activation or "identity").negative
+        if mask is None or negative is None:
             return fn(activation=activation or "identity", slope=slope, **kwargs)
         p = fn(activation="identity", **kwargs)
-        return torch.where(mask, p, p * (slope if activation == "leaky_relu" else 0.0))
+        return torch.where(mask, p, p * negative(slope))
 
     return call
 
 
 def _observed(kwargs: Kwargs, outputs: Outputs) -> Any:
-    return outputs["out"] > 0 if kwargs.get("activation") in SLOPES else None
+    return outputs["out"] > 0 if row(kwargs.get("activation") or "identity").negative else None
 
 
 def _scaled(kwargs: Kwargs, fn: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
@@ -218,7 +218,7 @@ def _variants() -> list[Variant]:
     def add(name: str, kernel: Any, signature: dict[str, str], constexprs: dict[str, Any], tuned: str, default: Any) -> None:
         # channels of real networks are multiples of 16, of an image 3: one set of candidates and odd channels stand for the rest
         aligned = [n for n, kind in signature.items() if kind.startswith("*")]
-        chief = "tanh" not in name and "fp32" not in name
+        chief = constexprs.get("ACT", "leaky_relu") == "leaky_relu" and "fp32" not in name
         configs = [default, *(TUNED[tuned] if chief else ())]
         out.append(Variant(name, kernel, signature, constexprs, configs, [*aligned, "C"], tuned=tuned))
         if chief:
@@ -233,14 +233,17 @@ def _variants() -> list[Variant]:
             f"moments {name}", forward_kernels.moments_kernel, {"x_ptr": kind, "part_ptr": fp32, **two, "SPLITS": size}, {},
             "norm_moments", tile(vectors=4),
         )  # fmt: skip
-        for act in ("leaky_relu", "tanh"):
+        for act in ACTIVATIONS:
+            whole = act in ("leaky_relu", "tanh")  # of the others one kernel with each jitted function
+            if act == "identity" or (name == "fp32" and not whole):
+                continue
             chosen = {**flags, "ACT": act, "SLOPE": 0.2}
             add(
                 f"apply {act} {name}", forward_kernels.apply_kernel,
                 {"x_ptr": kind, "z_ptr": kind, **vectors, **two, "TILES": size, **every},
                 {**chosen, "HAS_STATS": True}, "norm_apply", tile(num_warps=8),
             )  # fmt: skip
-            for write, tuned in ((False, "norm_reduce"), (True, "norm_backward_once")):
+            for write, tuned in ((False, "norm_reduce"), (True, "norm_backward_once")) if whole else ():
                 add(
                     f"reduce{' and dx' if write else ''} {act} {name}", backward_kernels.reduce_kernel,
                     {**pair, "part_ptr": fp32, **vectors, **two, "SPLITS": size, **every},
@@ -251,6 +254,8 @@ def _variants() -> list[Variant]:
                 {**pair, "sums_ptr": fp32, **vectors, **two, "TILES": size, **every},
                 {**chosen, "HAS_SUMS": True, "HAS_STATS": True, "WEIGHTED": False}, "norm_dx", tile(num_warps=8),
             )  # fmt: skip
+            if not whole:
+                continue
             add(
                 f"one launch {act} {name}", forward_kernels.segment_forward_kernel,
                 {"x_ptr": kind, "z_ptr": kind, "stats_ptr": fp32, "weight_ptr": fp32, "bias_ptr": fp32, **running, **two,
@@ -359,6 +364,7 @@ register(
         affine_reference,
         [
             _affine_case("groups", (4, 33, 5, 3), 2, "quick", "full", act="leaky_relu"),
+            *(_affine_case(f"activation {name}", (2, 3, 5, 3), None, "quick", "full", act=name) for name in ACTIVATIONS),
             _affine_case("channels", (3, 3, 4, 5), None, "full", act="tanh"),
             _affine_case("samples", (3, 16, 7, 5), 3, "full", act="relu"),
             _affine_case("gradcheck", (2, 2, 3), 2, "gradcheck", act="silu"),

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastgan.kernels._common import activation as activate
+from fastgan.kernels.activations import activation as activate
 
 _LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 

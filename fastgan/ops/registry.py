@@ -25,11 +25,11 @@ FAMILIES: tuple[str, ...] = (
     "spectral_proof",
     "loss",
     "optim",
+    "average",
     "random",
     "images",
     "augment",
     "conv_proof",
-    "conv_tma_proof",
     "extra_proof",
 )
 """Modules under fastgan.ops that register ops. A missing one is an error: an op that silently vanished would pass every check."""
@@ -105,7 +105,6 @@ class Variant:
     num_stages are launch options, the rest constexprs (or the launcher's own, where the kernel has no such argument).
     ``aligned``: arguments specialised as divisible by 16; None means every pointer, as from PyTorch's allocator.
     ``tuned``: the name under which the launcher asks :mod:`fastgan.kernels.tuning`; committed entries are then compiled too.
-    ``targets``: the only ones it is for, e.g. ``("sm_90",)``; None means all.
     """
 
     name: str
@@ -116,7 +115,6 @@ class Variant:
     aligned: Sequence[str] | None = None
     needs_tensor_cores: bool = False
     tuned: str | None = None
-    targets: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -147,8 +145,6 @@ class Op:
         kernels: A function that gives the AOT variants, lazily, so that import needs no Triton.
         candidates: Tuning name -> configurations that ``fastgan tune`` tries.
         eager: What users would write in PyTorch, if the reference is not it.
-        lacks: A function of the device: why the op cannot run there although its engines could, or
-            None. Such an op is listed, not run.
     """
 
     name: str
@@ -171,7 +167,6 @@ class Op:
     kernels: Callable[[], Sequence[Variant]] | None = None
     candidates: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     eager: Callable[..., Any] | None = None
-    lacks: Callable[[torch.device], str | None] | None = None
 
     def __post_init__(self) -> None:
         mine = (self.engines, self.directions, self.dtypes)

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from fastgan.errors import FastganError
 from fastgan.kernels import tuning
 from fastgan.kernels._common import DTYPE_NAMES
+from fastgan.kernels.activations import row
 from fastgan.kernels.conv_spec import ConvSpec, Fusion, pair
 from fastgan.nn import norm as norms
 from fastgan.ops.conv import conv2d, conv_transpose2d
 from fastgan.ops.conv_fold import fold_average, fold_upsample
-from fastgan.ops.conv_fused import OUTPUT_ACTIVATIONS, cast_type, fused, precision_of, unsupported
+from fastgan.ops.conv_fused import cast_type, fused, precision_of, unsupported
 from fastgan.ops.norm import affine, affine_act, update_running_stats
 from fastgan.swap.patterns import activation_of
 
@@ -131,7 +132,7 @@ def advance(
     if norm is None:
         if handed is None:
             return _plain(x, w, spec, conv.bias, act, slope, impl), None, None
-        out = act if act in OUTPUT_ACTIVATIONS else "identity"
+        out = act if row(act).from_output is not None else "identity"
         y = _fused(x, w, spec, conv.bias, handed, impl, act_out=out, slope_out=slope)[0]
         return y if out == act else affine_act(y, None, None, activation=act, slope=slope), None, None
     by_batch = norm.training or norm.running_mean is None

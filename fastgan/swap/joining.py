@@ -24,6 +24,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 
 from fastgan.errors import FastganError
+from fastgan.kernels.activations import row
 from fastgan.nn.norm import composed, current_groups, kernels_take
 from fastgan.ops.dispatch import transformed
 from fastgan.ops.norm import batch_norm, instance_norm
@@ -32,9 +33,7 @@ from fastgan.swap.patterns import FUNCTIONS
 SITES = "_fastgan_sites"
 
 # Activations as calls on a tensor arrive: functions, and methods by name.
-CALLS: dict[Any, str] = {f if callable(f) else getattr(Tensor, f): name for f, name in FUNCTIONS.items()} | {
-    torch.tanh_: "tanh", torch.sigmoid_: "sigmoid", Tensor.tanh_: "tanh", Tensor.sigmoid_: "sigmoid"
-}  # fmt: skip
+CALLS: dict[Any, str] = {f if callable(f) else getattr(Tensor, f): name for f, name in FUNCTIONS.items()}
 MULTIPLIES = {"mul", "multiply", "__mul__", "__rmul__"}
 ADDS = {"add", "__add__", "__radd__"}
 METADATA = {
@@ -131,14 +130,15 @@ class Call:
             self.site.saw_other(f"{name}, a second time,", self.waits)
         elif not self.taken:
             self.site.saw(name)
-        given = dict(zip(("negative_slope", "inplace") if name == "leaky_relu" else ("inplace",), args)) | dict(kwargs)
+        parameter = row(name).parameter or ""
+        given = dict(zip((parameter, "inplace") if parameter else ("inplace",), args)) | dict(kwargs)
         in_place = bool(given.get("inplace")) or function.__name__.endswith("_")
         if self.value is None and torch.is_grad_enabled() != self.graph:
             self.value = self.compute()
         if self.value is not None:
             y = function(self.value, *args, **kwargs)
         else:
-            y = self.compute(name, float(given.get("negative_slope", 0.01)))
+            y = self.compute(name, float(given.get(parameter, 0.01)))
         if in_place:
             self.value, self.written = y, True
         self.taken = True

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
@@ -19,6 +17,8 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm as SpectralNormHook
 
+from fastgan.kernels.activations import ACTIVATIONS as TABLE
+from fastgan.kernels.activations import Activation
 from fastgan.nn import norm as norms
 from fastgan.swap import spectral
 
@@ -64,27 +64,17 @@ LAYERS: tuple[type[nn.Module], ...] = (
 )
 """Layers that may open a run: their output is new, and their backward does not need it."""
 
-ACTIVATIONS: dict[type[nn.Module], str] = {
-    nn.ReLU: "relu",
-    nn.LeakyReLU: "leaky_relu",
-    nn.Tanh: "tanh",
-    nn.Sigmoid: "sigmoid",
-    nn.SiLU: "silu",
-}
-"""Activation modules that may end a run, and their names in the ops' table."""
+ACTIVATIONS: dict[type[nn.Module], Activation] = {a.module: a for a in TABLE.values() if a.module is not None}
+"""Activation modules that may end a run."""
 
-FUNCTIONS: dict[Any, str] = {
-    F.relu: "relu", torch.relu: "relu", torch.relu_: "relu", "relu": "relu", "relu_": "relu",
-    F.leaky_relu: "leaky_relu", F.leaky_relu_: "leaky_relu",
-    F.tanh: "tanh", torch.tanh: "tanh", "tanh": "tanh", F.sigmoid: "sigmoid", torch.sigmoid: "sigmoid", "sigmoid": "sigmoid",
-    F.silu: "silu",
-}  # fmt: skip
+FUNCTIONS: dict[Any, str] = {form: a.name for a in TABLE.values() for form in a.forms}
 """Activations as a forward may call them: functions, and names of methods."""
 
 
 def activation_of(module: nn.Module) -> tuple[str, float]:
     """(name, slope) of a module whose class is in ACTIVATIONS."""
-    return ACTIVATIONS[type(module)], float(getattr(module, "negative_slope", 0.01))
+    activation = ACTIVATIONS[type(module)]
+    return activation.name, float(getattr(module, activation.parameter)) if activation.parameter else 0.01
 
 
 RELATIVES: tuple[type[nn.Module], ...] = (_ConvNd, _NormBase, nn.GroupNorm, nn.LayerNorm)

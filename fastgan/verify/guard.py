@@ -74,10 +74,6 @@ class Guards:
         return copy.deepcopy(value)
 
 
-def _strides(size: tuple[int, ...], memory_format: Any) -> tuple[int, ...]:
-    return _empty(size, device="meta", memory_format=memory_format or torch.contiguous_format).stride()
-
-
 @contextlib.contextmanager
 def poisoned(guards: Guards) -> Iterator[None]:
     """Within the block, torch.empty, empty_like, empty_strided and Tensor.new_empty give guarded memory full of NaN."""

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fastgan import files, machine, paths
 from fastgan.errors import FastganError
 from fastgan.kernels import tuning
 from fastgan.kernels._common import TORCH_DTYPES, has_triton, triton_minor
@@ -24,7 +25,7 @@ from fastgan.kernels.tuning import Entry, Shape, Table
 from fastgan.ops import registry
 from fastgan.ops.registry import Case, Kwargs, Op
 from fastgan.verify.check import check, converted, leaves, named, precision, relative_l2, seed
-from fastgan.verify.run import configurations, environment
+from fastgan.verify.run import configurations
 from fastgan.verify.timing import measure, rotations
 
 FLAT_ADAM = "flat_adam"  # no op of the registry: the trainer's choice between FlatAdam and torch's Adam
@@ -46,8 +47,6 @@ def targets(ops: Sequence[Op], device: torch.device, types: Sequence[str], tag: 
     """Every distinct lookup that the ops' cases of a tag make in those types: forward and backward are run once."""
     seen = set()
     for op in ops:
-        if op.lacks and op.lacks(device):
-            continue
         for case in op.cases:
             for type_name in types:
                 if (
@@ -161,8 +160,8 @@ def tune_engine(op: Op, case: Case, type_name: str, device: torch.device) -> Ent
 
 
 def _stamp(device: torch.device) -> dict[str, Any]:
-    env = environment(device)
-    return {k: env[k] for k in ("torch", "triton", "commit")} | {"date": time.strftime("%Y-%m-%d", time.gmtime())}
+    env = machine.describe(device)
+    return {k: env[k] for k in ("torch", "triton", "commit", "date")}
 
 
 def networks() -> list[tuple[str, nn.Module, bool]]:
@@ -230,6 +229,13 @@ def _update(net: nn.Module, averaged: bool, device: torch.device, engine: str) -
     return update, [*parameters, *(ema.nets["net"].parameters() if ema is not None else ())]
 
 
+def save(path: Path, table: Table) -> None:
+    """Write ``table`` whole. Raises FastganError."""
+    with files.explained(f"can't write {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomically(path, tuning.as_text(table).encode())
+
+
 def merge(path: Path, device: torch.device, new: Sequence[Entry]) -> Table:
     """Puts ``new`` into the table at ``path`` (made if missing), over entries of the same op, type and shape; writes and
     returns it.
@@ -248,7 +254,7 @@ def _key(e: Entry) -> tuple[Any, ...]:
 def _write(path: Path, gpu: str, capability: str, entries: Sequence[Entry]) -> Table:
     """The table of these entries, of equal ones the last, written to ``path``."""
     table = Table(gpu, capability, triton_minor(), tuple({_key(e): e for e in entries}.values()), path)
-    tuning.write(path, table)
+    save(path, table)
     tuning.forget()
     return table
 
@@ -268,7 +274,7 @@ def recheck(ship: bool, say: Callable[[str], None]) -> int:
         if table.capability not in aot.SHARED_LIMIT:
             say(f"{table.path}: {table.capability} is no target that Triton compiles for")
             continue
-        folder = (tuning.SHIPPED if ship else tuning.user_dir()) / tuning.slug(table.gpu)
+        folder = (tuning.SHIPPED if ship else paths.config_dir()) / tuning.slug(table.gpu)
         path = folder / f"triton-{triton_minor()}.json"
         old = tuning.read(path).entries if path.is_file() else ()
         taken: list[Entry] = []
@@ -279,7 +285,7 @@ def recheck(ship: bool, say: Callable[[str], None]) -> int:
                 say(f"left: {entry.op} {entry.type} {entry.shape} {entry.config}: {wrong.kernel} {wrong.note}")
                 continue
             shared = max((r.shared for r in rows), default=entry.shared)
-            taken.append(replace(entry, shared=shared, rechecked=environment(torch.device("cpu"))["triton"]))
+            taken.append(replace(entry, shared=shared, rechecked=machine.describe(torch.device("cpu"))["triton"]))
         if taken:
             _write(path, table.gpu, table.capability, [*old, *taken])
         say(f"{len(taken)} of {len(todo)} entries of {table.path} taken into {path}")
@@ -293,7 +299,8 @@ def table_path(device: torch.device, ship: bool) -> Path:
     facts = tuning.device_facts(device)
     if facts is None:
         raise FastganError("fastgan tune needs a GPU: tables are kept per GPU model")
-    return (tuning.SHIPPED if ship else tuning.user_dir()) / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
+    root = tuning.SHIPPED if ship else paths.config_dir()
+    return root / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
 
 
 def run(names: Sequence[str], types: Sequence[str], budget: float, ship: bool, say: Callable[[str], None]) -> int:
