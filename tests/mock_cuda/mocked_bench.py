@@ -67,7 +67,9 @@ def test_every_row_of_the_ablation(key, judges):
     check(next(spec for spec in rows.ABLATION if spec.key == key), MICRO, judges(MICRO))
 
 
-SUITES = [("tiny-pix2pix", "i"), ("tiny-r1", "f"), ("tiny-r1", "h:reference"), ("tiny-wgan-gp", "h:reference"), ("tiny-sngan", "f")]
+SUITES = [
+    ("tiny-pix2pix", "i"), ("tiny-r1", "f"), ("tiny-r1", "h:reference"), ("tiny-wgan-gp", "h:reference"), ("tiny-sngan", "f"),
+]  # fmt: skip
 LONG = [("tiny-sngan", "i"), ("tiny-wgan-gp", "i"), ("tiny-r1", "i"), ("tiny-dcgan", "i")]
 
 
@@ -137,7 +139,7 @@ def test_the_tuner_writes_a_table(tmp_path, monkeypatch):
     tuning.forget()
     registry.load()
     op = registry.ops("adam_ema")[0]
-    small = [case for case in op.cases if "quick" in case.tags][0]
+    small = next(case for case in op.cases if "quick" in case.tags)
     layer = dataclasses.replace(small, name="layer of its own", tags=frozenset({"layer"}))
     few = {"adam_ema": list(op.candidates["adam_ema"])[:2]}
     monkeypatch.setitem(registry._OPS, op.name, dataclasses.replace(op, cases=[small, layer], candidates=few))
