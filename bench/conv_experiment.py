@@ -277,7 +277,7 @@ def main() -> None:
     p = argparse.ArgumentParser(
         "python -m bench.conv_experiment", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("--toy", action="store_true", help="tiny sizes, to find mistakes before the day")
+    p.add_argument("--toy", action="store_true", help="tiny sizes, to find mistakes before GPU time is spent")
     p.add_argument("--write", action="store_true", help="what was decided into the user's tuning table")
     options = p.parse_args()
     if options.write:

@@ -1,4 +1,4 @@
-"""What a GPU has to tell, in order of worth and within a budget: ``python3 -m bench.gpu [--budget SECONDS]``.
+"""Proof and measurements on a GPU, the most useful first, within a budget: ``python3 -m bench.gpu [--budget SECONDS]``.
 
 From a bare copy of the tree, without network or installation. Each row is stored as it is measured, in ``$OUT`` where that is
 set, else in ``bench/results``, and what is there already is skipped, so any number of short runs add up to the whole. The plan
@@ -241,7 +241,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     )
     p.add_argument("--stages", default="", help=f"these alone, in this order: {', '.join(STAGES)} (the plan, then all)")
     p.add_argument("--out", default=os.environ.get("OUT"), help="folder for results ($OUT, else bench/results)")
-    p.add_argument("--toy", action="store_true", help="toy sizes, on a CPU too: finds mistakes before the day")
+    p.add_argument("--toy", action="store_true", help="toy sizes, on a CPU too: finds mistakes before GPU time is spent")
     for hidden in ("--one-stage", "--rows", "--state"):
         p.add_argument(hidden, default="", help=argparse.SUPPRESS)
     p.add_argument("--prefetch", action="store_true", help=argparse.SUPPRESS)

@@ -1,12 +1,13 @@
 """Tuning tables: committed JSON per GPU model and Triton minor version, looked up and never made at run time.
 
-A launcher asks ``config(name, dtype, shape, default, device)``. The answer is the exact entry, else the nearest eligible one
-(same type, same Triton minor version, at most :data:`MAX_DOUBLINGS` away in size, shared memory fits the device, same GPU
-model before same compute capability), else
-``default``. Engines are also taken from tables of another Triton minor version, the nearest first, for they depend on it
-little; configurations only after ``fastgan tune --recheck``, which compiles them with the Triton that is here. The user's own
-tables come first: ``FASTGAN_CONFIG_DIR``, or ``fastgan/tuning`` in the user's configuration directory. ``fastgan tune`` writes
-them. Lookups are kept, so a launch costs one dictionary access; they work in graph capture, in custom ops and in the
+A launcher asks ``config(name, dtype, shape, default, device)``. The answer is the exact entry, else
+the nearest eligible one (same type, same Triton minor version, at most :data:`MAX_DOUBLINGS` away
+in size, shared memory fits the device, same GPU model before same compute capability), else
+``default``. Engines are also taken from tables of another Triton minor version, the nearest first,
+for they depend on it little; configurations only after ``fastgan tune --recheck``, which compiles
+them with the Triton that is here. The user's own tables come first: ``FASTGAN_CONFIG_DIR``, or
+``fastgan/tuning`` in the user's configuration directory. ``fastgan tune`` writes them. Lookups are
+kept, so a launch costs one dictionary access; they work in graph capture, in custom ops and in the
 interpreter (where ``default`` wins).
 
 File ``configs/<gpu>/triton-<minor>.json``::

@@ -27,7 +27,7 @@ LOG_EVERY = 50
 
 
 class Ours:
-    """A row of ours that lives. graph: None for eager steps, else what makes a graph. impl: the engine of every operator, as
+    """A row of fastgan, built. graph: None for eager steps, else what makes a graph. impl: the engine of every operator, as
     `Trainer(impl=...)` takes it: "auto" swaps the networks' layers on a GPU, "reference" leaves them alone.
     """
 

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: metric rows, alerts, pictures."""
+"""What a run writes and prints while it trains: metric rows, alerts, pictures."""
 
 from __future__ import annotations
 

@@ -33,14 +33,38 @@ STAGE_SEEDS = 2**32
 
 @dataclass
 class Stage:
-    """One stage: a pyramid level, a resolution, a warm-up. Stages follow each other, each with its own networks, objective
-    and data.
+    """One stretch of training: a pyramid level, a resolution, a warm-up.
 
-    nets: networks by name; the same module object in two stages is carried over with its weights. steps: how many this stage
-    lasts (the last one may be
-    open-ended: None). data, batch_size, size, channels, optimizers, schedules: of this stage, the trainer's where None. ema:
-    names of averaged networks.
-    carry: fn(nets of the stage before, nets of this one), called once when this stage begins, to copy weights.
+    Stages follow each other, each with its own networks, objective and data. What is None here is
+    the trainer's.
+
+    Args:
+        nets: Networks by name. A module object that stands in two stages keeps its weights.
+        objective: What is trained against what.
+        steps: How long this stage lasts. Only the last one may leave it open.
+        data: What `fastgan.data.open` takes, or a dict of such sources by stream name.
+        batch_size: The real images of one step.
+        size: The side in pixels that images are scaled and cut to.
+        channels: 1, 3 or 4 channels.
+        optimizers: A function from parameters to an optimiser, for all networks or by name.
+        schedules: `{"G": {"lr": fn}}`, where fn maps a step of this stage to a value.
+        ema: The names of averaged networks.
+        carry: A function of (nets of the stage before, nets of this one) that copies weights. It is
+            called once, when this stage begins.
+
+    Example:
+        >>> from torch import nn
+        >>> import fastgan
+        >>> def nets(side):
+        ...     G = nn.Sequential(nn.Linear(8, side**2), nn.Unflatten(1, (1, side, side)))
+        ...     return {"G": G, "D": nn.Sequential(nn.Flatten(), nn.Linear(side**2, 1))}
+        >>> objective = fastgan.Adversarial(latent_shape=(8,))
+        >>> stages = [fastgan.Stage(nets(4), objective, steps=2, size=4)]
+        >>> stages += [fastgan.Stage(nets(8), objective, size=8)]
+        >>> trainer = fastgan.Trainer(stages=stages, batch_size=4, watch=False, progress=False)
+        >>> trainer.fit(steps=3)
+        >>> trainer.sample(2).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     nets: Mapping[str, nn.Module]
