@@ -1,11 +1,12 @@
 # make demo   sets itself up, trains a DCGAN on real images, says where the pictures are
 # make test   sets itself up, runs the whole test suite
+# make docs   builds the documentation as a static site in build/docs, checks its links
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test lint gpu clean
+.PHONY: setup demo test lint docs gpu clean
 
 setup: $(VENV)/.ready
 
@@ -24,6 +25,10 @@ lint: setup
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=12 -rs
+
+docs: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python docs/build.py build/docs
 
 gpu:
 	$(PYTHON) -m bench.gpu

@@ -36,6 +36,7 @@ from fastgan.kernels._common import triton_minor
 from fastgan.kernels.conv_spec import ConvSpec
 from fastgan.nn.conv import Conv2d
 from fastgan.ops.conv_fused import shape_of
+from fastgan.paths import config_dir
 from fastgan.swap import accelerate
 from fastgan.swap.edges import EDGES, chains, folded_weight
 from fastgan.swap.patterns import Tree
@@ -43,6 +44,7 @@ from fastgan.swap.runs import FusedSequential
 from fastgan.swap.swapping import families_of, plan_of
 from fastgan.verify.check import one_line, relative_l2
 from fastgan.verify.timing import measure, rotations
+from fastgan.verify.tune import save
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 WRONG = 3e-2  # relative L2 of the output against eager in fp32: a few bf16 roundings through two layers
@@ -262,11 +264,11 @@ def write(store: Store) -> None:
     entries = [replace(e, **stamp) for e in decisions(table(store))]
     if not entries:
         raise SystemExit(f"nothing measured of the conv stage in {store.path}: run python -m bench.gpu --stages conv first")
-    path = tuning.user_dir() / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
+    path = config_dir() / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
     key = lambda e: (e.op, e.type, tuple(sorted(e.shape.items())))
     new = {key(e) for e in entries}
     kept = [e for e in (tuning.read(path).entries if path.is_file() else ()) if key(e) not in new]
-    tuning.write(path, tuning.Table(facts.gpu, facts.capability, triton_minor(), (*kept, *entries)))
+    save(path, tuning.Table(facts.gpu, facts.capability, triton_minor(), (*kept, *entries)))
     print(f"{len(entries)} entries written to {path}")
 
 
@@ -275,7 +277,7 @@ def main() -> None:
     p = argparse.ArgumentParser(
         "python -m bench.conv_experiment", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("--toy", action="store_true", help="tiny sizes, to find mistakes before the day")
+    p.add_argument("--toy", action="store_true", help="tiny sizes, to find mistakes before GPU time is spent")
     p.add_argument("--write", action="store_true", help="what was decided into the user's tuning table")
     options = p.parse_args()
     if options.write:

@@ -1,4 +1,4 @@
-"""What a GPU has to tell, in order of worth and within a budget: ``python3 -m bench.gpu [--budget SECONDS]``.
+"""Proof and measurements on a GPU, the most useful first, within a budget: ``python3 -m bench.gpu [--budget SECONDS]``.
 
 From a bare copy of the tree, without network or installation. Each row is stored as it is measured, in ``$OUT`` where that is
 set, else in ``bench/results``, and what is there already is skipped, so any number of short runs add up to the whole. The plan
@@ -76,22 +76,21 @@ EDGES = r"batch 128 \| (?!compile)"
 PLAN: tuple[tuple[Part, ...], ...] = (
     (Part("look", "ceilings", 20),),
     (  # compilers work, the GPU hardly: together
-        Part("warm", "dcgan-64-b128 e:max-autotune", 110),
-        Part("warm", "dcgan-64-b128 e:reduce-overhead", 110),
-        Part("warm", "dcgan-64-b128 (d|f2)", 110),
-        Part("warm", "dcgan-64-b128 (i|h:cudnn|h:reference)", 110),
+        Part("warm", "dcgan-64-b128 (d|e|f2|f3):?(max.*|reduce.*)?$", 110),
+        Part("warm", "dcgan-64-b128 e:nchw", 110, prefetch=True),
+        Part("warm", "dcgan-64-b128 f3:nchw", 110, prefetch=True),
+        Part("warm", "dcgan-64-b128 (i|h:)", 110, prefetch=True),
+        Part("warm", "sngan-32-b64 (i|f3:nchw)", 110, prefetch=True),
         Part("verify", f"({AUTO}).* bf16", 110),
         Part("verify", f"({AUTO}).* fp(16|32)", 110),
         Part("verify", "conv2d bf16|conv_moments bf16", 110),
         Part("verify", "conv_transpose.* bf16|instance_norm|diffaugment", 110),
-        Part("conv", f"G L2.*{EDGES}", 110, prefetch=True),
-        Part("conv", f"G L[34].*{EDGES}", 110, prefetch=True),
-        Part("conv", f"D L.*{EDGES}", 110, prefetch=True),
     ),
     (Part("suites", "dcgan-64-b128$", 130),),
-    (Part("conv", f"(G|D) L.*{EDGES}", 80),),
     (Part("suites", "sngan-32-b64$", 90),),
     (Part("suites", "dcgan-64-b16$", 60),),
+    (Part("norm", "", 40),),
+    (Part("conv", f"(G|D) L.*{EDGES}", 80),),
 )
 """What has to exist after the first call, in order. A group takes as long as its longest part."""
 
@@ -114,7 +113,7 @@ def die_with_parent() -> None:
 
 
 def stage(part: Part, out: str | None, toy: bool, state: Path) -> int:
-    """Measures what is missing of a part until its seconds are spent. Runs in its own process.
+    """Measures what is missing of a part, or with prefetch all of it, until its seconds are spent. Runs in its own process.
 
     state: where the row in flight (`.running`) and, at the end, the keys left (`.left`) are written.
     """
@@ -124,7 +123,9 @@ def stage(part: Part, out: str | None, toy: bool, state: Path) -> int:
     left: list[str] = []
     marker = state.with_suffix(".running")
     for row in module.rows(toy):
-        if not re.match(part.rows, row.key) or store.find(part.stage, row.key, row.ours):
+        if not re.match(part.rows, row.key):
+            continue
+        if not part.prefetch and store.find(part.stage, row.key, row.ours):
             continue
         if end - time.monotonic() < min(row.seconds, 0.5 * part.seconds):
             left.append(row.key)
@@ -169,7 +170,11 @@ def supervise(part: Part, out: str | None, toy: bool) -> list[str]:
         command = [sys.executable, "-m", "bench.gpu", "--one-stage", part.stage, "--rows", part.rows, "--state", str(state)]
         interpreted = {"TRITON_INTERPRET": "1"} if toy and part.stage in KERNELS and not torch.cuda.is_available() else {}
         child = subprocess.Popen(
-            [*command, "--budget", str(remaining), *(["--out", out] if out else []), *(["--toy"] if toy else [])],
+            [
+                *[*command, "--budget", str(remaining), *(["--out", out] if out else [])],
+                *(["--toy"] if toy else []),
+                *(["--prefetch"] if part.prefetch else []),
+            ],
             start_new_session=True,
             env={**os.environ, **interpreted},
         )
@@ -236,13 +241,14 @@ def main(arguments: Iterable[str] | None = None) -> int:
     )
     p.add_argument("--stages", default="", help=f"these alone, in this order: {', '.join(STAGES)} (the plan, then all)")
     p.add_argument("--out", default=os.environ.get("OUT"), help="folder for results ($OUT, else bench/results)")
-    p.add_argument("--toy", action="store_true", help="toy sizes, on a CPU too: finds mistakes before the day")
+    p.add_argument("--toy", action="store_true", help="toy sizes, on a CPU too: finds mistakes before GPU time is spent")
     for hidden in ("--one-stage", "--rows", "--state"):
         p.add_argument(hidden, default="", help=argparse.SUPPRESS)
+    p.add_argument("--prefetch", action="store_true", help=argparse.SUPPRESS)
     a = p.parse_args(None if arguments is None else list(arguments))
     if a.one_stage:
         die_with_parent()
-        return stage(Part(a.one_stage, a.rows, a.budget), a.out, a.toy, Path(a.state))
+        return stage(Part(a.one_stage, a.rows, a.budget, a.prefetch), a.out, a.toy, Path(a.state))
     names = [n for n in a.stages.split(",") if n]
     if unknown := set(names) - set(STAGES):
         p.error(f"unknown stages: {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")

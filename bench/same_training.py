@@ -35,7 +35,7 @@ from torch import Tensor, nn
 import fastgan.data
 from bench.gpu import Row
 from bench.store import Store
-from fastgan.bench.run import machine
+from fastgan import machine
 from fastgan.engine.graphs import CudaGraph
 from fastgan.engine.precision import resolve
 from fastgan.engine.sampling import generate
@@ -233,7 +233,8 @@ def main() -> int:
     a = p.parse_args()
     form = "full form on a GPU" if GPU else "short form on a CPU"
     print(f"{form}: {a.seeds} seeds, {a.steps} steps, base width {a.width}; margins {MARGINS}", flush=True)
-    result = {"machine": machine(DEVICE), "form": form, "seeds": a.seeds, "steps": a.steps, "width": a.width}
+    result = {"machine": machine.describe(DEVICE), "form": form}
+    result |= {"seeds": a.seeds, "steps": a.steps, "width": a.width}
     result["margins"] = MARGINS
     result["buffers"] = compare_buffers(50)
     result["runs"] = compare_runs(a.seeds, a.steps, a.width, a.samples)

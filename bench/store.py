@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import os
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 
 from fastgan.kernels.tuning import slug
-from fastgan.verify.run import commit
+from fastgan.machine import describe
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -33,20 +32,8 @@ def source_hash() -> str:
 @functools.cache
 def machine() -> dict[str, str]:
     """What a row was measured on."""
-    try:
-        import triton
-
-        version = str(triton.__version__)
-    except ImportError:
-        version = "none"
-    gpu = torch.cuda.is_available()
-    return {
-        "device": torch.cuda.get_device_name(0) if gpu else f"CPU ({platform.machine()}, {os.cpu_count()} cores)",
-        "torch": torch.__version__,
-        "triton": version,
-        "cuda": str(torch.version.cuda),
-        "commit": commit(),
-    }
+    here = describe(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return {key: here[key] for key in ("device", "torch", "triton", "cuda", "commit")}
 
 
 class Store:
@@ -95,10 +82,15 @@ class Store:
         self.rows.append(row)
         return row
 
-    def stage(self, name: str) -> list[dict[str, Any]]:
-        """The latest row of each key of a stage, on this device, without failures: one hides what was measured before it."""
+    def latest(self, name: str) -> list[dict[str, Any]]:
+        """The latest row of each key of a stage, on this device and PyTorch."""
         latest: dict[str, dict[str, Any]] = {}
+        here = machine()
         for row in self.rows:
-            if row["stage"] == name and row["device"] == machine()["device"]:
+            if row["stage"] == name and row["device"] == here["device"] and row["torch"] == here["torch"]:
                 latest[row["key"]] = row
-        return [row for row in latest.values() if "failed" not in row]
+        return list(latest.values())
+
+    def stage(self, name: str) -> list[dict[str, Any]]:
+        """The latest rows without failures: one hides what was measured before it."""
+        return [row for row in self.latest(name) if "failed" not in row]

@@ -6,7 +6,7 @@ suite.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,9 +14,10 @@ import torch
 from bench import kernels
 from bench.gpu import Row
 from bench.store import Store
+from fastgan import machine
 from fastgan.bench import report, suites
 from fastgan.bench import rows as rows_
-from fastgan.bench.run import Bench, machine
+from fastgan.bench.run import Bench
 
 Keep = Callable[[dict[str, Any]], None]
 WARM = 40.0  # seconds that a row takes to build whose compilation lies in a cache
@@ -30,16 +31,24 @@ def measure(
     keep: Keep | None = None,
     until: float = float("inf"),
     warm: Sequence[str] = (),
+    skip: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """One suite's results, as `fastgan bench --json` has them.
 
     keep: gets results of the rows that are known early. until: on time.monotonic's clock. warm: rows whose compilation lies in
-    a cache.
+    a cache. skip: rows that are known to fail, and why.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def outcome(found: dict[str, Any]) -> dict[str, Any]:
-        result = {"machine": machine(device), "quick": toy, "suites": [found]}
+        failed = [(row, skip[row.key]) for row in rows_.ROWS if skip and row.key in skip and row.letter in letters]
+        there = {entry["row"] for entry in found["rows"]}
+        found["rows"] += [
+            {"row": row.key, "label": row.title(device), "ours": row.ours, "status": "failed", "error": why}
+            for row, why in failed
+            if row.key not in there
+        ]
+        result = {"machine": machine.describe(device), "quick": toy, "suites": [found]}
         ours = [e for e in found["rows"] if e["ours"] and "speedup" in e]
         best = min(ours, key=lambda e: e["ms"][1], default=None)
         shown = "no row of ours ran" if best is None else f"{best['row']} {best['ms'][1]:.3f} ms, {best['speedup'][1]:.2f}x"
@@ -56,7 +65,7 @@ def measure(
         takes=dict.fromkeys(warm, WARM),
         keep=None if keep is None else lambda found: keep(outcome(found)),
     )
-    specs = rows_.ABLATION if ablation else [row for row in rows_.ROWS if row.letter in letters]
+    specs = rows_.ABLATION if ablation else [r for r in rows_.ROWS if r.letter in letters and r.key not in (skip or ())]
     return outcome(bench.suite(suites.SUITES[name], specs, "ablation" if ablation else "rows", until))
 
 
@@ -72,10 +81,13 @@ def rows(toy: bool) -> Iterable[Row]:
 
 
 def run_row(row: Row, store: Store, until: float) -> dict[str, Any]:
-    """A row within its time; what it knows early is stored at once."""
-    warm = [r["key"].removeprefix(f"{row.key} ") for r in store.stage("warm") if r["key"].startswith(f"{row.key} ")]
+    """A row within its time; what it knows early is stored at once. Rows that could not be built by themselves are not tried
+    again here.
+    """
+    started = {r["key"].removeprefix(f"{row.key} "): r for r in store.latest("warm") if r["key"].startswith(f"{row.key} ")}
+    skip = {key: r["failed"] for key, r in started.items() if "failed" in r and not r["failed"].startswith("timed out")}
     keep = lambda values: store.add("suites", row.key, row.ours, {**values, "partial": True})
-    return row.run(keep=keep, until=until - 5, warm=warm)  # type: ignore[call-arg]
+    return row.run(keep=keep, until=until - 5, warm=[key for key in started if key not in skip], skip=skip)  # type: ignore[call-arg]
 
 
 def summary(store: Store) -> None:

@@ -10,12 +10,11 @@ import functools
 import os
 import platform
 import re
-import sys
 from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
+from fastgan import machine, paths
 from fastgan.kernels import toolchain
 
 PAIRS = {"2.10": "3.6", "2.11": "3.6", "2.12": "3.7", "2.13": "3.7"}
@@ -25,9 +24,9 @@ PAIRS = {"2.10": "3.6", "2.11": "3.6", "2.12": "3.7", "2.13": "3.7"}
 def collect() -> dict[str, Any]:
     """All facts as JSON values. Takes about as long as importing torch."""
     facts: dict[str, Any] = {
-        "versions": _safe(_versions, {}),
+        "versions": _safe(machine.versions, {}),
         "platform": _safe(_platform, {}),
-        "driver": _safe(_driver, None),
+        "driver": _safe(machine.driver, None),
         "devices": _safe(_devices, []),
         "compiler": _safe(toolchain.compiler, {}),
         "cache": _safe(_cache, {}),
@@ -44,56 +43,16 @@ def _safe(find: Callable[[], Any], otherwise: Any) -> Any:
         return otherwise
 
 
-def _versions() -> dict[str, str | None]:
-    import torch
-
-    import fastgan
-
-    cudnn = torch.backends.cudnn.version() if torch.version.cuda else None
-    return {
-        "fastgan": getattr(fastgan, "__version__", None) or toolchain.version("fastgan"),
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        **toolchain.versions(),
-        "cuda": torch.version.cuda,
-        "cudnn": str(cudnn) if cudnn else None,
-    }
-
-
 def _platform() -> dict[str, Any]:
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": _safe(_cpu_name, None),
-        "cores": cores,
+        "cpu": machine.cpu_name(),
+        "cores": machine.cores(),
         "torch_threads": torch.get_num_threads(),
         "memory_bytes": _safe(lambda: os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), None),
     }
-
-
-def _cpu_name() -> str | None:
-    if sys.platform == "linux":
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
-        return found.group(1).strip() if found else None
-    return platform.processor() or None
-
-
-def _driver() -> str | None:
-    with _nvml() as nvml:
-        return str(nvml.nvmlSystemGetDriverVersion())
-
-
-@contextlib.contextmanager
-def _nvml() -> Any:
-    import pynvml
-
-    pynvml.nvmlInit()
-    try:
-        yield pynvml
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def _devices() -> list[dict[str, Any]]:
@@ -109,7 +68,7 @@ def _devices() -> list[dict[str, Any]]:
                 "memory_bytes": props.total_memory, "free_bytes": free,
             })  # fmt: skip
         return found
-    with _nvml() as nvml:
+    with machine.nvml() as nvml:
         handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
         return [_through_driver(nvml, index, handle) for index, handle in enumerate(handles)]
 
@@ -176,9 +135,7 @@ def _precision() -> str:
 
 
 def _cache() -> dict[str, Any]:
-    from fastgan.data.cache import default_directory
-
-    folder = default_directory()
+    folder = paths.cache_dir()
     size = files = 0
     for base, _, names in os.walk(folder):
         for name in names:

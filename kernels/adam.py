@@ -1,6 +1,8 @@
 """Adam/AdamW + EMA + low-precision copy over flat buffers in one launch.
 
-30 bytes a parameter (fp32 p, g, m, v read; p, m, v and the 16-bit copy written), 8 more for the EMA.
+28 bytes a parameter with an fp32 gradient (p, g, m, v read; p, m, v written), 26 with a bf16 one, 2 more for the 16-bit copy, 8
+more for the EMA. Gradients come in one flat buffer, or lie where autograd left them: a table of pieces of at most BLOCK elements
+says of which parameter each is, another where that parameter's gradient begins.
 
 The arithmetic follows torch.optim.Adam's single-tensor path operation by operation: scalars in float64 and rounded once, moments
 by a fused lerp, correctly rounded square root and divisions, nothing contracted otherwise. So fp32 results equal PyTorch's CPU
@@ -18,6 +20,8 @@ from torch import Tensor
 from fastgan.kernels import tuning
 from fastgan.kernels._common import cdiv, tl, triton
 
+# Elements to which flat buffers pad each parameter: 128 bytes in fp32, no cache line or 16-byte vector shared.
+ALIGN = 32
 DEFAULT: dict[str, Any] = {"BLOCK": 1024, "PROGRAMS": 1056, "num_warps": 8}
 
 
@@ -48,9 +52,11 @@ def _adam_ema_kernel(
     ema_ptr, low_ptr,  # [n] fp32, 16-bit
     step_ptr, ticket_ptr,  # scalars: steps done, int32 zero
     lr_ptr, beta1_ptr, beta2_ptr, eps_ptr, decay_ptr, ema_decay_ptr, scale_ptr, found_ptr,  # scalars
-    n,
+    pieces_ptr, places_ptr,  # [pieces, 4] int32, [parameters, 2] int64: Gradients
+    n,  # elements; with pieces, BLOCK * pieces
     DECAY: tl.constexpr,  # 0 none, 1 added to the gradient (Adam), 2 decoupled (AdamW)
     HAS_EMA: tl.constexpr, HAS_LOW: tl.constexpr, HAS_SCALE: tl.constexpr, HAS_FOUND: tl.constexpr,
+    SCATTERED: tl.constexpr, UNIT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     lr = tl.load(lr_ptr).to(tl.float64)
@@ -81,8 +87,24 @@ def _adam_ema_kernel(
     for start in range(tl.program_id(0).to(tl.int64) * BLOCK, limit, tl.num_programs(0).to(tl.int64) * BLOCK):
         i = start + tl.arange(0, BLOCK)
         mask = i < n
+        if SCATTERED:
+            # multiples of UNIT, so that the compiler sees whole vectors
+            piece = pieces_ptr + start // BLOCK * 4
+            mask = tl.arange(0, BLOCK) < tl.load(piece + 1) * UNIT
+            place = places_ptr + tl.load(piece + 3) * 2
+            within = tl.load(piece + 2).to(tl.int64) * UNIT + tl.arange(0, BLOCK)
+            i = tl.load(piece).to(tl.int64) * UNIT + tl.arange(0, BLOCK)
+            address = tl.load(place)
+            found = mask & (address != 0)
+            if tl.load(place + 1) == 2:
+                low_grad_ptr = tl.multiple_of(address.to(tl.pointer_type(tl.bfloat16)), 16)
+                g = tl.load(low_grad_ptr + within, mask=found, other=0.0).to(tl.float32)
+            else:
+                full_grad_ptr = tl.multiple_of(address.to(tl.pointer_type(tl.float32)), 16)
+                g = tl.load(full_grad_ptr + within, mask=found, other=0.0)
+        else:
+            g = tl.load(grad_ptr + i, mask=mask, other=0.0).to(tl.float32)
         p = tl.load(param_ptr + i, mask=mask, other=0.0)
-        g = tl.load(grad_ptr + i, mask=mask, other=0.0).to(tl.float32)
         m = tl.load(avg_ptr + i, mask=mask, other=0.0)
         v = tl.load(avg_sq_ptr + i, mask=mask, other=0.0)
         if HAS_SCALE:
@@ -110,9 +132,14 @@ def _adam_ema_kernel(
         tl.store(ticket_ptr, 0)
 
 
+def settings(n: int, param: Tensor) -> dict[str, Any]:
+    """BLOCK, PROGRAMS and warps for `n` parameters, from the tuning table."""
+    return dict(tuning.config("adam_ema", param.dtype, (("n", n),), DEFAULT, param.device))
+
+
 def adam_ema_(
     param: Tensor,
-    grad: Tensor,
+    grad: Tensor | None,
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
     ema: Tensor | None,
@@ -128,15 +155,23 @@ def adam_ema_(
     scale: Tensor | None,
     found_inf: Tensor | None,
     decoupled: bool,
+    pieces: Tensor | None = None,
+    places: Tensor | None = None,
+    block: int = 0,
 ) -> None:
-    """One step in place on contiguous (numel,) buffers; `ticket` is an int32 zero, zero again afterwards. One launch."""
+    """One step in place on contiguous (numel,) buffers; `ticket` is an int32 zero, zero again afterwards. One launch.
+
+    pieces, places, block: of ops.flat.Gradients; `grad` is None then.
+    """
     n = param.numel()
-    config = dict(tuning.config("adam_ema", param.dtype, (("n", n),), DEFAULT, param.device))
+    config = settings(n, param)
+    if pieces is not None:
+        n, config["BLOCK"] = pieces.shape[0] * block, block
     programs = max(1, min(cdiv(n, config["BLOCK"]), config.pop("PROGRAMS")))
     _adam_ema_kernel[(programs,)](
         param, grad, exp_avg, exp_avg_sq, ema, low, step, ticket,
-        lr, beta1, beta2, eps, weight_decay, ema_decay, scale, found_inf, n,
+        lr, beta1, beta2, eps, weight_decay, ema_decay, scale, found_inf, pieces, places, n,
         DECAY=0 if weight_decay is None else 2 if decoupled else 1,
         HAS_EMA=ema is not None, HAS_LOW=low is not None, HAS_SCALE=scale is not None, HAS_FOUND=found_inf is not None,
-        enable_fp_fusion=False, **config,
+        SCATTERED=pieces is not None, UNIT=ALIGN, enable_fp_fusion=False, **config,
     )  # fmt: skip

@@ -119,13 +119,14 @@ def gather_product(a_ptr, y_ptr, u_ptr, v_ptr, w_ptr, image, h, w, ry, rx, live,
                    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
     """The reduction of one tile, in fp32: over taps and channels of A [*, H, W, C] against w; columns: which of `out` exist.
 
-    SCATTER: A is the small side of a strided pair (transposed forward, or dgrad of a convolution): pixel (h*SH+ry, w*SW+rx) of
-    the result sees only the taps of its phase, a dense convolution without inserted zeros. Otherwise A is the large side.
-    MERGED: all phases at once, side by side in the columns: A is read once for each tap that any phase has, and a column's
-    weight is zero at taps that its phase lacks. row0, rows, k0, span: the part of the reduction to do (rows of taps, channels);
-    rows None means all of it. Loops are
-    nested, never flattened over taps and channels: that miscompiles with 8 warps. ORDER says whether channels or taps are
-    innermost, where the pipeline runs.
+    SCATTER: A is the small side of a strided pair (transposed forward, or dgrad of a convolution):
+    pixel (h*SH+ry, w*SW+rx) of the result sees only the taps of its phase, a dense convolution
+    without inserted zeros. Otherwise A is the large side. MERGED: all phases at once, side by side
+    in the columns: A is read once for each tap that any phase has, and a column's weight is zero at
+    taps that its phase lacks. row0, rows, k0, span: the part of the reduction to do (rows of taps,
+    channels); rows None means all of it. Loops are nested, never flattened over taps and channels:
+    that miscompiles with 8 warps. ORDER says whether channels or taps are innermost, where the
+    pipeline runs.
     """
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     if MERGED:

@@ -1,18 +1,15 @@
 """Normalisation and activation over rows: z = act((x - mean) rstd gamma + beta), statistics per channel and segment.
 
-Layout: x (N, C, *) lies channels innermost in memory (channels_last): ROWS = N * rows of C. They fall into S statistics
-segments of equal
-length (1: batch norm, 2: real | fake, N: instance norm) and P sets of gamma, beta (1: per channel, N: per sample); A = max(S,
-P) divides
-the rows. Statistics are fp32 [2, S, C]: mean and biased variance of x as stored. Forward reads x twice and writes z: 3 passes,
-and one
-launch for short segments.
+Layout: x (N, C, *) lies channels innermost in memory (channels_last): ROWS = N * rows of C. They
+fall into S statistics segments of equal length (1: batch norm, 2: real | fake, N: instance norm)
+and P sets of gamma, beta (1: per channel, N: per sample); A = max(S, P) divides the rows.
+Statistics are fp32 [2, S, C]: mean and biased variance of x as stored. Forward reads x twice and
+writes z: 3 passes, and one launch for short segments.
 
-Every sum has a fixed order: results repeat bit for bit. Variance is Welford's in a lane and Chan's between lanes and tiles,
-about a sample
-of the channel: no raw sums, so it is safe where |mean|/std = 100 (Chan, Golub, LeVeque, "Algorithms for computing the sample
-variance",
-1983). Backward: norm_backward.py.
+Every sum has a fixed order: results repeat bit for bit. Variance is Welford's in a lane and Chan's
+between lanes and tiles, about a sample of the channel: no raw sums, so it is safe where |mean|/std
+= 100 (Chan, Golub, LeVeque, "Algorithms for computing the sample variance", 1983). Backward:
+norm_backward.py.
 """
 
 from __future__ import annotations

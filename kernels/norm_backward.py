@@ -372,9 +372,8 @@ def dx(
 def train_backward(
     dz: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, stats: Tensor, eps: float, act: str, slope: float
 ) -> tuple[Tensor, Tensor]:
-    """(dx, sums [A, 2, C] of dp and dp xhat) through the statistics [2, S, C] of x [ROWS, C]; one launch for short segments,
-    else three (four with
-    gamma per sample): sums, merge, dx.
+    """(dx, sums [A, 2, C] of dp and dp xhat) through the statistics [2, S, C] of x [ROWS, C]; one
+    launch for short segments, else three (four with gamma per sample): sums, merge, dx.
     """
     segments, sets = stats.shape[1], sets_of(weight, bias)
     mean, var = stats.unbind(0)

@@ -15,9 +15,8 @@ from fastgan.kernels._common import cdiv, next_power_of_2, tl, triton
 SIZES = ["L", "TILES", "SPLITS", "WEIGHT_EVERY", "STATS_EVERY", "SEGMENTS", "momentum"]
 
 SPLIT_PROGRAMS = 512
-"""Programs of a reducing pass: four for each of an H100's 132 processors, all resident at once, 32 KiB in flight on each.
-Constant: every GPU sums in one
-order."""
+"""Programs of a reducing pass: four for each of an H100's 132 processors, all resident at once, 32
+KiB in flight on each. Constant: every GPU sums in one order."""
 
 MERGE_CONFIG = {"BLOCK_T": 256, "BLOCK_C": 8, "num_warps": 4, "num_stages": 1}
 

@@ -1,18 +1,19 @@
-"""Spectral norm of all the layers of a network together: 2 n + 1 launches for n power iterations, whatever the number of layers.
+"""Spectral norm of all layers of a network together, in 2 n + 1 launches for n power iterations.
 
-    u <- W v / |W v|,  v <- W^T u / |W^T u|,  sigma = u^T W v        Miyato, Kataoka, Koyama, Yoshida, "Spectral normalization for
-                                                                     generative adversarial networks", 2018, algorithm 1
-A product is a launch: it normalises its input vector on load (the norm is summed anew by every program, in one order) and
-writes the raw
-product. The finishing launch normalises both vectors and needs no third product, for sigma = u^T (W v) = |W^T u| when v = W^T
-u / |W^T u|
-(and |W v| where the iteration ends with u). No atomics: results repeat bit for bit.
+    u <- W v / |W v|,  v <- W^T u / |W^T u|,  sigma = u^T W v
 
-Weights are fp32 matrices [h, w] seen through strides: column m = o P + i lies at o so + i si, and its entry of v at o vo + i
-vi. So a
-convolution's weight is read where it lies, contiguous or channels_last, with output channels in dimension 0 or 1. Pointers
-travel as
-arguments (addresses may change, also inside graph capture); sizes and the list of blocks are device tables kept per set of
+(Miyato, Kataoka, Koyama, Yoshida, "Spectral normalization for generative adversarial networks",
+2018, algorithm 1).
+
+A product is a launch: it normalises its input vector on load (the norm is summed anew by every
+program, in one order) and writes the raw product. The finishing launch
+normalises both vectors and needs no third product, for sigma = u^T (W v) = |W^T u| when v = W^T u /
+|W^T u| (and |W v| where the iteration ends with u). No atomics: results repeat bit for bit.
+
+Weights are fp32 matrices [h, w] seen through strides: column m = o P + i lies at o so + i si, and
+its entry of v at o vo + i vi. So a convolution's weight is read where it lies, contiguous or
+channels_last, with output channels in dimension 0 or 1. Pointers travel as arguments (addresses may
+change, also inside graph capture); sizes and the list of blocks are device tables kept per set of
 shapes.
 """
 

@@ -1,11 +1,14 @@
 """Tuning tables: committed JSON per GPU model and Triton minor version, looked up and never made at run time.
 
-A launcher asks ``config(name, dtype, shape, default, device)``. The answer is the exact entry, else the nearest eligible one
-(same type, same Triton minor version, at most :data:`MAX_DOUBLINGS` away in size, shared memory fits the device, same GPU
-model before same compute capability), else
-``default``. The user's own tables come first: ``FASTGAN_CONFIG_DIR``, or ``fastgan/tuning`` in the user's configuration
-directory. ``fastgan tune`` writes them. Lookups are kept, so a launch costs one dictionary access; they work in graph capture,
-in custom ops and in the interpreter (where ``default`` wins).
+A launcher asks ``config(name, dtype, shape, default, device)``. The answer is the exact entry, else
+the nearest eligible one (same type, same Triton minor version, at most :data:`MAX_DOUBLINGS` away
+in size, shared memory fits the device, same GPU model before same compute capability), else
+``default``. Engines are also taken from tables of another Triton minor version, the nearest first,
+for they depend on it little; configurations only after ``fastgan tune --recheck``, which compiles
+them with the Triton that is here. The user's own tables come first: ``FASTGAN_CONFIG_DIR``, or
+``fastgan/tuning`` in the user's configuration directory. ``fastgan tune`` writes them. Lookups are
+kept, so a launch costs one dictionary access; they work in graph capture, in custom ops and in the
+interpreter (where ``default`` wins).
 
 File ``configs/<gpu>/triton-<minor>.json``::
 
@@ -21,7 +24,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -32,6 +34,7 @@ import torch
 
 from fastgan.errors import FastganError
 from fastgan.kernels._common import DTYPE_NAMES, INTERPRET, log2_distance, triton_minor
+from fastgan.paths import config_dir
 
 Config = dict[str, Any]
 Shape = tuple[tuple[str, int], ...]
@@ -61,6 +64,7 @@ class Entry:
     triton: str = ""
     commit: str = ""
     date: str = ""
+    rechecked: str = ""  # the Triton version that compiled it again, of an entry that another minor version measured
 
 
 @dataclass(frozen=True)
@@ -88,15 +92,6 @@ def slug(gpu: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
 
 
-def user_dir() -> Path:
-    """Where a user's own tables live: ``FASTGAN_CONFIG_DIR``, else ``fastgan/tuning`` under ``XDG_CONFIG_HOME``
-    (``~/.config``).
-    """
-    if own := os.environ.get("FASTGAN_CONFIG_DIR"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "fastgan" / "tuning"
-
-
 def read(path: Path) -> Table:
     """The table in ``path``; FastganError names the file and what is wrong with it."""
     try:
@@ -106,34 +101,42 @@ def read(path: Path) -> Table:
         raise FastganError(f"tuning table {path} cannot be read ({type(e).__name__}: {e}): delete it or run fastgan tune") from e
 
 
-def write(path: Path, table: Table) -> None:
-    """Writes ``table`` whole (to a neighbour, then renamed), entries sorted so that diffs stay small."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def as_text(table: Table) -> str:
+    """What :func:`read` reads: entries sorted, a line each, so that diffs stay small."""
     entries = [asdict(e) for e in sorted(table.entries, key=lambda e: (e.op, e.type, sorted(e.shape.items())))]
     lines = ",\n  ".join(json.dumps(e) for e in entries)
     head = {"gpu": table.gpu, "capability": table.capability, "triton": table.triton}
-    beside = path.with_suffix(f".{os.getpid()}.tmp")
-    beside.write_text(json.dumps(head)[:-1] + ', "entries": [\n  ' + lines + "\n]}\n")
-    beside.replace(path)
+    return json.dumps(head)[:-1] + ', "entries": [\n  ' + lines + "\n]}\n"
 
 
 @functools.cache
 def tables() -> tuple[Table, ...]:
-    """Every table for this Triton minor version: the user's first, then those shipped. Read once a process; :func:`forget`
+    """Every table, of every Triton minor version: the user's first, then those shipped. Read once a process; :func:`forget`
     drops them.
     """
     found = []
-    for root in (user_dir(), SHIPPED):
-        for path in sorted(root.glob(f"*/triton-{triton_minor()}.json")) if root.is_dir() else ():
+    for root in (config_dir(), SHIPPED):
+        for path in sorted(root.glob("*/triton-*.json")) if root.is_dir() else ():
             found.append(read(path))
     return tuple(found)
+
+
+def minors_away(table: Table) -> int:
+    """How far a table's Triton minor version is from the one that is here; 0 for the same, 1000 a major version."""
+    there, here = (v.split(".") for v in (table.triton, triton_minor()))
+    if there == here:
+        return 0
+    if not all(part.isdigit() for part in (*there, *here)):
+        return 10**6  # without Triton
+    return abs((int(there[0]) - int(here[0])) * 1000 + int(there[1]) - int(here[1]))
 
 
 def entries(name: str, capability: str | None = None) -> list[Entry]:
     """All entries for ``name`` in the tables of this Triton minor version, of one compute capability (``"sm_90"``) where
     given.
     """
-    return [e for t in tables() if capability in (None, t.capability) for e in t.entries if e.op == name]
+    mine = [t for t in tables() if not minors_away(t) and capability in (None, t.capability)]
+    return [e for t in mine for e in t.entries if e.op == name]
 
 
 _KEPT: list[Callable[[], None]] = []
@@ -173,27 +176,37 @@ def device_facts(device: torch.device) -> Device | None:
     return Device(p.name, f"sm_{p.major}{p.minor}", getattr(p, "shared_memory_per_block_optin", 99 * 1024))
 
 
-def find(name: str, dtype: str, shape: Shape, device: Device, among: tuple[Table, ...] | None = None) -> Entry | None:
-    """The entry for a call: exact, else nearest eligible, else None (the caller's safe default)."""
-    best: tuple[float, float, Entry] | None = None
+def find(
+    name: str,
+    dtype: str,
+    shape: Shape,
+    device: Device,
+    among: tuple[Table, ...] | None = None,
+    any_minor: bool = False,
+) -> Entry | None:
+    """The entry for a call: exact, else nearest eligible, else None (the caller's safe default). ``any_minor``: tables of other
+    Triton minor versions count too, after the nearer ones.
+    """
+    best: tuple[float, int, float, Entry] | None = None
     wanted = dict(shape)
     for table in tables() if among is None else among:
-        if table.triton != triton_minor() or table.capability != device.capability:
+        away = minors_away(table)
+        if (away and not any_minor) or table.capability != device.capability:
             continue
         foreign = 0.0 if table.gpu == device.gpu else 1.0
         for e in table.entries:
             if e.op != name or e.type != dtype or e.shape.keys() != wanted.keys() or e.shared > device.shared:
                 continue
             far = sum(log2_distance(e.shape[k], wanted[k]) for k in wanted)
-            if far <= MAX_DOUBLINGS and (best is None or (foreign, far) < best[:2]):
-                best = (foreign, far, e)
-    return best[2] if best else None
+            if far <= MAX_DOUBLINGS and (best is None or (foreign, away, far) < best[:3]):
+                best = (foreign, away, far, e)
+    return best[3] if best else None
 
 
 @functools.cache
-def _lookup(name: str, dtype: str, shape: Shape, device: torch.device) -> Entry | None:
+def _lookup(name: str, dtype: str, shape: Shape, device: torch.device, any_minor: bool = False) -> Entry | None:
     facts = None if INTERPRET else device_facts(device)
-    return find(name, dtype, shape, facts) if facts else None
+    return find(name, dtype, shape, facts, any_minor=any_minor) if facts else None
 
 
 def config(
@@ -212,8 +225,8 @@ def config(
 
 
 def engine(name: str, dtype: str, shape: Mapping[str, int], device: torch.device) -> str | None:
-    """The engine the table recommends for op ``name``, or None where it has nothing to say."""
-    entry = _lookup(name, dtype, tuple(shape.items()), device)
+    """The engine the tables recommend for op ``name``, those of another Triton minor version too; None where they say nothing."""
+    entry = _lookup(name, dtype, tuple(shape.items()), device, True)
     return entry.engine if entry else None
 
 

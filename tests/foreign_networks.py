@@ -71,9 +71,8 @@ def tutorial_weights_init(m: nn.Module) -> None:
 
 
 class UnetBlock(nn.Module):
-    """pix2pix's block (Isola et al. 2017): x -> [x | up(inner(down(x)))]. The in-place LeakyReLU that opens it alters x
-    itself, so the
-    skip holds the activated tensor.
+    """pix2pix's block (Isola et al. 2017): x -> [x | up(inner(down(x)))]. The in-place LeakyReLU
+    that opens it alters x itself, so the skip holds the activated tensor.
     """
 
     def __init__(

@@ -14,8 +14,9 @@ import time
 
 import torch
 
+from fastgan import files
 from fastgan.cli.main import main
-from fastgan.engine import files, trainer
+from fastgan.engine import trainer
 from fastgan.engine.checkpoint import Checkpoints
 
 torch.set_num_threads(1)

@@ -1,8 +1,7 @@
 """Accelerated networks on the Triton kernels, in the interpreter: run by test_swap_interpreted.py with TRITON_INTERPRET=1.
 
-Bounds: PyTorch's float32 kernels and ours sum in another order; 1e-5 relative L2 is the project's fp32 bound
-(fastgan/verify/bounds.py),
-times the few layers that an error passes through.
+Bounds: PyTorch's float32 kernels and ours sum in another order; 1e-5 relative L2 is the project's
+fp32 bound (fastgan/verify/bounds.py), times the few layers that an error passes through.
 """
 
 from __future__ import annotations

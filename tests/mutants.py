@@ -31,10 +31,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Mutation:
-    """``pattern`` occurs in the one file of the glob ``file`` (from the repository's root) that has it behind ``after``; its
-    first occurrence there becomes
-    ``replacement``; a check of ``op`` must fail. ``case`` (part of a name) is tried first: the others follow only if it
-    notices nothing.
+    """``pattern`` occurs in the one file of the glob ``file`` (from the repository's root) that has
+    it behind ``after``; its first occurrence there becomes ``replacement``; a check of ``op`` must
+    fail. ``case`` (part of a name) is tried first: the others follow only if it notices nothing.
     """
 
     name: str

@@ -195,6 +195,14 @@ MUTATIONS = (
         *("adversarial", "kernels/loss.py", "tl.div_rn(value_r, nr)", "tl.div_rn(value_r, nf)"),
     ),
     Mutation(
+        "average: the live value moves by what is left of the average",
+        *("average", "kernels/average.py", "_lerp(average, live, share)", "_lerp(live, average, share)"),
+    ),
+    Mutation(
+        "average: the tail of a piece is left out",
+        *("average", "kernels/average.py", "mask = i < tl.load(row + 2)", "mask = i < tl.load(row + 2) - 1"),
+    ),
+    Mutation(
         "Adam: decoupled decay after the step",
         *("adam_ema", "kernels/adam.py", "p = p * shrink", "g = g + p * (1.0 - shrink)"),
     ),

@@ -60,7 +60,7 @@ def aot(tmp_path, *arguments, family="tests.toy_ops", expect=None):
     env = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
-        "FASTGAN_CACHE_DIR": str(tmp_path / "cache"),
+        "FASTGAN_CACHE": str(tmp_path / "cache"),
         "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
     }
     command = [sys.executable, "-m", "fastgan.verify", *(["--family", family] if family else []), "--json", "--aot", *arguments]
@@ -105,7 +105,7 @@ def test_spills_missing_tensor_cores_and_shared_memory_fail(tmp_path):
 
 def test_an_unknown_target_is_one_line_and_code_2(tmp_path):
     done = aot(tmp_path, "sm_75", expect=2)
-    assert done.stderr.strip().startswith("error: unknown target 'sm_75': choose from sm_80")
+    assert done.stderr.strip().startswith("fastgan: unknown target 'sm_75': choose from sm_80")
 
 
 @pytest.mark.slow

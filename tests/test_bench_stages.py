@@ -14,6 +14,7 @@ pytest.importorskip("triton")
 
 from bench import conv_experiment, first_gpu_look, gpu, proof
 from bench.store import Store
+from fastgan import machine
 from fastgan.kernels import tuning
 from fastgan.kernels._common import triton_minor
 from fastgan.ops import registry
@@ -172,8 +173,8 @@ def test_one_configuration_that_fails_does_not_cost_the_layer(monkeypatch):
 
 
 def test_a_copy_without_git_takes_its_commit_from_the_environment(tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "__file__", str(tmp_path / "fastgan" / "verify" / "run.py"))
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "fastgan" / "machine.py"))
     monkeypatch.delenv("FASTGAN_COMMIT", raising=False)
-    assert run.commit() == ""
+    assert machine.commit() == ""
     monkeypatch.setenv("FASTGAN_COMMIT", "abc1234")
-    assert run.commit() == "abc1234"
+    assert machine.commit() == "abc1234"

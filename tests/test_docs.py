@@ -1,5 +1,6 @@
 """Everything the documents show is executed."""
 
+import itertools
 import re
 import shlex
 import subprocess
@@ -14,6 +15,7 @@ from PIL import Image
 from fastgan.cli import reference
 
 ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 def blocks(path, language):
@@ -76,6 +78,49 @@ def test_objectives_page(tmp_path):
     trainer.fit(1)
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "howto").glob("*.md")), ids=lambda page: page.stem)
+def test_howto_programs_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace: dict = {"__name__": page.stem}
+    for program in blocks(page, "python"):
+        exec(program, namespace)
+
+
+@pytest.mark.slow
+def test_tutorial(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTGAN_CACHE", str(tmp_path / "cache"))
+    pictures, own_loss = blocks("docs/tutorial.md", "python")
+    subprocess.run([sys.executable, "-c", pictures], cwd=tmp_path, check=True, timeout=60)
+    shown = [shlex.split(line) for line in commands("docs/tutorial.md")]
+    assert [line[:2] for line in shown] == [["fastgan", name] for name in ("data", "train", "train", "sample", "evaluate")]
+    tiny = {"--steps": iter(("2", "3")), "--base-width": iter(("2",))}
+    for line in shown:
+        run([next(tiny[previous]) if previous in tiny else word for previous, word in itertools.pairwise(line)], tmp_path)
+    assert (tmp_path / "grid.png").stat().st_size > 0
+    own_loss = own_loss.replace("steps=300", "steps=2").replace("base_width=16", "base_width=2")
+    done = subprocess.run([sys.executable, "-c", own_loss], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == "(16, 3, 32, 32) torch.float32", done.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["non-saturating", "relativistic"])
+def test_plain_dcgan_trains_on_the_bundled_images(loss, tmp_path):
+    options = ["--steps=3", "--base_width=2", "--size=16", "--log_every=1", f"--loss={loss}", "--device=cpu"]
+    program = [sys.executable, ROOT / "docs" / "examples" / "plain_dcgan.py", *options]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("loss D") == 3
+    out = tmp_path / "runs" / "plain-dcgan"
+    assert {path.name for path in out.iterdir()} == {"reals.png", "000003.png", "generator.safetensors"}
+
+
+def test_plain_dcgan_refuses_an_unknown_option(tmp_path):
+    program = [sys.executable, ROOT / "docs" / "examples" / "plain_dcgan.py", "--stesp=3"]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "--stesp=3" in done.stderr
+
+
 def test_configuration_page_is_current():
     assert (ROOT / "docs" / "configuration.md").read_text() == reference.page(), (
         "run: python -m fastgan.cli.reference > docs/configuration.md"
@@ -83,7 +128,7 @@ def test_configuration_page_is_current():
 
 
 def test_links_lead_somewhere():
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in PAGES:
         text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL)
         text = "\n".join(line for line in text.splitlines() if not line.startswith("    "))
         for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
@@ -93,5 +138,11 @@ def test_links_lead_somewhere():
 
 def test_documents_name_no_machine():
     here = {str(ROOT), str(Path.home()), tempfile.gettempdir()} - {"/"}
-    for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]:
+    for page in PAGES:
         assert not [path for path in here if f"{path}/" in page.read_text()], page.name
+
+
+def test_lines_have_100_columns():
+    for page in PAGES:
+        long = [n for n, line in enumerate(page.read_text().splitlines(), 1) if len(line) > 100 and not line.startswith("|")]
+        assert not long, f"{page.relative_to(ROOT)}: lines {long}"

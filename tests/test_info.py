@@ -6,7 +6,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from fastgan import info
+from fastgan import info, machine
 from fastgan.cli.info import command
 from fastgan.kernels import toolchain
 
@@ -130,8 +130,10 @@ def test_every_probe_may_fail(monkeypatch):
     def broken(*args, **kwargs):
         raise OSError("no")
 
-    for name in ("_versions", "_platform", "_driver", "_devices", "_cache", "_precision"):
+    for name in ("_platform", "_devices", "_cache", "_precision"):
         monkeypatch.setattr(info, name, broken)
+    for name in ("versions", "driver"):
+        monkeypatch.setattr(machine, name, broken)
     monkeypatch.setattr(toolchain, "compiler", broken)
     found = info.collect()
     json.dumps(found)

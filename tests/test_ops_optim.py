@@ -319,11 +319,69 @@ def test_kernel_drives_the_optimizer():
     assert torch.equal(adam.low, adam.flat.data.half())
 
 
+def uneven():
+    """Sizes with and without whole vectors, a piece that ends inside BLOCK, and a parameter of several pieces."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 33, 3), nn.Conv2d(32, 40, 3), nn.BatchNorm2d(64), nn.Linear(7, 13))
+    return net.to(memory_format=torch.channels_last)
+
+
+@interpreted
+@pytest.mark.parametrize("found", [None, 0.0, 1.0])
+def test_kernel_reads_gradients_where_they_lie(found):
+    """bf16 and fp32, whole vectors or not, in another layout, missing: the same bits as from one flat fp32 gradient."""
+    ours, theirs = uneven(), uneven()
+    options = dict(lr=1e-3, betas=(0.5, 0.999), weight_decay=0.1, ema_decay=0.9, low_precision=torch.bfloat16)
+    adam, other = (FlatAdam(FlatParameters(net), **options) for net in (ours, theirs))
+    found = None if found is None else torch.tensor(found)
+    for step in range(2):
+        set_gradients(step, ours)
+        for i, (p, q) in enumerate(zip(ours.parameters(), theirs.parameters(), strict=True)):
+            p.grad_dtype = None
+            p.grad = p.grad.to(memory_format=torch.channels_last) if p.dim() == 4 and i else p.grad  # the first: another layout
+            p.grad = None if i == 5 and step else p.grad.bfloat16() if i % 2 == 0 else p.grad
+            q.grad = None if p.grad is None else p.grad.float()
+        adam.step(found_inf=found)
+        adam_ema_(
+            other.flat.data, other.flat.collect_grads_(), other.exp_avg, other.exp_avg_sq, other.ema, other.low,
+            step=other.steps, lr=scalar(1e-3), beta1=scalar(0.5), beta2=scalar(0.999), eps=scalar(1e-8), weight_decay=scalar(0.1),
+            ema_decay=scalar(0.9), found_inf=found,
+        )  # fmt: skip
+    assert adam._pieces[0].shape[0] > len(list(ours.parameters()))
+    for name in ("exp_avg", "exp_avg_sq", "ema", "low", "steps"):
+        assert torch.equal(getattr(adam, name), getattr(other, name)), name
+    assert torch.equal(adam.flat.data, other.flat.data)
+    assert not torch.equal(adam.flat.data, FlatParameters(uneven()).data) or found
+
+
+@interpreted
+def test_kernel_finds_captured_gradients_by_a_table_that_is_filled_before_the_replay(monkeypatch):
+    """Within a capture nothing may come from the host: each graph has its own addresses."""
+    net = nn.Linear(32, 4)
+    adam = FlatAdam(FlatParameters(net), 1e-3)
+    net.weight.grad_dtype = None
+    seen = []
+    monkeypatch.setattr(ops, "_adam_ema_", lambda *a: seen.append(a))
+    net.weight.grad, net.bias.grad = torch.ones(4, 32), torch.ones(4)
+    adam.step()
+    eager = seen.pop()[-2]
+    assert eager[0].tolist() == [net.weight.grad.data_ptr(), 4]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    net.weight.grad = torch.ones(4, 32).bfloat16()
+    adam.step()
+    captured = seen.pop()[-2]
+    assert captured.data_ptr() != eager.data_ptr()
+    monkeypatch.undo()
+    adam.sync_hyper()
+    assert captured.tolist() == [[net.weight.grad.data_ptr(), 2], [adam.flat.grad_views[1].data_ptr(), 4]]
+
+
 @interpreted
 def test_kernel_is_a_registered_op():
     z = lambda: torch.rand(64)
     scalars = [scalar(v) for v in (1e-3, 0.5, 0.9, 1e-8)]
-    arguments = (z(), z(), z(), z(), z(), z().half(), torch.tensor(1.0), torch.zeros(1, dtype=torch.int32), *scalars)
+    arguments = (z(), [z()], z(), z(), z(), z().half(), torch.tensor(1.0), torch.zeros(1, dtype=torch.int32), *scalars)
     torch.library.opcheck(ops._adam_ema_, (*arguments, None, scalar(0.9), None, None, False))
 
 

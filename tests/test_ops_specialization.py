@@ -8,7 +8,7 @@ from fastgan.kernels._common import INTERPRET, has_triton, triton
 from fastgan.ops import registry
 from fastgan.verify import aot
 
-FAMILIES = ("loss", "optim", "random", "images", "augment")
+FAMILIES = ("loss", "optim", "average", "random", "images", "augment")
 pytestmark = pytest.mark.skipif(INTERPRET or not has_triton, reason="needs Triton's compiler")
 
 

@@ -61,8 +61,7 @@ def test_metrics_rows(run):
 
 def test_pictures_show_fixed_latents(run, tmp_path):
     """The picture of a step can be made again from its checkpoint."""
-    from fastgan import pictures
-    from fastgan.engine import files
+    from fastgan import files, pictures
 
     files.save_with(tmp_path / "again.png", lambda f: pictures.save_grid(f, fastgan.sample(run, 64, device="cpu")))
     with Image.open(tmp_path / "again.png") as mine, Image.open(run / "samples" / "00000013.png") as left:
@@ -230,7 +229,7 @@ def test_rows_that_could_not_be_written_are_written_later(tmp_path, monkeypatch)
     folder.append(folder.metrics, {"step": 1})
     folder.metrics.chmod(0o400)
     with monkeypatch.context() as patch:
-        from fastgan.engine import files
+        from fastgan import files
 
         def full(f, data):
             f.write(data[:3])

@@ -16,8 +16,8 @@ import torch
 from run_support import assert_same_run, images, in_a_hurry, newest, rows, tiny
 
 import fastgan
+from fastgan import files
 from fastgan.cli import main as cli
-from fastgan.engine import files
 from fastgan.engine.checkpoint import Checkpoints
 from fastgan.engine.signals import StopWish
 

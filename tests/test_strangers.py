@@ -11,6 +11,7 @@ import sys
 import types
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 import torch
@@ -18,8 +19,9 @@ from run_support import images, in_a_hurry, leftovers, rows, tiny
 from torch import nn
 
 import fastgan
+from fastgan import files
 from fastgan.cli import main as cli
-from fastgan.engine import describe, files, identity
+from fastgan.engine import describe, identity
 from fastgan.engine.checkpoint import Checkpoints
 from fastgan.engine.load import samples_of
 from fastgan.engine.loggers import Wandb
@@ -629,17 +631,15 @@ def test_a_start_looks_again_when_it_holds_the_lock(place, monkeypatch):
 
 def test_a_lock_whose_file_was_removed_is_taken_anew(place, monkeypatch):
     """A start that waited for one that gave up must not hold a lock that nobody else sees."""
-    import fcntl
+    lock, calls = filelock.lock_descriptor, []
 
-    flock, calls = fcntl.flock, []
-
-    def removed(handle, how):
+    def removed(handle, **how):
         calls.append(how)
         if len(calls) == 1:
             (place / "run" / "run.lock").unlink()
-        return flock(handle, how)
+        return lock(handle, **how)
 
-    monkeypatch.setattr(fcntl, "flock", removed)
+    monkeypatch.setattr(filelock, "lock_descriptor", removed)
     first = tiny(place / "run")
     assert len(calls) == 2
     assert "is training" in one_line(RunFolder(place / "run").open)

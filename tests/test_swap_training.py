@@ -1,9 +1,8 @@
 """An accelerated network computes what it computed: values, gradients, second order, buffers, and everything PyTorch wraps
 around a module.
 
-On the CPU the accelerated modules run PyTorch's own kernels on the same numbers in the same order, so equality is exact
-(torch.equal)
-unless a bound is given.
+On the CPU the accelerated modules run PyTorch's own kernels on the same numbers in the same order,
+so equality is exact (torch.equal) unless a bound is given.
 """
 
 from __future__ import annotations

@@ -367,7 +367,42 @@ def test_a_failure_is_exit_code_1_and_an_unknown_op_is_2(tmp_path):
     assert "FAILED: 1 of 1 outputs (broken)" in done.stdout
     done = run_verify("--quick", "--op", "nonesuch", family="pkg.broken", PYTHONPATH=paths)
     assert done.returncode == 2
-    assert done.stderr.strip() == "error: no op named 'nonesuch': choose from broken"
+    assert done.stderr.strip() == "fastgan: no op named 'nonesuch': choose from broken"
+
+
+@pytest.mark.parametrize("start", [["-m", "fastgan.verify"], ["-m", "fastgan", "verify"]])
+def test_both_commands_read_the_same_arguments(start):
+    """The second is the first's parser behind click, which a GPU machine may lack."""
+
+    def run(*arguments):
+        command = [sys.executable, *start, *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    shown = run("--help")
+    assert shown.returncode == 0
+    assert "usage: fastgan verify" in shown.stdout
+    for name in ("full", "op", "family", "aot", "json", "jobs", "defaults", "no-cache"):
+        assert f"--{name}" in shown.stdout
+    for arguments in ("--jobs 0", "sm_90", "--none", "--op"):
+        done = run(*arguments.split())
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+        assert done.stderr.startswith("fastgan: ")
+        assert arguments.split()[0] in done.stderr
+
+
+def test_targets_of_aot_have_a_default_and_may_be_followed_by_options(monkeypatch):
+    from fastgan.verify import __main__, aot
+
+    calls = []
+    monkeypatch.setattr(aot, "command", lambda *given: calls.append(given) or 0)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert __main__.main(["--aot"]) == 0
+    options = ["--defaults", "--no-cache", "--jobs", "3", "--json"]
+    assert __main__.main(["--op", "uniform", "--aot", "sm_86", "sm_120", *options]) == 0
+    assert calls == [
+        (["sm_80", "sm_90"], [], None, None, True, False, False),
+        (["sm_86", "sm_120"], ["uniform"], None, 3, False, True, True),
+    ]
 
 
 @pytest.mark.parametrize("axis", [0, 1])

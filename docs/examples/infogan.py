@@ -1,4 +1,8 @@
-"""InfoGAN (Chen et al. 2016): a class code and two continuous codes that a third network Q must find again in the images."""
+"""InfoGAN (Chen et al. 2016).
+
+A class code and two continuous codes go into the generator, and a third network, Q, must find them
+again in the images.
+"""
 
 import torch
 from torch import nn
@@ -18,10 +22,15 @@ class InfoGan(fastgan.Objective):
     }
 
     def phases(self):
-        return [fastgan.Phase("D", ("D",), self.d_loss), fastgan.Phase("G", ("G", "Q"), self.g_loss, fresh=False)]
+        return [
+            fastgan.Phase("D", ("D",), self.d_loss),
+            fastgan.Phase("G", ("G", "Q"), self.g_loss, fresh=False),
+        ]
 
     def generate(self, step):
-        one_hot = (step.noise.kind[:, None] == torch.arange(CLASSES, device=step.noise.kind.device)).float()
+        one_hot = (
+            step.noise.kind[:, None] == torch.arange(CLASSES, device=step.noise.kind.device)
+        ).float()
         return step.nets.G(torch.cat([step.noise.z, one_hot, step.noise.style], 1))
 
     def d_loss(self, step):
@@ -39,11 +48,21 @@ class InfoGan(fastgan.Objective):
 def make_trainer(data="fashion-mnist", size=28, width=128, **options):
     pixels = size * size
     G = nn.Sequential(
-        nn.Linear(62 + CLASSES + 2, width), nn.ReLU(), nn.Linear(width, pixels), nn.Tanh(), nn.Unflatten(1, (1, size, size))
+        nn.Linear(62 + CLASSES + 2, width),
+        nn.ReLU(),
+        nn.Linear(width, pixels),
+        nn.Tanh(),
+        nn.Unflatten(1, (1, size, size)),
     )
-    D = nn.Sequential(nn.Flatten(), nn.Linear(pixels, width), nn.LeakyReLU(0.1), nn.Linear(width, 1))
-    Q = nn.Sequential(nn.Flatten(), nn.Linear(pixels, width), nn.LeakyReLU(0.1), nn.Linear(width, CLASSES + 2))
-    return fastgan.Trainer(nets={"G": G, "D": D, "Q": Q}, objective=InfoGan(), data=data, size=size, **options)
+    D = nn.Sequential(
+        nn.Flatten(), nn.Linear(pixels, width), nn.LeakyReLU(0.1), nn.Linear(width, 1)
+    )
+    Q = nn.Sequential(
+        nn.Flatten(), nn.Linear(pixels, width), nn.LeakyReLU(0.1), nn.Linear(width, CLASSES + 2)
+    )
+    return fastgan.Trainer(
+        nets={"G": G, "D": D, "Q": Q}, objective=InfoGan(), data=data, size=size, **options
+    )
 
 
 if __name__ == "__main__":

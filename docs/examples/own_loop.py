@@ -1,5 +1,7 @@
-"""Your own training loop on fastgan's parts: streams of images that need no DataLoader, losses on logits, exact order from
-(seed, position).
+"""Your own training loop on fastgan's parts.
+
+Streams of images need no DataLoader, their order follows from (seed, position), and losses take
+logits.
 """
 
 import torch
@@ -19,7 +21,10 @@ def main(data="fashion-mnist", steps=200, batch_size=64, width=64):
     adam_g, adam_d = torch.optim.Adam(G.parameters(), 2e-4), torch.optim.Adam(D.parameters(), 2e-4)
     hinge = LOSSES["hinge"]
     for step in range(steps):
-        real, fake = stream.batch(step * batch_size)["image"].flatten(1), G(torch.randn(batch_size, 32))
+        real, fake = (
+            stream.batch(step * batch_size)["image"].flatten(1),
+            G(torch.randn(batch_size, 32)),
+        )
         adam_d.zero_grad()
         hinge.d(D(real), D(fake.detach())).backward()
         adam_d.step()

@@ -1,6 +1,7 @@
-"""Image to image (Isola et al.
+"""Image to image (Isola et al. 2017).
 
-2017): the generator sees a source image, the discriminator the pair; an L1 term keeps it close to the target.
+The generator sees a source image and the discriminator sees the pair. An L1 term keeps the result
+close to the target.
 """
 
 import numpy as np
@@ -15,7 +16,10 @@ from fastgan.objectives import LOSSES
 
 class Pix2Pix(fastgan.Objective):
     def phases(self):
-        return [fastgan.Phase("D", ("D",), self.d_loss), fastgan.Phase("G", ("G",), self.g_loss, fresh=False)]
+        return [
+            fastgan.Phase("D", ("D",), self.d_loss),
+            fastgan.Phase("G", ("G",), self.g_loss, fresh=False),
+        ]
 
     def generate(self, step):
         return step.nets.G(step.batch["source"])
@@ -37,8 +41,15 @@ class UNet(nn.Module):
         super().__init__()
         self.channels, self.width = channels, width
         self.down1 = nn.Sequential(nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2))
-        self.down2 = nn.Sequential(nn.Conv2d(width, 2 * width, 4, 2, 1), nn.BatchNorm2d(2 * width), nn.ReLU())
-        self.up2 = nn.Sequential(nn.ConvTranspose2d(2 * width, width, 4, 2, 1), nn.BatchNorm2d(width), nn.Dropout(0.5), nn.ReLU())
+        self.down2 = nn.Sequential(
+            nn.Conv2d(width, 2 * width, 4, 2, 1), nn.BatchNorm2d(2 * width), nn.ReLU()
+        )
+        self.up2 = nn.Sequential(
+            nn.ConvTranspose2d(2 * width, width, 4, 2, 1),
+            nn.BatchNorm2d(width),
+            nn.Dropout(0.5),
+            nn.ReLU(),
+        )
         self.up1 = nn.Sequential(nn.ConvTranspose2d(2 * width, channels, 4, 2, 1), nn.Tanh())
 
     def forward(self, source):
@@ -54,5 +65,7 @@ def make_trainer(targets, sources, size=None, width=16, **options):
 
 if __name__ == "__main__":
     clothes = fastgan.data.open("fashion-mnist").array("image")
-    outlines = np.abs(np.diff(clothes.astype(np.int16), axis=2, append=0)).clip(0, 255).astype(np.uint8)
+    outlines = (
+        np.abs(np.diff(clothes.astype(np.int16), axis=2, append=0)).clip(0, 255).astype(np.uint8)
+    )
     make_trainer(clothes, outlines, out="runs/pix2pix", batch_size=16).fit(3000)

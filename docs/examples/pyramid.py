@@ -1,6 +1,6 @@
-"""A two-stage Laplacian pyramid (Denton et al.
+"""A two-stage Laplacian pyramid (Denton et al. 2015).
 
-2015): first small images, then a generator of the detail that makes them large.
+The first stage makes small images. The second has a generator of the detail that makes them large.
 """
 
 import torch
@@ -16,12 +16,15 @@ def up(images):
 
 
 class Detail(fastgan.Objective):
-    """Stage two: "G1" adds detail to an enlarged small image; "D1" judges detail together with it."""
+    """Stage two: "G1" adds detail to an enlarged small image; "D1" judges both together."""
 
     noise = {"z": fastgan.Noise((16,)), "grain": fastgan.Noise((1, 16, 16), "uniform")}
 
     def phases(self):
-        return [fastgan.Phase("D1", ("D1",), self.d_loss), fastgan.Phase("G1", ("G1",), self.g_loss, fresh=False)]
+        return [
+            fastgan.Phase("D1", ("D1",), self.d_loss),
+            fastgan.Phase("G1", ("G1",), self.g_loss, fresh=False),
+        ]
 
     def coarse(self, step):
         return up(F.avg_pool2d(step.batch["image"], 2))
@@ -35,20 +38,34 @@ class Detail(fastgan.Objective):
 
     def d_loss(self, step):
         coarse = self.coarse(step)
-        real, fake = step.pair("D1", torch.cat([step.batch["image"] - coarse, coarse], 1), torch.cat([step.fake, coarse], 1))
+        real, fake = step.pair(
+            "D1",
+            torch.cat([step.batch["image"] - coarse, coarse], 1),
+            torch.cat([step.fake, coarse], 1),
+        )
         return {"adv": LOSSES["non-saturating"].d(real, fake)}
 
     def g_loss(self, step):
-        return {"adv": LOSSES["non-saturating"].g(None, step.nets.D1(torch.cat([step.fake, self.coarse(step)], 1)))}
+        return {
+            "adv": LOSSES["non-saturating"].g(
+                None, step.nets.D1(torch.cat([step.fake, self.coarse(step)], 1))
+            )
+        }
 
 
 def make_trainer(data="fashion-mnist", steps=1000, width=64, **options):
-    G = nn.Sequential(nn.Linear(16, width), nn.ReLU(), nn.Linear(width, 64), nn.Tanh(), nn.Unflatten(1, (1, 8, 8)))
+    G = nn.Sequential(
+        nn.Linear(16, width), nn.ReLU(), nn.Linear(width, 64), nn.Tanh(), nn.Unflatten(1, (1, 8, 8))
+    )
     D = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.LeakyReLU(0.2), nn.Linear(width, 1))
     G1 = nn.Sequential(nn.Conv2d(2, width, 3, 1, 1), nn.ReLU(), nn.Conv2d(width, 1, 3, 1, 1))
-    D1 = nn.Sequential(nn.Conv2d(2, width, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, 1, 4, 2, 1))
+    D1 = nn.Sequential(
+        nn.Conv2d(2, width, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, 1, 4, 2, 1)
+    )
     stages = [
-        fastgan.Stage({"G": G, "D": D}, fastgan.Adversarial(latent_shape=(16,)), steps=steps, size=8),
+        fastgan.Stage(
+            {"G": G, "D": D}, fastgan.Adversarial(latent_shape=(16,)), steps=steps, size=8
+        ),
         fastgan.Stage({"G": G, "G1": G1, "D1": D1}, Detail(), size=16, ema=("G", "G1")),
     ]
     return fastgan.Trainer(stages=stages, data=data, **options)

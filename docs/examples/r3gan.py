@@ -1,6 +1,7 @@
-"""R3GAN's objective (Huang et al.
+"""R3GAN's objective (Huang et al. 2024, arXiv 2501.05441).
 
-2024, arXiv 2501.05441): relativistic pairing with R1 on reals and R2 on fakes at every step.
+The loss is relativistic: it compares each real with a fake. R1 on reals and R2 on fakes are
+computed at every step.
 """
 
 import torch
@@ -52,7 +53,9 @@ def make_trainer(data="fashion-mnist", size=28, width=32, **options):
         nn.Conv2d(2 * width, 1, size // 4),
     )
     adam = lambda p: torch.optim.Adam(p, lr=2e-4, betas=(0.0, 0.99))
-    return fastgan.Trainer(G, D, objective=R3Gan(), data=data, size=size, optimizers=adam, **options)
+    return fastgan.Trainer(
+        G, D, objective=R3Gan(), data=data, size=size, optimizers=adam, **options
+    )
 
 
 if __name__ == "__main__":

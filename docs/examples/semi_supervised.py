@@ -1,6 +1,7 @@
-"""Semi-supervised learning (Salimans et al.
+"""Semi-supervised learning (Salimans et al. 2016).
 
-2016): K+1 logits, a labelled and an unlabelled stream, feature matching for the generator.
+The discriminator has K + 1 logits and sees a labelled and an unlabelled stream. The generator
+learns to match the means of its features.
 """
 
 import torch
@@ -11,13 +12,17 @@ import fastgan
 
 
 class Classifier(nn.Module):
-    """Images -> (features, K logits); "fake" is the (K+1)-th class, whose logit is fixed at 0 (section 5)."""
+    """Images -> (features, K logits); "fake" is class K + 1, whose logit is 0 (section 5)."""
 
     def __init__(self, size=28, width=128, classes=10):
         super().__init__()
         self.size, self.width, self.classes = size, width, classes
         self.body = nn.Sequential(
-            nn.Flatten(), nn.Linear(size * size, width), nn.LeakyReLU(0.2), nn.Dropout(0.3), nn.Linear(width, width)
+            nn.Flatten(),
+            nn.Linear(size * size, width),
+            nn.LeakyReLU(0.2),
+            nn.Dropout(0.3),
+            nn.Linear(width, width),
         )
         self.head = nn.Sequential(nn.LeakyReLU(0.2), nn.Linear(width, classes))
 
@@ -30,7 +35,10 @@ class SemiSupervised(fastgan.Objective):
     noise = {"z": fastgan.Noise((100,), "uniform")}
 
     def phases(self):
-        return [fastgan.Phase("D", ("D",), self.d_loss), fastgan.Phase("G", ("G",), self.g_loss, fresh=False)]
+        return [
+            fastgan.Phase("D", ("D",), self.d_loss),
+            fastgan.Phase("G", ("G",), self.g_loss, fresh=False),
+        ]
 
     def generate(self, step):
         return step.nets.G(step.noise.z)
@@ -51,12 +59,20 @@ class SemiSupervised(fastgan.Objective):
         return {"matching": F.mse_loss(step.nets.D(step.fake)[0].mean(0), wanted)}
 
 
-def make_trainer(labelled="fashion-mnist", unlabelled="fashion-mnist", size=28, width=128, **options):
+def make_trainer(
+    labelled="fashion-mnist", unlabelled="fashion-mnist", size=28, width=128, **options
+):
     G = nn.Sequential(
-        nn.Linear(100, width), nn.Softplus(), nn.Linear(width, size * size), nn.Tanh(), nn.Unflatten(1, (1, size, size))
+        nn.Linear(100, width),
+        nn.Softplus(),
+        nn.Linear(width, size * size),
+        nn.Tanh(),
+        nn.Unflatten(1, (1, size, size)),
     )
     data = {"image": unlabelled, "labelled": labelled}
-    return fastgan.Trainer(G, Classifier(size, width), objective=SemiSupervised(), data=data, size=size, **options)
+    return fastgan.Trainer(
+        G, Classifier(size, width), objective=SemiSupervised(), data=data, size=size, **options
+    )
 
 
 if __name__ == "__main__":

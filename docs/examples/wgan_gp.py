@@ -1,6 +1,7 @@
-"""WGAN-GP (Gulrajani et al.
+"""WGAN-GP (Gulrajani et al. 2017), written out.
 
-2017) written out: a critic, a gradient penalty with per-sample epsilon, five critic steps for one of the generator.
+A critic with a gradient penalty, whose epsilon is drawn for each sample, takes five steps for one
+of the generator.
 """
 
 import torch
@@ -14,7 +15,10 @@ class WganGp(fastgan.Objective):
     noise = {"z": fastgan.Noise((64,))}
 
     def phases(self):
-        return [fastgan.Phase("D", ("D",), self.critic, repeat=5), fastgan.Phase("G", ("G",), self.generator)]
+        return [
+            fastgan.Phase("D", ("D",), self.critic, repeat=5),
+            fastgan.Phase("G", ("G",), self.generator),
+        ]
 
     def generate(self, step):
         return step.nets.G(step.noise.z)
@@ -31,8 +35,16 @@ class WganGp(fastgan.Objective):
 
 def make_trainer(data="fashion-mnist", size=28, width=128, **options):
     pixels = size * size
-    G = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, pixels), nn.Tanh(), nn.Unflatten(1, (1, size, size)))
-    D = nn.Sequential(nn.Flatten(), nn.Linear(pixels, width), nn.LeakyReLU(0.2), nn.Linear(width, 1))
+    G = nn.Sequential(
+        nn.Linear(64, width),
+        nn.ReLU(),
+        nn.Linear(width, pixels),
+        nn.Tanh(),
+        nn.Unflatten(1, (1, size, size)),
+    )
+    D = nn.Sequential(
+        nn.Flatten(), nn.Linear(pixels, width), nn.LeakyReLU(0.2), nn.Linear(width, 1)
+    )
     return fastgan.Trainer(
         G,
         D,

@@ -80,6 +80,9 @@ class _Hollow(TorchDispatchMode):
         if "device" in kwargs:
             kwargs["device"] = CPU
         kwargs.pop("pin_memory", None)
+        if func.namespace == "aten" and func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
+            with self:  # below autograd, inside registered operators, what is made of other operators comes whole
+                return func.decompose(*args, **kwargs)
         if func.namespace == "fastgan":
             with self:  # product code: its own launches are seen
                 return func.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CPU), *args, **kwargs)
@@ -215,6 +218,7 @@ class _Autocast(torch.autocast):
 
 class FakeGpu:
     """A context in which there is a GPU of this target and nothing runs on it. note: called with each Kernel and Operator.
+    `capturing`: what torch.cuda.is_current_stream_capturing says.
 
     compile: every kernel is compiled for the target. Not for use beside real work: tensors of the whole process say `cuda`.
     Raises FastganError in Triton's interpreter, on a machine with a GPU, and for a target that is not known.
@@ -229,6 +233,7 @@ class FakeGpu:
         if target not in numbers:
             raise FastganError(f"unknown target {target!r}: choose from {', '.join(numbers)}")
         self.note, self.number, self.compile = note, int(target.removeprefix("sm_")), compile
+        self.capturing = False
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> FakeGpu:
@@ -269,7 +274,8 @@ class FakeGpu:
             "current_device": lambda: 0, "set_device": lambda device: None, "synchronize": lambda device=None: None,
             "get_device_capability": lambda device=None: (facts.major, facts.minor),
             "get_device_properties": lambda device=None: facts, "get_device_name": lambda device=None: facts.name,
-            "default_generators": (generator,), "is_current_stream_capturing": lambda: False, "empty_cache": lambda: None,
+            "default_generators": (generator,), "is_current_stream_capturing": lambda: self.capturing,
+            "empty_cache": lambda: None,
             "get_rng_state": lambda device=None: generator.get_state(), "set_rng_state": lambda state, device=None: None,
             "manual_seed_all": lambda seed: None, "mem_get_info": lambda device=None: (facts.total_memory, facts.total_memory),
         }  # fmt: skip
@@ -289,7 +295,7 @@ class FakeGpu:
             return compiled
 
         def here(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-            return lambda *args, device=None, **kwargs: make(*args, **kwargs)
+            return lambda *args, device=None, pin_memory=False, **kwargs: make(*args, **kwargs)
 
         return [
             *((torch, key, here(getattr(torch, key))) for key in ("tensor", "as_tensor", "asarray")),

@@ -172,7 +172,7 @@ def calls(sample: Sample, fn: Callable[..., Any], sets: Sequence[Kwargs]) -> lis
 
 
 class Caller:
-    """A provider that lives, as `measure.interleave` takes it: a step calls it once on every input set; on a GPU the calls are
+    """A provider, built, as `measure.interleave` takes it: a step calls it once on every input set; on a GPU the calls are
     one replayed graph, whose outputs stay alive so that none reuses a warm address.
     """
 

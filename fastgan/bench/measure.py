@@ -293,10 +293,6 @@ class Nvml:
     def megahertz(self) -> float | None:
         return self._ask(lambda n, h: float(n.nvmlDeviceGetClockInfo(h, n.NVML_CLOCK_SM)))
 
-    def driver(self) -> str:
-        """The driver's version, or an empty string."""
-        return str(self._ask(lambda n, _: n.nvmlSystemGetDriverVersion()) or "")
-
 
 def energy(runner: Runner, device: torch.device, nvml: Nvml, images_per_step: int, seconds: float) -> dict[str, float]:
     """joules_per_1000_images, watts and sm_mhz over a steady window of about `seconds`; empty without NVML."""

@@ -27,7 +27,7 @@ LOG_EVERY = 50
 
 
 class Ours:
-    """A row of ours that lives. graph: None for eager steps, else what makes a graph. impl: the engine of every operator, as
+    """A row of fastgan, built. graph: None for eager steps, else what makes a graph. impl: the engine of every operator, as
     `Trainer(impl=...)` takes it: "auto" swaps the networks' layers on a GPU, "reference" leaves them alone.
     """
 
@@ -128,7 +128,7 @@ class Ours:
         found = [p.grad for p in self.nets[name].parameters()]
         if any(g is None for g in found):
             raise FastganError(f"network {name} has parameters without a gradient after a step: nothing to compare")
-        return [g.detach().clone() for g in found if g is not None]
+        return [g.detach().to(torch.float32, copy=True) for g in found if g is not None]
 
     def close(self) -> None:
         """Let go of threads and memory."""

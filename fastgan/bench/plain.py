@@ -142,7 +142,7 @@ class FunctionalAdam:
 
 
 class Plain:
-    """A plain row that lives: `step()` trains one iteration. Raises whatever PyTorch raises."""
+    """A plain row, built: `step()` trains one iteration. Raises whatever PyTorch raises."""
 
     def __init__(
         self,

@@ -88,7 +88,7 @@ def table(result: Mapping[str, Any]) -> str:
         if cells:
             lines.append("  " + _aligned(names, used, widths))
             lines += [f"  {_aligned(row, used, widths)}  {e['label']}" for row, e in zip(cells, timed)]
-        lines += [f"  {e['row']}  {e['label']}: {e['error']}" for e in suite["rows"] if "ms" not in e]
+        lines += [f"  {e['row']}  {e['label']}: {e.get('error', 'not reached')}" for e in suite["rows"] if "ms" not in e]
         lines += _verdict(suite, timed)
     return "\n".join([*lines, *kernel_table(result.get("kernels", []))])
 

@@ -18,7 +18,7 @@ from fastgan.errors import FastganError
 
 
 class Runner(Protocol):
-    """A row that lives."""
+    """A row that has been built and can be timed."""
 
     nets: dict[str, nn.Module]
 

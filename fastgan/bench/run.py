@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fastgan import machine
 from fastgan.bench import kernels, measure, suites
 from fastgan.bench import work as floor
 from fastgan.bench.gate import STEPS, Gate
@@ -30,33 +29,6 @@ QUICKLY = 40.0  # seconds: rows that may take longer to build wait until the oth
 def one_line(error: BaseException) -> str:
     """An exception as one short line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:240]
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """What the numbers were taken on."""
-    from fastgan.info import _cpu_name
-    from fastgan.verify.run import commit
-
-    try:
-        import triton
-
-        version = str(triton.__version__)
-    except ImportError:
-        version = "none"
-    gpu = device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(device) if gpu else f"CPU: {_cpu_name() or platform.machine()}",
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "driver": measure.Nvml(device).driver(),
-        "torch": torch.__version__,
-        "triton": version,
-        "cuda": str(torch.version.cuda),
-        "python": platform.python_version(),
-        "commit": commit(),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-    }
 
 
 @dataclass
@@ -95,7 +67,8 @@ class Bench:
         self, chosen: Sequence[Suite], rows: Sequence[RowSpec], ablation: Suite | None = None, ops: bool = False
     ) -> dict[str, Any]:
         """The results of all suites as JSON values, and of single operators where `ops`; docs/benchmarks.md has the fields."""
-        result: dict[str, Any] = {"machine": machine(self.device), "quick": self.quick, "suites": [], "kernels": []}
+        result: dict[str, Any] = {"machine": machine.describe(self.device), "quick": self.quick}
+        result |= {"suites": [], "kernels": []}
         jobs = [(suite, rows, "rows") for suite in chosen] + ([(ablation, ABLATION, "ablation")] if ablation else [])
         if ops:  # first: what they leave of their share is the suites'; of a quick run they get little, a quick look
             part = 0.15 if self.quick and jobs else 1 / (len(jobs) + 1)

@@ -20,11 +20,13 @@ from fastgan.data.opening import BUNDLED
 @click.option("--clear-cache", is_flag=True, help="Delete all decoded images from the cache, and stop.")
 def command(source: str, size: int | None, channels: str | None, strict: bool, preview: str | None, clear_cache: bool) -> None:
     """Check SOURCE (a folder, .zip, .npz, .npy, idx file or fashion-mnist): decode it, count classes, list what is left out."""
+    from fastgan import paths
     from fastgan.data import cache, open
 
     if clear_cache:
-        files, freed = cache.clear(cache.default_directory())
-        click.echo(f"removed {files} decoded data sets, {freed / 2**20:,.1f} MiB, from {cache.default_directory()}")
+        folder = paths.cache_dir()
+        files, freed = cache.clear(folder)
+        click.echo(f"removed {files} decoded data sets, {freed / 2**20:,.1f} MiB, from {folder}")
         return
     import numpy as np
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from fastgan import files
 from fastgan.cli.options import read_file
-from fastgan.engine import files
 from fastgan.errors import FastganError
 
 

@@ -57,7 +57,7 @@ def check_values(config: Config) -> None:
 
 def read_file(path: str, *, follow: bool = True) -> dict[str, Any]:
     """A TOML file of options; follow: it may be a link. Raises FastganError for one that can't be read."""
-    from fastgan.engine import files
+    from fastgan import files
 
     with files.explained(f"can't read {path}"):
         data = files.read(Path(path).expanduser(), files.TEXT, follow=follow)

@@ -7,8 +7,9 @@ from fastgan.recipes.base import Config, fields_of, type_of
 
 HEAD = """# Configuration
 
-Every option is a flag of `fastgan train` and a name in a TOML file (`fastgan train --config my.toml`); defaults < file < flags.
-A run folder holds the resolved options as `config.toml`.
+Every option is a flag of `fastgan train` and a name in a TOML file: `fastgan train --config
+my.toml`. The file replaces defaults, and flags replace the file. A run folder holds the resolved
+options as `config.toml`.
 
 This page is generated: `python -m fastgan.cli.reference > docs/configuration.md`.
 """

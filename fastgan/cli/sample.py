@@ -25,8 +25,7 @@ def command(
     run: str, count: int, out: str, seed: int, label: int | None, step: int | None, data: str | None, device: str, trust: bool
 ) -> None:
     """Make images from RUN's averaged generator."""
-    from fastgan import pictures
-    from fastgan.engine import files
+    from fastgan import files, pictures
     from fastgan.engine.load import sample
     from fastgan.engine.run import refuse_own
 

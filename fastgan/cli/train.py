@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastgan import recipes
+from fastgan import files, recipes
 from fastgan.cli import options
-from fastgan.engine import files
 from fastgan.errors import FastganError
 from fastgan.recipes import Config, Images
 
@@ -192,7 +191,7 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
     from fastgan.engine.stage import Stage
     from fastgan.engine.trainer import Trainer
 
-    with join(pick_device(local_device(config.device))).together():  # first of all: who fails from here on is heard
+    with join(pick_device(local_device(config.device))).together():  # first, so that a failure from here on ends all processes
         size, channels = config.defaults_for()
         dataset = data.open(config.data, size=size, channels=channels, strict=config.strict)
         shape = dataset.fields["image"].shape

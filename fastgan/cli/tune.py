@@ -8,7 +8,7 @@ import click
 
 
 @click.command()
-@click.option("--op", multiple=True, metavar="NAME", help="Only this op; may repeat.")
+@click.option("--op", multiple=True, metavar="NAME", help="Only this op, or flat_adam; may repeat.")
 @click.option(
     "--type",
     "types",
@@ -26,12 +26,18 @@ import click
     help="Stop after this long; run again to go on.",
 )
 @click.option("--ship", is_flag=True, help="Write into the package's own tables, to be committed, instead of yours.")
-def command(op: tuple[str, ...], types: tuple[str, ...], budget: float, ship: bool) -> None:
+@click.option(
+    "--recheck", is_flag=True, help="Take over what other Triton versions measured, compiled again with this one; needs no GPU."
+)
+def command(op: tuple[str, ...], types: tuple[str, ...], budget: float, ship: bool, recheck: bool) -> None:
     """Find the fastest launch configurations of the kernels on this GPU, each checked against float64 before it is timed.
 
     Tables go to FASTGAN_CONFIG_DIR, or fastgan/tuning in your configuration directory, one a GPU model and Triton minor
-    version. Nothing is ever tuned while training: an untuned kernel launches with the nearest entry that fits, or a safe default.
+    version. Nothing is ever tuned while training: an untuned kernel launches with the nearest entry that fits, or a safe
+    default. Under another Triton minor version engines stay chosen as they were; launch configurations need --recheck, or to
+    be tuned again.
     """
+    from fastgan.verify.tune import recheck as take_over
     from fastgan.verify.tune import run
 
-    sys.exit(run(op, types, budget, ship, click.echo))
+    sys.exit(take_over(ship, click.echo) if recheck else run(op, types, budget, ship, click.echo))

@@ -62,7 +62,7 @@ def open_aligned(aligned: Aligned, opened: Callable[[str, frozenset[str]], Datas
 
 
 def _check_partners(parts: dict[str, Dataset], stems: dict[str, list[str]], by_name: bool) -> None:
-    """Refuse files that share names only in part, where pairing in sorted order would pair strangers."""
+    """Refuse files that share names only in part: sorted order would pair unrelated ones."""
     keys = list(stems)
     for first, second in pairwise(keys):
         one, other = stems[first], stems[second]

@@ -16,10 +16,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
+from fastgan import files
 from fastgan.data.dataset import RowDigest
 from fastgan.errors import FastganError
 
@@ -30,20 +31,6 @@ _HEADER = struct.Struct("<8sQQ32s")
 _ALIGN = 4096
 _CHECKED_BYTES = 64 << 20  # how much of an entry is read again at each start: all of a small one, samples of a large one
 _STALE_SECONDS = 24 * 3600
-
-
-def default_directory() -> Path:
-    """$FASTGAN_CACHE, or fastgan/ in the platform's user cache directory."""
-    if given := os.environ.get("FASTGAN_CACHE"):
-        return Path(given).expanduser()
-    try:
-        if sys.platform == "darwin":
-            return Path.home() / "Library" / "Caches" / "fastgan"
-        if sys.platform == "win32":
-            return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "fastgan" / "cache"
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastgan"
-    except RuntimeError:
-        raise FastganError("no home directory for the image cache: set FASTGAN_CACHE to a writable directory") from None
 
 
 @contextlib.contextmanager
@@ -135,7 +122,8 @@ class Writer:
         self._digests = {key: RowDigest(shape, dtype) for key, (_, shape, dtype) in self._fields.items()}
         with plain_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
-            self.path, self._file = _create_locked(directory)
+            self.path = directory / f"{os.getpid()}-{secrets.token_hex(6)}{PART}"
+            self._file = files.Lock(self.path, os.O_CREAT | os.O_EXCL).file
 
     def _row_bytes(self, key: str) -> int:
         _, shape, dtype = self._fields[key]
@@ -158,9 +146,7 @@ class Writer:
     def _write(self, offset: int, data: Any) -> None:
         with plain_errors(self.directory, self.need):
             self._file.seek(offset)
-            view = memoryview(data)
-            while view:
-                view = view[self._file.write(view) :]
+            files.write_all(self._file, data)
 
     def finish(self, meta: Mapping[str, Any] | None = None, names: Sequence[str] | None = None) -> None:
         """Write names, metadata and header; after this only `commit` or `scratch`."""
@@ -204,7 +190,7 @@ class Writer:
                 if not final.exists():  # on Windows, somebody reads the same entry: theirs is as good
                     raise
                 self.path.unlink(missing_ok=True)
-            _sync_directory(self.directory)
+            files.sync_folder(self.directory)
         self._file.close()
 
     def scratch(self) -> Entry:
@@ -253,7 +239,8 @@ def obtain(
         return entry
     with plain_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    with Lock(directory / f"{family[:16]}{LOCK}", lambda: notice("another process decodes the same images: waiting for it")):
+    said = "another process decodes the same images: waiting for it"
+    with _alone(directory / f"{family[:16]}{LOCK}", lambda: notice(said)):
         entry = _follow(directory, link, family)
         if entry is not None:
             return entry
@@ -267,7 +254,8 @@ def obtain(
                 writer.commit(_path(directory, family, key))
             entry = Entry(_path(directory, family, key))
         if settled():
-            write_atomically(link, key)
+            with plain_errors(directory):
+                files.write_atomically(link, key.encode())
         return entry
 
 
@@ -291,103 +279,44 @@ def _try_entry(path: Path) -> Entry | None:
         return None
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a small text file, all or nothing."""
-    with plain_errors(path.parent):
-        temporary, file = _create_locked(path.parent)
-        with file:
-            file.write(text.encode())
-            if sys.platform == "win32":  # there an open file can not be renamed
-                file.close()
-            os.replace(temporary, path)
-
-
 def clean(directory: Path) -> None:
     """Remove what killed processes left behind; a live builder's file is locked and stays."""
     with contextlib.suppress(OSError):
         for path in directory.glob(f"*{PART}"):
-            with contextlib.suppress(OSError), path.open("r+b") as file:
-                locked = try_lock(file)
-                if locked or (locked is None and time.time() - path.stat().st_mtime > _STALE_SECONDS):
+            with contextlib.suppress(OSError), contextlib.closing(files.Lock(path, 0)) as lock:
+                if lock.held or (lock.held is None and _is_old(path)):
+                    path.unlink()
+        for path in directory.glob(f"{files.TEMPORARY}*"):
+            with contextlib.suppress(OSError):
+                if _is_old(path):
                     path.unlink()
 
 
-class Lock:
-    """An advisory lock between processes and threads, freed by the system when its holder dies. Without support it is no lock:
-    two builders then do the same work twice, and both end with a right entry."""
-
-    def __init__(self, path: Path, waiting: Callable[[], None] = lambda: None) -> None:
-        self.path, self._waiting = path, waiting
-        self._file: IO[bytes] | None = None
-
-    def __enter__(self) -> Lock:
-        told = False
-        with plain_errors(self.path.parent):
-            while True:
-                file = self.path.open("a+b")
-                if try_lock(file) is not False:
-                    if _same_file(file, self.path):  # the last holder may have removed it between open and lock
-                        self._file = file
-                        return self
-                    file.close()
-                    continue
-                file.close()
-                if not told:
-                    self._waiting()
-                    told = True
-                time.sleep(0.1)
-
-    def __exit__(self, *error: object) -> None:
-        assert self._file is not None
-        with contextlib.suppress(OSError):
-            self.path.unlink()
-        self._file.close()
+def _is_old(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime > _STALE_SECONDS
 
 
-def try_lock(file: IO[bytes]) -> bool | None:
-    """Take an exclusive lock without waiting: True taken, False held by another, None not supported here."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK) else None
-    return True
-
-
-def _create_locked(directory: Path) -> tuple[Path, IO[bytes]]:
-    while True:
-        path = directory / f"{os.getpid()}-{secrets.token_hex(6)}{PART}"
-        file = path.open("x+b", buffering=0)
-        if try_lock(file) is not False and _same_file(file, path):
-            return path, file
-        file.close()  # a cleaner took the new file for a stale one before it was locked
-
-
-def _same_file(file: IO[bytes], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except OSError:
-        return False
+@contextlib.contextmanager
+def _alone(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Inside, nobody else holds the lock `path`; without locks two may do the same work."""
+    told = False
+    with plain_errors(path.parent):
+        while (lock := files.Lock(path)).held is False:
+            lock.close()
+            if not told:
+                waiting()
+                told = True
+            time.sleep(0.1)
+    with contextlib.closing(lock):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _aligned(offset: int) -> int:
     return -(-offset // _ALIGN) * _ALIGN
-
-
-def _sync_directory(directory: Path) -> None:
-    if sys.platform != "win32":
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def clear(directory: Path) -> tuple[int, int]:

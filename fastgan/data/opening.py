@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fastgan import paths
 from fastgan.data import cache
 from fastgan.data.aligned import Aligned, open_aligned
 from fastgan.data.arrays import Images, Rows, idx_labels_beside, image_axis, open_idx, open_npy, open_npz
@@ -84,7 +85,7 @@ def open_dataset(
     """
     if channels not in (None, 1, 3, 4):
         raise FastganError(f"channels must be 1 (grey), 3 (colour) or 4 (colour and opacity), not {channels!r}")
-    directory = Path(cache_dir).expanduser() if cache_dir is not None else cache.default_directory()
+    directory = Path(cache_dir).expanduser() if cache_dir is not None else paths.cache_dir()
     wish = _Wish(_size(size), channels, strict, directory, workers, progress, labels)
     dataset = _open(source, wish)
     if labels is True and dataset.classes is None:

@@ -24,7 +24,11 @@ GRACE = 5.0
 
 
 class Alarm:
-    """One word in the store that all processes share: who failed first, and of what. A thread looks out for it."""
+    """Ends all processes where one fails.
+
+    The first that fails writes its number and cause under one key of the store that all share. A
+    thread of each process polls that key.
+    """
 
     def __init__(self, store: Any, rank: int) -> None:
         self.store, self.rank = store, rank
@@ -37,7 +41,7 @@ class Alarm:
         self._thread.start()
 
     def raise_it(self, error: BaseException) -> None:
-        """Tell the others that this process can't go on; the first word stays."""
+        """Tell the others that this process can't go on; the cause written first stays."""
         self.failed = True
         lines = str(error).splitlines() or [""]
         known = isinstance(error, FastganError) or not lines[0]

@@ -82,6 +82,9 @@ class State:
         for value in self.tensors():
             if id(value) not in old:
                 value.zero_()
+        for optimizer in self.optimizers:
+            if isinstance(optimizer, FlatAdam):
+                optimizer.sync_hyper()
         torch.random.set_rng_state(taken["rng"])
         if taken["cuda_rng"]:
             torch.cuda.set_rng_state_all(taken["cuda_rng"])
@@ -154,18 +157,48 @@ def capture(
     on_fail: str = "eager",
     backend: Callable[[], Graph] | None = None,
 ) -> Captured:
-    """Turn `step(*inputs)`, which trains in place and returns tensors, into a graph that replays it.
+    """Turn a training step of your own into one CUDA graph.
 
-    example_inputs: tensors of the shapes and types that will come. state: all modules, optimizers, GradScalers and other tensors
-    the step changes; they are put back as they
-    were after warm-up, capture and check, random generators included. warmup: eager steps before capture (lazy
-    initialisation, optimiser state).
-    check: run eagerly and by replay from one state, twice, with lr and inputs changed in between where they are tensors;
-    refuse on any difference beyond that of eager runs from each other.
-    on_fail: "eager" keeps the uncaptured step with `.reason`; "raise" raises FastganError. backend: makes a graph; default
-    CUDA graphs.
+    A host read in the step (`.item()`, `if` on a tensor) is found before capture and named by file
+    and line. State is left as it was found, random generators included.
 
-    A host read in the step (`.item()`, `if` on a tensor) is found before capture and named by file and line.
+    Args:
+        step: A function of tensors that trains in place (losses, backward, optimisers, in any
+            order) and returns tensors.
+        example_inputs: Tensors of the shapes and types that will come.
+        state: All modules, optimisers, GradScalers and other tensors that the step changes.
+        warmup: Eager steps before the capture, in which optimiser state and caches are born.
+        check: Whether eager steps and replays are compared, twice from one state, with other inputs
+            and learning rates the second time. A difference beyond that of eager steps from each
+            other refuses the graph.
+        on_fail: "eager" keeps the uncaptured step and says why in `reason`; "raise" raises.
+        backend: A function that makes a graph. Default: a CUDA graph.
+
+    Returns:
+        A function like `step` with `captured` (whether it replays a graph) and `reason` (why not).
+        Its outputs are the graph's own tensors, which the next call overwrites.
+
+    Raises:
+        FastganError: `state` holds something else, `on_fail` is neither, or, with "raise", the step
+            can't be captured. A call raises where a Python number in `param_groups`, a shape or a
+            type has changed since.
+
+    Example:
+        >>> import torch
+        >>> import fastgan
+        >>> net = torch.nn.Linear(4, 1)
+        >>> sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+        >>> def step(x):
+        ...     sgd.zero_grad()
+        ...     loss = net(x).square().mean()
+        ...     loss.backward()
+        ...     sgd.step()
+        ...     return loss.detach()
+        >>> captured = fastgan.capture(step, example_inputs=[torch.ones(2, 4)], state=[net, sgd])
+        >>> captured.reason if not torch.cuda.is_available() else "CUDA graphs need a GPU"
+        'CUDA graphs need a GPU'
+        >>> captured(torch.ones(2, 4)).shape
+        torch.Size([])
     """
     if on_fail not in ("eager", "raise"):
         raise FastganError(f"on_fail must be 'eager' or 'raise', not {on_fail!r}")

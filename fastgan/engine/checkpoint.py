@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load as deserialise
 from safetensors.torch import save as serialise
 
-from fastgan.engine import files
+from fastgan import files
 from fastgan.errors import FastganError
 
 FORMAT = 1

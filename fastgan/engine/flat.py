@@ -9,17 +9,20 @@ import torch
 
 from fastgan.engine.optim import Ema
 from fastgan.kernels import tuning
+from fastgan.ops import dispatch
 from fastgan.ops.flat import FlatParameters
 from fastgan.ops.optim import FlatAdam
 
 
-def engine_of(impl: str, size: int, device: torch.device) -> str | None:
-    """The engine of FlatAdam for a network of `size` parameters, or None for torch's Adam: "auto" takes what was measured.
+def engine_of(impl: str, size: int, device: torch.device, captured: bool = False) -> str | None:
+    """The engine of FlatAdam for a network of `size` parameters, or None for torch's Adam.
 
-    The table's name is `flat_adam`: entries of `adam_ema` are the kernel's tiles, and say nothing of torch's Adam.
+    "auto" takes what was measured, and without a measurement FlatAdam where steps are captured on a GPU. The table's
+    name is `flat_adam`: entries of `adam_ema` are the kernel's tiles, and say nothing of torch's Adam.
     """
     if impl == "auto":
-        impl = tuning.engine("flat_adam", "fp32", {"n": size}, device) or "auto"
+        default = "triton" if captured and dispatch.missing("triton", device) is None else "auto"
+        impl = tuning.engine("flat_adam", "fp32", {"n": size}, device) or default
     return "triton" if impl == "triton" else None
 
 
@@ -41,12 +44,18 @@ def replaceable(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def replace_adams(
-    optimizers: Mapping[str, torch.optim.Optimizer], kept: Collection[str], impl: str, *, channels_last: bool
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    kept: Collection[str],
+    impl: str,
+    *,
+    channels_last: bool,
+    captured: bool = False,
+    low_precision: torch.dtype | None = None,
 ) -> dict[str, torch.optim.Optimizer]:
-    """The optimisers, with FlatAdam for those it can stand for, where `impl` or the tuning table says so.
+    """The optimisers, with FlatAdam for those it can stand for, where `impl`, the tuning table or a captured step says so.
 
-    kept: names that stay as they are (optimisers that somebody else holds too). Parameters that two optimisers train stay with
-    torch's: they can lie in one flat buffer only.
+    low_precision: the type of the copy that they keep of the parameters. kept: names that stay as they are (optimisers
+    that somebody else holds too). Parameters that two optimisers train stay with torch's: they can lie in one flat buffer only.
     """
     uses = Counter(id(p) for o in optimizers.values() for group in o.param_groups for p in group["params"])
     made = dict(optimizers)
@@ -54,9 +63,10 @@ def replace_adams(
         parameters = optimizer.param_groups[0]["params"]
         if name in kept or not replaceable(optimizer) or any(uses[id(p)] > 1 for p in parameters):
             continue
-        engine = engine_of(impl, sum(p.numel() for p in parameters), parameters[0].device)
+        engine = engine_of(impl, sum(p.numel() for p in parameters), parameters[0].device, captured)
         if engine is not None:
-            made[name] = FlatAdam.of(optimizer, FlatParameters(parameters, channels_last=channels_last), impl=engine)
+            flat = FlatParameters(parameters, channels_last=channels_last)
+            made[name] = FlatAdam.of(optimizer, flat, low_precision=low_precision, impl=engine)
     return made
 
 

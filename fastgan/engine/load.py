@@ -33,13 +33,37 @@ def load(
     ema: bool = True,
     trust: bool = False,
 ) -> nn.Module:
-    """The averaged generator of a run, on the CPU, in eval mode, ready to call.
+    """The averaged generator of a run, ready to call.
 
-    generator: the network to load into, for runs whose networks can't be made again from their class and arguments. network:
-    another network by name.
-    step: a kept checkpoint other than the newest. ema: False for the weights as trained.
-    trust: import the code that the run names, wherever that comes from; without it only classes of fastgan and layers of
-    torch.nn are made. Raises FastganError.
+    Args:
+        path: The run folder.
+        generator: A network to load into, for runs whose networks can't be made again from their
+            class and its arguments.
+        network: The name of another network than "G".
+        step: A kept checkpoint other than the newest.
+        ema: False for the weights as trained instead of their average.
+        trust: Whether code that the run names may be imported. Otherwise only classes of fastgan
+            and layers of torch.nn are made.
+
+    Returns:
+        The network on the CPU, in eval mode, without gradients.
+
+    Raises:
+        FastganError: There is no such run, network or checkpoint, a file is damaged, the network is
+            not one that may be made without `trust`, or `generator` has other weights.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from torch import nn
+        >>> import fastgan
+        >>> G = nn.Sequential(nn.Linear(16, 64), nn.Tanh(), nn.Unflatten(1, (1, 8, 8)))
+        >>> D = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+        >>> pixels = np.zeros((16, 8, 8, 1), np.uint8)
+        >>> options = {"latent_shape": (16,), "batch_size": 4, "progress": False}
+        >>> with fastgan.Trainer(G, D, data=pixels, out="runs/to-load", **options) as trainer:
+        ...     trainer.fit(steps=2)
+        >>> fastgan.load("runs/to-load")(torch.randn(3, 16)).shape
+        torch.Size([3, 1, 8, 8])
     """
     run, groups, state = _open(path, step)
     kind = "ema" if ema and network in groups["ema"] else "nets"
@@ -61,10 +85,35 @@ def sample(
     data: Any = None,
     trust: bool = False,
 ) -> Tensor:
-    """n images from the averaged generator of a run, float32 (n, C, H, W) in [0, 1]; the same seed gives the same images.
+    """Images from the averaged generator of a run.
 
-    labels: int or n ints for label-conditional runs (default: round the classes). data: the data a generator of images from
-    images is given. trust: as for `load`. Raises FastganError, also where memory runs out.
+    Args:
+        path: The run folder.
+        n: How many images. Image i depends on the seed and i alone, not on n.
+        seed: Default: the run's. The same seed gives the same images.
+        labels: A class, or n of them, for label-conditional runs. Default: each class in turn.
+        step: A kept checkpoint other than the newest.
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+        data: The data that a generator of images from images is given.
+        trust: As for `load`.
+
+    Returns:
+        float32 (n, C, H, W) in [0, 1], on the CPU.
+
+    Raises:
+        FastganError: As for `load`; labels, data or device do not fit; or memory ran out.
+
+    Example:
+        >>> import numpy as np
+        >>> from torch import nn
+        >>> import fastgan
+        >>> G = nn.Sequential(nn.Linear(16, 64), nn.Tanh(), nn.Unflatten(1, (1, 8, 8)))
+        >>> D = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+        >>> pixels = np.zeros((16, 8, 8, 1), np.uint8)
+        >>> options = {"latent_shape": (16,), "batch_size": 4, "progress": False}
+        >>> fastgan.Trainer(G, D, data=pixels, out="runs/to-sample", **options).close()
+        >>> fastgan.sample("runs/to-sample", 5, seed=3, device="cpu").shape
+        torch.Size([5, 1, 8, 8])
     """
     with out_of_memory(f"out of memory while sampling {n} images on {device}: ask for fewer at a time, or use another device"):
         return _sample(path, n, seed, labels, step, device, data, trust)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastgan.engine import files
+from fastgan import files
 from fastgan.errors import FastganError
 
 NAMES = ("tensorboard", "wandb")

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fastgan.errors import FastganError
+from fastgan.ops.average import average_, average_rows
 
 Schedule = Callable[[int], float]
 OptimizerSpec = torch.optim.Optimizer | Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -107,6 +108,7 @@ class Ema:
         self.nets = {name: copy.deepcopy(net).eval().requires_grad_(False) for name, net in nets.items()}
         self._averaged: list[torch.Tensor] = []
         self._live: list[torch.Tensor] = []
+        self._rows: torch.Tensor | None = None
         self._parameters: dict[int, nn.Parameter] = {}
         self._copied: list[tuple[torch.Tensor, torch.Tensor]] = []
         for name, net in nets.items():
@@ -129,6 +131,7 @@ class Ema:
         pointers = {p.data_ptr() for p in live}
         rest = [pair for pair in zip(self._averaged, self._live, strict=True) if pair[1].data_ptr() not in pointers]
         self._averaged, self._live = [a for a, _ in rest], [b for _, b in rest]
+        self._rows = None
         return taken
 
     def weight(self, updates: int) -> float:
@@ -139,8 +142,8 @@ class Ema:
     def update(self, share: torch.Tensor) -> None:
         """One update; `share` is 1 - weight(t) as a 0-dim fp32 tensor on the device, so that a graph can replay it."""
         if self._averaged:
-            change = torch._foreach_sub(self._live, self._averaged)
-            torch._foreach_mul_(change, share)
-            torch._foreach_add_(self._averaged, change)
+            if self._rows is None and not self._averaged[0].is_cpu:
+                self._rows = average_rows(self._averaged, self._live)
+            average_(self._averaged, self._live, share, rows=self._rows)
         if self._copied:
             torch._foreach_copy_([mine for mine, _ in self._copied], [live for _, live in self._copied])

@@ -21,11 +21,16 @@ class Precision:
     compute: torch.dtype | None = None
 
     def scaler(self) -> torch.amp.GradScaler | None:
-        """For fp16, a dynamic loss scale that lives on the device (Micikevicius et al.
+        """For fp16 a dynamic loss scale on the device, for the others None.
 
-        2018, section 3.2); None for the others.
+        Source: Micikevicius et al. 2018, section 3.2.
         """
         return torch.amp.GradScaler(self.device_type) if self.compute is torch.float16 else None
+
+    @property
+    def copied(self) -> torch.dtype | None:
+        """The type in which optimisers keep a copy of the weights: bf16's, whose gradients need no scale."""
+        return self.compute if self.compute is torch.bfloat16 else None
 
     def autocast(self) -> AbstractContextManager:
         if self.compute is None:

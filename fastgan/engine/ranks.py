@@ -1,4 +1,4 @@
-"""The processes of a distributed run, as torchrun starts them; one process alone is the same with nobody to talk to."""
+"""The processes of a distributed run, as torchrun starts them; a single process is a run of one."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Ranks:
                 dist.broadcast(value.data, 0)
 
     def wait(self) -> None:
-        """Wait until all ranks are here, be it for hours: one of them may be decoding the images."""
+        """Wait until all ranks are here, without a limit: one of them may be decoding the images."""
         if self.world > 1:
             dist.barrier(group=self.patient)
 

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: metric rows, alerts, pictures."""
+"""What a run writes and prints while it trains: metric rows, alerts, pictures."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fastgan import pictures
-from fastgan.engine import files
+from fastgan import files, pictures
 from fastgan.engine.loggers import Logger
 from fastgan.engine.progress import GONE, Progress
 from fastgan.engine.run import RunFolder

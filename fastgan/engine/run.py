@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fastgan.engine import files, loggers, schema
+from fastgan import files
+from fastgan.engine import loggers, schema
 from fastgan.engine.checkpoint import STATE, Checkpoints
 from fastgan.errors import FastganError
 
@@ -54,7 +55,7 @@ class RunFolder:
     def __init__(self, path: str | Path, *, keep: int = 3) -> None:
         self.path = Path(path).expanduser()
         self.checkpoints = Checkpoints(self.path / "checkpoints", keep)
-        self._lock: Any = None
+        self._lock: files.Lock | None = None
         self._claimed = False
         self._made: list[Path] = []
         self._pending: dict[Path, list[str]] = {}
@@ -244,40 +245,19 @@ class RunFolder:
     def _take_lock(self) -> None:
         """Hold the run from here on; its own names are then plain files and folders. Raises FastganError."""
         refuse_links(self.path, writing=True)
-        try:
-            import fcntl
-        except ImportError:
-            return
-        path = self.path / LOCK
-        while self._lock is None:
-            lock = open(path, "ab+", buffering=0, opener=files.plain)  # noqa: SIM115  (held as long as the run)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                pid = lock.read(20).decode(errors="replace").strip()
-                mine = pid == str(os.getpid())
-                lock.close()
-                who = "another Trainer of this program" if mine else "another process"
-                remedy = "close() that one first" if mine else f"wait for it{f' (process {pid})' if pid.isdecimal() else ''}"
-                raise FastganError(f"{who} is training in {self.path}: {remedy}, or choose another --out") from None
-            except OSError:
-                lock.close()  # a file system without locks: nothing to hold
-                return
-            if _is_at(lock.fileno(), path):
-                self._lock = lock
-            else:
-                lock.close()  # whoever held it has removed it since
+        lock = files.Lock(self.path / LOCK)
+        if lock.held is False:
+            pid = lock.holder()
+            lock.close()
+            who, remedy = "another process", f"wait for it{f' (process {pid})' if pid else ''}"
+            if pid == os.getpid():
+                who, remedy = "another Trainer of this program", "close() that one first"
+            raise FastganError(
+                f"{who} is training in {self.path}: {remedy}, or choose another --out"
+            )
+        self._lock = lock
         refuse_links(self.path, writing=True)
-        lock.truncate(0)
-        files.write_all(lock, str(os.getpid()).encode())
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
-    except FileNotFoundError:
-        return False
+        lock.sign()
 
 
 def refuse_links(run: Path, *, writing: bool = False) -> None:

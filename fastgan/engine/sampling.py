@@ -35,9 +35,9 @@ def evaluating(nets: Mapping[str, nn.Module]) -> Iterator[None]:
 
 
 def conditions(datasets: Mapping[str, Dataset], seed: int, first: int, count: int, device: torch.device) -> dict[str, Tensor]:
-    """What conditional generators are given for samples first ..
+    """What conditional generators are given for the samples from `first` to `first + count - 1`.
 
-    first+count-1: rows of the data in a fixed order; labels go round the classes.
+    These are rows of the data in a fixed order; labels take each class in turn.
     """
     batch: dict[str, Tensor] = {}
     for name, dataset in datasets.items():

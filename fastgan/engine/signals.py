@@ -1,4 +1,4 @@
-"""Signals that ask a process to end, as a wish to stop, seen between steps."""
+"""Signals that ask a process to end: they set a flag that the trainer reads between steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class StopWish:
     """A context in which these signals set `name`; a second SIGINT raises KeyboardInterrupt at once.
 
     Only the main thread may install handlers; in other threads signals do nothing here.
-    parent: the process that started this one and whose end is a wish to stop, too, as SIGHUP: torchrun,
+    parent: the process that started this one and whose end counts as SIGHUP: torchrun,
     which has no time to tell its processes when it is killed.
     """
 

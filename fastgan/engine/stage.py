@@ -33,14 +33,38 @@ STAGE_SEEDS = 2**32
 
 @dataclass
 class Stage:
-    """One stage: a pyramid level, a resolution, a warm-up. Stages follow each other, each with its own networks, objective
-    and data.
+    """One stretch of training: a pyramid level, a resolution, a warm-up.
 
-    nets: networks by name; the same module object in two stages is carried over with its weights. steps: how many this stage
-    lasts (the last one may be
-    open-ended: None). data, batch_size, size, channels, optimizers, schedules: of this stage, the trainer's where None. ema:
-    names of averaged networks.
-    carry: fn(nets of the stage before, nets of this one), called once when this stage begins, to copy weights.
+    Stages follow each other, each with its own networks, objective and data. What is None here is
+    the trainer's.
+
+    Args:
+        nets: Networks by name. A module object that stands in two stages keeps its weights.
+        objective: What is trained against what.
+        steps: How long this stage lasts. Only the last one may leave it open.
+        data: What `fastgan.data.open` takes, or a dict of such sources by stream name.
+        batch_size: The real images of one step.
+        size: The side in pixels that images are scaled and cut to.
+        channels: 1, 3 or 4 channels.
+        optimizers: A function from parameters to an optimiser, for all networks or by name.
+        schedules: `{"G": {"lr": fn}}`, where fn maps a step of this stage to a value.
+        ema: The names of averaged networks.
+        carry: A function of (nets of the stage before, nets of this one) that copies weights. It is
+            called once, when this stage begins.
+
+    Example:
+        >>> from torch import nn
+        >>> import fastgan
+        >>> def nets(side):
+        ...     G = nn.Sequential(nn.Linear(8, side**2), nn.Unflatten(1, (1, side, side)))
+        ...     return {"G": G, "D": nn.Sequential(nn.Flatten(), nn.Linear(side**2, 1))}
+        >>> objective = fastgan.Adversarial(latent_shape=(8,))
+        >>> stages = [fastgan.Stage(nets(4), objective, steps=2, size=4)]
+        >>> stages += [fastgan.Stage(nets(8), objective, size=8)]
+        >>> trainer = fastgan.Trainer(stages=stages, batch_size=4, watch=False, progress=False)
+        >>> trainer.fit(steps=3)
+        >>> trainer.sample(2).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     nets: Mapping[str, nn.Module]
@@ -59,6 +83,11 @@ class Stage:
 def place(net: nn.Module, device: torch.device, memory_format: torch.memory_format) -> nn.Module:
     """Move a network in place; its convolution weights take the memory format."""
     return net.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
+
+
+def is_compiled(net: nn.Module) -> bool:
+    """Whether torch.compile was applied to a part of it, whose tracing the engine's function mode would disturb."""
+    return any(type(m).__name__ == "OptimizedModule" or m._compiled_call_impl is not None for m in net.modules())
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
@@ -114,7 +143,14 @@ class ActiveStage:
         self.optimizers = optim.build_optimizers(stage.optimizers, self.nets, trained)
         own = stage.optimizers if isinstance(stage.optimizers, Mapping) else {}
         kept = [name for name, optimizer in self.optimizers.items() if own.get(name) is optimizer]
-        self.optimizers = flat.replace_adams(self.optimizers, kept, impl, channels_last=memory_format == torch.channels_last)
+        self.optimizers = flat.replace_adams(
+            self.optimizers,
+            kept,
+            impl,
+            channels_last=memory_format == torch.channels_last,
+            captured=graphs is not None,
+            low_precision=precision.copied if not any(map(is_compiled, self.nets.values())) else None,
+        )
         self.rates = Rates(stage.schedules, self.optimizers)
         unknown = [name for name in stage.ema if name not in self.nets and name != "G"]
         if unknown:
@@ -160,6 +196,8 @@ class ActiveStage:
         together = [name for name in inside if name in self.ema.nets and updates[name] == 1 and not self.runner.scalers]
         flat.share_averages(self._adams, self.ema, together, self._keep)
         self.ranks.same([value for net in [*self.nets.values(), *self.ema.nets.values()] for value in net.state_dict().values()])
+        for adam in self._adams.values():
+            adam.renew_copies()
         self.pairs = self._pairs(stage.objective)
         self._graphs = (
             StepGraphs(

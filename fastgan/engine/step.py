@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from fastgan.engine.ranks import Ranks
 from fastgan.errors import FastganError
 from fastgan.objectives.objective import Noise, Objective
 from fastgan.ops import random
+from fastgan.ops.low_weights import LowWeights
 from fastgan.ops.optim import FlatAdam
 
 OnePass = Callable[..., "tuple[Tensor, Tensor] | None"]
@@ -199,6 +200,7 @@ class StepRunner:
         self._behind: dict[tuple[str, ...], frozenset[int]] = {}
         self._relations: dict[tuple[int, tuple[str, ...]], tuple[bool, bool]] = {}
         self._graphs_to = [(self._graph_to(i, False), self._graph_to(i, True)) for i in range(len(self.phases))]
+        self._low = LowWeights(o for o in self.optimizers.values() if isinstance(o, FlatAdam))
         self._optimizers = [[self.optimizers[name] for name in p.trains if name in self.optimizers] for p in self.phases]
 
     def _check(self) -> None:
@@ -326,7 +328,7 @@ class StepRunner:
         step.logged = {}
         optimizers = self._optimizers[index]
         with self._training(phase.trains):
-            with self.precision.autocast():
+            with self.precision.autocast(), self._low or nullcontext():
                 terms = phase.loss(step)
             if not terms:
                 raise FastganError(f"phase {phase.name!r} returned no loss terms")

@@ -44,24 +44,78 @@ LOOK_EVERY = 200
 
 
 class Trainer:
-    """Trains a GAN: your networks or a recipe's, on your images, and leaves a run folder.
+    """Trains a GAN, your networks or a recipe's, on your images, and leaves a run folder.
 
-    generator, discriminator: networks "G" and "D"; nets: more networks by name. objective: what is trained against what; default
-    Adversarial(loss, latent_shape). stages: several stages instead of all these. data: whatever `fastgan.data.open` takes, or
-    a dict of named streams.
-    size, channels: what images become. optimizers: {"G": factory or optimiser, ...}; default Adam(2e-4, (0.5, 0.999)).
-    schedules: {"G": {"lr": fn(step) -> value}}. out: the run folder, or None to keep everything in memory. resume: go on with
-    the run in `out`.
-    reschedule: with resume, go on with other schedules and learning rates than the run began with; `rescheduled` then says
-    what changed, and so does run.json.
-    device: "auto" is a GPU when there is one. precision: see fastgan.engine.precision. graph: "auto" replays each step as a
-    CUDA graph on a GPU, "on" insists, "off" never. impl: which engine runs the operators; "auto" swaps the networks' layers
-    (fastgan.accelerate) on a GPU, "reference" leaves them alone. sync_bn: under torchrun, batch statistics of all processes.
-    ema: networks that are averaged for sampling. log: "tensorboard" or "wandb" (offline unless WANDB_MODE says otherwise).
-    log_every, sample_every, checkpoint_every: in steps. checkpoint_minutes: save also when the last checkpoint is so old; 0:
-    by steps alone. keep: checkpoints kept, of which at most the newest is one by time. watch: look for what goes wrong.
-    strict: an image that can't be read is an error.
-    Raises FastganError where the pieces do not fit, before anything is written.
+    Making a trainer opens the data, tries every loss once on copies of the networks, and writes the
+    beginning of the run; `fit` trains; `sample` makes images; `close`, or leaving a `with` block,
+    lets go of the folder.
+
+    Args:
+        generator: The network "G". It maps latents (B, *latent_shape) to images (B, C, H, W) in
+            [-1, 1], so it usually ends in Tanh.
+        discriminator: The network "D". It maps images to logits of any shape, without a Sigmoid.
+        nets: More networks by name, or all of them, such as `{"G": G, "D": D, "Q": Q}`.
+        objective: What is trained against what. Default: `Adversarial(loss, latent_shape)`.
+        loss: The name of the adversarial loss where no objective is given: "non-saturating",
+            "minimax", "hinge", "wasserstein", "least-squares" or "relativistic".
+        latent_shape: The shape of one latent vector where no objective is given.
+        stages: Several stages that follow each other, instead of all arguments above.
+        data: Whatever `fastgan.data.open` takes (a folder, archive, array, data set), or a dict of
+            such sources by stream name. Default: the bundled Fashion-MNIST images.
+        size: The side in pixels, or (height, width), that images are scaled and cut to. Default:
+            what the data have.
+        channels: 1, 3 or 4 channels. Default: what the data have.
+        optimizers: A function from parameters to an optimiser, for all networks or by name; an
+            optimiser of your own is taken, too. Default: Adam(2e-4, (0.5, 0.999)).
+        schedules: `{"G": {"lr": fn}}`, where fn maps a step to a value.
+        batch_size: The real images of one step, of all processes together.
+        seed: A whole number in [0, 2**32). All that is random follows from it.
+        out: The run folder, which must not exist yet. None keeps everything in memory.
+        resume: Whether to go on with the run in `out`, exactly as if it had never stopped.
+        reschedule: With `resume`, whether other schedules and learning rates than before are
+            accepted. `rescheduled` then says what changed, and so does run.json.
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+        precision: "auto" (bf16 on Ampere GPUs and newer, else fp32), "fp32", "tf32", "bf16",
+            "fp16".
+        graph: "auto" replays each step as a CUDA graph where that is possible, "on" insists on it,
+            "off" never does.
+        impl: The engine of the operators: "auto", "reference", "cudnn" or "triton". "auto" swaps
+            the networks' layers on a GPU, as `accelerate` does; "reference" keeps all kernels away.
+        sync_bn: Under torchrun, whether batch norm sees the images of all processes together.
+        flip: Whether images are mirrored at random.
+        ema: The names of networks whose weights are averaged for sampling.
+        ema_decay: The decay of that average.
+        log_every: Steps between two rows of metrics.
+        sample_every: Steps between two pictures of samples.
+        checkpoint_every: Steps between two checkpoints.
+        checkpoint_minutes: Save also when the last checkpoint is so old; 0 saves by steps alone.
+        keep: How many checkpoints are kept, of which at most the newest is one by time.
+        watch: Whether to look for what goes wrong, such as a collapse, and to warn.
+        strict: Whether an image that can't be read is an error instead of being left out.
+        resident_bytes: Data sets of at most this many bytes lie on the device.
+        progress: Whether a progress line is shown.
+        log: "tensorboard" or "wandb", to log there as well; wandb stays offline unless WANDB_MODE
+            says otherwise.
+        config: What config.toml of the run shall hold. Default: these arguments.
+
+    Raises:
+        FastganError: The parts do not fit each other, or the folder, the data or the device can't
+            be used. Nothing has been written then.
+
+    Example:
+        >>> import numpy as np
+        >>> from torch import nn
+        >>> import fastgan
+        >>> pixels = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), np.uint8)
+        >>> G = nn.Sequential(nn.Linear(16, 64), nn.Tanh(), nn.Unflatten(1, (1, 8, 8)))
+        >>> D = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+        >>> with fastgan.Trainer(
+        ...     G, D, latent_shape=(16,), data=pixels, batch_size=16, out="runs/first"
+        ... ) as trainer:
+        ...     trainer.fit(steps=4)
+        ...     images = trainer.sample(9)
+        >>> images.shape
+        torch.Size([9, 1, 8, 8])
     """
 
     def __init__(
@@ -170,14 +224,19 @@ class Trainer:
                 raise
 
     def fit(self, steps: int, *, seconds: float | None = None) -> None:
-        """Train until `steps` steps have been done in all (a resumed or repeated call goes on from where the last one ended).
+        """Train until `steps` steps have been done in all.
 
-        seconds: stop earlier, after the step in which this time is over.
+        A repeated call, or one after `resume=True`, goes on from where the last one ended. SIGINT,
+        SIGTERM, SIGHUP and SIGUSR1 (the last two unless they are ignored) finish the step, save,
+        and return with `stopped_by` set; a second SIGINT interrupts at once.
 
-        SIGINT, SIGTERM, SIGHUP and SIGUSR1 (the last two unless they are ignored) finish the step, save, and return with
-        `stopped_by` set; a second SIGINT interrupts at once.
-        Raises FastganError on non-finite values (naming the last good checkpoint) and where memory runs out (saying what to
-        lower).
+        Args:
+            steps: The length of the whole run in updates of the generator.
+            seconds: Stop earlier, after the step in which this time is over.
+
+        Raises:
+            FastganError: A value is not finite (the message names the last good checkpoint), or
+                memory ran out (the message says what to lower).
         """
         self.stopped_by = None
         if self.show_progress and self.ranks.first:
@@ -198,9 +257,17 @@ class Trainer:
                 self.reporter.progress = None
 
     def sample(self, n: int = GRID, *, seed: int | None = None, labels: Any = None, ema: bool = True) -> Tensor:
-        """n generated images, float32 (n, C, H, W) in [0, 1] on the CPU, from the averaged generator.
+        """Images from the averaged generator.
 
-        The same seed gives the same images.
+        Args:
+            n: How many images.
+            seed: Another seed than the run's gives other images; the same one gives the same
+                images.
+            labels: A class, or n of them, for label-conditional networks.
+            ema: False for the weights as trained instead of their average.
+
+        Returns:
+            float32 (n, C, H, W) in [0, 1], on the CPU.
         """
         stage = self._stage
         step = max(self.step - self._first_step(self._index), 0)
@@ -218,7 +285,14 @@ class Trainer:
             )
 
     def save(self) -> Path:
-        """Write a checkpoint of the present state now; all ranks call this, rank 0 writes. Raises FastganError without `out`."""
+        """Write a checkpoint of the present state. All processes call this, and the first one writes.
+
+        Returns:
+            The folder of the checkpoint.
+
+        Raises:
+            FastganError: The trainer was made without `out`, or the checkpoint can't be written.
+        """
         return self._save(passing=False)
 
     def _save(self, passing: bool) -> Path:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastgan import files
 from fastgan.errors import FastganError
 
 SIDE = 32
@@ -198,13 +199,9 @@ def cached(
         "channels": images.shape[1],
     }
     data = save_safetensors({k: v.contiguous() for k, v in made.network.state_dict().items()}, {"about": json.dumps(about)})
-    try:
+    with contextlib.suppress(OSError):  # a cache that can't be written costs time, not correctness
         folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except OSError:
-        pass  # a cache that can't be written costs time, not correctness
+        files.write_atomically(path, data)
     return made
 
 

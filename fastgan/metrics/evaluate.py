@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastgan import paths
 from fastgan.data import Dataset
-from fastgan.data.cache import default_directory
 from fastgan.errors import FastganError
 from fastgan.metrics.classifier import EPOCHS, FEATURES, SIDE, Classifier, cached
 from fastgan.metrics.distances import frechet_distance, kernel_distance
@@ -148,7 +148,7 @@ def evaluate(
     if len(images) < 2:
         raise FastganError(f"{len(images)} samples are too few to measure")
     labels = torch.from_numpy(np.array(data.array("label"))) if data.fields.get("label") and data.classes else None
-    folder = cache if cache is not None else default_directory() / "metrics"
+    folder = cache if cache is not None else paths.cache_dir() / "metrics"
     judge = cached(reals, labels, fingerprint=data.fingerprint, folder=folder, classes=data.classes, seed=0)
     order = torch.randperm(len(reals), generator=torch.Generator().manual_seed(seed))
     n_floor = min(len(images), len(reals) // 2)

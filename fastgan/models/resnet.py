@@ -1,6 +1,6 @@
-"""The residual networks of SNGAN (Miyato et al.
+"""Residual networks for CIFAR-sized images.
 
-2018, table 4) and WGAN-GP (Gulrajani et al. 2017, appendix F) for CIFAR-sized images.
+Sources: SNGAN (Miyato et al. 2018, table 4) and WGAN-GP (Gulrajani et al. 2017, appendix F).
 """
 
 from __future__ import annotations

@@ -32,9 +32,8 @@ def current_groups() -> int:
 
 @contextlib.contextmanager
 def grouped(groups: int) -> Iterator[None]:
-    """Within the block a batch stands for `groups` batches one after the other (real, fake): each has statistics and a sigma
-    of its own, and
-    buffers move as by as many forwards, in order.
+    """Within the block a batch stands for `groups` batches one after the other (real, fake): each
+    has statistics and a sigma of its own, and buffers move as by as many forwards, in order.
     """
     global _groups
     before, _groups = _groups, groups

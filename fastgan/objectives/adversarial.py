@@ -20,14 +20,32 @@ if TYPE_CHECKING:
 
 @dataclass
 class Adversarial(Objective):
-    """G against D (Goodfellow et al. 2014). Networks: "G": (z[, label]) -> images in [-1, 1]; "D": (images[, label]) ->
-    logits of any shape.
+    """The standard objective: G against D (Goodfellow et al. 2014).
 
-    loss: a name of `LOSSES`. r1, r2, gp: weights of the
-    regularisers (gamma, gamma, lambda).
-    lazy_r1: compute r1 only every k-th step, with k times the weight (Karras et al. 2020). n_critic: updates of D for one of G.
-    reuse: train G on the fakes D has just seen, as the DCGAN tutorial does (saves one pass of G); default: where n_critic is
-    1. conditional: pass labels. one_pass: as in Objective.
+    "G" maps (z[, label]) to images in [-1, 1], "D" maps (images[, label]) to logits of any shape.
+
+    Args:
+        loss: A name of `fastgan.objectives.LOSSES`.
+        latent_shape: The shape of one latent vector z.
+        latent: Its kind: "normal" or "uniform".
+        r1: The weight gamma of the gradient penalty on reals.
+        r2: The weight gamma of the gradient penalty on fakes.
+        gp: The weight lambda of WGAN-GP's penalty between reals and fakes.
+        lazy_r1: Compute r1 only every k-th step, with k times the weight (Karras et al. 2020).
+        n_critic: Updates of D for one of G.
+        reuse: Whether G is trained on the fakes that D has just seen, as in the DCGAN tutorial,
+            which saves one pass of G. Default: where n_critic is 1.
+        conditional: Whether both networks are given the label.
+        one_pass: As in `Objective`.
+
+    Raises:
+        FastganError: There is no such loss, or lazy_r1 or n_critic is below 1.
+
+    Example:
+        >>> import fastgan
+        >>> objective = fastgan.Adversarial("hinge", (128,), r1=1.0, lazy_r1=16, n_critic=5)
+        >>> [(phase.name, phase.repeat) for phase in objective.phases()]
+        [('D', 5), ('G', 1)]
     """
 
     loss: str = "non-saturating"

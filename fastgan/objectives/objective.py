@@ -16,10 +16,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Noise:
-    """One random input of the generator, drawn per sample as a pure function of (seed, step, global sample index).
+    """One random input of the generator, a pure function of (seed, step, global sample index).
 
-    shape: shape of one sample, such as (100, 1, 1). kind: "normal" N(0, 1); "uniform" U[low, high); "categorical" int64 in
-    [0, classes), shape () or (k,).
+    Args:
+        shape: The shape of one sample, such as (100, 1, 1).
+        kind: "normal" is N(0, 1); "uniform" is U[low, high); "categorical" is int64 in [0,
+            classes), of shape () or (k,).
+        low: The lower end of "uniform".
+        high: The upper end of "uniform".
+        classes: How many values "categorical" has.
+
+    Raises:
+        FastganError: There is no such kind, or "categorical" lacks its classes.
+
+    Example:
+        >>> import fastgan
+        >>> z = fastgan.Noise((62,))
+        >>> kind = fastgan.Noise((), "categorical", classes=10)
     """
 
     shape: tuple[int, ...]
@@ -37,12 +50,29 @@ class Noise:
 
 @dataclass(frozen=True)
 class Phase:
-    """One optimisation of some networks: every other network is frozen, the loss terms are summed, differentiated and stepped.
+    """One optimisation of some networks while all others are frozen.
 
-    name: prefix of what is logged, without "/". trains: networks that are optimised. loss: fn(step) -> {term name: 0-dim
-    tensor}. repeat: how many times a step (n_critic).
-    fresh: draw a new batch and new noise; False keeps those of the phase before, and its fake with its graph (DCGAN's reuse
-    of one generator pass).
+    The terms that `loss` returns are summed and differentiated, and the optimisers of `trains`
+    step.
+
+    Args:
+        name: What its metrics begin with; without "/".
+        trains: The names of the networks that are optimised.
+        loss: A function of the `Step` that returns {term name: 0-dim tensor}. It never reads the
+            device.
+        repeat: How many times the phase runs in a step (n_critic).
+        fresh: Whether each run draws a new batch and new noise. False keeps those of the phase
+            before, and its fakes with their graph.
+
+    Raises:
+        FastganError: The name is empty or contains "/", or `repeat` is below 1.
+
+    Example:
+        >>> import fastgan
+        >>> def push_up(step):
+        ...     return {"adv": -step.nets.D(step.fake).mean()}
+        >>> fastgan.Phase("G", trains=("G",), loss=push_up, fresh=False).repeat
+        1
     """
 
     name: str
@@ -59,11 +89,42 @@ class Phase:
 
 
 class Objective:
-    """Base of all objectives. Stateless: everything that changes lives in the networks, the step and the schedules.
+    """What is trained against what: the base class of all objectives.
 
-    noise: the generator's random inputs by name. lazy: terms computed only every k-th step, by name (`step.due("r1")` is k on
-    those steps, else 0). one_pass: whether `step.pair` may call a network once for reals and fakes, where a trial finds no
-    difference; None: on a GPU, unless with impl="reference"; on a CPU it is no faster.
+    An objective is stateless: what changes lives in the networks, the optimisers and the schedules.
+    A subclass gives `phases` and `generate`, and usually `noise`.
+
+    Attributes:
+        noise: The generator's random inputs by name.
+        lazy: Terms that are computed every k-th step only, by name; `step.due("r1")` is k on those
+            steps and 0 on others.
+        one_pass: Whether `step.pair` may call a network once for reals and fakes, where a trial
+            finds no difference. None: on a GPU, unless with impl="reference"; on a CPU it is no
+            faster.
+
+    Example:
+        >>> import fastgan
+        >>> from fastgan.objectives import LOSSES
+        >>> class Hinge(fastgan.Objective):
+        ...     noise = {"z": fastgan.Noise((100, 1, 1))}
+        ...
+        ...     def phases(self):
+        ...         return [
+        ...             fastgan.Phase("D", ("D",), self.d_loss),
+        ...             fastgan.Phase("G", ("G",), self.g_loss, fresh=False),
+        ...         ]
+        ...
+        ...     def generate(self, step):
+        ...         return step.nets.G(step.noise.z)
+        ...
+        ...     def d_loss(self, step):
+        ...         real, fake = step.pair("D", step.batch["image"], step.fake)
+        ...         return {"adv": LOSSES["hinge"].d(real, fake, step)}
+        ...
+        ...     def g_loss(self, step):
+        ...         return {"adv": LOSSES["hinge"].g(None, step.nets.D(step.fake))}
+        >>> [phase.name for phase in Hinge().phases()]
+        ['D', 'G']
     """
 
     noise: Mapping[str, Noise] = {}

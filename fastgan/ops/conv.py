@@ -13,7 +13,7 @@ from torch import Tensor
 from fastgan.kernels.activations import activation as activate
 from fastgan.kernels.activations import row
 from fastgan.kernels.conv_spec import ConvSpec, Fusion, Pair, pair
-from fastgan.ops import conv_gemm, dispatch
+from fastgan.ops import conv_gemm, dispatch, low_weights
 from fastgan.ops.conv_fused import cast, fused_convolution, precision_of, shape_of, unsupported
 from fastgan.ops.conv_plain import no_weight_gradients, weight_gradients
 
@@ -79,6 +79,11 @@ def _scaled(w: Tensor, scale: Tensor | None) -> Tensor:
     return w if scale is None else w * scale.to(w.dtype)
 
 
+def _read(w: Tensor, scale: Tensor | None) -> Tensor:
+    """The weight for a layer that takes a view of it, which hides whose it is."""
+    return low_weights.read(w) if scale is None else _scaled(w, scale)
+
+
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -112,7 +117,7 @@ def conv2d(
         product = spec is not None and conv_gemm.is_product(input, spec)
         engine = _choose["conv2d"](impl, x, dense, product, activation, slope, shape=shape)
         if engine == "gemm":
-            y = conv_gemm.convolution(input, _scaled(weight, scale), bias, False)
+            y = conv_gemm.convolution(x, _read(weight, scale), bias, False)
             return y if activation == "identity" else activate(y, activation, slope)
         if engine == "triton" and spec is not None:
             return fused_convolution(
@@ -160,7 +165,7 @@ def conv_transpose2d(
         product = spec is not None and conv_gemm.is_product(input, spec)
         engine = _choose["conv_transpose2d"](impl, x, dense, product, activation, slope, shape=shape)
         if engine == "gemm":
-            y = conv_gemm.convolution(input, _scaled(weight, scale), bias, True)
+            y = conv_gemm.convolution(x, _read(weight, scale), bias, True)
             return y if activation == "identity" else activate(y, activation, slope)
         if engine == "triton" and spec is not None:
             return fused_convolution(

@@ -2,7 +2,7 @@
 
     z = act_in(x*s + t)      y = act_out(conv(z, w)*scale + bias + residual)      mean, var of y per channel (and group)
 
-docs/fused-convolution.md explains; conv_registered holds the operators, conv_reference the formulas.
+docs/internals/fused-convolution.md explains; conv_registered holds the operators, conv_reference the formulas.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fastgan.kernels._common import INTERPRET
 from fastgan.kernels.activations import row
 from fastgan.kernels.conv_spec import ConvSpec, Fusion, pair
 from fastgan.ops import conv_reference as ref
-from fastgan.ops import dispatch, norm
+from fastgan.ops import dispatch, low_weights, norm
 from fastgan.ops.conv_registered import convolve
 
 
@@ -46,7 +46,7 @@ def cast_type(x: Tensor) -> torch.dtype:
 
 def cast(x: Tensor) -> Tensor:
     """x under autocast; a registered operator has to ask."""
-    return x.to(cast_type(x))
+    return low_weights.cast(x, cast_type(x))
 
 
 def precision_of(x: Tensor) -> str:
@@ -177,12 +177,11 @@ def conv_moments(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y = conv2d(act_in(input*scale_in + shift_in), weight)*scale + bias + residual with its moments: (y, mean, var).
 
-    input [N,CI,H,W]; weight [CO,CI,KH,KW]; scale_in, shift_in fp32 [CI] or [groups,CI]; y [N,CO,OH,OW] in input's
-    type; mean and biased
-    var fp32 [groups,CO] of y as stored, over each run of N/groups images. All differentiable to any order. g_on_load: let
-    dgrad and
-    wgrad form the gradient of y themselves instead of writing it once. Raises FastganError for shapes that do not fit and an
-    engine that cannot run.
+    input [N,CI,H,W]; weight [CO,CI,KH,KW]; scale_in, shift_in fp32 [CI] or [groups,CI]; y
+    [N,CO,OH,OW] in input's type; mean and biased var fp32 [groups,CO] of y as stored, over each run
+    of N/groups images. All differentiable to any order. g_on_load: let dgrad and wgrad form the
+    gradient of y themselves instead of writing it once. Raises FastganError for shapes that do not
+    fit and an engine that cannot run.
     """
     spec = ConvSpec(False, (weight.shape[2], weight.shape[3]), pair(stride), pair(padding))
     fusion = Fusion(act_in, slope_in, groups=groups, precision=precision_of(input))

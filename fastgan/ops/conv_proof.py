@@ -254,7 +254,7 @@ for transposed, fused in ((False, True), (True, True), (False, False), (True, Fa
         # phases of unequal size, side by side
         odd, images, last = (ConvSpec(True, (3, 3), (2, 2), (1, 1)), (4, 17, 3, 2), 3) if transposed else (C4S2, (2, 3, 7, 5), 17)
         cases += [
-            # the epilogue is one for both; a single dscale summed over all weights is judged by one number's luck
+            # the epilogue is one for both; a single dscale, summed over all weights, would be one number with an arbitrary error
             fused_case("split", split, long, few, "quick", "full", act="relu", extras=not transposed, directions=FIRST),
             fused_case("merged odd", odd, images, last, "quick", "full", act="leaky_relu", groups=2, directions=FIRST),
             fused_case("groups", spec, shape, co, "quick", "full", act="relu", groups=2, directions=FIRST),

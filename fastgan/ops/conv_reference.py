@@ -19,6 +19,7 @@ from torch import Tensor
 from fastgan.errors import FastganError
 from fastgan.kernels.activations import Formula, activation, row
 from fastgan.kernels.conv_spec import ConvSpec, Fusion
+from fastgan.ops import low_weights
 
 
 class Linear(Protocol):
@@ -107,7 +108,7 @@ def conv_forward(
     linear: Linear = TORCH,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """y in x's type, and mean, var [groups, CO] or None."""
-    y = linear.conv(operand(x, s, t, fusion), (w if scale is None else w * scale).to(x.dtype), spec)
+    y = linear.conv(operand(x, s, t, fusion), low_weights.cast(w if scale is None else w * scale, x.dtype), spec)
     if bias is not None or residual is not None or fusion.act_out != "identity":
         p = wide(y) if bias is None else wide(y) + wide(bias)[None, :, None, None]
         p = p if residual is None else p + wide(residual)

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fastgan.errors import FastganError
+from fastgan.kernels.adam import ALIGN
 
-ALIGN = 32  # fp32 elements in 128 bytes: a parameter never shares a cache line or a 16-byte vector with its neighbour
+
+class Gradients(NamedTuple):
+    """Gradients where autograd left them, as the kernel finds them.
+
+    tensors: those that are read. pieces: (pieces, 4) int32 rows (offset in the flat buffers, elements, offset in the parameter,
+    parameter), the first three in units of ALIGN elements. places: (parameters, 2) int64 rows (address or 0 for none,
+    bytes of an element: 4 is fp32, 2 bf16). block: the most elements of a piece.
+    """
+
+    tensors: list[Tensor]
+    pieces: Tensor
+    places: Tensor
+    block: int
 
 
 class FlatParameters:
@@ -82,10 +96,53 @@ class FlatParameters:
         source = [p.grad for p in self.parameters] if grads is None else grads
         if len(source) != len(self.parameters):
             raise FastganError(f"{len(source)} gradients for {len(self.parameters)} parameters")
-        pairs = [(v, g) for v, g in zip(self.grad_views, source) if g is not None and g.data_ptr() != v.data_ptr()]
         for view, g in zip(self.grad_views, source):
             if g is None:
                 view.zero_()
-        if pairs:
-            torch._foreach_copy_([v for v, _ in pairs], [g for _, g in pairs])
+        self._copy([(v, g) for v, g in zip(self.grad_views, source) if g is not None])
         return self.grad
+
+    @staticmethod
+    def _copy(pairs: list[tuple[Tensor, Tensor]]) -> None:
+        moved = [(v, g) for v, g in pairs if g.data_ptr() != v.data_ptr()]
+        if moved:
+            torch._foreach_copy_([v for v, _ in moved], [g for _, g in moved])
+
+    @torch.no_grad()
+    def find_grads(self, grads: Sequence[Tensor | None] | None = None) -> tuple[list[Tensor], list[tuple[int, int]]]:
+        """The gradients without copying them: (tensors, rows of Gradients.places).
+
+        Only what the kernel can't walk (another type or layout than the parameter's, a size that is no multiple of ALIGN) is
+        copied into `grad` first.
+        """
+        source = [p.grad for p in self.parameters] if grads is None else grads
+        if len(source) != len(self.parameters):
+            raise FastganError(f"{len(source)} gradients for {len(self.parameters)} parameters")
+        pairs, tensors, rows = [], [], []
+        for p, view, g in zip(self.parameters, self.grad_views, source):
+            if g is None:
+                rows.append((0, 4))
+                continue
+            if not _walkable(g, p):
+                pairs.append((view, g))
+                g = view
+            tensors.append(g)
+            rows.append((g.data_ptr(), g.element_size()))
+        self._copy(pairs)
+        return tensors, rows
+
+    def pieces(self, block: int) -> Tensor:
+        """Gradients.pieces: each piece lies in one parameter, its padding included."""
+        rows = []
+        for index, (p, offset) in enumerate(zip(self.parameters, self.offsets)):
+            size = -(-p.numel() // ALIGN) * ALIGN
+            for at in range(0, size, block):
+                rows.append(((offset + at) // ALIGN, min(block, size - at) // ALIGN, at // ALIGN, index))
+        return torch.tensor(rows, dtype=torch.int32, device=self.data.device)
+
+
+def _walkable(g: Tensor, p: Tensor) -> bool:
+    """Whether the elements of g lie as those of p, a whole number of vectors."""
+    same = g.shape == p.shape and all(a == b for size, a, b in zip(p.shape, g.stride(), p.stride()) if size > 1)
+    kind = g.dtype in (torch.float32, torch.bfloat16) and g.device == p.device
+    return same and kind and g.numel() % ALIGN == 0 and g.data_ptr() % 16 == 0

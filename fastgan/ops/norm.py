@@ -3,8 +3,8 @@ for norm that is handed on.
 
     z = act((x - mean) / sqrt(var + eps) gamma + beta)            Ioffe, Szegedy, "Batch normalization", 2015
 
-Statistics are fp32, of x as stored, over a channel's rows of its group. docs/kernels.md has the layout, what backward keeps
-and the bytes moved.
+Statistics are fp32, of x as stored, over a channel's rows of its group. docs/internals/kernels.md
+has the layout, what backward keeps and the bytes moved.
 """
 
 from __future__ import annotations
@@ -223,9 +223,9 @@ def affine_act(
     """act(input scale + shift), input (N, C, *); `scale`, `shift` are (C,), or (A, C) with A dividing N (one row per group or
     sample).
 
-    Differentiable in all three, to second order; backward reads the gradient and the input once, for dx and both sums. This is
-    how normalisation that was
-    handed on is materialised, and how a spectral norm (scale = 1/sigma, shift = bias) and its activation leave a convolution.
+    Differentiable in all three, to second order; backward reads the gradient and the input once,
+    for dx and both sums. This is how normalisation that was handed on is materialised, and how a
+    spectral norm (scale = 1/sigma, shift = bias) and its activation leave a convolution.
     """
     act = _check("affine_act", input, activation, (scale, shift), grouped=True)
     if scale is not None and shift is not None and scale.dim() == shift.dim() == 2 and scale.shape[0] != shift.shape[0]:
@@ -279,9 +279,9 @@ def update_running_stats(
     """Every layer's running mean and variance (C,) moved in place by its batch statistics, in one launch whatever the number
     of layers.
 
-    `stats[i]`: (2, groups, C), or a pair of (groups, C), biased variance over rows[i] values a group; groups update in order.
-    `tracked`: every layer's count
-    (int64, 0-dim, grows by its groups) or empty; `momenta[i]` None is the cumulative average, from the count. Never part of an
+    `stats[i]`: (2, groups, C), or a pair of (groups, C), biased variance over rows[i] values a
+    group; groups update in order. `tracked`: every layer's count (int64, 0-dim, grows by its
+    groups) or empty; `momenta[i]` None is the cumulative average, from the count. Never part of an
     autograd graph.
     """
     packed = [s if isinstance(s, Tensor) else torch.stack(tuple(s)) for s in stats]

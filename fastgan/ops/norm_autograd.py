@@ -1,10 +1,10 @@
 """The normalisation kernels as registered operators, and as cheap autograd functions for eager calls.
 
-Each pair (forward, backward) exists twice around the same launchers and formulas: as ``torch.library`` ops, which
-torch.compile and every dispatch mode see,
-and as ``autograd.Function``, which costs an eager call a fraction of that. Both differentiate twice: the backward of a
-backward is the plain PyTorch formula
-(:func:`rows_backward`), differentiated by autograd.
+Each pair (forward, backward) exists twice around the same launchers and formulas: as
+``torch.library`` ops, which torch.compile and every dispatch mode see, and as
+``autograd.Function``, which costs an eager call a fraction of that. Both differentiate twice: the
+backward of a backward is the plain PyTorch formula (:func:`rows_backward`), differentiated by
+autograd.
 """
 
 from __future__ import annotations

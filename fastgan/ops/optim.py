@@ -16,11 +16,13 @@ from torch import Tensor
 from fastgan.errors import FastganError
 from fastgan.kernels import adam as kernel
 from fastgan.ops.dispatch import Dispatcher
-from fastgan.ops.flat import FlatParameters
+from fastgan.ops.flat import FlatParameters, Gradients
 from fastgan.ops.registry import Case, Kwargs, Op, Variant, register
 
 # On a CPU, walk the buffers in pieces that stay in the second-level cache over the ten element-wise passes.
 CPU_CHUNK = 1 << 16
+SPARE = 64
+"""Tables of gradients' addresses that are made at once, outside captures."""
 
 
 def nonfinite(grad: Tensor) -> Tensor:
@@ -104,7 +106,7 @@ def _reference_(
 )
 def _adam_ema_(
     param: Tensor,
-    grad: Tensor,
+    grads: Sequence[Tensor],
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
     ema: Tensor | None,
@@ -120,17 +122,20 @@ def _adam_ema_(
     scale: Tensor | None,
     found_inf: Tensor | None,
     decoupled: bool,
+    pieces: Tensor | None = None,
+    places: Tensor | None = None,
+    block: int = 0,
 ) -> None:
     kernel.adam_ema_(
-        param, grad, exp_avg, exp_avg_sq, ema, low, step, ticket, lr, beta1, beta2, eps, weight_decay, ema_decay, scale,
-        found_inf, decoupled,
+        param, grads[0] if pieces is None else None, exp_avg, exp_avg_sq, ema, low, step, ticket, lr, beta1, beta2, eps,
+        weight_decay, ema_decay, scale, found_inf, decoupled, pieces, places, block,
     )  # fmt: skip
 
 
 @_adam_ema_.register_fake
 def _(
     param: Tensor,
-    grad: Tensor,
+    grads: Sequence[Tensor],
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
     ema: Tensor | None,
@@ -146,6 +151,9 @@ def _(
     scale: Tensor | None,
     found_inf: Tensor | None,
     decoupled: bool,
+    pieces: Tensor | None = None,
+    places: Tensor | None = None,
+    block: int = 0,
 ) -> None:
     return None
 
@@ -164,7 +172,7 @@ _choose = Dispatcher("adam_ema", ("triton", "reference"), _unsupported)
 @torch.no_grad()
 def adam_ema_(
     param: Tensor,
-    grad: Tensor,
+    grad: Tensor | Gradients,
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
     ema: Tensor | None = None,
@@ -186,13 +194,15 @@ def adam_ema_(
     """One Adam (`decoupled`: AdamW) step in place on flat fp32 (numel,) buffers; `step` (0-dim, steps done) advances by one.
 
     `ema` (fp32) moves to `param` by 1 - ema_decay; `low` (bf16/fp16) receives the new `param`; `grad` is divided by `scale`, not
-    changed. Where `found_inf` is not 0 nothing changes, `step`, `ema` and `low` included. Scalars are 0-dim device tensors, best
-    float64 (their bias corrections then round as PyTorch's); Python floats are baked into a captured graph.
+    changed; the kernel alone takes Gradients. Where `found_inf` is not 0 nothing changes, `step`, `ema` and `low` included.
+    Scalars are 0-dim device tensors, best float64 (their bias corrections then round as PyTorch's); Python floats are
+    baked into a captured graph.
     `weight_decay=None` skips the decay. `ticket` (int32 zero of shape (1,), zero again afterwards, one a stream) saves the kernel
     an allocation. Raises FastganError for buffers of unequal size, and ema without ema_decay.
     """
     contiguous = True
-    for name, buffer in (("grad", grad), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq), ("ema", ema), ("low", low)):
+    flat_grad = grad if isinstance(grad, Tensor) else None
+    for name, buffer in (("grad", flat_grad), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq), ("ema", ema), ("low", low)):
         if buffer is not None:
             contiguous = contiguous and buffer.is_contiguous()
             if buffer.shape != param.shape:
@@ -203,14 +213,17 @@ def adam_ema_(
     decay = None if weight_decay is None else _device_scalar(weight_decay, param)
     keep = None if ema_decay is None else _device_scalar(ema_decay, param)
     if _choose(impl, param, contiguous and param.is_contiguous()) == "reference":
+        if flat_grad is None:
+            raise FastganError("Gradients are for the kernel: give the reference one flat gradient")
         _reference_(
-            param, grad, exp_avg, exp_avg_sq, ema, low, step, rate, b1, b2, epsilon, decay, keep, scale, found_inf, decoupled
+            param, flat_grad, exp_avg, exp_avg_sq, ema, low, step, rate, b1, b2, epsilon, decay, keep, scale, found_inf, decoupled
         )
     else:
         ticket = param.new_zeros(1, dtype=torch.int32) if ticket is None else ticket
+        grads, *where = grad if isinstance(grad, Gradients) else ([grad], None, None, 0)
         _adam_ema_(
-            param, grad, exp_avg, exp_avg_sq, ema, low, step, ticket, rate, b1, b2, epsilon, decay, keep, scale, found_inf,
-            decoupled,
+            param, grads, exp_avg, exp_avg_sq, ema, low, step, ticket, rate, b1, b2, epsilon, decay, keep, scale, found_inf,
+            decoupled, *where,
         )  # fmt: skip
 
 
@@ -223,9 +236,9 @@ class FlatAdam(torch.optim.Optimizer):
     """torch.optim.Adam/AdamW over a FlatParameters: the same hyper-parameters and state_dict (each loads the other's).
 
     ema_decay (float or 0-dim device tensor) keeps `ema`, a flat fp32 copy; low_precision (torch.bfloat16, float16) keeps `low`.
-    Hyper-parameters live in `param_groups[0]`; `sync_hyper()` copies changed ones to the device (`step` does it too: call it by
-    hand only before replaying a captured step). lr may be a 0-dim device tensor. One parameter group; amsgrad and maximize are
-    refused; a parameter without gradient counts as zero gradient, where torch.optim.Adam would leave it out.
+    Hyper-parameters live in `param_groups[0]`; `sync_hyper()` brings what changed on the host to the device (`step` does it too:
+    call it by hand only before replaying a captured step). lr may be a 0-dim device tensor. One parameter group; amsgrad
+    and maximize are refused; a parameter without gradient counts as zero gradient, where torch.optim.Adam would leave it out.
     """
 
     _step_supports_amp_scaling = True  # GradScaler hands over scale and found_inf, and reads nothing on the host
@@ -261,6 +274,15 @@ class FlatAdam(torch.optim.Optimizer):
         self.ema_decay = ema_decay
         self.ema = None if ema_decay is None else flat.data.clone()
         self.low = None if low_precision is None else flat.data.to(low_precision)
+        # .data: each copy counts its own versions, so that one made anew does not make a backward through another stale
+        self.copies = [] if self.low is None else [view.data for view in flat.views(self.low)]
+        self._copied = [p._version for p in flat.parameters]
+        block = kernel.settings(flat.data.numel(), flat.data)["BLOCK"]
+        self._pieces = flat.pieces(block), block  # here, since a step that is captured may copy nothing from the host
+        self._places = torch.zeros((len(flat.parameters), 2), dtype=torch.int64, device=flat.data.device)
+        self._tables: list[Tensor] = []  # for captured steps: all of them, and those that none has taken
+        self._free: list[Tensor] = []
+        self._promised: list[tuple[Tensor, Tensor]] = []
         # lr, beta1, beta2, eps, weight_decay, ema_decay: float64, as PyTorch computes with Python floats.
         self._hyper = torch.zeros(6, dtype=torch.float64, device=flat.data.device)
         self._synced: tuple[float, ...] | None = None
@@ -269,7 +291,14 @@ class FlatAdam(torch.optim.Optimizer):
         self.sync_hyper()
 
     @classmethod
-    def of(cls, optimizer: torch.optim.Optimizer, flat: FlatParameters, *, impl: str = "auto") -> FlatAdam:
+    def of(
+        cls,
+        optimizer: torch.optim.Optimizer,
+        flat: FlatParameters,
+        *,
+        low_precision: torch.dtype | None = None,
+        impl: str = "auto",
+    ) -> FlatAdam:
         """A FlatAdam with the options of a torch Adam or AdamW that has done no step; its state_dicts name the same options.
 
         `replaces` is the name of that class.
@@ -277,7 +306,7 @@ class FlatAdam(torch.optim.Optimizer):
         group = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
         decoupled = group["decoupled_weight_decay"]
         numbers = (group["lr"], group["betas"], group["eps"], group["weight_decay"])
-        made = cls(flat, *numbers, decoupled_weight_decay=decoupled, impl=impl)
+        made = cls(flat, *numbers, decoupled_weight_decay=decoupled, low_precision=low_precision, impl=impl)
         made.defaults = dict(optimizer.defaults)
         made.param_groups[0] |= group
         made.replaces = type(optimizer).__name__
@@ -297,8 +326,36 @@ class FlatAdam(torch.optim.Optimizer):
         for p, m, v in zip(self.flat.parameters, self.flat.views(self.exp_avg), self.flat.views(self.exp_avg_sq)):
             self.state[p] = {"step": self.steps, "exp_avg": m, "exp_avg_sq": v}
 
+    def copy_of(self, index: int) -> Tensor:
+        """The low-precision copy of flat.parameters[index], made anew where somebody wrote to the parameter since."""
+        p, mine = self.flat.parameters[index], self.copies[index]
+        if p._version != self._copied[index]:
+            with torch.no_grad():
+                mine.copy_(p)
+            self._copied[index] = p._version
+        return mine
+
+    @torch.no_grad()
+    def renew_copies(self) -> None:
+        """Make the low-precision copy anew: after writes that no version counts (`p.data`, a broadcast)."""
+        if self.low is not None:
+            self.low.copy_(self.flat.data)
+            torch.autograd.graph.increment_version(self.copies)
+            self._copied = [p._version for p in self.flat.parameters]
+
     def sync_hyper(self) -> None:
-        """Copy hyper-parameters that changed on the host to the device. Outside a captured region, before each replay."""
+        """Bring hyper-parameters, parameters written by hand and addresses of captured gradients to the device.
+
+        Outside a captured region, before each replay.
+        """
+        for places, rows in self._promised:
+            places.copy_(rows)
+        self._promised = []
+        if len(self._free) < SPARE // 2:
+            self._tables.append(torch.zeros((SPARE, *self._places.shape), dtype=torch.int64, device=self._places.device))
+            self._free += self._tables[-1].unbind()
+        if self.low is not None and self._copied != [p._version for p in self.flat.parameters]:
+            self.renew_copies()
         group, keep = self.param_groups[0], 0.0 if self.ema_decay is None else self.ema_decay
         values = (group["lr"], *group["betas"], group["eps"], group["weight_decay"], keep)
         host = tuple(0.0 if isinstance(x, Tensor) else float(x) for x in values)
@@ -326,12 +383,14 @@ class FlatAdam(torch.optim.Optimizer):
                 loss = closure()
         self.flat.check()
         group = self.param_groups[0]
-        if not torch.cuda.is_available() or not torch.cuda.is_current_stream_capturing():
+        capturing = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+        if not capturing:
             self.sync_hyper()
         lr, beta1, beta2, eps, decay, ema_decay = self._hyper.unbind()
+        kernels = _choose(self.impl, self.flat.data, True) == "triton"
         adam_ema_(
             self.flat.data,
-            self.flat.collect_grads_(grads),
+            self._find_grads(grads, capturing) if kernels else self.flat.collect_grads_(grads),
             self.exp_avg,
             self.exp_avg_sq,
             self.ema,
@@ -350,8 +409,23 @@ class FlatAdam(torch.optim.Optimizer):
             impl=self.impl,
         )
         # The parameters' own version counters do not see a write to the flat buffer: a stale backward must still raise.
-        torch.autograd.graph.increment_version(self.flat.parameters)
+        torch.autograd.graph.increment_version([*self.flat.parameters, *self.copies])
+        self._copied = [p._version for p in self.flat.parameters]
         return loss
+
+    def _find_grads(self, grads: Sequence[Tensor | None] | None, capturing: bool) -> Gradients:
+        """Where the gradients lie. Within a capture a table of this step's own is taken, and filled later by `sync_hyper`."""
+        tensors, found = self.flat.find_grads(grads)
+        if capturing:
+            if not self._free:
+                raise FastganError(f"a captured step can update a network {SPARE // 2} times, not more")
+            places = self._free.pop()
+            self._promised.append((places, torch.tensor(found)))
+        else:
+            places = self._places
+            # pinned: the host does not wait, which is asked of a step
+            places.copy_(torch.tensor(found, pin_memory=places.is_cuda), non_blocking=True)
+        return Gradients(tensors, self._pieces[0], places, self._pieces[1])
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         if self.param_groups:
@@ -414,8 +488,8 @@ def _variants() -> list[Variant]:
     single = "param grad avg avg_sq ema step scale found"
     double = "lr beta1 beta2 eps decay ema_decay"
     signature = {f"{name}_ptr": "*fp32" for name in single.split()} | {f"{name}_ptr": "*fp64" for name in double.split()}
-    signature |= {"low_ptr": "*bf16", "ticket_ptr": "*i32", "n": "i32"}
-    full = {"HAS_EMA": True, "HAS_LOW": True, "HAS_SCALE": True, "HAS_FOUND": True}
+    signature |= {"low_ptr": "*bf16", "ticket_ptr": "*i32", "pieces_ptr": "*i32", "places_ptr": "*i64", "n": "i32"}
+    full = {"HAS_EMA": True, "HAS_LOW": True, "HAS_SCALE": True, "HAS_FOUND": True, "UNIT": kernel.ALIGN}
     config = {k: v for k, v in kernel.DEFAULT.items() if k != "PROGRAMS"}
     aligned = [name for name in signature if signature[name][0] == "*"] + ["n"]
     return [
@@ -423,12 +497,17 @@ def _variants() -> list[Variant]:
             f"adam_ema {name}",
             kernel._adam_ema_kernel,
             signature,
-            {"DECAY": mode, **full},
+            {"DECAY": mode, "SCATTERED": scattered, **full},
             [{**config, "enable_fp_fusion": False}],
             aligned=aligned,
             tuned="adam_ema",
         )
-        for mode, name in ((1, "Adam"), (2, "AdamW"))
+        for mode, name, scattered in (
+            (1, "Adam", False),
+            (2, "AdamW", False),
+            (0, "Adam, gradients where they lie", True),
+            (2, "AdamW, gradients where they lie", True),
+        )
     ]
 
 

@@ -25,6 +25,7 @@ FAMILIES: tuple[str, ...] = (
     "spectral_proof",
     "loss",
     "optim",
+    "average",
     "random",
     "images",
     "augment",
@@ -48,10 +49,10 @@ class Case:
     activation type; statistics, weights' masters and the like stay fp32 as in real use. Tensors of any other type (indices,
     uint8 images, device scalars), and Python values, pass to gold unchanged.
 
-    Tags: ``quick`` (a few hundred elements, adversarial shape: interpreter, every commit), ``full``, ``layer`` (a real
-    network's layer; GPU only),
-    ``huge`` (addresses beyond 2^31; GPU only, forward only unless ``directions`` says more), ``gradcheck`` (tiny: the float64
-    reference goes through gradcheck and gradgradcheck).
+    Tags: ``quick`` (a few hundred elements, adversarial shape: interpreter, every commit),
+    ``full``, ``layer`` (a real network's layer; GPU only), ``huge`` (addresses beyond 2^31; GPU
+    only, forward only unless ``directions`` says more), ``gradcheck`` (tiny: the float64 reference
+    goes through gradcheck and gradgradcheck).
     """
 
     name: str
@@ -124,21 +125,26 @@ class Op:
     the same structure. The reference is plain PyTorch, runs in float64, and is differentiable as often as the op is; it must
     share no code with the kernel.
 
-    ``grad_inputs``: names of kwargs differentiated against. ``mutates``: names of kwargs the call updates in place (running
-    statistics, u and v, optimiser buffers): both sides get clones, and the values afterwards are compared as outputs named
-    ``name'``. ``outputs``: names for a bare tuple.
-    ``rounds``: the kernel rounds intermediates that gold must round too; the reference then takes ``round_to`` (a dtype or
-    None) and applies :func:`rounded` at those places. ``uses_dot``: has tl.dot, so bf16 cannot be shown in the interpreter.
-    ``derived``: outputs that the contract defines by others as stored (the moments of y), as ``f(kwargs, outputs)`` of
-    float64 outputs: gold for them is made of the engine's own, PyTorch's own error of PyTorch's, so that neither shows how
-    a convolution library rounds.
-    ``bounds``: exceptions, keyed
-    ``"output"`` or ``"direction:output"`` (gradients are named ``d<input>``).
-    ``bytes(kwargs, direction)`` and ``flops(kwargs, direction)``: the least traffic and work an ideal kernel needs, for the
-    roofline.
-    ``kernels()``: the AOT variants, built lazily so that import needs no Triton. ``candidates``: tuning name -> configurations
-    ``fastgan tune`` tries.
-    ``eager(**kwargs)``: the baseline users would write in PyTorch, if the reference is not it.
+    Attributes:
+        grad_inputs: Names of kwargs differentiated against.
+        mutates: Names of kwargs that the call updates in place (running statistics, u and v,
+            optimiser buffers). Both sides get clones, and the values afterwards are compared as
+            outputs named ``name'``.
+        outputs: Names for a bare tuple.
+        rounds: The kernel rounds intermediates that gold must round too. The reference then takes
+            ``round_to`` (a dtype or None) and applies :func:`rounded` at those places.
+        uses_dot: Has tl.dot, so bf16 cannot be shown in the interpreter.
+        derived: Outputs that the contract defines by others as stored (the moments of y), as
+            ``f(kwargs, outputs)`` of float64 outputs. Gold for them is made of the engine's own
+            outputs, and PyTorch's error of PyTorch's, so that neither shows how a convolution
+            library rounds.
+        bounds: Exceptions, keyed ``"output"`` or ``"direction:output"`` (gradients are named
+            ``d<input>``).
+        bytes, flops: Functions of (kwargs, direction): the least traffic and work that an ideal
+            kernel needs, for the roofline.
+        kernels: A function that gives the AOT variants, lazily, so that import needs no Triton.
+        candidates: Tuning name -> configurations that ``fastgan tune`` tries.
+        eager: What users would write in PyTorch, if the reference is not it.
     """
 
     name: str

@@ -219,14 +219,13 @@ def spectral_sigma(
     """sigma (groups, layers) of `weights` (fp32, two or more dimensions), differentiable in them to second order, u and v
     constants.
 
-    `us[i]`, `vs[i]`: PyTorch's buffers, moved in place by `n_power_iterations` power iterations a group (0: eval, they stay).
-    `dims[i]`: the
-    dimension of output channels (0; 1 for transposed convolutions). `v_first` False iterates like
-    torch.nn.utils.parametrizations.spectral_norm
-    (u, then v), True like the older torch.nn.utils.spectral_norm (v, then u). `groups`: as many forwards in one call (2: real,
-    then fake), each
-    with a sigma of its own. 2 n groups + 1 launches whatever the number of layers (up to 128; 2 in eval).
-    Raises FastganError where the lists do not match.
+    `us[i]`, `vs[i]`: PyTorch's buffers, moved in place by `n_power_iterations` power iterations a
+    group (0: eval, they stay). `dims[i]`: the dimension of output channels (0; 1 for transposed
+    convolutions). `v_first` False iterates like torch.nn.utils.parametrizations.spectral_norm (u,
+    then v), True like the older torch.nn.utils.spectral_norm (v, then u). `groups`: as many
+    forwards in one call (2: real, then fake), each with a sigma of its own. 2 n groups + 1 launches
+    whatever the number of layers (up to 128; 2 in eval). Raises FastganError where the lists do not
+    match.
     """
     dims = [0] * len(weights) if dims is None else list(dims)
     if not weights or not len(weights) == len(us) == len(vs) == len(dims):

@@ -58,7 +58,7 @@ def _traceable(module: nn.Module) -> bool:
     """Whether the forward is code of a network's author that calls layers or norms of its own."""
     own = any(
         plain_class(child) in LAYERS or plain_class(child) in BY_CLASS for child in module.children()
-    )  # children of containers are the containers' affair
+    )  # a container decides about its own children
     return own and not isinstance(module, nn.Sequential) and not type(module).__module__.startswith("torch.")
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 EDGES = ("separate", "moments", "on_load", "on_load+g")
 
 # Readings and writings of one edge's tensor in a training step, (forward, backward), convolutions included;
-# docs/fused-convolution.md.
+# docs/internals/fused-convolution.md.
 TRAFFIC = {"one by one": (7, 12), "separate": (5, 9), "moments": (4, 10), "on_load": (2, 8), "on_load+g": (2, 7)}
 
 

@@ -113,16 +113,37 @@ def families_of(ops: Iterable[str] | None) -> frozenset[str]:
 
 
 def accelerate(module: M, *, ops: Iterable[str] | None = None, strict: bool = False, rewrite: bool = False) -> M:
-    """Swaps the hot modules of any nn.Module for faster ones, in place, and returns it. The mathematics stays the same.
+    """Swap the hot modules of any network for faster ones, in place. The mathematics stays the same.
 
-    Batch normalisation, and runs of (transposed) convolution -> norm -> activation inside nn.Sequential, get forwards of
-    ours; parameters,
-    buffers, state_dict, hooks, optimizers and whatever else refers to the module stay valid. What is unsure is left:
-    :func:`report` says why.
-    `ops` restricts the families ("conv", "norm", "spectral"). `strict` raises FastganError, before anything is changed, where
-    a module of
-    these families would be left. `rewrite`: join norms with the activations that a forward outside any nn.Sequential calls after
-    them, by what torch.fx or the first forward shows (docs/acceleration.md). :func:`revert` undoes it; calling twice is harmless.
+    Batch and instance norms, spectral norms, and runs of (transposed) convolution, norm and
+    activation inside nn.Sequential get other forwards. Parameters, buffers, state_dict, hooks and
+    optimisers stay the objects they were. What is unsure is left alone, and `fastgan.report` says
+    why. A second call is harmless; `fastgan.revert` undoes it.
+
+    Args:
+        module: Any nn.Module. For the Triton kernels it and its inputs lie on a GPU, channels_last.
+        ops: Only these families: "conv", "norm", "spectral". Default: all.
+        strict: Whether to raise, before anything is changed, where a module of these families would
+            be left.
+        rewrite: Whether norms outside any nn.Sequential run with the activation that the forward
+            calls after them, as torch.fx or the first forward shows.
+
+    Returns:
+        The same module.
+
+    Raises:
+        FastganError: `module` is no nn.Module, `ops` names no family, or `strict` found a module
+            that would be left.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import fastgan
+        >>> block = nn.Sequential(nn.Conv2d(3, 8, 4, 2, 1), nn.BatchNorm2d(8), nn.LeakyReLU(0.2))
+        >>> fastgan.accelerate(block) is block
+        True
+        >>> block(torch.randn(2, 3, 8, 8)).shape
+        torch.Size([2, 8, 4, 4])
     """
     if not isinstance(module, nn.Module):
         raise FastganError(f"accelerate takes an nn.Module, not {type(module).__name__}")
@@ -182,11 +203,24 @@ def _assign(module: Any, to: type) -> None:
 
 
 def revert(module: M) -> M:
-    """Gives every module that :func:`accelerate` swapped its class back, in place, and returns the module. Harmless where
-    nothing was swapped.
+    """Give every module that `fastgan.accelerate` swapped its class back, in place.
 
-    Raises FastganError, before anything is changed, where a swapped module has since been given another class (parametrized,
-    for one).
+    Args:
+        module: A network. Nothing happens where nothing was swapped.
+
+    Returns:
+        The same module.
+
+    Raises:
+        FastganError: A swapped module has been given another class since, as by a parametrization.
+            Nothing has been changed then.
+
+    Example:
+        >>> from torch import nn
+        >>> import fastgan
+        >>> block = fastgan.accelerate(nn.Sequential(nn.Linear(3, 8), nn.ReLU()))
+        >>> type(fastgan.revert(block)) is nn.Sequential
+        True
     """
     swapped: list[tuple[str, Any]] = []
     for path, m in module.named_modules():

@@ -8,42 +8,51 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from fastgan.errors import FastganError
 
 
-def parser() -> argparse.ArgumentParser:
-    """The arguments, shared with the command line."""
-    p = argparse.ArgumentParser(
-        "fastgan verify", description="Check every operator against float64; --aot compiles every kernel without a GPU."
+class Parser(argparse.ArgumentParser):
+    """Raises FastganError for what it can't read."""
+
+    def error(self, message: str) -> NoReturn:
+        raise FastganError(f"{message} (see {self.prog} --help)")
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def parser() -> Parser:
+    """The arguments."""
+    p = Parser(
+        "fastgan verify",
+        allow_abbrev=False,
+        description="Check every operator against float64: on the GPU if there is one, else the "
+        "real kernels in Triton's interpreter. With --aot, compile every kernel and shipped "
+        "configuration for GPUs that need not be there, and report registers, spills, shared memory"
+        " and matrix instructions.",
+        epilog="The exit code is 1 if anything failed.",
     )
-    p.add_argument(
-        "--quick",
-        dest="level",
-        action="store_const",
-        const="quick",
-        default="quick",
-        help="small adversarial shapes (the default)",
-    )
-    p.add_argument(
-        "--full",
-        dest="level",
-        action="store_const",
-        const="full",
-        help="every shape and launch configuration; large ones on a GPU",
-    )
-    p.add_argument("--op", action="append", default=[], metavar="NAME", help="only this op; may repeat")
-    p.add_argument(
-        "--family", action="append", default=None, metavar="NAME", help="load only this module of fastgan.ops; may repeat"
-    )
-    p.add_argument("--aot", nargs="+", metavar="sm_90", help="compile for these targets instead of running")
-    p.add_argument("--json", action="store_true", help="print the report as JSON")
-    p.add_argument("--all", action="store_true", help="a row for every output and configuration")
-    p.add_argument("--jobs", type=int, default=0, help="processes (default: the cores, at most 4)")
-    p.add_argument(
-        "--defaults", action="store_true", help="--aot: untuned and committed configurations, not the tuner's candidates"
-    )
-    p.add_argument("--no-cache", action="store_true", help="--aot: compile again whatever was compiled before")
+    level: dict[str, Any] = {"dest": "level", "action": "store_const"}
+    named: dict[str, Any] = {"action": "append", "metavar": "NAME"}
+    switch: dict[str, Any] = {"action": "store_true"}
+    add = p.add_argument
+    add("--quick", const="quick", default="quick", help="small shapes (the default)", **level)
+    add("--full", const="full", help="every shape and configuration; large ones on a GPU", **level)
+    add("--op", default=[], help="only this op; may repeat", **named)
+    add("--family", help="only the ops of this module of fastgan.ops; may repeat", **named)
+    targets = "sm_80 sm_86 sm_89 sm_90 sm_100 sm_120 (default: sm_80 sm_90)"
+    add("--aot", nargs="*", metavar="TARGET", help=f"compile for these and run nothing: {targets}")
+    add("--json", help="print the report as JSON", **switch)
+    add("--all", help="a row for every output and configuration", **switch)
+    add("--jobs", type=count, metavar="N", help="processes (default: the cores, at most 4)")
+    add("--defaults", help="with --aot: leave out the tuner's candidates", **switch)
+    add("--no-cache", help="with --aot: compile again what was compiled before", **switch)
     return p
 
 
@@ -75,14 +84,13 @@ def again(arguments: Sequence[str], change: dict[str, str | None]) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 if everything held, 1 if something failed, 2 for a bad request."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    options = parser().parse_args(arguments)
-    change = needed_environment(bool(options.aot))
-    if change:
-        return again(arguments, change)
     try:
-        return _aot(options) if options.aot else _verify(options)
+        options = parser().parse_args(arguments)
+        if change := needed_environment(options.aot is not None):
+            return again(arguments, change)
+        return _verify(options) if options.aot is None else _aot(options)
     except FastganError as e:
-        print(f"error: {e}", file=sys.stderr)
+        print(f"fastgan: {e}", file=sys.stderr)
         return 2
 
 
@@ -105,7 +113,15 @@ def _verify(options: argparse.Namespace) -> int:
 def _aot(options: argparse.Namespace) -> int:
     from fastgan.verify.aot import command
 
-    return command(options.aot, options.op, options.family, options.jobs, not options.no_cache, options.json, options.defaults)
+    return command(
+        options.aot or ["sm_80", "sm_90"],
+        options.op,
+        options.family,
+        options.jobs,
+        not options.no_cache,
+        options.json,
+        options.defaults,
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import functools
 import hashlib
 import json
 import multiprocessing
-import os
 import re
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fastgan import files, paths
 from fastgan.errors import FastganError
 from fastgan.kernels import tuning
 from fastgan.kernels._common import has_triton, triton
@@ -161,13 +161,6 @@ def resources(cubin: bytes, ptx: str) -> tuple[int, int]:
         return registers, sum(spills) if spills else stack
 
 
-def cache_dir() -> Path:
-    """Where rows are kept: ``FASTGAN_CACHE_DIR``, else ``fastgan`` under ``XDG_CACHE_HOME`` (``~/.cache``)."""
-    if own := os.environ.get("FASTGAN_CACHE_DIR"):
-        return Path(own).expanduser() / "aot"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastgan" / "aot"
-
-
 def compile_job(job: Job, use_cache: bool) -> Row:
     """The row of one job, from the cache where its source, form, target and Triton version are known."""
     from triton.backends.compiler import GPUTarget
@@ -180,7 +173,8 @@ def compile_job(job: Job, use_cache: bool) -> Row:
     try:
         source, options = source_of(variant, config)
         key = [FORMAT, triton.__version__, source.hash(), sorted(options.items()), job.target, variant.needs_tensor_cores]
-        kept = cache_dir() / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.json"
+        name = hashlib.sha256(repr(key).encode()).hexdigest()[:32]
+        kept = paths.cache_dir() / "aot" / f"{name}.json"
         if use_cache and kept.is_file():
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 known = json.loads(kept.read_text())
@@ -202,12 +196,25 @@ def compile_job(job: Job, use_cache: bool) -> Row:
     return row
 
 
+def recheck(entry: tuning.Entry, capability: str) -> list[Row]:
+    """The rows of a tuning entry's configuration, in every kernel of its type that it launches; none where it steers a launcher
+    alone. Load the registry first.
+    """
+    pointer = "*fp32" if entry.type == "tf32" else f"*{entry.type}"
+    rows = []
+    for op in registry.ops():
+        mine = [(i, v) for i, v in enumerate(_variants(op.name)) if v.tuned == entry.op]
+        typed = [(i, v) for i, v in mine if pointer in v.signature.values()]
+        for i, variant in typed or mine:
+            config = tuple(sorted({**variant.configs[0], **entry.config}.items()))
+            rows.append(compile_job(Job(op.name, i, config, capability), use_cache=True))
+    return rows
+
+
 def _keep(path: Path, row: Row) -> None:
     with contextlib.suppress(OSError):  # a read-only home costs the cache, not the run
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(f".{os.getpid()}.tmp")
-        beside.write_text(json.dumps(asdict(row)))
-        beside.replace(path)
+        files.write_atomically(path, json.dumps(asdict(row)).encode())
 
 
 def _in_worker(arguments: tuple[Job, bool]) -> Row:
@@ -266,7 +273,7 @@ def command(
     targets: Sequence[str],
     names: Sequence[str],
     families: Sequence[str] | None,
-    workers: int,
+    workers: int | None,
     use_cache: bool,
     as_json: bool,
     defaults: bool = False,

@@ -31,7 +31,7 @@ PEAK_ACCUMULATED = 2e-4
 # At most this many times PyTorch's own error in the same type, which is never taken for less than eps/4 (about one rounding).
 RATIO = 2.0
 FLOOR = 0.25
-# A loss or a mean of a few values has no average: PyTorch's error there is luck and may be 0, so the floor is one unit in the
+# A loss or a mean of a few values has no average: PyTorch's error there varies and may be 0, so the floor is one unit in the
 # last place.
 FEW = 64
 FLOOR_FEW = 1.0

@@ -1,4 +1,4 @@
-"""Memory that tells on a kernel: outputs start as NaN, and every tensor lies between NaN guards.
+"""Memory that shows wrong accesses: outputs start as NaN, and NaN guards lie around every tensor.
 
 An element never written stays NaN and fails its comparison; a read beyond a tensor brings NaN into the result; a write beyond
 it changes a guard.

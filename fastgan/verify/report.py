@@ -62,7 +62,8 @@ def text(report: Report, everything: bool = False) -> str:
         lines += ["", "not exercised in this run:", *(f"  {line}" for line in report.not_exercised)]
     failures = [r for r in report.rows if r.verdict == "FAIL"]
     env = report.environment
-    where = f"{env.get('gpu', env['mode'])}, torch {env['torch']}, triton {env['triton']}"
+    where = env["device"] if env["mode"] == "GPU" else env["mode"]
+    where += f", torch {env['torch']}, triton {env['triton']}"
     checked = len({r.op for r in report.rows})
     lines += ["", f"{checked} ops, {len(report.rows)} outputs, {report.seconds:.0f} s ({where})"]
     if report.slowest and report.seconds > 30:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from fastgan import machine
 from fastgan.kernels import tuning
 from fastgan.kernels._common import INTERPRET, TRITON_VERSION, has_triton
 from fastgan.ops import registry
@@ -74,45 +71,6 @@ def exceptions(names: set[str]) -> list[str]:
                 limits = [("L2", bound.l2), ("times PyTorch's own", bound.ratio), ("peak", bound.peak)]
                 out.append(f"{op.name} {output}: {', '.join(f'{n} {v:g}' for n, v in limits if v is not None)}: {bound.reason}")
     return out
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, device and commit: what a reader needs to repeat the run."""
-    env: dict[str, Any] = {
-        "torch": torch.__version__,
-        "triton": _triton_version(),
-        "python": platform.python_version(),
-        "device": str(device),
-    }
-    if device.type == "cuda":
-        env |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
-    env["mode"] = "GPU" if device.type == "cuda" else "Triton interpreter on the CPU" if INTERPRET else "PyTorch on the CPU"
-    env["commit"] = commit()
-    return env
-
-
-def commit() -> str:
-    """``$FASTGAN_COMMIT``, which a copy of the tree is given; else the short commit of the checkout the package lies in, with
-    ``+`` where files differ from it; else empty.
-    """
-    root = Path(__file__).resolve().parents[2]
-    if known := os.environ.get("FASTGAN_COMMIT"):
-        return known
-    if not (root / ".git").exists():
-        return ""
-    git = lambda *args: subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, check=True).stdout.strip()
-    try:
-        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def _triton_version() -> str:
-    if not has_triton:
-        return "none"
-    import triton
-
-    return str(triton.__version__)
 
 
 def configurations(op: Op, name: str) -> list[dict[str, Any]]:
@@ -242,23 +200,23 @@ def run(
             torch.set_num_threads(threads)
     slowest = sorted(((f"{j.op}/{j.case} {j.type} {j.engine}", s) for j, _, s in done), key=lambda x: -x[1])[:5]
     rows = [r for _, some, _ in done for r in some]
-    return Report(rows, not_exercised, environment(device), level, time.perf_counter() - start, slowest)
+    mode = "Triton interpreter on the CPU" if INTERPRET else "PyTorch on the CPU"
+    mode = "GPU" if device.type == "cuda" else mode
+    environment = {**machine.describe(device), "mode": mode}
+    return Report(rows, not_exercised, environment, level, time.perf_counter() - start, slowest)
 
 
 def default_workers() -> int:
     """Processes for the interpreter: the cores this process may use, at most 4."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(4, cores))
+    return min(4, machine.cores())
 
 
 __all__ = [
     "TRITON_VERSION",
     "Job",
     "Report",
-    "commit",
     "configurations",
     "default_workers",
-    "environment",
     "execute",
     "plan",
     "run",

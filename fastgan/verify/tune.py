@@ -7,7 +7,7 @@ also gets the fastest of them.
 
 from __future__ import annotations
 
-import functools
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,17 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from fastgan import files, machine, paths
 from fastgan.errors import FastganError
 from fastgan.kernels import tuning
 from fastgan.kernels._common import TORCH_DTYPES, has_triton, triton_minor
 from fastgan.kernels.tuning import Entry, Shape, Table
 from fastgan.ops import registry
 from fastgan.ops.registry import Case, Kwargs, Op
-from fastgan.verify.check import check, converted, leaves, named, precision, seed
-from fastgan.verify.run import configurations, environment
+from fastgan.verify.check import check, converted, leaves, named, precision, relative_l2, seed
+from fastgan.verify.run import configurations
 from fastgan.verify.timing import measure, rotations
 
+FLAT_ADAM = "flat_adam"  # no op of the registry: the trainer's choice between FlatAdam and torch's Adam
 SLOWER = 1.03  # an entry must beat the default by more than the noise of a median
 
 
@@ -61,8 +64,10 @@ def targets(ops: Sequence[Op], device: torch.device, types: Sequence[str], tag: 
                         yield Target(op.name, case.name, name, kind, shape)
 
 
-def _calls(op: Op, case: Case, type_name: str, device: torch.device, sets: int) -> list[Callable[[], Any]]:
-    """Forward, and backward where the op has one, on independent input sets, by the Triton engine."""
+def _calls(
+    op: Op, case: Case, type_name: str, device: torch.device, sets: int, engine: str = "triton"
+) -> list[Callable[[], Any]]:
+    """Forward, and backward where the op has one, on independent input sets, by one engine."""
     made = case.make(TORCH_DTYPES[type_name], device, seed(op.name, case.name))
     backward = "backward" in (case.directions or op.directions)
 
@@ -73,7 +78,7 @@ def _calls(op: Op, case: Case, type_name: str, device: torch.device, sets: int) 
         cotangents: list[torch.Tensor] = []
 
         def call() -> Any:
-            outputs = [t for t in named(op, op.fn(**kwargs, impl="triton")).values() if t.requires_grad]
+            outputs = [t for t in named(op, op.fn(**kwargs, impl=engine)).values() if t.requires_grad]
             if not outputs:
                 return None
             if not cotangents:
@@ -116,7 +121,6 @@ def tune(target: Target, device: torch.device, default_ms: float | None = None) 
     best = min(timed, key=lambda t: t["ms"], default=None)
     if best is None or best["ms"] * SLOWER > tried[0]["ms"]:
         best = tried[0]
-    env = environment(device)
     return Entry(
         target.name,
         target.type,
@@ -124,15 +128,14 @@ def tune(target: Target, device: torch.device, default_ms: float | None = None) 
         config=dict(best["config"] or {}),
         ms=best["ms"],
         error=best["error"],
-        torch=env["torch"],
-        triton=env["triton"],
-        commit=env["commit"],
-        date=time.strftime("%Y-%m-%d", time.gmtime()),
+        **_stamp(device),
     ), tried
 
 
 def tune_engine(op: Op, case: Case, type_name: str, device: torch.device) -> Entry | None:
-    """Which engine is fastest on a case, for ops with more than one besides the reference; None where there is no choice."""
+    """Which engine is fastest on a case, forward and backward together, for ops with more than one besides the reference; None
+    where there is no choice.
+    """
     from fastgan.ops import dispatch
 
     engines = [e for e in op.engines if e != "reference" and dispatch.missing(e, device) is None]
@@ -147,18 +150,90 @@ def tune_engine(op: Op, case: Case, type_name: str, device: torch.device) -> Ent
             continue
         errors[engine] = max((r.error for r in rows if r.direction == "forward"), default=0.0)
         copies = rotations(sum(t.nbytes for _, t in leaves(made, "")), at_most=8)
-        sets = [converted(case, made, None, None) for _ in range(copies)]
-        with torch.no_grad():
-            times[engine] = measure([functools.partial(op.fn, **kwargs, impl=engine) for kwargs in sets]).ms
+        with precision(type_name):
+            times[engine] = measure(_calls(op, case, type_name, device, copies, engine)).ms
     shape = chooser.last_shape
     if not times or shape is None:
         return None
     best = min(times, key=lambda e: times[e])
-    env = environment(device)
-    stamp = {k: env[k] for k in ("torch", "triton", "commit")}
-    return Entry(
-        op.name, type_name, dict(shape), engine=best, ms=times[best], error=errors[best], date=time.strftime("%Y-%m-%d"), **stamp
-    )
+    return Entry(op.name, type_name, dict(shape), engine=best, ms=times[best], error=errors[best], **_stamp(device))
+
+
+def _stamp(device: torch.device) -> dict[str, Any]:
+    env = machine.describe(device)
+    return {k: env[k] for k in ("torch", "triton", "commit", "date")}
+
+
+def networks() -> list[tuple[str, nn.Module, bool]]:
+    """(name, network, whether it is averaged) of the recipes' networks for images of 64 pixels or the recipe's own size, one of
+    each number of parameters.
+    """
+    from fastgan.recipes import RECIPES, Images, find
+
+    found: dict[int, tuple[str, nn.Module, bool]] = {}
+    for recipe in RECIPES:
+        config = find(recipe)()
+        built = config.build(Images(config.defaults_for()[0] or 64, 3, classes=10))
+        for name, net in built.nets.items():
+            found.setdefault(_size(net), (f"{recipe} {name}", net, name in built.ema))
+    return list(found.values())
+
+
+def _size(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters() if p.requires_grad)
+
+
+def tune_flat_adam(net: nn.Module, averaged: bool, device: torch.device) -> Entry:
+    """Whether a network of this size is updated faster by FlatAdam, its average in the same launch, than by torch's fused Adam
+    and the multi-tensor average: "triton", or "reference" where that is not so, or is off by more than 1e-6 (relative L2).
+    """
+    times, results = {}, {}
+    sets = rotations(6 * 4 * _size(net), at_most=4)
+    for engine in ("reference", "triton"):
+        updates, changed = zip(*(_update(net, averaged, device, engine) for _ in range(sets)))
+        updates[0]()
+        results[engine] = torch.cat([t.detach().flatten() for t in changed[0]])
+        times[engine] = measure(updates).ms
+    error = relative_l2(results["triton"], results["reference"])
+    better = error < 1e-6 and times["triton"] * SLOWER < times["reference"]
+    best = "triton" if better else "reference"
+    return Entry(FLAT_ADAM, "fp32", {"n": _size(net)}, engine=best, ms=times[best], error=error, **_stamp(device))
+
+
+def _update(net: nn.Module, averaged: bool, device: torch.device, engine: str) -> tuple[Callable[[], None], list[torch.Tensor]]:
+    """(one update of a copy of the network and its average as the trainer does it, the tensors that it changes)."""
+    from fastgan.engine.optim import Ema
+    from fastgan.ops.flat import FlatParameters
+    from fastgan.ops.optim import FlatAdam
+
+    mine = copy.deepcopy(net).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parameters = [p for p in mine.parameters() if p.requires_grad]
+    capturable = device.type == "cuda"
+    adam: torch.optim.Optimizer
+    adam = torch.optim.Adam(parameters, lr=2e-4, betas=(0.5, 0.999), fused=True, capturable=capturable)
+    if engine == "triton":
+        adam = flat = FlatAdam.of(adam, FlatParameters(parameters), impl=engine)
+    ema = Ema({"net": mine}, 0.999) if averaged else None
+    if ema is not None and engine == "triton":
+        flat.average_into(ema.take_over(parameters), torch.tensor(0.999, dtype=torch.float64, device=device))
+    share = torch.tensor(0.001, device=device)
+    generator = seed("flat_adam")
+    for p in parameters:
+        p.grad = torch.empty_like(p).copy_(torch.randn(p.shape, generator=generator))
+
+    def update() -> None:
+        adam.step()
+        if ema is not None:
+            ema.update(share)
+
+    return update, [*parameters, *(ema.nets["net"].parameters() if ema is not None else ())]
+
+
+def save(path: Path, table: Table) -> None:
+    """Write ``table`` whole. Raises FastganError."""
+    with files.explained(f"can't write {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomically(path, tuning.as_text(table).encode())
 
 
 def merge(path: Path, device: torch.device, new: Sequence[Entry]) -> Table:
@@ -168,13 +243,55 @@ def merge(path: Path, device: torch.device, new: Sequence[Entry]) -> Table:
     facts = tuning.device_facts(device)
     if facts is None:
         raise FastganError("fastgan tune needs a GPU: tables are kept per GPU model")
-    key = lambda e: (e.op, e.type, tuple(sorted(e.shape.items())))
     old = tuning.read(path).entries if path.is_file() else ()
-    entries = {key(e): e for e in [*old, *new]}
-    table = Table(facts.gpu, facts.capability, triton_minor(), tuple(entries.values()), path)
-    tuning.write(path, table)
+    return _write(path, facts.gpu, facts.capability, [*old, *new])
+
+
+def _key(e: Entry) -> tuple[Any, ...]:
+    return e.op, e.type, tuple(sorted(e.shape.items()))
+
+
+def _write(path: Path, gpu: str, capability: str, entries: Sequence[Entry]) -> Table:
+    """The table of these entries, of equal ones the last, written to ``path``."""
+    table = Table(gpu, capability, triton_minor(), tuple({_key(e): e for e in entries}.values()), path)
+    save(path, table)
     tuning.forget()
     return table
+
+
+def recheck(ship: bool, say: Callable[[str], None]) -> int:
+    """Takes what other Triton minor versions measured into tables of this one, the nearest version first: engines as they are,
+    configurations that this Triton compiles for that GPU without a spill and within its shared memory. What this version
+    measured stands. Needs no GPU. 0 where a table was there.
+    """
+    from fastgan.verify import aot
+
+    if not has_triton:
+        raise FastganError("fastgan tune --recheck compiles, which needs Triton: pip install triton")
+    registry.load()
+    others = sorted((t for t in tuning.tables() if tuning.minors_away(t)), key=tuning.minors_away)
+    for table in others:
+        if table.capability not in aot.SHARED_LIMIT:
+            say(f"{table.path}: {table.capability} is no target that Triton compiles for")
+            continue
+        folder = (tuning.SHIPPED if ship else paths.config_dir()) / tuning.slug(table.gpu)
+        path = folder / f"triton-{triton_minor()}.json"
+        old = tuning.read(path).entries if path.is_file() else ()
+        taken: list[Entry] = []
+        todo = [e for e in table.entries if _key(e) not in {_key(o) for o in old}]
+        for entry in todo:
+            rows = aot.recheck(entry, table.capability) if entry.config else []
+            if wrong := next((r for r in rows if r.verdict == "FAIL"), None):
+                say(f"left: {entry.op} {entry.type} {entry.shape} {entry.config}: {wrong.kernel} {wrong.note}")
+                continue
+            shared = max((r.shared for r in rows), default=entry.shared)
+            taken.append(replace(entry, shared=shared, rechecked=machine.describe(torch.device("cpu"))["triton"]))
+        if taken:
+            _write(path, table.gpu, table.capability, [*old, *taken])
+        say(f"{len(taken)} of {len(todo)} entries of {table.path} taken into {path}")
+    if not others:
+        say("no table of another Triton minor version")
+    return int(not others)
 
 
 def table_path(device: torch.device, ship: bool) -> Path:
@@ -182,7 +299,8 @@ def table_path(device: torch.device, ship: bool) -> Path:
     facts = tuning.device_facts(device)
     if facts is None:
         raise FastganError("fastgan tune needs a GPU: tables are kept per GPU model")
-    return (tuning.SHIPPED if ship else tuning.user_dir()) / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
+    root = tuning.SHIPPED if ship else paths.config_dir()
+    return root / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
 
 
 def run(names: Sequence[str], types: Sequence[str], budget: float, ship: bool, say: Callable[[str], None]) -> int:
@@ -191,9 +309,11 @@ def run(names: Sequence[str], types: Sequence[str], budget: float, ship: bool, s
         raise FastganError("fastgan tune needs an NVIDIA GPU and Triton: without, kernels launch with their safe defaults")
     device = torch.device("cuda", torch.cuda.current_device())
     path, end, left, kept = table_path(device, ship), time.monotonic() + budget, 0, 0
+    facts = tuning.device_facts(device)
+    assert facts is not None
     registry.load()
-    ops = registry.ops(*names)
-    known = {(e.op, e.type, tuple(sorted(e.shape.items()))) for e in (tuning.read(path).entries if path.is_file() else ())}
+    ops = registry.ops(*(n for n in names if n != FLAT_ADAM)) if set(names) != {FLAT_ADAM} else []
+    known = {_key(e) for e in (tuning.read(path).entries if path.is_file() else ())}
     for target in targets(ops, device, types):
         if (target.name, target.type, tuple(sorted(target.shape))) in known:
             continue
@@ -203,7 +323,7 @@ def run(names: Sequence[str], types: Sequence[str], budget: float, ship: bool, s
         entry, tried = tune(target, device)
         wrong = sum("wrong" in t for t in tried)
         what = f"{target.name} {target.type} {dict(target.shape)}: default {tried[0]['ms']:.4f} ms"
-        merge(path, device, [replace(entry, shared=_shared(target, entry)) if entry.config else entry])
+        merge(path, device, [replace(entry, shared=_shared(entry, facts.capability)) if entry.config else entry])
         kept += 1
         found = f"{entry.ms:.4f} ms with {entry.config}" if entry.config else "stands"
         say(f"{what}, {found}{f', {wrong} configurations WRONG' if wrong else ''}")
@@ -215,20 +335,22 @@ def run(names: Sequence[str], types: Sequence[str], budget: float, ship: bool, s
                     if fastest:
                         merge(path, device, [fastest])
                         say(f"{op.name} {type_name} {fastest.shape}: {fastest.engine}, {fastest.ms:.4f} ms")
+    for name, net, averaged in networks() if not names or FLAT_ADAM in names else ():
+        if (FLAT_ADAM, "fp32", (("n", _size(net)),)) in known:
+            continue
+        if time.monotonic() > end:
+            left += 1
+            continue
+        entry = tune_flat_adam(net, averaged, device)
+        merge(path, device, [entry])
+        kept += 1
+        say(f"{FLAT_ADAM} {name}, {_size(net)} parameters: {entry.engine}, {entry.ms:.4f} ms")
     say(f"{kept} entries in {path}" + (f"; {left} lookups left, run again" if left else ""))
     return int(left > 0)
 
 
-def _shared(target: Target, entry: Entry) -> int:
+def _shared(entry: Entry, capability: str) -> int:
     """Shared memory the entry's configuration needs on this GPU, by compiling for it: what decides whether it fits another."""
     from fastgan.verify import aot
 
-    facts = tuning.device_facts(torch.device("cuda", torch.cuda.current_device()))
-    if facts is None or facts.capability not in aot.SHARED_LIMIT:
-        return 0
-    variants = [(i, v) for i, v in enumerate(aot._variants(target.op)) if v.tuned == target.name]
-    rows = [
-        aot.compile_job(aot.Job(target.op, i, tuple(sorted({**v.configs[0], **entry.config}.items())), facts.capability), True)
-        for i, v in variants
-    ]
-    return max((r.shared for r in rows), default=0)
+    return max((r.shared for r in aot.recheck(entry, capability)), default=0) if capability in aot.SHARED_LIMIT else 0

@@ -5,9 +5,10 @@ Streams and events order work, and an order that CUDA would not keep raises; a g
 and what may not be captured raises as CUDA's does (streams.py). Triton's kernels run in its interpreter, though the product
 sees none (kernels.py). Times and memory sizes are made up: nothing here is a measurement.
 
-`install()` once, in a process of its own, before fastgan is imported: `process()` starts one that does, and so do its children
-(site/sitecustomize.py). What is not modelled: more than one device, the
-allocator's pools, asynchronous errors, and that autograd runs backward on the stream of forward.
+`install()` once, in a process of its own, before fastgan is imported: `process()` starts one that
+does, and so do its children (site/sitecustomize.py). What is not modelled: more than one device,
+the allocator's pools, asynchronous errors, and that autograd runs backward on the stream of
+forward.
 """
 
 from __future__ import annotations

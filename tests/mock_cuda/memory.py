@@ -99,12 +99,17 @@ class Device(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         if func.namespace in ("prim", "profiler"):
             return func(*args, **kwargs)
+        if func.namespace == "aten" and func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
+            with self:  # below autograd, inside registered operators, what is made of other operators comes whole
+                return func.decompose(*args, **kwargs)
         name = func._schema.name.split("::")[1]
         pinned = kwargs.pop("pin_memory", False)
         asked = kwargs.get("device")
         given = [(t, record(t)) for t in flat((args, kwargs))]
         inside = any(r is not None and r.place == "cuda" for _, r in given)
-        on_gpu = inside if asked is None else meant(asked, inside).type == "cuda"
+        on_gpu = inside if asked is None else meant(asked, inside, bool(given)).type == "cuda"
+        if given:
+            _below.last = inside
         if asked is not None:
             kwargs["device"] = CPU
         if func.namespace == "fastgan" and on_gpu:
@@ -218,6 +223,7 @@ def _drawing(func: Any, kwargs: Any) -> contextlib.AbstractContextManager[None]:
     """Random operators on the GPU draw from the GPU's generator: it is given them, or takes the default one's place."""
     if torch.Tag.nondeterministic_seeded not in func.tags:
         return contextlib.nullcontext()
+    streams.GENERATOR.draws()
     if kwargs.get("generator") is not None:
         if kwargs["generator"].device.type != "cuda":
             raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
@@ -228,12 +234,15 @@ def _drawing(func: Any, kwargs: Any) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext()
 
 
-def meant(asked: Any, inside: bool) -> torch.device:
-    """The device that is meant: C++ asks for memory where its arguments really lie, which is the host, in backward too."""
+def meant(asked: Any, inside: bool, given: bool) -> torch.device:
+    """The device that is meant: C++ asks for memory where its arguments really lie, which is the host. In backward it does so
+    without arguments too: there the operator before tells.
+    """
     asked = torch.device(asked)
     if asked.type != "cpu" or getattr(_below, "leaves", False):
         return asked
-    return CUDA if inside or torch._C._current_graph_task_id() != -1 else asked
+    in_backward = not given and torch._C._current_graph_task_id() != -1 and getattr(_below, "last", False)
+    return CUDA if inside or in_backward else asked
 
 
 def _told(dispatch: Any) -> Any:
@@ -241,8 +250,8 @@ def _told(dispatch: Any) -> Any:
 
     def told(self: Any, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if kwargs and kwargs.get("device") is not None:
-            inside = any(place(t) == "cuda" for t in flat((args, kwargs)))
-            kwargs = {**kwargs, "device": meant(kwargs["device"], inside)}
+            places = [place(t) for t in flat((args, kwargs))]
+            kwargs = {**kwargs, "device": meant(kwargs["device"], "cuda" in places, bool(places))}
         return dispatch(self, func, types, args, kwargs)
 
     told.__code__ = told.__code__.replace(co_filename="/torch/mock_cuda")  # who looks for the caller's line skips torch

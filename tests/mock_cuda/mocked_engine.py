@@ -244,6 +244,7 @@ def test_capture_refuses_what_a_graph_cannot_hold():
     assert not seeds.captured
     assert seeds(pictures()).is_cuda
     assert not torch.cuda.is_current_stream_capturing()
+    torch.rand(1, device="cuda")  # the generator is free again
 
 
 def test_accelerate_on_the_gpu_agrees_and_reverts():

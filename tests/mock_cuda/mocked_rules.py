@@ -32,6 +32,7 @@ def default_stream():
     from mock_cuda import streams
 
     streams._here.stream = streams.DEFAULT
+    streams.GENERATOR.stuck = False
     torch.cuda.synchronize()
 
 
@@ -168,6 +169,11 @@ def test_after_a_failure_all_that_follows_in_the_capture_fails_and_the_stream_st
     assert seen[0] == "first"
     assert "previous error" in seen[1]
     assert torch.cuda.current_stream() is not before  # torch.cuda.graph's own way out
+    with pytest.raises(RuntimeError, match="outside graph capture"):
+        torch.rand(1, device="cuda")
+    generator = torch.cuda.default_generators[0]
+    generator.graphsafe_set_state(torch.Generator("cuda").graphsafe_get_state())
+    torch.rand(1, device="cuda")
 
 
 OPTIMIZERS = ("Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "ASGD", "Rprop", "SGD")

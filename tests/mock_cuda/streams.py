@@ -31,11 +31,13 @@ class _AnyGenerator(type(_RealGenerator)):
 
 
 class Generator(_RealGenerator, metaclass=_AnyGenerator):
-    """torch.Generator, of the CPU or of the GPU that is not there. The GPU's may not be read or set during a capture."""
+    """torch.Generator, of the CPU or of the GPU that is not there. The GPU's may not be read or set during a capture, and is
+    `stuck` after one that failed: it draws no more until it gets another state (`graphsafe_set_state`).
+    """
 
     def __new__(cls, device: Any = "cpu") -> Generator:
         made = super().__new__(cls, "cpu")
-        made.place = torch.device(device)
+        made.place, made.stuck = torch.device(device), False
         return made
 
     @property
@@ -63,6 +65,20 @@ class Generator(_RealGenerator, metaclass=_AnyGenerator):
         self._free()
         super().set_state(state)
         return self
+
+    def graphsafe_get_state(self) -> Generator:
+        made = Generator(self.place)
+        made.raw_set_state(self.raw_state())
+        return made
+
+    def graphsafe_set_state(self, state: Generator) -> Generator:
+        self.raw_set_state(state.raw_state())
+        self.stuck = state.stuck
+        return self
+
+    def draws(self) -> None:
+        if self.stuck and current().capture is None:
+            raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
 
     def raw_state(self) -> Tensor:
         return super().get_state()
@@ -349,6 +365,8 @@ class CUDAGraph:
             joined.capture = None
             _learn(_host, {joined: joined.ticks})  # recorded, not run: nobody has to wait for it
         capture.end()
+        if capture.invalid or unjoined:
+            GENERATOR.stuck = True
         if capture.invalid:
             raise RuntimeError(INVALIDATED)  # torch.cuda.graph then leaves its stream the current one, as with a GPU
         if unjoined:

@@ -8,6 +8,7 @@ import io
 import os
 import shutil
 import stat
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -61,6 +62,65 @@ def kind(path: Path, *, follow: bool = True) -> str | None:
     return names.get(stat.S_IFMT(mode), "other")
 
 
+class Lock:
+    """An exclusive lock between processes and threads, freed by the system when its holder ends.
+
+    path: opened, or made, as `plain` does, and left as it is. file: open for reading and writing.
+    held: True; False where somebody else has it; None on a file system without locks.
+    """
+
+    def __init__(self, path: Path, flags: int = os.O_CREAT) -> None:
+        """Try once, without waiting. flags: of os.open, beside O_RDWR. Raises OSError."""
+        while True:
+            self.path = path
+            self.file = os.fdopen(plain(path, os.O_RDWR | flags), "r+b", buffering=0)
+            self.held: bool | None = None
+            with contextlib.suppress(OSError):
+                self.held = _lock_descriptor(self.file.fileno())
+            if self.held is False or self._in_place():
+                return
+            self.file.close()  # whoever held it has removed it since
+
+    def _in_place(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self.file.fileno()), self.path.stat())
+        except FileNotFoundError:
+            return False
+
+    def sign(self) -> None:
+        """Leave this process's number for `holder`, behind the byte that Windows lets none read."""
+        self.file.truncate(0)
+        self.file.seek(0)
+        write_all(self.file, f"\n{os.getpid()}".encode())
+
+    def holder(self) -> int | None:
+        """The number of the process that signed last, where that can be read."""
+        self.file.seek(1)
+        signed = self.file.read(20)
+        return int(signed) if signed.isdigit() else None
+
+    def close(self) -> None:
+        """Free it."""
+        self.file.close()
+
+
+def _lock_descriptor(descriptor: int) -> bool | None:
+    """Whether an open file could be locked; None where nothing here can lock (a bare copy on Windows)."""
+    try:
+        from filelock import lock_descriptor
+    except ImportError:
+        try:
+            import fcntl
+        except ImportError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+    return lock_descriptor(descriptor, blocking=False)
+
+
 def write(path: Path, data: bytes) -> None:
     """Write and flush one new file; a building block, not atomic by itself."""
     with open(path, "wb", buffering=0) as f:
@@ -102,21 +162,26 @@ def explained(what: str) -> Iterator[None]:
         raise FastganError(f"{what}: {error.strerror or error}") from error
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Atomically make `path` hold `data`: after a failure it holds the old content or the new, and nothing lies beside it.
+def write_atomically(path: Path, data: bytes) -> None:
+    """Make `path` hold `data`; after a failure it holds the old or the new, with nothing beside it.
 
-    Raises FastganError.
+    Raises OSError.
     """
     partial = _partial(path)
+    try:
+        write(partial, data)
+        os.replace(partial, path)
+        sync_folder(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def replace(path: Path, data: bytes) -> None:
+    """`write_atomically` for what must not be lost. Raises FastganError."""
     with explained(f"can't write {path}"):
-        try:
-            write(partial, data)
-            os.replace(partial, path)
-            sync_folder(path.parent)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise
+        write_atomically(path, data)
 
 
 def make_folder(path: Path, files: Mapping[str, bytes]) -> None:
@@ -178,7 +243,7 @@ def save_with(path: Path, save: Callable[..., None]) -> None:
 
 
 def _partial(path: Path) -> Path:
-    return path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    return path.with_name(f"{TEMPORARY}{os.getpid()}-{threading.get_native_id()}-{path.name}")
 
 
 def _settle(aside: Path) -> None:
