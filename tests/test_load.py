@@ -33,7 +33,7 @@ def trained(path, steps=3, **options):
 MAKERS = {
     "sequential": generator,
     "kept-arguments": lambda: own_networks.Kept(4, width=3, slope=0.1),
-    "kept-module": lambda: own_networks.Kept(4, act=nn.Sigmoid()),
+    "kept-module": lambda: own_networks.Kept(4, act=nn.Softsign()),
     "linear": lambda: mlp_pair()["G"],
     "many-layers": lambda: nn.Sequential(
         nn.Conv2d(4, 4, 1, bias=False),

@@ -88,6 +88,7 @@ class Decision:
 
 
 @functools.cache
+@torch.compiler.assume_constant_result  # a tracer would follow the look for a C compiler down to the file system
 def missing(engine: str, device: torch.device) -> str | None:
     """Why ``engine`` cannot run anything on ``device``, or None. Asked of the driver once per device."""
     if engine in ("reference", "gemm"):
