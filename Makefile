@@ -22,6 +22,7 @@ demo: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=12 -rs
@@ -31,7 +32,7 @@ docs: setup
 	$(BIN)/python docs/build.py build/docs
 
 gpu:
-	$(PYTHON) -m bench.gpu
+	$(PYTHON) -m fastgan.bench.gpu
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache

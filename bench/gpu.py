@@ -1,4 +1,4 @@
-"""Proof and measurements on a GPU, the most useful first, within a budget: ``python3 -m bench.gpu [--budget SECONDS]``.
+"""Proof and measurements on a GPU, the most useful first, within a budget: ``python3 -m fastgan.bench.gpu [--budget SECONDS]``.
 
 From a bare copy of the tree, without network or installation. Each row is stored as it is measured, in ``$OUT`` where that is
 set, else in ``bench/results``, and what is there already is skipped, so any number of short runs add up to the whole. The plan
@@ -29,11 +29,11 @@ from typing import Any
 
 import torch
 
-from bench.store import Store, machine
+from fastgan.bench.store import Store, machine
 
 
 @dataclass(frozen=True)
-class Row:
+class StageRow:
     """One thing to measure. ``run()`` returns the row's values; ``seconds`` is what it takes at most, compilation included;
     ``ours`` that the row depends on this project's kernels.
     """
@@ -46,14 +46,32 @@ class Row:
 
 # name -> (module with rows(toy) and summary(store), what it answers)
 STAGES = {
-    "look": ("bench.first_gpu_look", "ceilings, cuDNN's convolutions, the fused convolutions against them, the three passes"),
-    "verify": ("bench.proof", "verify on the GPU: every op, direction and type"),
-    "warm": ("bench.warm", "every row of an iteration from nothing to its second step; fills the compilers' caches"),
-    "suites": ("bench.suites", "fastgan bench: whole iterations of five kinds of GAN, rows a to i in turns, gradients judged"),
-    "norm": ("bench.norm_forms", "normalisation: one launch or several, warps and programs, at DCGAN-64's shapes"),
-    "conv": ("bench.conv_experiment", "convolution, BatchNorm, activation, convolution: every way of the edge; the decision"),
-    "kernels": ("bench.kernels", "each op's engines against eager channels_last and torch.compile max-autotune"),
-    "same": ("bench.same_training", "accelerated against reference: buffers after 50 steps, five seeds of dcgan each"),
+    "look": (
+        "fastgan.bench.experiments.first_gpu_look",
+        "ceilings, cuDNN's convolutions, the fused convolutions against them, the three passes",
+    ),
+    "verify": ("fastgan.bench.stages.proof", "verify on the GPU: every op, direction and type"),
+    "warm": (
+        "fastgan.bench.stages.start_up",
+        "every row of an iteration from nothing to its second step; fills the compilers' caches",
+    ),
+    "suites": (
+        "fastgan.bench.stages.iteration_times",
+        "fastgan bench: whole iterations of five kinds of GAN, rows a to i in turns, gradients judged",
+    ),
+    "norm": ("fastgan.bench.stages.norm_forms", "normalisation: one launch or several, warps and programs, at DCGAN-64's shapes"),
+    "conv": (
+        "fastgan.bench.experiments.conv_edges",
+        "convolution, BatchNorm, activation, convolution: every way of the edge; the decision",
+    ),
+    "kernels": (
+        "fastgan.bench.stages.operator_times",
+        "each op's engines against eager channels_last and torch.compile max-autotune",
+    ),
+    "same": (
+        "fastgan.bench.stages.same_training",
+        "accelerated against reference: buffers after 50 steps, five seeds of dcgan each",
+    ),
 }
 KERNELS = ("look", "conv", "norm", "verify")  # what a toy run on a CPU can only show in Triton's interpreter
 
@@ -167,7 +185,17 @@ def supervise(part: Part, out: str | None, toy: bool) -> list[str]:
     marker, rest = state.with_suffix(".running"), state.with_suffix(".left")
     for _ in range(20):  # a part that dies twenty times has a problem of its own
         remaining = max(end - time.monotonic(), 0.0)
-        command = [sys.executable, "-m", "bench.gpu", "--one-stage", part.stage, "--rows", part.rows, "--state", str(state)]
+        command = [
+            sys.executable,
+            "-m",
+            "fastgan.bench.gpu",
+            "--one-stage",
+            part.stage,
+            "--rows",
+            part.rows,
+            "--state",
+            str(state),
+        ]
         interpreted = {"TRITON_INTERPRET": "1"} if toy and part.stage in KERNELS and not torch.cuda.is_available() else {}
         child = subprocess.Popen(
             [
@@ -232,7 +260,9 @@ def groups(names: Sequence[str] | None, toy: bool) -> list[tuple[Part, ...]]:
 
 def main(arguments: Iterable[str] | None = None) -> int:
     """Exit code 0 if everything asked for ran, 2 without a GPU."""
-    p = argparse.ArgumentParser("python -m bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        "python -m fastgan.bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument(
         "--budget",
         type=float,

@@ -3,21 +3,21 @@
 import pytest
 import torch
 
-from fastgan.bench import kernels
+from fastgan.bench import operators
 
 pytest.importorskip("pytest_benchmark")
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SAMPLES = [sample for sample in kernels.samples(DEVICE) if kernels.engines(sample, DEVICE)[0]]
+SAMPLES = [sample for sample in operators.samples(DEVICE) if operators.engines(sample, DEVICE)[0]]
 
 
 @pytest.mark.parametrize("provider", ["auto", "eager"])
 @pytest.mark.parametrize("sample", SAMPLES, ids=[sample.name.replace(" | ", "-") for sample in SAMPLES])
 def test_op(benchmark, sample, provider) -> None:
-    sets = kernels.inputs(sample, provider, sample.make(DEVICE), 1)
-    engine = kernels.engines(sample, DEVICE)[0][0]
-    wanted = provider if provider == "eager" or kernels.automatic(sample, DEVICE, sample.make(DEVICE)) else engine
-    (call,) = kernels.calls(sample, kernels.function(sample, wanted), sets)
+    sets = operators.inputs(sample, provider, sample.make(DEVICE), 1)
+    engine = operators.engines(sample, DEVICE)[0][0]
+    wanted = provider if provider == "eager" or operators.automatic(sample, DEVICE, sample.make(DEVICE)) else engine
+    (call,) = operators.calls(sample, operators.function(sample, wanted), sets)
 
     def timed() -> None:
         call()

@@ -10,30 +10,34 @@ Everything is imported when first used, so that the command line starts at once.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from fastgan.errors import FastganError
 
 if TYPE_CHECKING:
-    from fastgan.engine.capture import capture
-    from fastgan.engine.load import load, sample
-    from fastgan.engine.stage import Stage
-    from fastgan.engine.trainer import Trainer
+    from fastgan.acceleration import accelerate, report, revert
+    from fastgan.graphs.capture import capture
     from fastgan.objectives import Adversarial, Noise, Objective, Phase
-    from fastgan.swap import accelerate, report, revert
+    from fastgan.trainer.load import load, sample
+    from fastgan.trainer.stage import Stage
+    from fastgan.trainer.trainer import Trainer
 
 __version__ = "0.1.0"
 
-_MODULES = ("data", "metrics", "objectives", "ops", "pictures", "recipes")
+if not os.path.isdir(os.path.join(__path__[0], "kernels")):  # a checkout without symbolic links: kernels/ and bench/ lie beside
+    __path__.append(os.path.dirname(__path__[0]))
+
+_MODULES = ("data", "metrics", "objectives", "ops", "recipes")
 _WHERE = {
-    "Trainer": "fastgan.engine.trainer",
-    "accelerate": "fastgan.swap",
-    "report": "fastgan.swap",
-    "revert": "fastgan.swap",
-    "capture": "fastgan.engine.capture",
-    "Stage": "fastgan.engine.stage",
-    "load": "fastgan.engine.load",
-    "sample": "fastgan.engine.load",
+    "Trainer": "fastgan.trainer.trainer",
+    "accelerate": "fastgan.acceleration",
+    "report": "fastgan.acceleration",
+    "revert": "fastgan.acceleration",
+    "capture": "fastgan.graphs.capture",
+    "Stage": "fastgan.trainer.stage",
+    "load": "fastgan.trainer.load",
+    "sample": "fastgan.trainer.load",
     "Adversarial": "fastgan.objectives",
     "Noise": "fastgan.objectives",
     "Objective": "fastgan.objectives",
@@ -64,6 +68,8 @@ def __getattr__(name: str) -> Any:
         return value
     if name in _MODULES:
         return importlib.import_module(f"fastgan.{name}")
+    if name == "pictures":
+        return importlib.import_module("fastgan.monitor.pictures")
     raise AttributeError(f"module 'fastgan' has no attribute {name!r}")
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastgan.errors import FastganError
-from fastgan.kernels._common import tl, triton
+from fastgan.kernels.common import tl, triton
 
 Formula = Callable[[Tensor, float], Tensor]
 

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from fastgan.kernels import tuning
-from fastgan.kernels._common import cdiv, tl, triton
+from fastgan.kernels.common import cdiv, tl, triton
 
 # Elements to which flat buffers pad each parameter: 128 bytes in fp32, no cache line or 16-byte vector shared.
 ALIGN = 32
@@ -47,7 +47,7 @@ def _lerp(start, end, weight):
 
 
 @triton.jit
-def _adam_ema_kernel(
+def adam_ema_kernel(
     param_ptr, grad_ptr, avg_ptr, avg_sq_ptr,  # [n] fp32 (grad: any float)
     ema_ptr, low_ptr,  # [n] fp32, 16-bit
     step_ptr, ticket_ptr,  # scalars: steps done, int32 zero
@@ -168,7 +168,7 @@ def adam_ema_(
     if pieces is not None:
         n, config["BLOCK"] = pieces.shape[0] * block, block
     programs = max(1, min(cdiv(n, config["BLOCK"]), config.pop("PROGRAMS")))
-    _adam_ema_kernel[(programs,)](
+    adam_ema_kernel[(programs,)](
         param, grad, exp_avg, exp_avg_sq, ema, low, step, ticket,
         lr, beta1, beta2, eps, weight_decay, ema_decay, scale, found_inf, pieces, places, n,
         DECAY=0 if weight_decay is None else 2 if decoupled else 1,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fastgan.kernels import tuning
-from fastgan.kernels._common import cdiv, next_power_of_2, tl, triton
+from fastgan.kernels.common import cdiv, next_power_of_2, tl, triton
 from fastgan.kernels.random import KEY, key_words, sample_words, unit
 
 DEFAULT: dict[str, Any] = {"BLOCK": 256, "SPLIT": 8, "num_warps": 4}
@@ -49,7 +49,7 @@ def _pixels(
 
 
 @triton.jit(do_not_specialize=[*KEY, "H", "W", "max_h", "max_w", "cut_h", "cut_w"])
-def _diffaugment_kernel(
+def diffaugment_kernel(
     out_ptr,  # [B, C, H, W] by strides
     x_ptr,  # [B, C, H, W] by strides
     position_ptr,  # int64 scalar
@@ -137,7 +137,7 @@ def diffaugment(
         tiles = min(tiles, split)
     max_h, cut_h, max_w, cut_w = extents
     k0, k1, c3 = key_words(seed, stream)
-    _diffaugment_kernel[(batch * tiles,)](
+    diffaugment_kernel[(batch * tiles,)](
         out, x, position, height, width, max_h, max_w, cut_h, cut_w, *x.stride(), *out.stride(), tiles, k0, k1, c3,
         C=channels, CP=next_power_of_2(channels), COLOR=policy[0], TRANSLATION=policy[1], CUTOUT=policy[2],
         ADJOINT=adjoint, OFFSET=offset, **config,

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fastgan.kernels._common import tl, triton
 from fastgan.kernels.adam import _lerp
+from fastgan.kernels.common import tl, triton
 
 DEFAULT: dict[str, Any] = {"BLOCK": 1024, "num_warps": 4}
 

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from fastgan.kernels import tuning
-from fastgan.kernels._common import cdiv, tl, triton
+from fastgan.kernels.common import cdiv, tl, triton
 from fastgan.kernels.random import KEY, key_words, sample_words
 
 DEFAULT: dict[str, Any] = {"BLOCK": 2048, "num_warps": 4}
 
 
 @triton.jit(do_not_specialize=KEY)
-def _gather_kernel(
+def gather_kernel(
     out_ptr,  # [B, H, W, C]
     images_ptr,  # uint8 [N, H, W, C]
     index_ptr,  # int64 [B]
@@ -77,7 +77,7 @@ def gather(
     tiles = cdiv(size, config["BLOCK"])
     seed, position, stream = draw if draw is not None else (0, None, 0)
     k0, k1, c3 = key_words(seed, stream)
-    _gather_kernel[(batch * tiles,)](
+    gather_kernel[(batch * tiles,)](
         out, images, index, flip, position, n, size, width * channels, tiles, k0, k1, c3,
         C=channels, FLIP=1 if flip is not None else 0 if draw is None else 2, **config,
     )  # fmt: skip

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastgan.kernels import tuning
-from fastgan.kernels._common import cdiv, next_power_of_2, tl, triton
+from fastgan.kernels.common import cdiv, next_power_of_2, tl, triton
 
 DEFAULT: dict[str, Any] = {"BLOCK": 1024, "SINGLE": 16384, "num_warps": 8}
 MAX_PROGRAMS = 256
@@ -114,7 +114,7 @@ def _finish(loss_ptr, stats_ptr, value_r, value_f, sum_r, sum_f, right_r, right_
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def _adversarial_kernel(
+def adversarial_kernel(
     loss_ptr,  # fp32 scalar
     stats_ptr,  # fp32 [4]
     rows_ptr,  # fp32 [programs, 8] unless ONE
@@ -175,7 +175,7 @@ def _adversarial_kernel(
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def _reduce_kernel(loss_ptr, stats_ptr, rows_ptr, programs, n_real, n_fake, HAS_REAL: tl.constexpr, BLOCK: tl.constexpr):
+def reduce_kernel(loss_ptr, stats_ptr, rows_ptr, programs, n_real, n_fake, HAS_REAL: tl.constexpr, BLOCK: tl.constexpr):
     i = tl.arange(0, BLOCK)
     mask = i < programs
     row = rows_ptr + i * 8
@@ -189,7 +189,7 @@ def _reduce_kernel(loss_ptr, stats_ptr, rows_ptr, programs, n_real, n_fake, HAS_
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def _scale_kernel(
+def scale_kernel(
     outr_ptr, outf_ptr, dreal_ptr, dfake_ptr, grad_ptr, n_real, n_fake, HAS_REAL: tl.constexpr, BLOCK: tl.constexpr
 ):
     grad = tl.load(grad_ptr).to(tl.float32)
@@ -220,13 +220,13 @@ def adversarial(
     span = cdiv(n, block) * block if one else cdiv(cdiv(n, block), MAX_PROGRAMS) * block
     programs = cdiv(n, span)
     rows = None if one else torch.empty((programs, 8), dtype=torch.float32, device=fake.device)
-    _adversarial_kernel[(programs,)](
+    adversarial_kernel[(programs,)](
         loss, stats, rows, real, fake, dreal, dfake, n_real, n_fake, span,
         KIND=kind, D=side == "d", HAS_REAL=real is not None, REAL_GRAD=dreal is not None, ONE=one, **config,
     )  # fmt: skip
     if not one:
         width = next_power_of_2(programs)
-        _reduce_kernel[(1,)](loss, stats, rows, programs, n_real, n_fake, HAS_REAL=real is not None, BLOCK=width, num_warps=4)
+        reduce_kernel[(1,)](loss, stats, rows, programs, n_real, n_fake, HAS_REAL=real is not None, BLOCK=width, num_warps=4)
     return loss, stats, dreal, dfake
 
 
@@ -238,7 +238,7 @@ def scale(
     outr = None if dreal is None else torch.empty(dreal.shape, dtype=real_dtype, device=dfake.device)
     n_fake, n_real = dfake.numel(), 0 if dreal is None else dreal.numel()
     block = 1024
-    _scale_kernel[(cdiv(max(n_fake, n_real), block),)](
+    scale_kernel[(cdiv(max(n_fake, n_real), block),)](
         outr, outf, dreal, dfake, grad, n_real, n_fake, HAS_REAL=dreal is not None, BLOCK=block, num_warps=4
     )
     return outr, outf

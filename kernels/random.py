@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastgan.kernels import tuning
-from fastgan.kernels._common import cdiv, next_power_of_2, tl, triton
+from fastgan.kernels.common import cdiv, next_power_of_2, tl, triton
 
 DEFAULT: dict[str, Any] = {"BLOCK": 128, "num_warps": 4}
 # A seed or a count of 1 would otherwise become a compile-time constant: another compilation, and a Python integer without `.to`.
@@ -86,7 +86,7 @@ def box_muller(a, b):
 
 
 @triton.jit(do_not_specialize=KEY)
-def _random_kernel(
+def random_kernel(
     out_ptr,  # [n, count]
     position_ptr,  # int64 scalar
     count,  # elements a sample
@@ -124,7 +124,7 @@ def fill(position: Tensor, n: int, count: int, seed: int, stream: int, dtype: to
     config["num_warps"] = max(1, min(config["num_warps"], config["BLOCK"] // 32))
     tiles = cdiv(blocks, config["BLOCK"])
     k0, k1, c3 = key_words(seed, stream)
-    _random_kernel[(n * tiles,)](
+    random_kernel[(n * tiles,)](
         out, position, count, tiles, k0, k1, c3, NORMAL=normal, BITS=UNIFORM_BITS[dtype], **config
     )
     return out

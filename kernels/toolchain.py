@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fastgan.kernels._common import INTERPRET, has_triton, triton
+from fastgan.kernels.common import INTERPRET, has_triton, triton
 
 
 def version(package: str) -> str | None:

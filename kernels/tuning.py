@@ -33,7 +33,7 @@ from typing import Any, TypeVar
 import torch
 
 from fastgan.errors import FastganError
-from fastgan.kernels._common import DTYPE_NAMES, INTERPRET, log2_distance, triton_minor
+from fastgan.kernels.common import DTYPE_NAMES, INTERPRET, log2_distance, triton_minor
 from fastgan.paths import config_dir
 
 Config = dict[str, Any]

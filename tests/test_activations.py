@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from fastgan import ops
+from fastgan.acceleration.patterns import activation_of
 from fastgan.errors import FastganError
 from fastgan.kernels import activations
-from fastgan.kernels._common import INTERPRET, has_triton, tl, triton
 from fastgan.kernels.activations import ACTIVATIONS
-from fastgan.ops import registry
-from fastgan.swap.patterns import activation_of
+from fastgan.kernels.common import INTERPRET, has_triton, tl, triton
+from fastgan.verify import registry
 
 ROWS = pytest.mark.parametrize("row", ACTIVATIONS.values(), ids=ACTIVATIONS)
 SLOPE = 0.2

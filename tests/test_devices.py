@@ -6,7 +6,7 @@ from run_support import generator, tiny
 from torch import nn
 
 import fastgan
-from fastgan.engine.devices import pick_device
+from fastgan.devices import pick_device
 
 
 def test_a_gpu_given_by_number_becomes_the_current_one(monkeypatch):

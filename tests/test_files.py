@@ -10,8 +10,8 @@ import pytest
 from run_support import leftovers, tiny
 
 from fastgan import files
-from fastgan.engine.run import RunFolder
 from fastgan.errors import FastganError
+from fastgan.runs.run_folder import RunFolder
 
 
 def test_a_lock_is_held_by_one_and_names_it(tmp_path):

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from fastgan import objectives, recipes
-from fastgan.engine.watch import LIMITS
 from fastgan.errors import FastganError
 from fastgan.kernels import loss as kernels
-from fastgan.kernels._common import INTERPRET, has_triton, triton
-from fastgan.ops import registry
+from fastgan.kernels.common import INTERPRET, has_triton, triton
+from fastgan.monitor.health import LIMITS
 from fastgan.ops.loss_table import LOSSES
+from fastgan.verify import registry
 
 
 def test_the_lists_are_the_table():
@@ -40,7 +40,7 @@ def test_the_kernel_refuses_an_unknown_name_when_it_is_compiled(side):
     from triton.compiler import ASTSource, CompilationError
 
     def build(name):
-        kernel = kernels._adversarial_kernel
+        kernel = kernels.adversarial_kernel
         fixed = {"rows_ptr": None, "KIND": name, "D": side == "d", "HAS_REAL": True, "REAL_GRAD": True, "ONE": True, "BLOCK": 16}
         signature = {n: "i32" if n in ("n_real", "n_fake", "span") else "*fp32" for n in kernel.arg_names}
         source = ASTSource(fn=kernel, signature=signature | dict.fromkeys(fixed, "constexpr"), constexprs=fixed)

@@ -13,13 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import fastgan
-from fastgan.engine import flat
-from fastgan.engine.graphs import RecordedGraph
-from fastgan.engine.precision import Precision
+from fastgan.acceleration import accelerate
+from fastgan.graphs.backends import RecordedGraph
 from fastgan.kernels import adam as kernel
+from fastgan.ops.adam.flat_parameters import FlatParameters
+from fastgan.ops.adam.optimizer import FlatAdam
 from fastgan.ops.low_weights import LowWeights, cast
-from fastgan.ops.optim import FlatAdam, FlatParameters
-from fastgan.swap import accelerate
+from fastgan.precision import Precision
+from fastgan.trainer import fused_optimizers
 
 pytestmark = pytest.mark.usefixtures("flattened")
 BF16 = torch.bfloat16
@@ -191,7 +192,7 @@ def test_graphs_hold_no_cast_of_a_weight():
     assert stage.graph_reason is None
     weights = {p.data_ptr() for net in stage.nets.values() for p in net.parameters()}
     read = lambda args: [a.data_ptr() for a in args if isinstance(a, torch.Tensor) and a.dim() > 1]
-    for graph, _ in stage._graphs._graphs.values():
+    for graph, _ in stage.graphs.variants.values():
         assert not [1 for func, args, _, _ in graph.calls if func in COPIES and weights.intersection(read(args))]
 
 
@@ -275,16 +276,16 @@ def test_bf16_alone_keeps_a_copy(precision, kept):
 def test_captured_steps_on_a_gpu_have_it_by_default(monkeypatch):
     monkeypatch.undo()
     gpu = torch.device("cuda")
-    monkeypatch.setattr(flat.dispatch, "missing", lambda engine, device: None)
-    monkeypatch.setattr(flat.tuning, "engine", lambda *_: None)
-    assert flat.engine_of("auto", 4096, gpu, True) == "triton"
-    assert flat.engine_of("auto", 4096, gpu) is None
-    assert flat.engine_of("reference", 4096, gpu, True) is None
-    monkeypatch.setattr(flat.tuning, "engine", lambda *_: "reference")
-    assert flat.engine_of("auto", 4096, gpu, True) is None  # measured
-    monkeypatch.setattr(flat.tuning, "engine", lambda *_: None)
-    monkeypatch.setattr(flat.dispatch, "missing", lambda engine, device: "Triton is not installed")
-    assert flat.engine_of("auto", 4096, gpu, True) is None
+    monkeypatch.setattr(fused_optimizers.dispatch, "missing", lambda engine, device: None)
+    monkeypatch.setattr(fused_optimizers.tuning, "engine", lambda *_: None)
+    assert fused_optimizers.engine_of("auto", 4096, gpu, True) == "triton"
+    assert fused_optimizers.engine_of("auto", 4096, gpu) is None
+    assert fused_optimizers.engine_of("reference", 4096, gpu, True) is None
+    monkeypatch.setattr(fused_optimizers.tuning, "engine", lambda *_: "reference")
+    assert fused_optimizers.engine_of("auto", 4096, gpu, True) is None  # measured
+    monkeypatch.setattr(fused_optimizers.tuning, "engine", lambda *_: None)
+    monkeypatch.setattr(fused_optimizers.dispatch, "missing", lambda engine, device: "Triton is not installed")
+    assert fused_optimizers.engine_of("auto", 4096, gpu, True) is None
 
 
 @parent
@@ -310,7 +311,7 @@ def test_kernel_reads_the_engines_bf16_gradients(monkeypatch, rounding):
     """One update of D from the gradients as autograd left them; later ones feed on its last places."""
     stages = []
     for engine in ("reference", "triton"):
-        monkeypatch.setattr(flat, "engine_of", lambda *_, engine=engine: engine)
+        monkeypatch.setattr(fused_optimizers, "engine_of", lambda *_, engine=engine: engine)
         stages.append(stage_of(precision="bf16", optimizers=plain_adam))
         stages[-1].train_step(0)
     assert {p.grad.dtype for p in stages[1].nets["D"].parameters()} == {BF16, torch.float32}
@@ -321,7 +322,7 @@ def test_kernel_reads_the_engines_bf16_gradients(monkeypatch, rounding):
 
 @interpreted
 def test_kernel_in_graphs_equals_eager_steps(monkeypatch, rounding):
-    monkeypatch.setattr(flat, "engine_of", lambda *_: "triton")
+    monkeypatch.setattr(fused_optimizers, "engine_of", lambda *_: "triton")
     eager, graphed = stage_of(precision="bf16"), stage_of(precision="bf16", graphs=RecordedGraph)
     for step in range(3):
         eager.train_step(step)

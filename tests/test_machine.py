@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from bench import store
 from fastgan import info, machine
-from fastgan.bench.run import Bench
-from fastgan.verify import run
+from fastgan.bench import store
+from fastgan.bench.benchmark import Bench
+from fastgan.verify import runner
 
 CPU = torch.device("cpu")
 
@@ -22,9 +22,9 @@ def test_everybody_gives_the_same_description(monkeypatch):
     assert here["device"].startswith("CPU: ")
     assert here["torch"] == torch.__version__
     monkeypatch.setattr(machine, "describe", lambda device: {**here, "commit": "abc1234"})
-    monkeypatch.setattr(run, "plan", lambda *_: ([], []))
+    monkeypatch.setattr(runner, "plan", lambda *_: ([], []))
     seen = {**here, "commit": "abc1234"}
-    assert run.run(device=CPU, families=[]).environment == {**seen, "mode": "PyTorch on the CPU"}
+    assert runner.run(device=CPU, families=[]).environment == {**seen, "mode": "PyTorch on the CPU"}
     assert Bench(CPU).run([], [])["machine"] == seen
     rows = store.machine.__wrapped__()
     assert rows.items() <= here.items()
@@ -55,9 +55,9 @@ for name in {wanted}:
 """
 MISSING = ("click", "tqdm", "PIL", "safetensors", "filelock", "pynvml", "matplotlib")
 WANTED = (
-    "fastgan.ops.norm", "fastgan.swap", "fastgan.engine.step", "fastgan.machine",
-    "fastgan.verify.__main__", "fastgan.verify.run", "fastgan.verify.aot", "fastgan.verify.tune",
-    "fastgan.bench.run", "bench.gpu", "bench.store",
+    "fastgan.ops.norm", "fastgan.acceleration", "fastgan.trainer.step", "fastgan.machine",
+    "fastgan.verify.__main__", "fastgan.verify.runner", "fastgan.verify.aot", "fastgan.verify.tune",
+    "fastgan.bench.benchmark", "fastgan.bench.gpu", "fastgan.bench.store",
 )  # fmt: skip
 
 

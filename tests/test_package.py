@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SIGNATURES = Path(__file__).parent / "data" / "signatures.json"
+SIGNATURES = Path(__file__).parent / "fixtures" / "signatures.json"
 
 
 def signatures() -> dict[str, str]:
@@ -40,9 +40,10 @@ def test_public_signatures_are_pinned():
     assert signatures() == json.loads(SIGNATURES.read_text())
 
 
-def test_kernels_live_inside_the_package_only():
-    assert importlib.import_module("fastgan.kernels").__name__ == "fastgan.kernels"
-    assert (ROOT / "fastgan" / "kernels").is_symlink()
+def test_kernels_and_bench_are_packages_of_fastgan():
+    for name in ("kernels", "bench"):
+        assert importlib.import_module(f"fastgan.{name}").__name__ == f"fastgan.{name}"
+        assert (ROOT / "fastgan" / name).is_symlink()
 
 
 def test_dependencies_are_bounded_and_explained():
@@ -75,7 +76,7 @@ def test_wheel_holds_the_package_and_leaks_nothing(tmp_path):
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"fastgan"}
     for needed in (
         "kernels/__init__.py",
-        "kernels/_common.py",
+        "kernels/common.py",
         "py.typed",
         "data/assets/fashion-mnist/t10k-images-idx3-ubyte.gz",
     ):

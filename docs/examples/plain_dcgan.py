@@ -22,8 +22,8 @@ from torch import nn
 
 import fastgan
 from fastgan.data import Stream
+from fastgan.monitor.pictures import save_grid
 from fastgan.objectives import LOSSES
-from fastgan.pictures import save_grid
 
 # Options.
 data = "fashion-mnist"  # a folder, .zip, .npz, .npy or idx file of images, or the bundled ones

@@ -65,21 +65,21 @@ def command(
     times each registered operator, engine by engine, against eager PyTorch and torch.compile. What each row does, and how to
     reproduce each number: docs/benchmarks.md.
     """
-    from fastgan.bench import report
+    from fastgan.bench import tables
 
     if readme is not None:
-        path, found = Path(readme), report.read(results)
+        path, found = Path(readme), tables.read(results)
         figures = "".join(f"\n![{ALT[drawn.stem]}]({drawn})\n" for drawn in _figures(found, path.parent / FIGURES))
-        path.write_text(report.fill(path.read_text(), report.markdown(found) + figures))
+        path.write_text(tables.fill(path.read_text(), tables.markdown(found) + figures))
         return
     if launches is not None:
         _launches(launches, target, gb_per_s, json_path)
         return
     import torch
 
-    from fastgan.bench import rows as rows_
-    from fastgan.bench import suites as suites_
-    from fastgan.bench.run import Bench
+    from fastgan.bench.benchmark import Bench
+    from fastgan.bench.iterations import rows as rows_
+    from fastgan.bench.iterations import suites as suites_
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -103,11 +103,11 @@ def command(
     if device.type == "cpu":
         click.echo("no GPU: rows that need one say so, and every number below is of this CPU", err=True)
     result = bench.run(chosen, specs, ablated, "kernels" in asked or not (asked or rows))
-    click.echo(report.table(result))
+    click.echo(tables.table(result))
     if json_path is not None:
-        report.write_json(result, json_path)
+        tables.write_json(result, json_path)
     if csv_path is not None:
-        report.write_csv(result, csv_path)
+        tables.write_csv(result, csv_path)
     if plots_path is not None:
         from fastgan.bench import plots
 

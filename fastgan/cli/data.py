@@ -43,7 +43,7 @@ def command(source: str, size: int | None, channels: str | None, strict: bool, p
         click.echo(f"  left out {printable(name)}: {printable(reason)}")
     if preview:
         from fastgan.data import order
-        from fastgan.pictures import save_grid
+        from fastgan.monitor.pictures import save_grid
 
         first = order(0, "preview", len(dataset), 0, min(64, len(dataset)))
         save_grid(preview, dataset.read(first)["image"][..., :3].transpose(0, 3, 1, 2))

@@ -20,9 +20,9 @@ def command(out: str, steps: int, seconds: float) -> None:
     """Train a DCGAN on 10,000 real images of clothes (Fashion-MNIST, bundled) and say where the pictures are."""
     import json
 
-    from fastgan.cli.train import make_trainer
-    from fastgan.engine.run import RunFolder
     from fastgan.recipes.dcgan import Dcgan
+    from fastgan.recipes.training import make_trainer
+    from fastgan.runs.run_folder import RunFolder
 
     folder = Path(out).expanduser()
     if RunFolder(folder).exists():

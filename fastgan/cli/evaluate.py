@@ -25,8 +25,8 @@ def command(run: str, count: int, data: str | None, seed: int, trust: bool, as_j
     The first time on some data a small network is fitted on it (about half a minute on two cores); it is kept for later.
     """
     import fastgan.data
-    from fastgan.engine.load import samples_of
     from fastgan.metrics.evaluate import evaluate
+    from fastgan.trainer.load import samples_of
 
     if count < 100:
         raise FastganError(f"--n {count}: distances of fewer than 100 samples say nothing")

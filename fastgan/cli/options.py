@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import tomllib
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 
 from fastgan.errors import FastganError
 from fastgan.recipes import Config
-from fastgan.recipes.base import fields_of, merge, type_of
+from fastgan.recipes.config import as_dict, fields_of, merge, type_of
 
 
 def flags(config: type[Config]) -> list[click.Option]:
@@ -76,11 +75,7 @@ def assemble(config: type[Config], file: dict[str, Any], given: dict[str, Any], 
     return made
 
 
-def as_dict(config: Config) -> dict[str, Any]:
-    return {"recipe": config.recipe, **dataclasses.asdict(config)}
-
-
 def toml_text(config: Config) -> str:
-    from fastgan.engine.toml import dumps
+    from fastgan.runs.toml import dumps
 
     return dumps(as_dict(config))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastgan import recipes
-from fastgan.recipes.base import Config, fields_of, type_of
+from fastgan.recipes.config import Config, fields_of, type_of
 
 HEAD = """# Configuration
 

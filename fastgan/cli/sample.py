@@ -25,9 +25,10 @@ def command(
     run: str, count: int, out: str, seed: int, label: int | None, step: int | None, data: str | None, device: str, trust: bool
 ) -> None:
     """Make images from RUN's averaged generator."""
-    from fastgan import files, pictures
-    from fastgan.engine.load import sample
-    from fastgan.engine.run import refuse_own
+    from fastgan import files
+    from fastgan.monitor import pictures
+    from fastgan.runs.run_folder import refuse_own
+    from fastgan.trainer.load import sample
 
     if count < 1:
         raise FastganError(f"--n {count}: ask for at least one image")

@@ -15,10 +15,11 @@ import click
 from fastgan import files, recipes
 from fastgan.cli import options
 from fastgan.errors import FastganError
-from fastgan.recipes import Config, Images
+from fastgan.recipes import Config
+from fastgan.recipes.training import make_trainer
 
 if TYPE_CHECKING:
-    from fastgan.engine.trainer import Trainer
+    pass
 
 RESUMABLE = (
     "steps", "out", "device", "data", "graph", "impl", "model", "lr", "lr_g", "lr_d",
@@ -122,7 +123,7 @@ def prepare_import(model: str, typed: bool, run: str | None, file: str | None, t
     """Where the module of --model is looked for: typed, in the current folder too; named by a file, only for those who trust it,
     and where it lay when the run was trained. Raises FastganError.
     """
-    from fastgan.engine import imports
+    from fastgan.runs import imports
 
     if typed:
         imports.look_in(str(Path.cwd()))
@@ -132,7 +133,7 @@ def prepare_import(model: str, typed: bool, run: str | None, file: str | None, t
             f" --model {shlex.quote(model)} (looked for in the current folder too), or --trust"
         )
     elif run is not None:
-        from fastgan.engine.run import read_facts
+        from fastgan.runs.run_folder import read_facts
 
         imports.look_in(read_facts(Path(run).expanduser()).get("modules", {}).get(model.partition(":")[0].partition(".")[0]))
 
@@ -142,11 +143,11 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False) -> int:
     if config.out is None:
         config = dataclasses.replace(config, out=f"runs/{config.recipe}")
     if not resume and not dry_run:
-        from fastgan.engine.run import RunFolder
+        from fastgan.runs.run_folder import RunFolder
 
         RunFolder(str(config.out)).refuse_existing()  # before the data are read, which may take long
     if resume:
-        from fastgan.engine.run import RunFolder
+        from fastgan.runs.run_folder import RunFolder
 
         done = max(RunFolder(str(config.out)).checkpoints.steps(), default=0)
         if config.steps < done:  # before schedules of that length are written
@@ -158,7 +159,7 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False) -> int:
         for dataset in trainer.datasets.values():
             echo(dataset.describe())
         if dry_run:
-            from fastgan.engine.summary import summary
+            from fastgan.trainer.summary import summary
 
             echo(options.toml_text(config))
             echo(summary(trainer))
@@ -179,53 +180,3 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False) -> int:
     curves = Path(str(config.out), "curves.png")
     echo(f"done: pictures in {config.out}/samples" + (f", curves in {curves}" if curves.is_file() else ""))
     return 0
-
-
-def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | None) -> Trainer:
-    """The trainer of a configuration: data first, because the networks depend on their size, channels and classes."""
-    import torch
-
-    from fastgan import data
-    from fastgan.engine.devices import pick_device
-    from fastgan.engine.ranks import join, local_device
-    from fastgan.engine.stage import Stage
-    from fastgan.engine.trainer import Trainer
-
-    with join(pick_device(local_device(config.device))).together():  # first, so that a failure from here on ends all processes
-        size, channels = config.defaults_for()
-        dataset = data.open(config.data, size=size, channels=channels, strict=config.strict)
-        shape = dataset.fields["image"].shape
-        if shape[0] != shape[1]:
-            raise FastganError(f"the images of {config.data} are {shape[0]}x{shape[1]}: give --size to make them square")
-        config = dataclasses.replace(config, size=shape[0], channels=shape[2])
-        images = Images(size=shape[0], channels=shape[2], classes=len(dataset.classes or ()))
-        with torch.random.fork_rng([]):
-            torch.manual_seed(config.seed)
-            try:
-                built = config.build(images)
-            except ValueError as error:
-                raise FastganError(f"recipe {config.recipe} can't be built: {error}") from error
-    stage = Stage(built.nets, built.objective, optimizers=built.optimizers, schedules=built.schedules, ema=built.ema)
-    return Trainer(
-        stages=[stage],
-        data=dataset,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        out=out,
-        resume=resume,
-        reschedule=resume,  # by the command line --steps and --lr alone can change them
-        device=config.device,
-        precision=config.precision,
-        graph=config.graph,
-        impl=config.impl,
-        sync_bn=config.sync_bn,
-        flip=config.flip,
-        ema_decay=config.ema_decay,
-        log_every=config.log_every,
-        sample_every=config.sample_every,
-        checkpoint_every=config.checkpoint_every,
-        checkpoint_minutes=config.checkpoint_minutes,
-        keep=config.keep,
-        config=options.as_dict(config),
-        log=log,
-    )

@@ -6,7 +6,6 @@ File: 4096-byte header (magic, place, length and SHA-256 of the metadata), one r
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ import numpy as np
 
 from fastgan import files
 from fastgan.data.dataset import RowDigest
+from fastgan.data.locks import plain_errors
 from fastgan.errors import FastganError
 
 VERSION = 1  # raise it when the same files would decode to other pixels, or the layout changes
@@ -31,20 +31,6 @@ _HEADER = struct.Struct("<8sQQ32s")
 _ALIGN = 4096
 _CHECKED_BYTES = 64 << 20  # how much of an entry is read again at each start: all of a small one, samples of a large one
 _STALE_SECONDS = 24 * 3600
-
-
-@contextlib.contextmanager
-def plain_errors(directory: Path, need: int | None = None) -> Iterator[None]:
-    """Turn "disk full" and "may not write" into one line with the remedy."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        room = f" ({need / 2**20:,.0f} MiB are needed)" if need and full else ""
-        raise FastganError(
-            f"cannot write the image cache in {directory}: {error.strerror or error}{room}; "
-            "set FASTGAN_CACHE to a writable directory with room"
-        ) from error
 
 
 class Entry:

@@ -37,7 +37,7 @@ _FORMS = f"a folder of images, a .zip, .npz, .npy or idx(.gz) file, or {BUNDLED}
 
 
 @dataclass(frozen=True)
-class _Wish:
+class OpenOptions:
     """How a source shall be opened."""
 
     size: tuple[int, int] | None
@@ -86,7 +86,7 @@ def open_dataset(
     if channels not in (None, 1, 3, 4):
         raise FastganError(f"channels must be 1 (grey), 3 (colour) or 4 (colour and opacity), not {channels!r}")
     directory = Path(cache_dir).expanduser() if cache_dir is not None else paths.cache_dir()
-    wish = _Wish(_size(size), channels, strict, directory, workers, progress, labels)
+    wish = OpenOptions(_size(size), channels, strict, directory, workers, progress, labels)
     dataset = _open(source, wish)
     if labels is True and dataset.classes is None:
         raise FastganError(f"{dataset.name} has no labels: put each class into a sub-folder, or give labels=")
@@ -102,7 +102,7 @@ def _size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     return int(pair[0]), int(pair[1])
 
 
-def _open(source: Any, wish: _Wish) -> Dataset:
+def _open(source: Any, wish: OpenOptions) -> Dataset:
     if isinstance(source, Dataset):
         return _as_opened(source, wish)
     if isinstance(source, Aligned):
@@ -138,12 +138,12 @@ def _open(source: Any, wish: _Wish) -> Dataset:
     raise FastganError(f"cannot read images from {type(source).__name__}: give {_FORMS}, an array, a tensor or a torch Dataset")
 
 
-def _part(wish: _Wish, key: str, exclude: frozenset[str]) -> _Wish:
+def _part(wish: OpenOptions, key: str, exclude: frozenset[str]) -> OpenOptions:
     labels = wish.labels if key == "image" or isinstance(wish.labels, bool) else None
     return replace(wish, labels=labels, primary=key == "image", exclude=exclude)
 
 
-def _as_opened(dataset: Dataset, wish: _Wish) -> Dataset:
+def _as_opened(dataset: Dataset, wish: OpenOptions) -> Dataset:
     shape = dataset.fields["image"].shape if "image" in dataset.fields else ()
     if (wish.size and shape[:2] != wish.size) or (wish.channels and shape[2:] != (wish.channels,)):
         asked = "x".join(map(str, (*(wish.size or shape[:2]), wish.channels or shape[-1])))
@@ -151,7 +151,7 @@ def _as_opened(dataset: Dataset, wish: _Wish) -> Dataset:
     return dataset
 
 
-def _open_path(text: str, wish: _Wish) -> Dataset:
+def _open_path(text: str, wish: OpenOptions) -> Dataset:
     if text == BUNDLED:
         base = _ASSETS / BUNDLED
         rows = {"image": open_idx(base / "t10k-images-idx3-ubyte.gz"), "label": open_idx(base / "t10k-labels-idx1-ubyte.gz")}
@@ -181,7 +181,7 @@ def _open_path(text: str, wish: _Wish) -> Dataset:
     raise FastganError(f"{path} is no data fastgan reads: give {_FORMS}")
 
 
-def _from_files(listing: Folder | Zip, wish: _Wish) -> Dataset:
+def _from_files(listing: Folder | Zip, wish: OpenOptions) -> Dataset:
     if wish.given_labels is not None:
         raise FastganError(f"{listing.root}: labels= is for arrays; in a folder or zip, put each class into a sub-folder")
     return from_listing(
@@ -205,7 +205,7 @@ def _all_npy(path: Path) -> bool:
     return bool(names) and all(name.endswith(".npy") for name in names)
 
 
-def _npz(path: Path, wish: _Wish) -> Dataset:
+def _npz(path: Path, wish: OpenOptions) -> Dataset:
     """The main array by its name, or the only one with images; labels likewise; what else has one row a sample comes along."""
     found = open_npz(path)
     if not found:
@@ -232,7 +232,7 @@ def _npz(path: Path, wish: _Wish) -> Dataset:
 def _from_rows(
     name: str,
     rows: dict[str, Rows],
-    wish: _Wish,
+    wish: OpenOptions,
     *,
     file: Path | None = None,
     classes: tuple[str, ...] | list[str] | None = None,
@@ -293,7 +293,7 @@ def _label_rows(labels: Any) -> Rows:
     return Rows.of(labels.detach().cpu().numpy() if hasattr(labels, "detach") else np.asarray(labels))
 
 
-def _cached_arrays(file: Path, convert: dict[str, Images], wish: _Wish) -> cache.Entry:
+def _cached_arrays(file: Path, convert: dict[str, Images], wish: OpenOptions) -> cache.Entry:
     """Images of a large array file, converted once into the cache."""
     stat = file.stat()
     wanted = f"{cache.VERSION} {wish.size} {wish.channels} {sorted(convert)} {stat.st_size}"

@@ -131,7 +131,7 @@ def evaluate(
     """Measure images, float (n, C, H, W) in [0, 1], such as those of `fastgan.sample`, against a data set.
 
     The reals are split by the seed: up to 5,000 are the reference, n others give the floor. untrained: samples of the untrained
-    generator, for comparison (fastgan.engine.load.samples_of makes both). cache: where fitted classifiers are kept.
+    generator, for comparison (fastgan.trainer.load.samples_of makes both). cache: where fitted classifiers are kept.
     name: what the report calls the images.
     Raises FastganError where images and data do not fit together, or there are too few of them.
     """

@@ -1,8 +1,8 @@
 """What is trained against what: losses, regularisers, schedules, phases and the standard adversarial objective."""
 
 from fastgan.objectives.adversarial import Adversarial
+from fastgan.objectives.base import Noise, Objective, Phase
 from fastgan.objectives.losses import LOSSES, Loss
-from fastgan.objectives.objective import Noise, Objective, Phase
 from fastgan.objectives.regularizers import gradient_penalty, input_gradient, zero_centred_penalty
 from fastgan.objectives.schedules import Constant, Cosine, Exponential, Linear
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from fastgan.errors import FastganError
 from fastgan.objectives import regularizers
+from fastgan.objectives.base import Noise, Objective, Phase
 from fastgan.objectives.ending import ending
 from fastgan.objectives.losses import LOSSES
-from fastgan.objectives.objective import Noise, Objective, Phase
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fastgan.engine.step import Step
+    from fastgan.objectives.base import Step
 
 
 @dataclass

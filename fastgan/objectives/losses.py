@@ -14,7 +14,7 @@ from fastgan.ops import loss as ops
 from fastgan.ops import loss_table
 
 if TYPE_CHECKING:
-    from fastgan.engine.step import Step
+    from fastgan.objectives.base import Step
 
 
 STATISTICS = ("logit_real", "logit_fake", "acc_real", "acc_fake")

@@ -12,15 +12,17 @@ from typing import Any
 _EXPORTS: dict[str, tuple[str, ...]] = {
     "dispatch": ("prefer", "why"),
     "augment": ("diffaugment",),
-    "conv": ("conv2d", "conv_transpose2d", "no_weight_gradients"),
-    "conv_fold": ("conv2d_average", "upsample_conv2d"),
-    "conv_fused": ("conv_moments", "conv_transpose_moments"),
+    "conv.functional": ("conv2d", "conv_transpose2d", "no_weight_gradients"),
+    "conv.fold": ("conv2d_average", "upsample_conv2d"),
+    "conv.fused": ("conv_moments", "conv_transpose_moments"),
     "images": ("gather", "gather_random_flip"),
     "loss": ("adversarial",),
-    "norm": ("affine", "affine_act", "batch_norm", "instance_norm", "moments", "update_running_stats"),
-    "optim": ("FlatAdam", "FlatParameters", "adam_ema_"),
+    "norm.functional": ("affine", "affine_act", "batch_norm", "instance_norm", "moments", "update_running_stats"),
+    "adam.flat_parameters": ("FlatParameters",),
+    "adam.functional": ("adam_ema_",),
+    "adam.optimizer": ("FlatAdam",),
     "random": ("normal", "stream_id", "uniform"),
-    "spectral": ("spectral_sigma",),
+    "spectral.functional": ("spectral_sigma",),
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 

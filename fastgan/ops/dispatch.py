@@ -28,7 +28,7 @@ from torch.autograd import forward_ad
 
 from fastgan.errors import FastganError
 from fastgan.kernels import toolchain, tuning
-from fastgan.kernels._common import DTYPE_NAMES, INTERPRET, has_triton
+from fastgan.kernels.common import DTYPE_NAMES, INTERPRET, has_triton
 
 IMPLS = ("auto", "reference", "cudnn", "gemm", "triton")
 

@@ -9,7 +9,6 @@ from fastgan.errors import FastganError
 from fastgan.kernels import images as kernel
 from fastgan.ops.dispatch import Dispatcher
 from fastgan.ops.random import uniform_reference
-from fastgan.ops.registry import Case, Kwargs, Op, Variant, register
 
 # The one definition of "normalise": the exact integer 2v - 255 times fp32(1/255), one rounding to fp32, then one to the output
 # type. No sum follows the product, so no compiler can contract it and every engine gives the same bits; 0 and 255 give -1 and 1.
@@ -95,65 +94,3 @@ def gather_random_flip(
     if _choose(impl, images, dtype, images.is_contiguous()) == "reference":
         return gather_random_flip_reference(images, index, seed, position, stream, dtype)
     return _gather(images, index.contiguous(), None, position, seed, stream, dtype)
-
-
-def _case(name: str, store: tuple[int, int, int, int], batch: int, flip: bool | None, *tags: str) -> Case:
-    def make(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Kwargs:
-        images = torch.randint(0, 256, store, dtype=torch.uint8, generator=generator).to(device)
-        index = torch.randint(0, store[0], (batch,), generator=generator)
-        index[-1] = store[0] - 1
-        kwargs = {"images": images, "index": index.to(device), "dtype": dtype}
-        if flip is None:
-            return kwargs | {"seed": 7, "position": torch.tensor(2**32 - 2, device=device), "stream": 11}
-        return kwargs | {"flip": (torch.rand(batch, generator=generator) < 0.5).to(device) if flip else None}
-
-    return Case(name, make, set(tags))
-
-
-def _bytes(kwargs: Kwargs, direction: str) -> int:
-    return kwargs["index"].numel() * kwargs["images"][0].numel() * (1 + kwargs["dtype"].itemsize)
-
-
-def _variants(flip: int) -> list[Variant]:
-    signature = {"images_ptr": "*u8", "index_ptr": "*i64"} | dict.fromkeys(("n", "size", "row", "tiles", "k0", "k1", "c3"), "i32")
-    signature |= {1: {"flip_ptr": "*i1"}, 2: {"position_ptr": "*i64"}}.get(flip, {})
-    absent = {name: None for name in ("flip_ptr", "position_ptr") if name not in signature}
-    aligned = [name for name, kind in signature.items() if kind[0] == "*"] + ["out_ptr", "size", "row"]
-    return [
-        Variant(
-            f"images_gather {('plain', 'flip', 'random flip')[flip]} {out}",
-            kernel._gather_kernel,
-            {"out_ptr": f"*{out}", **signature},
-            {"C": 3, "FLIP": flip, **absent},
-            [kernel.DEFAULT],
-            aligned=aligned,
-            tuned="images_gather",
-        )
-        for out in ("fp32", "bf16")
-    ]
-
-
-register(
-    Op(
-        "images_gather", gather, gather_reference,
-        [
-            _case("odd 5x3x7x3 flip", (5, 3, 7, 3), 4, True, "quick", "full"),
-            _case("grey 4x5x5x1", (4, 5, 5, 1), 3, False, "quick", "full"),
-            _case("tiles 3x33x31x4 flip", (3, 33, 31, 4), 2, True, "full"),
-            _case("celeba 256 of 4096x64x64x3", (4096, 64, 64, 3), 256, True, "layer"),
-            _case("beyond 2^31 bytes", (180_000, 64, 64, 3), 4, True, "huge"),
-        ],
-        outputs=("batch",), bytes=_bytes, kernels=lambda: [*_variants(0), *_variants(1)],
-        candidates={"images_gather": [{"BLOCK": b, "num_warps": w} for b in (1024, 2048, 4096) for w in (4, 8)]},
-    )
-)  # fmt: skip
-register(
-    Op(
-        "images_gather_random_flip", gather_random_flip, gather_random_flip_reference,
-        [
-            _case("odd 5x3x7x3", (5, 3, 7, 3), 9, None, "quick", "full"),
-            _case("celeba 256 of 4096x64x64x3", (4096, 64, 64, 3), 256, None, "layer"),
-        ],
-        outputs=("batch",), bytes=_bytes, kernels=lambda: _variants(2),
-    )
-)  # fmt: skip

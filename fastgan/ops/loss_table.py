@@ -20,7 +20,7 @@ class Row:
     differentiable to any order.
 
     paired: r[i] belongs to f[i], and the generator's side reads both; otherwise g must not touch r, which may be None.
-    outputs: what D's outputs mean, a key of fastgan.engine.watch.LIMITS.
+    outputs: what D's outputs mean, a key of fastgan.monitor.health.LIMITS.
     """
 
     name: str

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from fastgan.ops.adam.optimizer import FlatAdam
 from fastgan.ops.dispatch import transformed
-from fastgan.ops.optim import FlatAdam
 
 # What autocast runs in low precision of the layers that have weights; none of them writes to an argument.
 LAYERS = {

@@ -6,7 +6,7 @@ import difflib
 import importlib
 
 from fastgan.errors import FastganError
-from fastgan.recipes.base import Built, Config, Images
+from fastgan.recipes.config import Config, ImageSpec, RecipeParts
 
 RECIPES = {
     "gan": "fastgan.recipes.gan:Gan",
@@ -28,4 +28,4 @@ def find(name: str) -> type[Config]:
     return getattr(importlib.import_module(module), cls)
 
 
-__all__ = ["RECIPES", "Built", "Config", "Images", "find"]
+__all__ = ["RECIPES", "Config", "ImageSpec", "RecipeParts", "find"]

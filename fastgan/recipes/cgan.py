@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fastgan.errors import FastganError
-from fastgan.recipes.base import Built, Images, load_networks
+from fastgan.recipes.config import ImageSpec, RecipeParts, load_networks
 from fastgan.recipes.dcgan import Dcgan
 
 
@@ -15,10 +15,10 @@ class Cgan(Dcgan):
     recipe: ClassVar[str] = "cgan"
     summary: ClassVar[str] = "a DCGAN that is told the class of each image"
 
-    def build(self, images: Images) -> Built:
-        from fastgan.engine.optim import adam
+    def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.dcgan import ConditionalDiscriminator, ConditionalGenerator
         from fastgan.objectives import Adversarial
+        from fastgan.trainer.optimizers import adam
 
         if not images.classes:
             raise FastganError(
@@ -31,7 +31,7 @@ class Cgan(Dcgan):
                 "G": ConditionalGenerator(images.size, images.channels, self.latent, self.base_width, images.classes),
                 "D": ConditionalDiscriminator(images.size, images.channels, self.base_width, images.classes),
             }
-        return Built(
+        return RecipeParts(
             nets=nets,
             objective=Adversarial(self.loss, (self.latent, 1, 1), r1=self.r1, lazy_r1=self.lazy_r1, conditional=True),
             optimizers={"G": adam(self.lr_g, (self.beta1, self.beta2)), "D": adam(self.lr_d, (self.beta1, self.beta2))},

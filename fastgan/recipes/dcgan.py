@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fastgan.ops.loss_table import LOSSES
-from fastgan.recipes.base import Built, Config, Images, load_networks, option
+from fastgan.recipes.config import Config, ImageSpec, RecipeParts, load_networks, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +24,10 @@ class Dcgan(Config):
     beta1: float = option(0.5, "Adam's first decay")
     beta2: float = option(0.999, "Adam's second decay")
 
-    def build(self, images: Images) -> Built:
-        from fastgan.engine.optim import adam
+    def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.dcgan import Discriminator, Generator
         from fastgan.objectives import Adversarial
+        from fastgan.trainer.optimizers import adam
 
         if self.model:
             nets = load_networks(self.model, images, self.latent)
@@ -36,7 +36,7 @@ class Dcgan(Config):
                 "G": Generator(images.size, images.channels, self.latent, self.base_width),
                 "D": Discriminator(images.size, images.channels, self.base_width),
             }
-        return Built(
+        return RecipeParts(
             nets=nets,
             objective=Adversarial(self.loss, (self.latent, 1, 1), r1=self.r1, lazy_r1=self.lazy_r1),
             optimizers={"G": adam(self.lr_g, (self.beta1, self.beta2)), "D": adam(self.lr_d, (self.beta1, self.beta2))},

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from fastgan.recipes.base import Built, Config, Images, load_networks, option, run_option
+from fastgan.recipes.config import Config, ImageSpec, RecipeParts, load_networks, option, run_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,10 @@ class Gan(Config):
     momentum_end: float = option(0.7, "momentum at the end of its rise")
     momentum_steps: int = option(150_000, "steps of that rise (250 epochs of 60,000 images at batch 100)")
 
-    def build(self, images: Images) -> Built:
-        from fastgan.engine.optim import SGD
+    def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.mlp import Discriminator, Generator
         from fastgan.objectives import Adversarial, Exponential, Linear
+        from fastgan.trainer.optimizers import SGD
 
         if self.model:
             nets = load_networks(self.model, images, self.latent)
@@ -51,7 +51,7 @@ class Gan(Config):
             }
             for name in nets
         }
-        return Built(
+        return RecipeParts(
             nets=nets,
             objective=Adversarial("non-saturating", (self.latent,), latent="uniform", reuse=False),
             optimizers={

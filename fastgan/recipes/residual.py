@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fastgan.recipes.base import Built, Config, Images, load_networks, option, run_option
+from fastgan.recipes.config import Config, ImageSpec, RecipeParts, load_networks, option, run_option
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,13 +26,13 @@ class Residual(Config):
     beta1: float = option(0.0, "Adam's first decay")
     beta2: float = option(0.9, "Adam's second decay")
 
-    def built(self, images: Images, networks: Callable[[], dict[str, nn.Module]], objective: Objective) -> Built:
+    def built(self, images: ImageSpec, networks: Callable[[], dict[str, nn.Module]], objective: Objective) -> RecipeParts:
         """The recipe's own networks, or those of --model, with the shared optimisers and schedules."""
-        from fastgan.engine.optim import adam
         from fastgan.objectives import Linear
+        from fastgan.trainer.optimizers import adam
 
         nets = load_networks(self.model, images, self.latent) if self.model else networks()
-        return Built(
+        return RecipeParts(
             nets=nets,
             objective=objective,
             optimizers=dict.fromkeys(nets, adam(self.lr, (self.beta1, self.beta2))),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fastgan.ops.loss_table import LOSSES
-from fastgan.recipes.base import Built, Images, option
+from fastgan.recipes.config import ImageSpec, RecipeParts, option
 from fastgan.recipes.residual import Residual
 
 
@@ -19,7 +19,7 @@ class Sngan(Residual):
     width_d: int = option(128, "channels of the discriminator")
     loss: str = option("hinge", "adversarial loss", choices=tuple(LOSSES))
 
-    def build(self, images: Images) -> Built:
+    def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.resnet import Discriminator, Generator
         from fastgan.objectives import Adversarial
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastgan.recipes.base import Built, Images, option
+from fastgan.recipes.config import ImageSpec, RecipeParts, option
 from fastgan.recipes.residual import Residual
 
 
@@ -17,7 +17,7 @@ class WganGp(Residual):
     width: int = option(128, "channels of both networks")
     gp: float = option(10.0, "weight of the gradient penalty")
 
-    def build(self, images: Images) -> Built:
+    def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.resnet import Discriminator, Generator
         from fastgan.objectives import Adversarial
 

@@ -45,7 +45,7 @@ def parser() -> Parser:
     add("--quick", const="quick", default="quick", help="small shapes (the default)", **level)
     add("--full", const="full", help="every shape and configuration; large ones on a GPU", **level)
     add("--op", default=[], help="only this op; may repeat", **named)
-    add("--family", help="only the ops of this module of fastgan.ops; may repeat", **named)
+    add("--family", help="only the ops of this module of fastgan.verify.cases; may repeat", **named)
     targets = "sm_80 sm_86 sm_89 sm_90 sm_100 sm_120 (default: sm_80 sm_90)"
     add("--aot", nargs="*", metavar="TARGET", help=f"compile for these and run nothing: {targets}")
     add("--json", help="print the report as JSON", **switch)
@@ -101,11 +101,11 @@ def _progress(done: int, total: int) -> None:
 
 def _verify(options: argparse.Namespace) -> int:
     from fastgan.kernels import toolchain
-    from fastgan.verify import report, run
+    from fastgan.verify import report, runner
 
     if toolchain.INTERPRET and (reason := toolchain.lacking()):
         raise FastganError(f"nothing can be verified here: {reason}")
-    result = run.run(options.op, options.level, None, options.jobs or run.default_workers(), options.family, _progress)
+    result = runner.run(options.op, options.level, None, options.jobs or runner.default_workers(), options.family, _progress)
     print(json.dumps(result.as_json(), indent=1) if options.json else report.text(result, options.all))
     return int(result.failed)
 

@@ -26,10 +26,10 @@ from typing import Any
 from fastgan import files, paths
 from fastgan.errors import FastganError
 from fastgan.kernels import tuning
-from fastgan.kernels._common import has_triton, triton
-from fastgan.ops import registry
-from fastgan.ops.registry import Op, Variant
+from fastgan.kernels.common import has_triton, triton
+from fastgan.verify import registry
 from fastgan.verify.check import one_line
+from fastgan.verify.registry import Op, Variant
 from fastgan.verify.report import table
 
 # Shared memory a block may use, in bytes: CUDA C++ Programming Guide, table "Technical specifications per compute capability".
@@ -43,7 +43,7 @@ FORMAT = 1  # of kept rows: raise it when a row's meaning changes
 
 
 @dataclass
-class Row:
+class CompiledRow:
     """One kernel, configuration and target. ``spilled`` is bytes a thread stores and loads again; ``kept`` that the row came
     from the cache.
     """
@@ -64,7 +64,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Job:
+class CompileJob:
     """What a worker compiles: indices rather than kernels, since a jitted function cannot be sent to another process."""
 
     op: str
@@ -74,27 +74,27 @@ class Job:
 
 
 @functools.cache
-def _variants(name: str) -> tuple[Variant, ...]:
+def variants_of(name: str) -> tuple[Variant, ...]:
     op = registry.ops(name)[0]
     return tuple(op.kernels()) if op.kernels else ()
 
 
-def jobs(ops: Sequence[Op], targets: Sequence[str], defaults: bool = False) -> list[Job]:
+def jobs(ops: Sequence[Op], targets: Sequence[str], defaults: bool = False) -> list[CompileJob]:
     """Every variant x (its own configurations, and the committed table entries for that target), once each.
 
     ``defaults``: of a variant's own configurations only the first, which its launcher uses untuned; the rest are the tuner's
     candidates.
     """
-    found: dict[tuple[Any, ...], Job] = {}
+    found: dict[tuple[Any, ...], CompileJob] = {}
     for op in ops:
-        for i, variant in enumerate(_variants(op.name)):
+        for i, variant in enumerate(variants_of(op.name)):
             for target in targets:
                 entries = tuning.entries(variant.tuned, target) if variant.tuned else ()
                 shipped = [{**variant.configs[0], **e.config} for e in entries if e.config]
                 for config in [*variant.configs[: 1 if defaults else None], *shipped]:
                     chosen = tuple(sorted(config.items()))
                     form = (sorted(variant.signature.items()), sorted(variant.constexprs.items(), key=str), variant.aligned)
-                    found.setdefault((id(variant.kernel), repr(form), chosen, target), Job(op.name, i, chosen, target))
+                    found.setdefault((id(variant.kernel), repr(form), chosen, target), CompileJob(op.name, i, chosen, target))
     return list(found.values())
 
 
@@ -161,14 +161,14 @@ def resources(cubin: bytes, ptx: str) -> tuple[int, int]:
         return registers, sum(spills) if spills else stack
 
 
-def compile_job(job: Job, use_cache: bool) -> Row:
+def compile_job(job: CompileJob, use_cache: bool) -> CompiledRow:
     """The row of one job, from the cache where its source, form, target and Triton version are known."""
     from triton.backends.compiler import GPUTarget
 
-    variant = _variants(job.op)[job.variant]
+    variant = variants_of(job.op)[job.variant]
     config = dict(job.config)
     label = " ".join(f"{k.removeprefix('num_')}={v}" for k, v in job.config)
-    row = Row(job.op, variant.name, label, job.target, limit=SHARED_LIMIT[job.target])
+    row = CompiledRow(job.op, variant.name, label, job.target, limit=SHARED_LIMIT[job.target])
     start = time.perf_counter()
     try:
         source, options = source_of(variant, config)
@@ -178,7 +178,7 @@ def compile_job(job: Job, use_cache: bool) -> Row:
         if use_cache and kept.is_file():
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 known = json.loads(kept.read_text())
-                return Row(**{**known, "op": row.op, "kernel": row.kernel, "config": label, "kept": True})
+                return CompiledRow(**{**known, "op": row.op, "kernel": row.kernel, "config": label, "kept": True})
         binary = triton.compile(source, target=GPUTarget("cuda", int(job.target.removeprefix("sm_")), 32), options=options)
         ptx = binary.asm["ptx"]
         row.registers, row.spilled = resources(binary.asm["cubin"], ptx)
@@ -196,34 +196,34 @@ def compile_job(job: Job, use_cache: bool) -> Row:
     return row
 
 
-def recheck(entry: tuning.Entry, capability: str) -> list[Row]:
+def recheck(entry: tuning.Entry, capability: str) -> list[CompiledRow]:
     """The rows of a tuning entry's configuration, in every kernel of its type that it launches; none where it steers a launcher
     alone. Load the registry first.
     """
     pointer = "*fp32" if entry.type == "tf32" else f"*{entry.type}"
     rows = []
     for op in registry.ops():
-        mine = [(i, v) for i, v in enumerate(_variants(op.name)) if v.tuned == entry.op]
+        mine = [(i, v) for i, v in enumerate(variants_of(op.name)) if v.tuned == entry.op]
         typed = [(i, v) for i, v in mine if pointer in v.signature.values()]
         for i, variant in typed or mine:
             config = tuple(sorted({**variant.configs[0], **entry.config}.items()))
-            rows.append(compile_job(Job(op.name, i, config, capability), use_cache=True))
+            rows.append(compile_job(CompileJob(op.name, i, config, capability), use_cache=True))
     return rows
 
 
-def _keep(path: Path, row: Row) -> None:
+def _keep(path: Path, row: CompiledRow) -> None:
     with contextlib.suppress(OSError):  # a read-only home costs the cache, not the run
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_atomically(path, json.dumps(asdict(row)).encode())
 
 
-def _in_worker(arguments: tuple[Job, bool]) -> Row:
+def _in_worker(arguments: tuple[CompileJob, bool]) -> CompiledRow:
     return compile_job(*arguments)
 
 
 def compile_all(
     ops: Sequence[Op], targets: Sequence[str], workers: int = 1, use_cache: bool = True, defaults: bool = False
-) -> Iterator[Row]:
+) -> Iterator[CompiledRow]:
     """Rows as they come, in order. FastganError for a target that is not known, or without Triton."""
     if not has_triton:
         raise FastganError("--aot needs Triton: pip install triton")
@@ -237,7 +237,7 @@ def compile_all(
         yield from map(_in_worker, todo)
 
 
-def text(rows: Sequence[Row], seconds: float) -> str:
+def text(rows: Sequence[CompiledRow], seconds: float) -> str:
     """The table, and a summary line."""
     head = ("op", "kernel", "config", "target", "regs", "spilled", "shared", "limit", "matrix", "verdict", "")
     cells = [
@@ -279,7 +279,7 @@ def command(
     defaults: bool = False,
 ) -> int:
     """``fastgan verify --aot``: prints the report, returns the exit code."""
-    from fastgan.verify.run import default_workers
+    from fastgan.verify.runner import default_workers
 
     start = time.perf_counter()
     registry.load(families)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fastgan.ops.registry import Bound
+from fastgan.verify.registry import Bound
 
 L2 = {"bf16": 2.5e-3, "fp16": 3.5e-4, "tf32": 6e-4, "fp32": 1e-5}
 L2_ACCUMULATED = 5e-5

@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastgan.kernels._common import TORCH_DTYPES
-from fastgan.ops.registry import Case, Kwargs, Op, Outputs
+from fastgan.kernels.common import TORCH_DTYPES
 from fastgan.verify import bounds, interpreter
-from fastgan.verify.guard import Guards, poisoned
+from fastgan.verify.memory_guards import Guards, poisoned
+from fastgan.verify.registry import Case, Kwargs, Op, Outputs
 
 interpreter.install()
 
 
 @dataclass
-class Row:
+class CheckRow:
     """One output of one direction of one check. ``verdict`` is pass, FAIL or skip; ``worst`` the largest error/limit of the
     three bounds.
     """
@@ -259,12 +259,12 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and torch.equal(raw(a), raw(b))
 
 
-def check(op: Op, case: Case, type_name: str, engine: str, device: torch.device, repeat: bool) -> tuple[list[Row], float]:
+def check(op: Op, case: Case, type_name: str, engine: str, device: torch.device, repeat: bool) -> tuple[list[CheckRow], float]:
     """Every output of every direction of one case, in one type, by one engine; and the seconds it took. Never raises for a
     failing op.
     """
     start = time.perf_counter()
-    row = lambda direction, output, verdict, **more: Row(
+    row = lambda direction, output, verdict, **more: CheckRow(
         op.name, case.name, type_name, engine, direction, output, verdict, **more
     )
     directions = tuple(d for d in op.directions if case.directions is None or d in case.directions)
@@ -284,8 +284,8 @@ def _check(
     device: torch.device,
     repeat: bool,
     directions: tuple[str, ...],
-    row: Callable[..., Row],
-) -> list[Row]:
+    row: Callable[..., CheckRow],
+) -> list[CheckRow]:
     dtype = TORCH_DTYPES[type_name]
     made = case.make(dtype, device, seed(op.name, case.name))
     takes_impl = "impl" not in made and "impl" in inspect.signature(op.fn).parameters
@@ -365,9 +365,9 @@ def _compare(
     value: Tensor,
     gold: Tensor,
     own_error: float,
-    row: Callable[..., Row],
+    row: Callable[..., CheckRow],
     note: str,
-) -> Row:
+) -> CheckRow:
     if not value.is_floating_point():
         equal = value.shape == gold.shape and torch.equal(value.cpu(), gold.cpu())
         worst = 0.0 if equal else float("inf")

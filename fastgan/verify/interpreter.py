@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgan.kernels._common import INTERPRET
+from fastgan.kernels.common import INTERPRET
 
 
 def tree_sum(data: np.ndarray, axis: int) -> np.ndarray:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fastgan.verify.check import Row
-from fastgan.verify.run import Report, exceptions
+from fastgan.verify.check import CheckRow
+from fastgan.verify.runner import Report, exceptions
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
@@ -22,11 +22,11 @@ def number(value: float) -> str:
     return "0" if value == 0 else "inf" if math.isinf(value) else f"{value:.1e}"
 
 
-def worst_rows(rows: Sequence[Row]) -> list[Row]:
+def worst_rows(rows: Sequence[CheckRow]) -> list[CheckRow]:
     """One row per (op, case, type, engine, direction): the output closest to, or furthest over, its bounds; every failure is
     kept.
     """
-    kept: dict[tuple[str, ...], Row] = {}
+    kept: dict[tuple[str, ...], CheckRow] = {}
     failures = []
     for r in rows:
         key = (r.op, r.case, r.type, r.engine, r.direction)

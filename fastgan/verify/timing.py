@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fastgan.engine.graphs import end_capture
+from fastgan.graphs.backends import end_capture
 
 Call = Callable[[], Any]
 

@@ -20,12 +20,12 @@ from torch import nn
 from fastgan import files, machine, paths
 from fastgan.errors import FastganError
 from fastgan.kernels import tuning
-from fastgan.kernels._common import TORCH_DTYPES, has_triton, triton_minor
+from fastgan.kernels.common import TORCH_DTYPES, has_triton, triton_minor
 from fastgan.kernels.tuning import Entry, Shape, Table
-from fastgan.ops import registry
-from fastgan.ops.registry import Case, Kwargs, Op
+from fastgan.verify import registry
 from fastgan.verify.check import check, converted, leaves, named, precision, relative_l2, seed
-from fastgan.verify.run import configurations
+from fastgan.verify.registry import Case, Kwargs, Op
+from fastgan.verify.runner import configurations
 from fastgan.verify.timing import measure, rotations
 
 FLAT_ADAM = "flat_adam"  # no op of the registry: the trainer's choice between FlatAdam and torch's Adam
@@ -168,12 +168,12 @@ def networks() -> list[tuple[str, nn.Module, bool]]:
     """(name, network, whether it is averaged) of the recipes' networks for images of 64 pixels or the recipe's own size, one of
     each number of parameters.
     """
-    from fastgan.recipes import RECIPES, Images, find
+    from fastgan.recipes import RECIPES, ImageSpec, find
 
     found: dict[int, tuple[str, nn.Module, bool]] = {}
     for recipe in RECIPES:
         config = find(recipe)()
-        built = config.build(Images(config.defaults_for()[0] or 64, 3, classes=10))
+        built = config.build(ImageSpec(config.defaults_for()[0] or 64, 3, classes=10))
         for name, net in built.nets.items():
             found.setdefault(_size(net), (f"{recipe} {name}", net, name in built.ema))
     return list(found.values())
@@ -202,9 +202,9 @@ def tune_flat_adam(net: nn.Module, averaged: bool, device: torch.device) -> Entr
 
 def _update(net: nn.Module, averaged: bool, device: torch.device, engine: str) -> tuple[Callable[[], None], list[torch.Tensor]]:
     """(one update of a copy of the network and its average as the trainer does it, the tensors that it changes)."""
-    from fastgan.engine.optim import Ema
-    from fastgan.ops.flat import FlatParameters
-    from fastgan.ops.optim import FlatAdam
+    from fastgan.ops.adam.flat_parameters import FlatParameters
+    from fastgan.ops.adam.optimizer import FlatAdam
+    from fastgan.trainer.optimizers import Ema
 
     mine = copy.deepcopy(net).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parameters = [p for p in mine.parameters() if p.requires_grad]

@@ -1,0 +1,1 @@
+"""Measurements that decide what is built: nothing of the product imports them."""

@@ -1,0 +1,1 @@
+"""Whole training iterations: suites, the rows that are compared, the gate before timing."""

@@ -1,0 +1,1 @@
+"""What `make gpu` runs: each file has rows(toy) and summary(store)."""

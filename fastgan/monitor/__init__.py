@@ -1,0 +1,1 @@
+"""What a run says of itself: statistics, health, reports, loggers, progress, pictures."""

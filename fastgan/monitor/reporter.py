@@ -1,0 +1,140 @@
+"""What a run writes and prints while it trains: metric rows, alerts, pictures."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from fastgan import files
+from fastgan.errors import FastganError
+from fastgan.monitor import pictures
+from fastgan.monitor.health import Health
+from fastgan.monitor.loggers import Logger
+from fastgan.monitor.progress import GONE, Progress
+from fastgan.runs.run_folder import RunFolder
+
+
+class Reporter:
+    """Writes rows, alerts and pictures into the run folder (None: nowhere) and to the logger (None: none), and shows them on
+    the progress line (None: quietly).
+
+    remedy: what to do about a run that diverges.
+    """
+
+    def __init__(self, folder: RunFolder | None, watch: Health | None, remedy: str) -> None:
+        self.folder, self.watch, self.remedy = folder, watch, remedy
+        self.logger: Logger | None = None
+        self.progress: Progress | None = None
+        self._failing: dict[str, str] = {}
+
+    @contextmanager
+    def accessory(self, what: str) -> Iterator[None]:
+        """Around all that a run can do without, which is all but its checkpoints: a failure inside costs one line, not the
+        training. What fails again and again is named once, until it works again.
+        """
+        try:
+            yield
+            self._failing.pop(what, None)
+        except Exception as error:  # loggers are other people's code
+            why = " ".join(str(error).split()) or type(error).__name__
+            line = why if isinstance(error, FastganError) else f"can't write {what}: {why}"
+            known = what in self._failing or line in self._failing.values()
+            self._failing.setdefault(what, line)
+            if not known:
+                self.warn(f"{line}; training goes on without it")
+
+    def row(self, step: int, images: int, row: Mapping[str, float], images_per_s: float, window: int) -> None:
+        """One row of means over the last `window` steps. Raises FastganError where one is not finite."""
+        bad = [name for name, value in row.items() if not math.isfinite(value)]
+        if bad:
+            self.diverged(f"{', '.join(bad)} is not finite between steps {step - window + 1} and {step}")
+        full = {"step": step, "images": images, **row, "images_per_s": round(images_per_s, 2), "time": round(time.time(), 2)}
+        if self.folder is not None:
+            with self.accessory("metrics.jsonl"):
+                self.folder.append(self.folder.metrics, full)
+        if self.logger is not None:
+            with self.accessory("the log"):
+                self.logger.row(step, {**row, "images_per_s": full["images_per_s"]})
+        if self.progress is not None:
+            self.progress.update(step, images_per_s, row)
+        if self.watch is not None:
+            self.tell(self.watch.observe(step, dict(row)))
+
+    def diverged(self, evidence: str) -> None:
+        """Raises FastganError naming the last good checkpoint and a remedy."""
+        good = "there is no checkpoint yet"
+        if self.folder is not None and (steps := self.folder.checkpoints.steps()):
+            good = f"the last good checkpoint is {self.folder.checkpoints.path(steps[-1])}"
+        raise FastganError(f"training diverged: {evidence}; {good}. {self.remedy}")
+
+    def tell(self, alerts: Sequence[Any]) -> None:
+        for alert in alerts:
+            self.say(str(alert))
+            if self.folder is not None:
+                row = {"step": alert.step, "cause": alert.cause, "evidence": alert.evidence, "remedy": alert.remedy}
+                with self.accessory("alerts.jsonl"):
+                    self.folder.append(self.folder.alerts, row)
+            if self.logger is not None:
+                with self.accessory("the log"):
+                    self.logger.alert(alert.step, str(alert))
+
+    def say(self, line: str) -> None:
+        if self.progress is not None:
+            self.progress.write(line)
+
+    def warn(self, line: str) -> None:
+        """Say it even where there is no progress line."""
+        if self.progress is not None:
+            self.progress.write(f"fastgan: {line}")
+        else:
+            with suppress(*GONE):
+                print(f"fastgan: {line}", file=sys.stderr)
+
+    def picture(self, name: str, step: int, images: Tensor) -> None:
+        """A grid of images (n, C, H, W) in [0, 1], where they are grey or RGB: `samples` of a step, or another name."""
+        if self.folder is None or images.shape[1] not in (1, 3):
+            return
+        path = self.folder.path / (f"samples/{step:08d}.png" if name == "samples" else f"{name}.png")
+        with self.accessory(name):
+            if not path.parent.is_dir():  # somebody may have tidied up
+                path.parent.mkdir()
+            files.save_with(path, lambda f: pictures.save_grid(f, images))
+        if self.logger is not None:
+            with self.accessory("the log"):
+                self.logger.picture(name, step, np.asarray(pictures.grid(images)))
+
+    def curves(self) -> None:
+        if self.folder is None:
+            return
+        with self.accessory("curves.png"):
+            if rows := self.folder.rows(self.folder.metrics):
+                files.save_with(self.folder.path / "curves.png", lambda f: pictures.curves(rows, f))
+
+    def sync(self) -> None:
+        """Bring the rows of before to the disk, as part of a checkpoint."""
+        if self.folder is not None:
+            with self.accessory("metrics.jsonl"):
+                self.folder.sync_rows()
+            with self.accessory("metrics.csv"):
+                self.folder.write_table()
+        if self.logger is not None:
+            with self.accessory("the log"):
+                self.logger.flush()
+
+    def close_logger(self) -> None:
+        if self.logger is not None:
+            with self.accessory("the log"):
+                self.logger.close()
+            self.logger = None
+
+    def close(self) -> None:
+        self.close_logger()
+        if self.folder is not None:
+            self.folder.close()

@@ -1,0 +1,1 @@
+"""Normalisation with activation. Read reference.py first; functional.py is what is called."""

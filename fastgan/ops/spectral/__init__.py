@@ -1,0 +1,1 @@
+"""Spectral norm. Read reference.py first; functional.py is what is called."""

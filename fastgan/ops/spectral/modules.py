@@ -1,0 +1,217 @@
+"""Both spectral norms of PyTorch, with every sigma of a network found together at the start of its forward: 2 n + 1 launches.
+
+The layers keep their forward, their parameters and their buffers; only the object that divides the weight by sigma changes
+class. It takes the sigma that waits for it, once; a layer called a second time, or outside such a forward, finds its own, as
+PyTorch iterates once per use. Which layers a forward calls is taken from the one before: a layer that was called in it and
+isn't any more has iterated once too often, which only sharpens u and v.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm as _Hook
+
+from fastgan.errors import FastganError
+from fastgan.kernels.common import INTERPRET
+from fastgan.ops.dispatch import transformed
+from fastgan.ops.norm.modules import current_groups
+from fastgan.ops.spectral.functional import spectral_sigma
+
+WAITING = "_fastgan_sigma"
+USES = "_fastgan_uses"
+LAST = "_fastgan_last"
+
+
+def kernels_take(weight: Tensor) -> bool:
+    """Whether the kernels may find this weight's sigma; PyTorch's own formula does under torch.func, which refuses to see u and
+    v written. Raises FastganError under grouped().
+    """
+    if current_groups() != 1:
+        raise FastganError(
+            "a spectral norm has one sigma a forward: call the accelerated network once per batch, not under grouped()"
+        )
+    fits = (weight.is_cuda or INTERPRET) and weight.dim() > 1 and weight.dtype == torch.float32
+    return fits and not torch.compiler.is_compiling() and not transformed()
+
+
+class Last:
+    """The sigma a layer was handed last, which activation checkpointing needs again in backward; a copy has none."""
+
+    def __init__(self, sigma: Tensor | None = None) -> None:
+        self.sigma = sigma
+
+    def __reduce__(self) -> Any:
+        return Last, ()
+
+
+def recomputing() -> bool:
+    """Whether a forward runs inside a backward, as activation checkpointing has it: it must save what the first one saved."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def _normalised(holder: Any, weight: Tensor, u: Tensor, v: Tensor, iterations: int, v_first: bool) -> Tensor:
+    """weight / sigma, by the sigma that waits in `holder` or by one found now."""
+    holder.__dict__[USES] = holder.__dict__.get(USES, 0) + 1
+    sigma = holder.__dict__.pop(WAITING, None)
+    if sigma is None and recomputing() and LAST in holder.__dict__:
+        sigma = holder.__dict__[LAST].sigma
+    else:
+        holder.__dict__.pop(LAST, None)
+    if sigma is not None:
+        if sigma.requires_grad or not (weight.requires_grad and torch.is_grad_enabled()):
+            if torch.is_grad_enabled():
+                holder.__dict__[LAST] = Last(sigma)
+            return weight / sigma
+        iterations = 0  # found under no_grad, wanted with a gradient: u and v have moved already
+    dim = holder.dim % weight.dim()
+    return (
+        weight / spectral_sigma([weight], [u], [v], [dim], n_power_iterations=iterations, eps=holder.eps, v_first=v_first)[0, 0]
+    )
+
+
+class SpectralNorm(_SpectralNorm):
+    """The parametrization of torch.nn.utils.parametrizations.spectral_norm."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        if not kernels_take(weight):
+            return super().forward(weight)
+        return _normalised(self, weight, self._u, self._v, self.n_power_iterations if self.training else 0, False)
+
+
+class SpectralNormHook(_Hook):
+    """The forward pre-hook of torch.nn.utils.spectral_norm."""
+
+    def compute_weight(self, module: nn.Module, do_power_iteration: bool) -> Tensor:
+        weight: Any = getattr(module, self.name + "_orig")
+        if not kernels_take(weight):
+            return super().compute_weight(module, do_power_iteration)
+        u, v = getattr(module, self.name + "_u"), getattr(module, self.name + "_v")
+        return _normalised(self, weight, u, v, self.n_power_iterations if do_power_iteration else 0, True)
+
+
+class Sigmas:
+    """Spectral norms that one forward uses, refreshed together by hooks on its module.
+
+    Which of `holders` (each a layer and its SpectralNorm or SpectralNormHook) that forward calls, it learns from the forward
+    before: in the first each finds its own. Holds no closures: a deepcopy has its own.
+    """
+
+    def __init__(self, network: nn.Module, holders: list[tuple[nn.Module, Any]]) -> None:
+        self.holders = holders
+        self.called = [False] * len(holders)
+        self.given: list[bool] = []  # of which of them this one found sigma for the last forward
+        self.uses: list[int] | None = None  # how often each was used before the forward under way
+        network.register_forward_pre_hook(self.before)
+        network.register_forward_hook(self.after, always_call=True)
+
+    def before(self, network: nn.Module, inputs: Any) -> None:
+        self.uses = None
+        if torch.compiler.is_compiling() or getattr(network, "_is_replica", False):
+            return
+        if not all(holder_of(layer) is holder for layer, holder in self.holders):  # a norm was removed meanwhile
+            kept = [i for i, (layer, holder) in enumerate(self.holders) if holder_of(layer) is holder]
+            self.holders, self.called = [self.holders[i] for i in kept], [self.called[i] for i in kept]
+            self.given = []
+        weights = [original_of(layer, holder) for layer, holder in self.holders]
+        if not all(kernels_take(weight) for weight in weights):
+            return
+        if not recomputing():
+            self.uses = [holder.__dict__.get(USES, 0) for _, holder in self.holders]
+            self.given = [called and WAITING not in h.__dict__ for called, (_, h) in zip(self.called, self.holders)]
+        batches: dict[tuple[int, float, bool], list[Any]] = {}
+        layer: Any
+        for (layer, holder), weight, mine in zip(self.holders, weights, self.given):
+            if not mine:
+                continue
+            if hook := isinstance(holder, SpectralNormHook):
+                u, v, training = getattr(layer, holder.name + "_u"), getattr(layer, holder.name + "_v"), layer.training
+            else:
+                u, v, training = holder._u, holder._v, holder.training
+            key = (holder.n_power_iterations if training else 0, holder.eps, hook)
+            batches.setdefault(key, []).append((holder, weight, u, v, holder.dim % weight.dim()))
+        for (iterations, eps, hook), some in batches.items():
+            takers, matrices, us, vs, dims = zip(*some)
+            sigma = spectral_sigma(matrices, us, vs, dims, n_power_iterations=iterations, eps=eps, v_first=hook)
+            for holder, one in zip(takers, sigma[0].unbind()):
+                holder.__dict__[WAITING] = one
+
+    def after(self, network: nn.Module, inputs: Any, output: Any) -> None:
+        if self.uses is None or torch.compiler.is_compiling():
+            return
+        self.called = [holder.__dict__.get(USES, 0) > uses for (_, holder), uses in zip(self.holders, self.uses)]
+        self.uses = None
+        for _, holder in self.holders:
+            holder.__dict__.pop(WAITING, None)
+
+
+HOLDERS = (SpectralNorm, SpectralNormHook)
+
+
+def attach(network: nn.Module, holders: list[tuple[nn.Module, Any]]) -> None:
+    """A Sigmas for these holders on every module whose forward may be the one that uses several of them.
+
+    That is `network`, and where it only holds others (a generator beside a discriminator) those as well: the smallest part of
+    it with all holders, and the smallest with those of each of its children. What has the right one already keeps it.
+    """
+    for module in places(network, holders):
+        inside = {id(m) for m in module.modules()}
+        mine = [(layer, holder) for layer, holder in holders if id(layer) in inside]
+        present = next((hook.__self__ for hook in module._forward_pre_hooks.values() if is_ours(hook)), None)  # type: ignore[attr-defined]
+        if present is None or [id(h) for _, h in present.holders] != [id(h) for _, h in mine]:
+            detach(module)
+            Sigmas(module, mine)
+
+
+def places(network: nn.Module, holders: list[tuple[nn.Module, Any]]) -> list[nn.Module]:
+    """The modules of :func:`attach`, each with two holders or more inside."""
+    layers = {id(layer) for layer, _ in holders}
+
+    def count(module: nn.Module) -> int:
+        return len(layers & {id(m) for m in module.modules()})
+
+    def parts(module: nn.Module) -> list[nn.Module]:
+        """Its children with holders; those of a list in the list's place, which no one calls."""
+        found = []
+        for child in module.children():
+            found += parts(child) if isinstance(child, (nn.ModuleList, nn.ModuleDict)) else [child]
+        return [part for part in found if count(part)]
+
+    def smallest(module: nn.Module) -> nn.Module:
+        while len(inner := parts(module)) == 1 and count(inner[0]) > 1:
+            module = inner[0]
+        return module
+
+    top = smallest(network)
+    candidates = [network, top, *(smallest(part) for part in parts(top))]
+    return [m for m in dict.fromkeys(candidates) if count(m) > 1]
+
+
+def is_ours(hook: Any) -> bool:
+    """Whether a module's hook belongs to a Sigmas."""
+    return isinstance(getattr(hook, "__self__", None), Sigmas)
+
+
+def detach(network: nn.Module) -> None:
+    """Takes the hooks of a Sigmas off `network`."""
+    for hooks in (network._forward_pre_hooks, network._forward_hooks):
+        for key in [key for key, hook in hooks.items() if is_ours(hook)]:
+            del hooks[key]
+            network._forward_hooks_always_called.pop(key, None)
+
+
+def holder_of(module: nn.Module) -> Any:
+    """The object that holds a layer's spectral norm of its weight: a parametrization, a hook, or None."""
+    if parametrize.is_parametrized(module, "weight"):
+        first = module.parametrizations.weight[0]  # type: ignore[union-attr, index]
+        return first if isinstance(first, _SpectralNorm) else None
+    return next((hook for hook in module._forward_pre_hooks.values() if isinstance(hook, _Hook) and hook.name == "weight"), None)
+
+
+def original_of(layer: Any, holder: Any) -> Tensor:
+    """The parameter whose sigma `holder` finds."""
+    return getattr(layer, holder.name + "_orig") if isinstance(holder, _Hook) else layer.parametrizations.weight.original

@@ -1,0 +1,167 @@
+"""What all recipes share: their options (torch-free, so that help is fast) and what a recipe builds."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_origin, get_type_hints
+
+from fastgan.errors import FastganError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fastgan.objectives import Objective
+
+
+def option(default: Any, help: str, *, choices: tuple[str, ...] = (), group: str = "recipe") -> Any:
+    """A configuration field with its help text."""
+    return field(default=default, metadata={"help": help, "choices": choices, "group": group})
+
+
+def run_option(default: Any, help: str, *, choices: tuple[str, ...] = ()) -> Any:
+    return option(default, help, choices=choices, group="run")
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What a recipe must know of the data: side in pixels, channels, number of classes (0 without labels)."""
+
+    size: int
+    channels: int
+    classes: int = 0
+
+
+@dataclass
+class RecipeParts:
+    """What a recipe builds: networks by name, objective, optimiser factories and schedules by network."""
+
+    nets: dict[str, nn.Module]
+    objective: Objective
+    optimizers: dict[str, Callable] = field(default_factory=dict)
+    schedules: dict[str, dict[str, Callable[[int], float]]] = field(default_factory=dict)
+    ema: tuple[str, ...] = ("G",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The options of every recipe. A recipe adds its own and `build`."""
+
+    recipe: ClassVar[str]
+    summary: ClassVar[str]
+
+    data: str = run_option("fashion-mnist", "folder, .zip, .npz, .npy or idx file of images, or fashion-mnist (bundled)")
+    size: int | None = run_option(None, "side of the images in pixels; default: what the data have, or the recipe's")
+    channels: int | None = run_option(None, "1 (grey) or 3 (colour); default: what the data have")
+    flip: bool = run_option(False, "mirror images at random")
+    steps: int = run_option(20_000, "updates of the generator")
+    batch_size: int = run_option(64, "images of a step")
+    seed: int = run_option(0, "everything random follows from it")
+    out: str | None = run_option(None, "run folder; default: runs/<recipe>")
+    device: str = run_option("auto", "auto, cpu, cuda or cuda:N")
+    precision: str = run_option(
+        "auto", "auto is bf16 on Ampere and newer GPUs, fp32 elsewhere", choices=("auto", "fp32", "tf32", "bf16", "fp16")
+    )
+    sync_bn: bool = run_option(False, "under torchrun: batch statistics of all processes together")
+    impl: str = run_option(
+        "auto", "engine of the operators: auto swaps layers on a GPU", choices=("auto", "reference", "cudnn", "triton")
+    )
+    graph: str = run_option("auto", "replay steps as CUDA graphs: auto is on with one GPU", choices=("auto", "on", "off"))
+    ema_decay: float = run_option(0.999, "decay of the averaged generator")
+    log_every: int = run_option(50, "steps between rows of metrics")
+    sample_every: int = run_option(500, "steps between sample pictures")
+    checkpoint_every: int = run_option(1000, "steps between checkpoints")
+    checkpoint_minutes: float = run_option(10.0, "save also when the last checkpoint is so old; 0: by steps alone")
+    keep: int = run_option(3, "checkpoints kept")
+    log: str = run_option(
+        "none", "also log there (installed by the extra of that name)", choices=("none", "tensorboard", "wandb")
+    )
+    strict: bool = run_option(False, "stop at an image that can't be read")
+    model: str | None = run_option(None, "pkg.mod:build, a function that returns your own (generator, discriminator)")
+
+    def build(self, images: ImageSpec) -> RecipeParts:
+        """Networks, objective and optimisers for these images. Raises FastganError where they do not fit."""
+        raise NotImplementedError
+
+    def defaults_for(self) -> tuple[int | None, int | None]:
+        """(size, channels) to ask of the data where neither the user nor the recipe's networks care."""
+        return self.size, self.channels
+
+
+def fields_of(config: type[Config]) -> dict[str, dataclasses.Field]:
+    return {f.name: f for f in dataclasses.fields(config)}
+
+
+def type_of(config: type[Config], name: str) -> tuple[type, bool]:
+    """(Python type, may be None) of an option."""
+    hint = get_type_hints(config)[name]
+    if get_origin(hint) is None:
+        return hint, False
+    kinds = [k for k in get_args(hint) if k is not type(None)]
+    return kinds[0], len(kinds) < len(get_args(hint))
+
+
+def merge(config: type[Config], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Check names and types of options that come from a file. Raises FastganError naming the nearest known option."""
+    known = fields_of(config)
+    checked = {}
+    for name, value in values.items():
+        key = name.replace("-", "_")
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1, 0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"the options of {config.recipe} are: {', '.join(known)}"
+            raise FastganError(f"{where}: unknown option {name!r}; {hint}")
+        kind, _ = type_of(config, key)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise FastganError(f"{where}: {name} must be {article(kind)}, not {value!r}")
+        choices = known[key].metadata["choices"]
+        if choices and value not in choices:
+            raise FastganError(f"{where}: {name} must be one of {', '.join(choices)}, not {value!r}")
+        checked[key] = value
+    return checked
+
+
+def article(kind: type) -> str:
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
+
+
+def load_networks(name: str, images: ImageSpec, latent: int) -> dict[str, nn.Module]:
+    """Somebody's own networks from "pkg.mod:build": called with those of size, channels, classes and latent that it takes;
+    returns (G, D) or a dict.
+    """
+    import inspect
+    import os
+    import traceback
+
+    from fastgan.runs import imports
+
+    module, _, function = name.partition(":")
+    if not module or not function:
+        raise FastganError(f"--model {name}: write it as pkg.mod:build")
+    try:
+        build = imports.find(name)
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise FastganError(f"--model {name}: {error}") from error
+    offered = {"size": images.size, "channels": images.channels, "classes": images.classes, "latent": latent}
+    parameters = inspect.signature(build).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    try:
+        made = build(**{key: value for key, value in offered.items() if takes_all or key in parameters})
+    except Exception as error:
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(line.filename)} line {line.lineno}"
+        why = " ".join(str(error).split())
+        raise FastganError(f"--model {name} failed: {type(error).__name__}: {why} ({where})") from error
+    if isinstance(made, tuple) and len(made) == 2:
+        return {"G": made[0], "D": made[1]}
+    if isinstance(made, dict):
+        return made
+    raise FastganError(f"--model {name} returned {type(made).__name__}: return (generator, discriminator), or a dict of networks")
+
+
+def as_dict(config: Config) -> dict[str, Any]:
+    return {"recipe": config.recipe, **dataclasses.asdict(config)}

@@ -1,0 +1,1 @@
+"""What a run leaves and is loaded from: its folder, its checkpoints, networks and objectives as JSON."""

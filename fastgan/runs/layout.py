@@ -1,0 +1,6 @@
+"""Names of what others put into a run folder."""
+
+from __future__ import annotations
+
+LOGGERS = ("tensorboard", "wandb")
+"""Also the folders that they make inside the run folder."""

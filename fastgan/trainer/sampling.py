@@ -1,0 +1,92 @@
+"""Images from a trained generator: a pure function of (networks, seed, index)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastgan.data import Dataset, order
+from fastgan.errors import FastganError
+from fastgan.objectives import Objective
+from fastgan.objectives.base import Step, draw
+from fastgan.ops.images import gather
+from fastgan.precision import Precision
+
+CHUNK = 64
+"""Samples of one forward pass, whatever is asked for: the result must not depend on how many are asked for."""
+
+
+@contextmanager
+def evaluating(nets: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Networks in eval mode inside, each module's own mode back afterwards."""
+    modes = [(module, module.training) for net in nets.values() for module in net.modules()]
+    try:
+        for net in nets.values():
+            net.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def conditions(datasets: Mapping[str, Dataset], seed: int, first: int, count: int, device: torch.device) -> dict[str, Tensor]:
+    """What conditional generators are given for the samples from `first` to `first + count - 1`.
+
+    These are rows of the data in a fixed order; labels take each class in turn.
+    """
+    batch: dict[str, Tensor] = {}
+    for name, dataset in datasets.items():
+        rows = dataset.read(order(seed, f"sample/{name}", len(dataset), first, count))
+        for field, spec in dataset.fields.items():
+            key = field if name == "image" else (name if field == "image" else f"{name}_{field}")
+            value = torch.from_numpy(rows[field]).to(device)
+            if spec.kind == "image":
+                value = gather(value, torch.arange(count, device=device))
+            elif spec.kind == "label" and dataset.classes:
+                value = torch.from_numpy(np.arange(first, first + count) % len(dataset.classes)).to(device)
+            batch[key] = value
+    return batch
+
+
+@torch.no_grad()
+def generate(
+    objective: Objective,
+    nets: Mapping[str, nn.Module],
+    n: int,
+    *,
+    seed: int,
+    device: torch.device,
+    precision: Precision,
+    datasets: Mapping[str, Dataset] | None = None,
+    labels: Any = None,
+    scalar: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    """n images, float32 (n, C, H, W) in [0, 1], on the CPU.
+
+    labels: int or n ints, for label-conditional generators. Sample i depends on (seed, i) alone.
+    """
+    if n < 1:
+        raise FastganError(f"can't sample {n} images: ask for at least one")
+    made = []
+    wanted = None if labels is None else torch.as_tensor(labels, dtype=torch.int64, device=device).reshape(-1)
+    if wanted is not None:
+        if len(wanted) not in (1, n):
+            raise FastganError(f"{len(wanted)} labels for {n} images: give one, or one for each")
+        wanted = wanted.expand(n)
+    with evaluating(nets), precision.autocast():
+        for first in range(0, n, CHUNK):
+            position = torch.tensor(first, dtype=torch.int64, device=device)
+            batch = conditions(datasets or {}, seed, first, CHUNK, device)
+            if wanted is not None:
+                part = wanted[first : first + CHUNK]
+                batch["label"] = torch.cat([part, part[-1:].expand(CHUNK - len(part))])
+            noise = draw(objective.noise, seed, position, CHUNK)
+            step = Step(objective, nets, seed, batch=batch, noise=noise, scalar=scalar)
+            images = objective.sample(step)
+            made.append(images.float().cpu()[: n - first])
+    return torch.cat(made).add(1).div(2).clamp(0, 1).contiguous()

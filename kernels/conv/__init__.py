@@ -1,0 +1,1 @@
+"""The fused convolution: what it is (spec), how it is launched (plan), forward, dgrad and wgrad."""

@@ -1,0 +1,357 @@
+"""Spectral norm: PyTorch's values, buffers and gradients for both of its forms, by formulas here and by the kernels in a child
+process."""
+
+import copy
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrize, remove_spectral_norm
+from torch.nn.utils import spectral_norm as hook_form
+from torch.nn.utils.parametrizations import spectral_norm as new_form
+from torch.utils.checkpoint import checkpoint
+
+from fastgan.acceleration import accelerate, revert
+from fastgan.errors import FastganError
+from fastgan.kernels import tuning
+from fastgan.kernels.common import INTERPRET, has_triton
+from fastgan.kernels.spectral import launch as kernels
+from fastgan.ops.norm.modules import grouped
+from fastgan.ops.spectral import functional as spectral
+from fastgan.ops.spectral import modules as swap_spectral
+from fastgan.ops.spectral import reference
+
+kernels_only = pytest.mark.skipif(not INTERPRET, reason="runs in the child process with TRITON_INTERPRET=1")
+FORMS = pytest.mark.parametrize("form", [new_form, hook_form], ids=["parametrization", "hook"])
+
+
+@pytest.mark.skipif(INTERPRET or not has_triton, reason="starts the child process that interprets the kernels")
+@pytest.mark.slow
+def test_kernels_in_the_interpreter():
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", __file__], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+def close(a, b, bound=5e-6):
+    a, b = a.detach().double(), b.detach().double()
+    assert a.shape == b.shape
+    assert (a - b).norm() <= bound * max(b.norm().item(), 1e-6), ((a - b).norm() / b.norm()).item()
+
+
+class Critic(nn.Module):
+    def __init__(self, form, twice=False):
+        super().__init__()
+        self.conv = form(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"))
+        self.up = form(nn.ConvTranspose2d(4, 3, 4, 2, 1))
+        self.embed = form(nn.Embedding(3, 3))
+        self.linear = form(nn.Linear(3, 3))
+        self.plain = nn.Linear(3, 1)
+        self.twice = twice
+
+    def forward(self, x, label):
+        h = torch.tanh(self.up(torch.tanh(self.conv(x)))).mean((2, 3))
+        h = torch.tanh(self.linear(h)) + self.embed(label)
+        if self.twice:
+            h = torch.tanh(self.linear(h))
+        return self.plain(h)
+
+
+def state_close(a, b):
+    assert list(a.state_dict()) == list(b.state_dict())
+    for key, value in b.state_dict().items():
+        close(a.state_dict()[key], value)
+
+
+def with_penalty(network, x, label):
+    leaf = x.clone().requires_grad_()
+    out = network(leaf, label)
+    (gx,) = torch.autograd.grad(out.sum(), leaf, create_graph=True)
+    (out.square().mean() + gx.square().sum()).backward()
+    return out, gx
+
+
+@FORMS
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+def test_a_network_trains_as_pytorchs(form, twice, layout):
+    torch.manual_seed(0)
+    theirs = Critic(form, twice).to(memory_format=layout)
+    mine = copy.deepcopy(theirs)
+    accelerate(mine)
+    x, label = torch.randn(2, 3, 5, 4), torch.tensor([0, 2])
+    for _ in range(3):  # the first forward tells which layers the others find together
+        for network in (mine, theirs):
+            network.zero_grad()
+        for a, b in zip(with_penalty(mine, x, label), with_penalty(theirs, x, label)):
+            close(a, b)
+        for p, q in zip(mine.parameters(), theirs.parameters(), strict=True):
+            close(p.grad, q.grad, 1e-5)
+        state_close(mine, theirs)
+    mine.eval()
+    theirs.eval()
+    close(mine(x, label), theirs(x, label))
+    state_close(mine, theirs)
+    mine.train()
+    if form is hook_form:  # leaves a weight with a graph on its layer, which no copy takes
+        mine.requires_grad_(False)(x, label)
+        theirs(x, label)
+        mine.requires_grad_(True)
+    copied = copy.deepcopy(mine)
+    before = {key: value.clone() for key, value in mine.state_dict().items()}
+    copied(x, label)
+    assert all(torch.equal(mine.state_dict()[key], value) for key, value in before.items())
+    revert(mine)
+    theirs.load_state_dict(mine.state_dict())
+    close(mine(x, label), theirs.train()(x, label))
+
+
+@kernels_only
+@FORMS
+def test_one_forward_of_several_groups_is_refused(form):
+    network = accelerate(Critic(form))
+    with grouped(2), pytest.raises(FastganError, match="one sigma a forward"):
+        network(torch.ones(2, 3, 4, 4), torch.tensor([0, 1]))
+
+
+@FORMS
+def test_no_grad_training_forward_still_iterates(form):
+    torch.manual_seed(0)
+    theirs = Critic(form)
+    mine = accelerate(copy.deepcopy(theirs))
+    with torch.no_grad():
+        for _ in range(2):
+            close(mine(torch.ones(1, 3, 4, 4), torch.tensor([1])), theirs(torch.ones(1, 3, 4, 4), torch.tensor([1])))
+    state_close(mine, theirs)
+
+
+@pytest.mark.parametrize("gone", [[0], [2], [0, 2], [0, 2, 4]])
+@FORMS
+def test_a_norm_may_be_removed_from_an_accelerated_network(form, gone):
+    def make():  # no copy: a copy shares the class that removing takes the weight from
+        torch.manual_seed(0)
+        return nn.Sequential(form(nn.Conv2d(3, 4, 3)), nn.ReLU(), form(nn.Conv2d(4, 4, 3)), nn.ReLU(), form(nn.Conv2d(4, 2, 1)))
+
+    theirs, mine, x = make(), accelerate(make()), torch.randn(2, 3, 6, 6)
+    for _ in range(2):
+        close(mine(x), theirs(x))
+    for network in (mine, theirs):
+        for at in gone:
+            if form is new_form:
+                parametrize.remove_parametrizations(network[at], "weight")
+            else:
+                remove_spectral_norm(network[at])
+    for _ in range(2):
+        close(mine(x), theirs(x))
+    state_close(mine, theirs)
+    assert type(revert(mine)) is nn.Sequential
+    close(mine(x), theirs(x))
+
+
+def test_a_list_of_other_lengths_is_refused():
+    with pytest.raises(FastganError, match="as many of each"):
+        spectral.spectral_sigma([torch.ones(2, 2)], [], [])
+
+
+class Pair(nn.Module):
+    """G and D in one module whose forward is G's alone."""
+
+    def __init__(self, form):
+        super().__init__()
+        conv = lambda a, b: form(nn.Conv2d(a, b, 3, padding=1))
+        self.nets = nn.ModuleDict(
+            {"G": nn.Sequential(conv(3, 4), nn.ReLU(), conv(4, 3)), "D": nn.Sequential(conv(3, 4), nn.ReLU(), conv(4, 1))}
+        )
+
+    def forward(self, x):
+        return self.nets["G"](x)
+
+
+@kernels_only
+@FORMS
+def test_a_container_that_calls_one_network_finds_the_others_sigmas_together_too(form, monkeypatch):
+    torch.manual_seed(0)
+    theirs = Pair(form)
+    mine, x = accelerate(copy.deepcopy(theirs)), torch.randn(2, 3, 4, 4)
+    calls, real = [], swap_spectral.spectral_sigma
+    counted = lambda weights, *args, **kw: (calls.append(len(weights)), real(weights, *args, **kw))[1]
+    monkeypatch.setattr(swap_spectral, "spectral_sigma", counted)
+    for _ in range(3):
+        close(mine(x), theirs(x))
+        close(mine.nets["D"](x), theirs.nets["D"](x))
+        state_close(mine, theirs)  # D's vectors rest while G runs
+    assert calls == [1] * 4 + [2] * 4
+
+
+@kernels_only
+@FORMS
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointed_layers_save_in_backward_what_they_saved_in_forward(form, reentrant):
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = form(nn.Conv2d(3, 4, 3))
+            self.rest = nn.Sequential(form(nn.Conv2d(4, 4, 3)), nn.Tanh(), form(nn.Conv2d(4, 1, 1)))
+
+        def forward(self, x):
+            return checkpoint(self.rest, self.first(x), use_reentrant=reentrant)
+
+    torch.manual_seed(0)
+    network = accelerate(Checkpointed())
+    for _ in range(3):
+        network.zero_grad()
+        network(torch.randn(2, 3, 6, 6, requires_grad=True)).square().sum().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+@kernels_only
+@FORMS
+def test_transforms_and_batched_gradients_take_pytorchs_formula(form):
+    torch.manual_seed(0)
+    theirs = nn.Sequential(form(nn.Conv2d(3, 4, 3)), nn.Tanh(), form(nn.ConvTranspose2d(4, 2, 3)))
+    mine, x = accelerate(copy.deepcopy(theirs)), torch.randn(2, 3, 5, 5)
+    for _ in range(2):
+        got, want = (torch.func.grad(lambda v, n=n: n(v).square().sum())(x) for n in (mine, theirs))
+        close(got, want)
+    for _ in range(2):
+        results = []
+        for network in (mine, theirs):
+            y = network(x)
+            many = torch.stack([torch.ones_like(y), y.detach()])
+            results.append(torch.autograd.grad(y, list(network.parameters()), many, is_grads_batched=True))
+        for a, b in zip(*results, strict=True):
+            close(a, b, 1e-5)
+    state_close(mine, theirs)
+
+
+def layers(generator, shapes=((17, 33), (5, 3, 3, 3), (6, 4, 2, 2), (1, 70), (130, 2), (5, 4, 3)), dims=(0, 0, 1, 0, 0, 0)):
+    weights = [torch.randn(s, generator=generator) for s in shapes]
+    weights[2] = weights[2].contiguous(memory_format=torch.channels_last)
+    vs = [F.normalize(torch.randn(reference.as_matrix(w, d).shape[1], generator=generator), dim=0) for w, d in zip(weights, dims)]
+    us = [F.normalize(reference.as_matrix(w, d) @ v, dim=0) for w, d, v in zip(weights, dims, vs)]
+    return weights, us, vs, list(dims)
+
+
+@pytest.mark.parametrize("v_first", [False, True])
+@pytest.mark.parametrize("iterations", [0, 1, 2])
+def test_sigma_against_float64(iterations, v_first):
+    weights, us, vs, dims = layers(torch.Generator().manual_seed(0))
+    wide = [[t.double() for t in some] for some in (weights, us, vs)]
+    sigma = spectral.spectral_sigma(weights, us, vs, dims, n_power_iterations=iterations, v_first=v_first, groups=2)
+    gold = reference.spectral_sigma_reference(*wide, dims, iterations, 1e-12, v_first, 2 if iterations else 1).expand(2, -1)
+    close(sigma, gold, 1e-6)
+    for a, b in zip(us + vs, wide[1] + wide[2]):
+        close(a, b, 2e-6)
+
+
+def test_gradcheck_of_the_reference():
+    weights, us, vs, dims = small()
+    call = lambda *w: spectral.spectral_sigma(w, [u.clone() for u in us], [v.clone() for v in vs], dims, n_power_iterations=0)
+    leaves = [w.double().requires_grad_() for w in weights]
+    us, vs = [u.double() for u in us], [v.double() for v in vs]
+    assert torch.autograd.gradcheck(call, leaves)
+    assert torch.autograd.gradgradcheck(lambda *w: call(*w) ** 2, leaves)
+
+
+def small():
+    weights = [torch.randn(3, 2), torch.randn(2, 3, 2)]
+    dims = [0, 1]
+    us = [F.normalize(torch.randn(3), dim=0) for _ in dims]
+    vs = [F.normalize(torch.randn(reference.as_matrix(w, d).shape[1]), dim=0) for w, d in zip(weights, dims)]
+    return weights, us, vs, dims
+
+
+@kernels_only
+@pytest.mark.parametrize("iterations", [1, 2])
+@pytest.mark.parametrize("count", [1, 5])
+def test_launches_do_not_grow_with_the_network(monkeypatch, iterations, count):
+    launches = []
+    for name in ("row_product_kernel", "column_product_kernel", "finish_kernel", "outer_kernel"):
+        kernel = getattr(kernels, name)
+        counted = type("Counted", (), {"__getitem__": lambda self, grid, k=kernel, n=name: launches.append(n) or k[grid]})
+        monkeypatch.setattr(kernels, name, counted())
+    weights = [torch.randn(4, 3, requires_grad=True) for _ in range(count)]
+    us, vs = [F.normalize(torch.randn(4), dim=0) for _ in weights], [F.normalize(torch.randn(3), dim=0) for _ in weights]
+    sigma = spectral.spectral_sigma(weights, us, vs, n_power_iterations=iterations, impl="triton")
+    assert len(launches) == 2 * iterations + 1
+    sigma.sum().backward()
+    assert len(launches) == 2 * iterations + 2
+
+
+@kernels_only
+def test_two_runs_give_the_same_bits_and_every_configuration_is_right():
+    weights, us, vs, dims = layers(torch.Generator().manual_seed(2))
+    fresh = lambda: ([u.clone() for u in us], [v.clone() for v in vs])
+    runs = [spectral.spectral_sigma(weights, *fresh(), dims, impl="triton") for _ in range(2)]
+    assert torch.equal(*runs)
+    for config in kernels.CANDIDATES[1:]:
+        with tuning.override({"spectral": config}):
+            close(spectral.spectral_sigma(weights, *fresh(), dims, impl="triton"), runs[0], 1e-6)
+
+
+@kernels_only
+def test_other_strides_and_types_fall_back_with_a_reason():
+    from fastgan.ops.dispatch import why
+
+    odd = torch.randn(4, 3, 4, 4)[:, :, ::2, 1:].transpose(2, 3)
+    spectral.spectral_sigma([odd], [F.normalize(torch.randn(4), dim=0)], [F.normalize(torch.randn(odd[0].numel()), dim=0)])
+    assert "channels_last" in why("spectral_sigma")
+    half = [torch.randn(4, 3).half()]
+    with pytest.raises(FastganError, match="fp32"):
+        spectral.spectral_sigma(half, [torch.ones(4).half()], [torch.ones(3).half()], impl="triton")
+
+
+@kernels_only
+def test_registered_ops_pass_opcheck():
+    weights = [torch.randn(5, 7, requires_grad=True), torch.randn(4, 3, 2, 2, requires_grad=True)]
+    detached = [w.detach() for w in weights]
+    us, vs = [torch.rand(5), torch.rand(4)], [torch.rand(7), torch.rand(12)]
+    torch.library.opcheck(spectral.spectral_power, (detached, us, vs, [0, 0], 1, 1e-12, False, 2))
+    sigma, unit_u, unit_v = spectral.spectral_power(detached, us, vs, [0, 0], 1, 1e-12, False, 2)
+    torch.library.opcheck(spectral._sigma_op, (weights, sigma, unit_u, unit_v, [0, 0]))
+    torch.library.opcheck(spectral.spectral_outer, (torch.randn(2, 2, requires_grad=True), unit_u, unit_v, detached, [0, 0]))
+
+
+@pytest.mark.skipif(INTERPRET or not has_triton, reason="compiles, so not under the interpreter")
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [80, 90])
+def test_kernels_with_pointer_tuples_compile_without_spills(arch):
+    """Ahead of time, without a GPU: registers that do not suffice show as a stack frame."""
+    from triton import compile as build
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from fastgan.kernels.norm import running as norm_running
+    from fastgan.verify.aot import resources
+    from fastgan.verify.cases.spectral import variants
+    from fastgan.verify.registry import Variant
+
+    many = ("*fp32",) * 4
+    running = Variant(
+        "running statistics",
+        norm_running.running_kernel,
+        {
+            "stats_ptrs": many,
+            "mean_ptrs": many,
+            "var_ptrs": many,
+            "tracked_ptrs": ("*i64",) * 4,
+            "sizes_ptr": "*i32",
+            "momenta_ptr": "*fp32",
+        },
+        {"LAYERS": 4, "TRACKED": True, "BLOCK_C": 1024},
+    )
+    for variant in (*variants(), running):
+        for config in variant.configs:
+            names = variant.kernel.arg_names
+            options = {k: v for k, v in config.items() if k not in names}
+            constexprs = {**variant.constexprs, **{k: v for k, v in config.items() if k in names}}
+            signature = {n: variant.signature.get(n, "constexpr") for n in names}
+            source = ASTSource(fn=variant.kernel, signature=signature, constexprs=constexprs)
+            built = build(source, target=GPUTarget("cuda", arch, 32), options=options)
+            assert resources(built.asm["cubin"], built.asm["ptx"])[1] == 0, (variant.name, config)
