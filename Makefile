@@ -1,12 +1,14 @@
 # make demo   sets itself up, trains a DCGAN on real images, says where the pictures are
 # make test   sets itself up, runs the whole test suite
+# make quick  the tests that take less than about five seconds each
+# make long   every test, those of minutes too
 # make docs   builds the documentation as a static site in build/docs, checks its links
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test lint docs gpu clean
+.PHONY: setup demo test quick long lint docs gpu clean
 
 setup: $(VENV)/.ready
 
@@ -26,6 +28,12 @@ lint: setup
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=12 -rs
+
+quick: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" -rf
+
+long: setup
+	FASTGAN_LONG=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -rs
 
 docs: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

@@ -32,11 +32,11 @@ FLOOR_US = 1.5
 """What an empty kernel takes in a CUDA graph."""
 
 FAMILIES = {
-    "norm": "norm forward", "norm_backward": "norm backward", "norm_running": "norm statistics", "loss": "loss",
-    "images": "gather", "random": "noise", "adam": "adam", "average": "average", "spectral": "spectral norm",
-    "augment": "augment", "conv_forward": "conv fprop (triton)", "conv_dgrad": "conv dgrad (triton)",
-    "conv_wgrad": "conv wgrad (triton)", "conv_moments": "conv moments",
-    "conv_split": "conv split",
+    "norm.forward": "norm forward", "norm.moments": "norm forward", "norm.backward": "norm backward",
+    "norm.running": "norm statistics", "loss": "loss", "images": "gather", "random": "noise", "adam": "adam",
+    "average": "average", "spectral.kernels": "spectral norm", "augment": "augment",
+    "conv.forward": "conv fprop (triton)", "conv.dgrad": "conv dgrad (triton)",
+    "conv.wgrad": "conv wgrad (triton)", "conv.moments": "conv moments", "conv.split_k": "conv split",
 }  # fmt: skip
 """Module of a Triton kernel -> what its rows are called."""
 
@@ -111,7 +111,7 @@ class Recorder:
 def launches_of(noted: Kernel | Operator) -> list[Launch]:
     """The launches of a kernel or an operator on a GPU; none for what only looks at memory."""
     if isinstance(noted, Kernel):
-        family = noted.module.rpartition(".")[2]
+        family = noted.module.partition("kernels.")[2]
         return [Launch("", FAMILIES.get(family, family), noted.name, _kernel_bytes(noted))]
     name = noted.func._schema.name.partition("::")[2]
     plain = name.removesuffix("_")

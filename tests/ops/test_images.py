@@ -72,6 +72,7 @@ def test_an_index_out_of_range_raises_on_the_cpu():
         gather(store(2, 3, 3, 1), torch.tensor([2]), impl="reference")
 
 
+@pytest.mark.slow
 @parent
 def test_in_the_interpreter():
     run_interpreted(__file__)

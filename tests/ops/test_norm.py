@@ -477,7 +477,7 @@ def test_running_statistics_are_seen_by_the_next_segment():
 
     from fastgan.verify import aot, registry
 
-    registry.load(["norm_proof"])
+    registry.load(["norm"])
     variant = next(v for v in registry.ops("batch_norm")[0].kernels() if v.name == "one launch leaky_relu fp32")
     source, options = aot.source_of(variant, variant.configs[0])
     text = build(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ttir"]

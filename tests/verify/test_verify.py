@@ -351,6 +351,7 @@ def test_the_command_runs_the_kernels_on_a_cpu_and_says_what_that_cannot_show():
         assert any("races" in line for line in report["not_exercised"])
 
 
+@pytest.mark.slow
 def test_a_failure_is_exit_code_1_and_an_unknown_op_is_2(tmp_path):
     pytest.importorskip("triton")
     (tmp_path / "broken_family.py").write_text(
