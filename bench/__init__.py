@@ -1,4 +1,5 @@
-"""Whole training iterations against PyTorch's own best: suites, rows, the gradient gate, measurement and the tables.
+"""Whole training iterations against PyTorch's own best: suites, rows, the gradient gate,
+measurement and the tables.
 
 Imports with torch, triton and numpy alone; NVML and matplotlib are used where they are there.
 """

@@ -1,7 +1,9 @@
-"""What users write in PyTorch where an op's reference is not it: PyTorch's own generators and its fused Adam.
+"""What users write in PyTorch where an op's reference is not it: PyTorch's own generators and its
+fused Adam.
 
-A reference draws our random numbers bit by bit and adds in the order of the proof; held against that, a kernel would look
-faster than it is. Every other op's rival is its reference, which is what users write.
+A reference draws our random numbers bit by bit and adds in the order of the proof; held against
+that, a kernel would look faster than it is. Every other op's rival is its reference, which is what
+users write.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ def _as_they_are(kwargs: Kwargs) -> Kwargs:
 class Rival:
     """PyTorch's way of doing what an op does.
 
-    eager, source: what runs eagerly, and what is given to torch.compile. same: it computes the same numbers, so that it can be
-    checked. given: the case's arguments as everybody is timed on them. own: those of the rival alone.
+    eager, source: what runs eagerly, and what is given to torch.compile. same: it computes the same
+        numbers, so that it can be
+    checked. given: the case's arguments as everybody is timed on them. own: those of the rival
+        alone.
     """
 
     eager: Callable[..., Any]
@@ -37,13 +41,25 @@ class Rival:
 
 
 def _adam_fused(**k: Any) -> None:
-    """torch.optim.Adam(fused=True) on one flat tensor, then average and low-precision copy; arguments as adam_ema_'s."""
+    """torch.optim.Adam(fused=True) on one flat tensor, then average and low-precision copy;
+    arguments as adam_ema_'s."""
     k["step"].add_(1)
     update = torch._fused_adamw_ if k["decoupled"] else torch._fused_adam_
     update(
-        [k["param"]], [k["grad"]], [k["exp_avg"]], [k["exp_avg_sq"]], [], [k["step"]], lr=k["lr"], beta1=k["beta1"],
-        beta2=k["beta2"], weight_decay=k["weight_decay"] or 0.0, eps=k["eps"], amsgrad=False, maximize=False,
-    )  # fmt: skip
+        [k["param"]],
+        [k["grad"]],
+        [k["exp_avg"]],
+        [k["exp_avg_sq"]],
+        [],
+        [k["step"]],
+        lr=k["lr"],
+        beta1=k["beta1"],
+        beta2=k["beta2"],
+        weight_decay=k["weight_decay"] or 0.0,
+        eps=k["eps"],
+        amsgrad=False,
+        maximize=False,
+    )
     _follow(k)
 
 
@@ -76,11 +92,14 @@ def _host_scalars(kwargs: Kwargs) -> Kwargs:
 
 
 def _random_flip(images: Tensor, index: Tensor, dtype: torch.dtype, **unused: Any) -> Tensor:
-    return gather_reference(images, index, torch.rand(len(index), device=images.device) < 0.5, dtype)
+    return gather_reference(
+        images, index, torch.rand(len(index), device=images.device) < 0.5, dtype
+    )
 
 
 def _augment(images: Tensor, policy: str, **unused: Any) -> Tensor:
-    """DiffAugment (Zhao et al. 2020) as published: one transformation after another, draws from PyTorch's generator."""
+    """DiffAugment (Zhao et al. 2020) as published: one transformation after another, draws from
+    PyTorch's generator."""
     n, _, height, width = images.shape
     device = images.device
     x = images.float()
@@ -97,22 +116,32 @@ def _augment(images: Tensor, policy: str, **unused: Any) -> Tensor:
         from_h = rows + torch.randint(-down, down + 1, (n, 1), device=device)
         from_w = columns + torch.randint(-right, right + 1, (n, 1), device=device)
         padded = torch.nn.functional.pad(x, (1, 1, 1, 1)).permute(0, 2, 3, 1)
-        h, w = (from_h + 1).clamp(0, height + 1)[:, :, None], (from_w + 1).clamp(0, width + 1)[:, None]
+        h, w = (
+            (from_h + 1).clamp(0, height + 1)[:, :, None],
+            (from_w + 1).clamp(0, width + 1)[:, None],
+        )
         x = padded[torch.arange(n, device=device)[:, None, None], h, w].permute(0, 3, 1, 2)
     if "cutout" in policy:
         cut_h, cut_w = int(height / 2 + 0.5), int(width / 2 + 0.5)
         top = torch.randint(0, height + 1 - cut_h % 2, (n, 1), device=device) - cut_h // 2
         left = torch.randint(0, width + 1 - cut_w % 2, (n, 1), device=device) - cut_w // 2
-        in_h, in_w = (rows >= top) & (rows < top + cut_h), (columns >= left) & (columns < left + cut_w)
+        in_h, in_w = (
+            (rows >= top) & (rows < top + cut_h),
+            (columns >= left) & (columns < left + cut_w),
+        )
         x = x * ~(in_h[:, None, :, None] & in_w[:, None, None, :])
     return x.to(images.dtype)
 
 
-def _uniform(position: Tensor, n: int, shape: tuple[int, ...], dtype: torch.dtype, **unused: Any) -> Tensor:
+def _uniform(
+    position: Tensor, n: int, shape: tuple[int, ...], dtype: torch.dtype, **unused: Any
+) -> Tensor:
     return torch.rand(n, *shape, dtype=dtype, device=position.device)
 
 
-def _normal(position: Tensor, n: int, shape: tuple[int, ...], dtype: torch.dtype, **unused: Any) -> Tensor:
+def _normal(
+    position: Tensor, n: int, shape: tuple[int, ...], dtype: torch.dtype, **unused: Any
+) -> Tensor:
     return torch.randn(n, *shape, dtype=dtype, device=position.device)
 
 
@@ -121,8 +150,11 @@ RIVALS: Mapping[str, Rival] = {
     "normal": Rival(_normal, _normal, same=False),
     "images_gather_random_flip": Rival(_random_flip, _random_flip, same=False),
     "diffaugment": Rival(_augment, _augment, same=False),
-    # without a loss scale, as bf16 trains: PyTorch's kernel divides the stored gradient by it again at each call
-    "adam_ema": Rival(_adam_fused, _adam_formula, given=lambda kwargs: kwargs | {"scale": None}, own=_host_scalars),
+    # without a loss scale, as bf16 trains: PyTorch's kernel divides the stored gradient by it again
+    # at each call
+    "adam_ema": Rival(
+        _adam_fused, _adam_formula, given=lambda kwargs: kwargs | {"scale": None}, own=_host_scalars
+    ),
 }
 
 

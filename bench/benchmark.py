@@ -1,4 +1,5 @@
-"""A whole benchmark: for each suite every row is built, judged, timed in turns and weighed, within a budget."""
+"""A whole benchmark: for each suite every row is built, judged, timed in turns and weighed, within
+a budget."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ from fastgan.bench.tables import headline
 from fastgan.graphs.backends import Graph
 
 Entry = dict[str, Any]
-QUICKLY = 40.0  # seconds: rows that may take longer to build wait until the others have been timed once
+QUICKLY = (
+    40.0  # seconds: rows that may take longer to build wait until the others have been timed once
+)
 
 
 def one_line(error: BaseException) -> str:
@@ -36,10 +39,12 @@ def one_line(error: BaseException) -> str:
 class Bench:
     """How to measure.
 
-    quick: fewer repeats, gates at fewer steps. budget: seconds for everything. say: where progress goes, a line each. graph:
-    stands in for CUDA's (tests). children: measure memory and start-up in processes of their own. profile: each row's kernels,
-    on a GPU. takes: seconds that building a row takes, where known better than by its RowSpec. keep: gets what is known of a
-    suite so far, after a first short timing of the rows that need no long compilation.
+    quick: fewer repeats, gates at fewer steps. budget: seconds for everything. say: where progress
+    goes, a line each. graph: stands in for CUDA's (tests). children: measure memory and start-up in
+        processes of their own. profile: each row's kernels,
+    on a GPU. takes: seconds that building a row takes, where known better than by its RowSpec.
+    keep: gets what is known of a suite so far, after a first short timing of the rows that need no
+        long compilation.
     """
 
     device: torch.device
@@ -65,13 +70,22 @@ class Bench:
         return self._end - time.monotonic()
 
     def run(
-        self, chosen: Sequence[Suite], rows: Sequence[RowSpec], ablation: Suite | None = None, ops: bool = False
+        self,
+        chosen: Sequence[Suite],
+        rows: Sequence[RowSpec],
+        ablation: Suite | None = None,
+        ops: bool = False,
     ) -> dict[str, Any]:
-        """The results of all suites as JSON values, and of single operators where `ops`; docs/benchmarks.md has the fields."""
+        """The results of all suites as JSON values, and of single operators where `ops`;
+        docs/benchmarks.md has the fields."""
         result: dict[str, Any] = {"machine": machine.describe(self.device), "quick": self.quick}
         result |= {"suites": [], "kernels": []}
-        jobs = [(suite, rows, "rows") for suite in chosen] + ([(ablation, ABLATION, "ablation")] if ablation else [])
-        if ops:  # first: what they leave of their share is the suites'; of a quick run they get little, a quick look
+        jobs = [(suite, rows, "rows") for suite in chosen] + (
+            [(ablation, ABLATION, "ablation")] if ablation else []
+        )
+        # first: what they leave of their share is the suites'; of a quick run they get little, a
+        # quick look
+        if ops:
             part = 0.15 if self.quick and jobs else 1 / (len(jobs) + 1)
             result["kernels"] = self.kernels(time.monotonic() + part * self.left())
         for index, (suite, specs, kind) in enumerate(jobs):
@@ -81,38 +95,70 @@ class Bench:
         return result
 
     def kernels(self, until: float = float("inf")) -> list[Entry]:
-        """An entry an operator, case and direction; those that no time was left for have no rows but an "error"."""
+        """An entry an operator, case and direction; those that no time was left for have no rows
+        but an "error"."""
         found: list[Entry] = []
         compiled = not self.quick
         takes = 0.0 if not compiled else 60.0 if self.device.type == "cuda" else 10.0
-        self.say("kernels: each operator's engines against eager PyTorch" + (" and torch.compile" if compiled else ""))
+        self.say(
+            "kernels: each operator's engines against eager PyTorch"
+            + (" and torch.compile" if compiled else "")
+        )
         for sample in kernels.samples(self.device, first=self.quick):
             providers = ("eager", *(("compile",) if compiled else ()), *kernels.ENGINES)
             if min(self.left(), until - time.monotonic()) < takes:
                 entry = kernels.blank(sample, self.device) | {"error": "not run within the budget"}
             else:
                 try:
-                    entry = kernels.run(sample, self.device, providers, repeats=self.repeats, until=until, say=self.say)
+                    entry = kernels.run(
+                        sample,
+                        self.device,
+                        providers,
+                        repeats=self.repeats,
+                        until=until,
+                        say=self.say,
+                    )
                 except Exception as error:  # without the reference no engine counts
-                    entry = kernels.blank(sample, self.device) | {"error": f"no reference: {one_line(error)}"}
+                    entry = kernels.blank(sample, self.device) | {
+                        "error": f"no reference: {one_line(error)}"
+                    }
             found.append(entry)
             if (row := headline(entry)) is not None:
                 shown = f"{1e3 * row['ms'][1]:.1f} us, {row['speedup'][1]:.2f}x {row['best']}"
                 self.say(f"  {sample.name}: {row['provider']} {shown}")
         return found
 
-    def suite(self, suite: Suite, specs: Sequence[RowSpec], kind: str = "rows", until: float = float("inf")) -> dict[str, Any]:
+    def suite(
+        self,
+        suite: Suite,
+        specs: Sequence[RowSpec],
+        kind: str = "rows",
+        until: float = float("inf"),
+    ) -> dict[str, Any]:
         """One suite's results."""
         torch._dynamo.reset()
         gc.collect()
         gpu = self.device.type == "cuda"
         width = 2 if gpu else 4
         found: dict[str, Any] = {
-            "suite": suite.name, "kind": kind, "what": suite.what, "batch": suite.batch, "images_per_step": suite.images_per_step,
-            "device": self.device.type, "compute": "bf16" if gpu else "fp32", "gate_steps": list(self.steps), "rows": [],
-        }  # fmt: skip
+            "suite": suite.name,
+            "kind": kind,
+            "what": suite.what,
+            "batch": suite.batch,
+            "images_per_step": suite.images_per_step,
+            "device": self.device.type,
+            "compute": "bf16" if gpu else "fp32",
+            "gate_steps": list(self.steps),
+            "rows": [],
+        }
         entries: dict[str, Entry] = {
-            spec.key: {"row": spec.key, "label": spec.title(self.device), "ours": spec.ours, "status": "ok"} for spec in specs
+            spec.key: {
+                "row": spec.key,
+                "label": spec.title(self.device),
+                "ours": spec.ours,
+                "status": "ok",
+            }
+            for spec in specs
         }
         found["rows"] = list(entries.values())
 
@@ -131,7 +177,10 @@ class Bench:
             return found
         found |= {"row_c_errors": gate.reference, "gate_steps": list(gate.steps)}
         if gate.steps != self.steps:
-            self.say(f"  gradients compared at steps {', '.join(map(str, gate.steps))} only: no time for more")
+            self.say(
+                f"  gradients compared at steps {', '.join(map(str, gate.steps))} only: no time "
+                "for more"
+            )
         alive: dict[str, Plain | Ours] = {}
         shown = False
         for spec in sorted(specs, key=lambda s: s.seconds):
@@ -157,7 +206,9 @@ class Bench:
             for key, runner in alive.items():
                 try:
                     entries[key]["kernels"] = measure.kernels(runner, self.device)
-                except Exception as error:  # a profiler that a machine does not allow: the row keeps its time
+                except (
+                    Exception
+                ) as error:  # a profiler that a machine does not allow: the row keeps its time
                     entries[key]["kernels"] = {"error": one_line(error)}
         for runner in alive.values():
             runner.close()
@@ -166,7 +217,9 @@ class Bench:
         compare(found["rows"], kind)
         return found
 
-    def _build(self, spec: RowSpec, suite: Suite, arrays: Any, gate: Gate, entry: Entry, until: float) -> Plain | Ours | None:
+    def _build(
+        self, spec: RowSpec, suite: Suite, arrays: Any, gate: Gate, entry: Entry, until: float
+    ) -> Plain | Ours | None:
         compiled = spec.options is not None and bool(spec.options.modules or spec.options.whole)
         takes = spec.seconds if self.device.type == "cuda" else (90.0 if compiled else 0.0)
         takes = self.takes.get(spec.key, takes)
@@ -184,12 +237,20 @@ class Bench:
                 runner.step()
                 measure.sync(self.device)
         entry |= memory
-        judged = runner if not suite.dropout else spec.build(suite, arrays, self.device, dropout=False, graph=self.graph)
+        judged = (
+            runner
+            if not suite.dropout
+            else spec.build(suite, arrays, self.device, dropout=False, graph=self.graph)
+        )
         verdict = gate.judge(judged)
         if judged is not runner:
             judged.close()
-        entry["gradient"] = {"passed": verdict.passed, "of_allowed": verdict.worst, "where": verdict.where,
-                             "errors": verdict.errors}  # fmt: skip
+        entry["gradient"] = {
+            "passed": verdict.passed,
+            "of_allowed": verdict.worst,
+            "where": verdict.where,
+            "errors": verdict.errors,
+        }
         if not verdict.passed:
             runner.close()
             entry |= {"status": "failed", "error": verdict.line()}
@@ -211,7 +272,12 @@ class Bench:
         gpu = self.device.type == "cuda"
         deadline = min(until, self._end)
         samples = measure.interleave(
-            alive, self.device, repeats=repeats or self.repeats, sample_s=0.15 if gpu else 0.3, until=deadline, failed=fail
+            alive,
+            self.device,
+            repeats=repeats or self.repeats,
+            sample_s=0.15 if gpu else 0.3,
+            until=deadline,
+            failed=fail,
         )
         nvml = measure.Nvml(self.device)
         for key in list(alive):
@@ -223,25 +289,41 @@ class Bench:
             entry["ms"] = measure.quantiles(entry["samples_ms"])
             entry["images_per_s"] = suite.images_per_step / entry["ms"][1] * 1e3
             if gpu and not repeats and deadline - time.monotonic() > 2:
-                entry |= measure.energy(alive[key], self.device, nvml, suite.images_per_step, 0.5 if self.quick else 1.5)
+                entry |= measure.energy(
+                    alive[key], self.device, nvml, suite.images_per_step, 0.5 if self.quick else 1.5
+                )
             self.say(f"  {key}: {entry['ms'][1]:.3f} ms, {entry['images_per_s']:.0f} images/s")
 
     def _weigh(
-        self, suite: Suite, alive: dict[str, Plain | Ours], entries: dict[str, Entry], found: dict[str, Any], width: int
+        self,
+        suite: Suite,
+        alive: dict[str, Plain | Ours],
+        entries: dict[str, Entry],
+        found: dict[str, Any],
+        width: int,
     ) -> None:
         """How near each row is to the least time that its work allows."""
         try:
             least = floor.work(suite, width)
             peaks = floor.peaks(self.device.type, again=True)
-        except Exception as error:  # a torch whose meta device lacks an operator: the column stays empty
+        except (
+            Exception
+        ) as error:  # a torch whose meta device lacks an operator: the column stays empty
             found["work"] = {"error": one_line(error)}
             return
         floor_ms = least.floor(peaks)
-        found["work"] = {"gflop": least.flops / 1e9, "gbytes": least.bytes / 1e9, "floor_ms": floor_ms, **peaks}
+        found["work"] = {
+            "gflop": least.flops / 1e9,
+            "gbytes": least.bytes / 1e9,
+            "floor_ms": floor_ms,
+            **peaks,
+        }
         for key in alive:
             entries[key]["roofline"] = floor_ms / entries[key]["ms"][1]
 
-    def _children(self, suite: Suite, specs: Sequence[RowSpec], entries: dict[str, Entry], kind: str) -> None:
+    def _children(
+        self, suite: Suite, specs: Sequence[RowSpec], entries: dict[str, Entry], kind: str
+    ) -> None:
         """Resident memory on a CPU needs a process of its own; start-up from nothing too."""
         wanted = [s.key for s in specs if kind == "rows" and entries[s.key]["status"] == "ok"]
         if self.device.type == "cuda":
@@ -262,8 +344,9 @@ class Bench:
 
 
 def compare(entries: Sequence[Entry], kind: str = "rows") -> None:
-    """Adds to each timed row: `best` (the fastest of a to f2 that ran), `speedup` against it and `vs_a`, each [p20, p50, p80]
-    over the repeats; below 1 is a loss. In an ablation `speedup` is against the first row and `step` against the one before.
+    """Adds to each timed row: `best` (the fastest of a to f2 that ran), `speedup` against it and
+    `vs_a`, each [p20, p50, p80] over the repeats; below 1 is a loss. In an ablation `speedup` is
+    against the first row and `step` against the one before.
     """
     timed = [e for e in entries if "ms" in e]
     if kind == "ablation":

@@ -1,10 +1,13 @@
-"""Proof and measurements on a GPU, the most useful first, within a budget: ``python3 -m fastgan.bench.gpu [--budget SECONDS]``.
+"""Proof and measurements on a GPU, the most useful first, within a budget: ``python3 -m
+fastgan.bench.gpu [--budget SECONDS]``.
 
-From a bare copy of the tree, without network or installation. Each row is stored as it is measured, in ``$OUT`` where that is
-set, else in ``bench/results``, and what is there already is skipped, so any number of short runs add up to the whole. The plan
-(:data:`PLAN`) comes first: parts in order of worth, each with its seconds, those of one group at the same time in processes of
-their own, since they compile more than they run. What is left of the budget goes to the stages, one after the other. A kernel
-that takes the context down, or a row that the clock stops, costs one row. The end prints what is left.
+From a bare copy of the tree, without network or installation. Each row is stored as it is measured,
+in ``$OUT`` where that is set, else in ``bench/results``, and what is there already is skipped, so
+any number of short runs add up to the whole. The plan (:data:`PLAN`) comes first: parts in order of
+worth, each with its seconds, those of one group at the same time in processes of their own, since
+they compile more than they run. What is left of the budget goes to the stages, one after the other.
+A kernel that takes the context down, or a row that the clock stops, costs one row. The end prints
+what is left.
 """
 
 from __future__ import annotations
@@ -34,8 +37,8 @@ from fastgan.bench.store import Store, machine
 
 @dataclass(frozen=True)
 class StageRow:
-    """One thing to measure. ``run()`` returns the row's values; ``seconds`` is what it takes at most, compilation included;
-    ``ours`` that the row depends on this project's kernels.
+    """One thing to measure. ``run()`` returns the row's values; ``seconds`` is what it takes at
+    most, compilation included; ``ours`` that the row depends on this project's kernels.
     """
 
     key: str
@@ -57,9 +60,13 @@ STAGES = {
     ),
     "suites": (
         "fastgan.bench.stages.iteration_times",
-        "fastgan bench: whole iterations of five kinds of GAN, rows a to i in turns, gradients judged",
+        "fastgan bench: whole iterations of five kinds of GAN, rows a to i in turns, gradients "
+        "judged",
     ),
-    "norm": ("fastgan.bench.stages.norm_forms", "normalisation: one launch or several, warps and programs, at DCGAN-64's shapes"),
+    "norm": (
+        "fastgan.bench.stages.norm_forms",
+        "normalisation: one launch or several, warps and programs, at DCGAN-64's shapes",
+    ),
     "conv": (
         "fastgan.bench.experiments.conv_edges",
         "convolution, BatchNorm, activation, convolution: every way of the edge; the decision",
@@ -73,14 +80,21 @@ STAGES = {
         "accelerated against reference: buffers after 50 steps, five seeds of dcgan each",
     ),
 }
-KERNELS = ("look", "conv", "norm", "verify")  # what a toy run on a CPU can only show in Triton's interpreter
+KERNELS = (
+    "look",
+    "conv",
+    "norm",
+    "verify",
+)  # what a toy run on a CPU can only show in Triton's interpreter
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of a stage whose keys match a regular expression, and the seconds they may take together.
+    """Rows of a stage whose keys match a regular expression, and the seconds they may take
+    together.
 
-    prefetch: run for what the compilers leave in their caches; what was measured beside others is thrown away.
+    prefetch: run for what the compilers leave in their caches; what was measured beside others is
+        thrown away.
     """
 
     stage: str
@@ -89,7 +103,10 @@ class Part:
     prefetch: bool = False
 
 
-AUTO = "batch_norm|moments|update_running|affine_act|adversarial|adam_ema|spectral|uniform|normal|images_gather"
+AUTO = (
+    "batch_norm|moments|update_running|affine_act|adversarial|adam_ema|spectral|uniform|normal"
+    "|images_gather"
+)
 EDGES = r"batch 128 \| (?!compile)"
 PLAN: tuple[tuple[Part, ...], ...] = (
     (Part("look", "ceilings", 20),),
@@ -125,15 +142,18 @@ def one_line(e: BaseException) -> str:
 
 
 def die_with_parent() -> None:
-    """On Linux: no measuring process outlives the one that started it, whose death a clock may have caused."""
+    """On Linux: no measuring process outlives the one that started it, whose death a clock may have
+    caused."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def stage(part: Part, out: str | None, toy: bool, state: Path) -> int:
-    """Measures what is missing of a part, or with prefetch all of it, until its seconds are spent. Runs in its own process.
+    """Measures what is missing of a part, or with prefetch all of it, until its seconds are spent.
+    Runs in its own process.
 
-    state: where the row in flight (`.running`) and, at the end, the keys left (`.left`) are written.
+    state: where the row in flight (`.running`) and, at the end, the keys left (`.left`) are
+        written.
     """
     end = time.monotonic() + part.seconds
     store = Store(out)
@@ -152,7 +172,9 @@ def stage(part: Part, out: str | None, toy: bool, state: Path) -> int:
         began = time.monotonic()
         try:
             values = module.run_row(row, store, end) if hasattr(module, "run_row") else row.run()
-        except Exception as e:  # a row that fails is a result: stored, shown, and not tried again by the next run
+        except (
+            Exception
+        ) as e:  # a row that fails is a result: stored, shown, and not tried again by the next run
             values = {"failed": one_line(e)}
         values["took_s"] = time.monotonic() - began
         store.add(part.stage, row.key, row.ours, values)
@@ -173,12 +195,14 @@ def stage(part: Part, out: str | None, toy: bool, state: Path) -> int:
 
 
 def share(remaining: float, last: bool) -> float:
-    """Seconds a stage gets of those that remain: all for the last one, else two fifths, but enough for most rows."""
+    """Seconds a stage gets of those that remain: all for the last one, else two fifths, but enough
+    for most rows."""
     return remaining if last else min(remaining, max(AT_LEAST, SHARE * remaining))
 
 
 def supervise(part: Part, out: str | None, toy: bool) -> list[str]:
-    """Runs a part in child processes until it is through or out of seconds; returns the keys left."""
+    """Runs a part in child processes until it is through or out of seconds; returns the keys
+    left."""
     end = time.monotonic() + part.seconds
     store = Store(out)
     state = store.path.with_name(f".{part.stage}-{os.getpid()}-{threading.get_ident()}.state")
@@ -196,7 +220,11 @@ def supervise(part: Part, out: str | None, toy: bool) -> list[str]:
             "--state",
             str(state),
         ]
-        interpreted = {"TRITON_INTERPRET": "1"} if toy and part.stage in KERNELS and not torch.cuda.is_available() else {}
+        interpreted = (
+            {"TRITON_INTERPRET": "1"}
+            if toy and part.stage in KERNELS and not torch.cuda.is_available()
+            else {}
+        )
         child = subprocess.Popen(
             [
                 *[*command, "--budget", str(remaining), *(["--out", out] if out else [])],
@@ -210,7 +238,10 @@ def supervise(part: Part, out: str | None, toy: bool) -> list[str]:
             code, why = child.wait(timeout=remaining + GRACE), ""
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
-            code, why = child.wait(), f"timed out: the part's {part.seconds:.0f} s were spent {GRACE} s before"
+            code, why = (
+                child.wait(),
+                f"timed out: the part's {part.seconds:.0f} s were spent {GRACE} s before",
+            )
         if code == 0:
             break
         if marker.is_file():  # the row in flight was killed by the clock, or took the process down
@@ -226,7 +257,11 @@ def supervise(part: Part, out: str | None, toy: bool) -> list[str]:
             break
         if end - time.monotonic() < 10:
             break
-    left = json.loads(rest.read_text()) if rest.is_file() else [f"{part.stage} {part.rows}: not finished"]
+    left = (
+        json.loads(rest.read_text())
+        if rest.is_file()
+        else [f"{part.stage} {part.rows}: not finished"]
+    )
     for path in (marker, rest):
         path.unlink(missing_ok=True)
     return left
@@ -253,7 +288,8 @@ def together(parts: Sequence[Part], out: str | None, toy: bool) -> list[str]:
 
 
 def groups(names: Sequence[str] | None, toy: bool) -> list[tuple[Part, ...]]:
-    """What to run, in order: the plan, then every stage with what remains (0 seconds here); of stages named, those alone."""
+    """What to run, in order: the plan, then every stage with what remains (0 seconds here); of
+    stages named, those alone."""
     whole = [(Part(name, "", 0.0),) for name in names or STAGES]
     return whole if names or toy else [*PLAN, *whole]
 
@@ -261,7 +297,9 @@ def groups(names: Sequence[str] | None, toy: bool) -> list[tuple[Part, ...]]:
 def main(arguments: Iterable[str] | None = None) -> int:
     """Exit code 0 if everything asked for ran, 2 without a GPU."""
     p = argparse.ArgumentParser(
-        "python -m fastgan.bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m fastgan.bench.gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument(
         "--budget",
@@ -269,9 +307,19 @@ def main(arguments: Iterable[str] | None = None) -> int:
         default=float(os.environ.get("BUDGET", BUDGET)),
         help=f"seconds for everything ({BUDGET}, or $BUDGET)",
     )
-    p.add_argument("--stages", default="", help=f"these alone, in this order: {', '.join(STAGES)} (the plan, then all)")
-    p.add_argument("--out", default=os.environ.get("OUT"), help="folder for results ($OUT, else bench/results)")
-    p.add_argument("--toy", action="store_true", help="toy sizes, on a CPU too: finds mistakes before GPU time is spent")
+    p.add_argument(
+        "--stages",
+        default="",
+        help=f"these alone, in this order: {', '.join(STAGES)} (the plan, then all)",
+    )
+    p.add_argument(
+        "--out", default=os.environ.get("OUT"), help="folder for results ($OUT, else bench/results)"
+    )
+    p.add_argument(
+        "--toy",
+        action="store_true",
+        help="toy sizes, on a CPU too: finds mistakes before GPU time is spent",
+    )
     for hidden in ("--one-stage", "--rows", "--state"):
         p.add_argument(hidden, default="", help=argparse.SUPPRESS)
     p.add_argument("--prefetch", action="store_true", help=argparse.SUPPRESS)
@@ -283,14 +331,24 @@ def main(arguments: Iterable[str] | None = None) -> int:
     if unknown := set(names) - set(STAGES):
         p.error(f"unknown stages: {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
     if not torch.cuda.is_available() and not a.toy:
-        print("no GPU here: nothing was measured (--toy runs the code at toy sizes on a CPU)", file=sys.stderr)
+        print(
+            "no GPU here: nothing was measured (--toy runs the code at toy sizes on a CPU)",
+            file=sys.stderr,
+        )
         return 2
     if a.budget > LIMIT and os.environ.get("OUT"):
-        p.error(f"--budget {a.budget:.0f}: at most {LIMIT} where results go to $OUT, or the call's clock ends it")
+        p.error(
+            f"--budget {a.budget:.0f}: at most {LIMIT} where results go to $OUT, or the call's "
+            "clock ends it"
+        )
     os.environ["FASTGAN_BENCH_RUN"] = str(int(time.time()))
-    os.environ.setdefault("FASTGAN_CONFIG_DIR", str(Path(a.out or Store(a.out).path.parent) / "tuning"))
+    os.environ.setdefault(
+        "FASTGAN_CONFIG_DIR", str(Path(a.out or Store(a.out).path.parent) / "tuning")
+    )
     if a.toy and not a.out:
-        a.out = os.environ.get("TMPDIR", "/tmp") + "/fastgan-bench-toy"  # toy numbers never lie among real ones
+        a.out = (
+            os.environ.get("TMPDIR", "/tmp") + "/fastgan-bench-toy"
+        )  # toy numbers never lie among real ones
     end = time.monotonic() + a.budget
     print(", ".join(f"{k} {v}" for k, v in machine().items()), flush=True)
     left: dict[str, list[str]] = {}
@@ -310,10 +368,16 @@ def main(arguments: Iterable[str] | None = None) -> int:
     store = Store(a.out)
     for name in names or STAGES:
         importlib.import_module(STAGES[name][0]).summary(store)
-    print(f"\nresults: {store.path}; put it into bench/results before the next call, which then goes on from there")
+    print(
+        f"\nresults: {store.path}; put it into bench/results before the next call, which then goes "
+        "on from there"
+    )
     for title, keys in left.items():
         if keys:
-            print(f"left of {title[:60]}: {len(keys)} ({'; '.join(keys[:4])}{' ...' if len(keys) > 4 else ''})")
+            print(
+                f"left of {title[:60]}: {len(keys)} "
+                f"({'; '.join(keys[:4])}{' ...' if len(keys) > 4 else ''})"
+            )
     if not any(left.values()):
         print("nothing is left")
     return 0

@@ -1,9 +1,10 @@
-"""`fastgan bench --launches`: what a training step launches, counted without a GPU: kernels, casts, copies, their bytes, and what
-they take at a bandwidth.
+"""`fastgan bench --launches`: what a training step launches, counted without a GPU: kernels, casts,
+copies, their bytes, and what they take at a bandwidth.
 
-An estimate: a launch takes the longest of its bytes at the bandwidth, its multiply-adds at the matrix rate, and a floor for
-being a launch. Bytes count every tensor once for each time it is read or written, as if nothing stayed in the cache. PyTorch's
-operators count as the launches they make on a GPU; what cuDNN adds for itself (layouts, workspaces) is not known and not there.
+An estimate: a launch takes the longest of its bytes at the bandwidth, its multiply-adds at the
+matrix rate, and a floor for being a launch. Bytes count every tensor once for each time it is read
+or written, as if nothing stayed in the cache. PyTorch's operators count as the launches they make
+on a GPU; what cuDNN adds for itself (layouts, workspaces) is not known and not there.
 """
 
 from __future__ import annotations
@@ -27,38 +28,114 @@ from fastgan.errors import FastganError
 GB_PER_S = 3000.0
 """An H100's memory, about nine tenths of its 3.35 TB/s."""
 TFLOPS = 400.0
-"""bf16 matrix rate that large convolutions reach on an H100: four tenths of its peak. Narrow ones reach less."""
+"""bf16 matrix rate that large convolutions reach on an H100: four tenths of its peak. Narrow ones
+reach less."""
 FLOOR_US = 1.5
 """What an empty kernel takes in a CUDA graph."""
 
 FAMILIES = {
-    "norm.forward": "norm forward", "norm.moments": "norm forward", "norm.backward": "norm backward",
-    "norm.running": "norm statistics", "loss": "loss", "images": "gather", "random": "noise", "adam": "adam",
-    "average": "average", "spectral.kernels": "spectral norm", "augment": "augment",
-    "conv.forward": "conv fprop (triton)", "conv.dgrad": "conv dgrad (triton)",
-    "conv.wgrad": "conv wgrad (triton)", "conv.moments": "conv moments", "conv.split_k": "conv split",
-}  # fmt: skip
+    "norm.forward": "norm forward",
+    "norm.moments": "norm forward",
+    "norm.backward": "norm backward",
+    "norm.running": "norm statistics",
+    "loss": "loss",
+    "images": "gather",
+    "random": "noise",
+    "adam": "adam",
+    "average": "average",
+    "spectral.kernels": "spectral norm",
+    "augment": "augment",
+    "conv.forward": "conv fprop (triton)",
+    "conv.dgrad": "conv dgrad (triton)",
+    "conv.wgrad": "conv wgrad (triton)",
+    "conv.moments": "conv moments",
+    "conv.split_k": "conv split",
+}
 """Module of a Triton kernel -> what its rows are called."""
 
-ACTIVATIONS = ("leaky_relu", "relu", "tanh", "sigmoid", "silu", "threshold", "elu", "gelu", "softplus", "hardtanh")
+ACTIVATIONS = (
+    "leaky_relu",
+    "relu",
+    "tanh",
+    "sigmoid",
+    "silu",
+    "threshold",
+    "elu",
+    "gelu",
+    "softplus",
+    "hardtanh",
+)
 FILLS = (
-    "zeros", "ones", "full", "fill", "zero", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full",
-    "scalar_tensor", "arange",
-)  # fmt: skip
-REDUCTIONS = ("sum", "mean", "amax", "amin", "max", "min", "norm", "linalg_vector_norm", "var", "var_mean", "any", "all")
+    "zeros",
+    "ones",
+    "full",
+    "fill",
+    "zero",
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+    "scalar_tensor",
+    "arange",
+)
+REDUCTIONS = (
+    "sum",
+    "mean",
+    "amax",
+    "amin",
+    "max",
+    "min",
+    "norm",
+    "linalg_vector_norm",
+    "var",
+    "var_mean",
+    "any",
+    "all",
+)
 POINTWISE = (
-    "add", "sub", "rsub", "mul", "div", "neg", "where", "addcmul", "addcdiv", "rsqrt", "sqrt", "abs", "sgn", "pow", "exp", "log",
-    "eq", "ne", "gt", "ge", "lt", "le", "clamp", "lerp", "maximum", "minimum", "reciprocal", "logical_not", "masked_fill",
-)  # fmt: skip
+    "add",
+    "sub",
+    "rsub",
+    "mul",
+    "div",
+    "neg",
+    "where",
+    "addcmul",
+    "addcdiv",
+    "rsqrt",
+    "sqrt",
+    "abs",
+    "sgn",
+    "pow",
+    "exp",
+    "log",
+    "eq",
+    "ne",
+    "gt",
+    "ge",
+    "lt",
+    "le",
+    "clamp",
+    "lerp",
+    "maximum",
+    "minimum",
+    "reciprocal",
+    "logical_not",
+    "masked_fill",
+)
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "dot")
 CHUNK, BLOCKS = 65536, 320
 MOST_TENSORS = (110, 64, 48, 36, 30)
-"""PyTorch's multi-tensor kernels: elements of a chunk, chunks and (by lists at once) tensors of a launch."""
+"""PyTorch's multi-tensor kernels: elements of a chunk, chunks and (by lists at once) tensors of a
+launch."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """phase: when ("data", a phase of the objective, "optimiser", "average"). what: the row it is counted in. bytes: read and
+    """phase: when ("data", a phase of the objective, "optimiser", "average"). what: the row it is
+        counted in. bytes: read and
     written. flops: of matrix units.
     """
 
@@ -97,7 +174,9 @@ class Recorder:
             return
         if isinstance(noted, Kernel):
             self.kernels.setdefault((noted.name, id(noted.compiled)), noted)
-        self.launches += [dataclasses.replace(launch, phase=self.phase) for launch in launches_of(noted)]
+        self.launches += [
+            dataclasses.replace(launch, phase=self.phase) for launch in launches_of(noted)
+        ]
 
     @contextlib.contextmanager
     def within(self, phase: str) -> Iterator[None]:
@@ -154,7 +233,9 @@ def launches_of(noted: Kernel | Operator) -> list[Launch]:
 def _bytes(values: Iterable[Tensor]) -> int:
     """Of memory touched: what is broadcast is read once."""
     return sum(
-        math.prod(size for size, stride in zip(t.shape, t.stride()) if stride or size == 1) * t.element_size() for t in values
+        math.prod(size for size, stride in zip(t.shape, t.stride()) if stride or size == 1)
+        * t.element_size()
+        for t in values
     )
 
 
@@ -165,15 +246,21 @@ def _kernel_bytes(kernel: Kernel) -> int:
         return 2 * sorted(sizes)[-2]
     if kernel.name == "adam_ema_kernel":
         return _adam_bytes(kernel)
-    if kernel.name == "_average_kernel":  # which reads and writes by a table of (address, address, elements)
+    if (
+        kernel.name == "_average_kernel"
+    ):  # which reads and writes by a table of (address, address, elements)
         return 3 * 4 * sum(row[2] for row in kernel.tensors[0].tolist())
     return sum(sizes)
 
 
 def _adam_bytes(kernel: Kernel) -> int:
-    """fp32 buffers are read and written, the copy is written; gradients, found by a table, are as wide as the copy."""
+    """fp32 buffers are read and written, the copy is written; gradients, found by a table, are as
+    wide as the copy."""
     flat = [t for t in kernel.tensors if t.shape == kernel.tensors[0].shape]
-    copies, buffers = [t for t in flat if t.dtype != torch.float32], [t for t in flat if t.dtype == torch.float32]
+    copies, buffers = (
+        [t for t in flat if t.dtype != torch.float32],
+        [t for t in flat if t.dtype == torch.float32],
+    )
     return 2 * _bytes(buffers) + _bytes(copies) + _bytes(copies or buffers[:1])
 
 
@@ -187,7 +274,9 @@ def _flops(noted: Operator) -> int:
 def _convolution(noted: Operator) -> list[Launch]:
     """The product, and the bias, which PyTorch adds in a launch of its own."""
     x, weight, bias = noted.args[:3]
-    found = [Launch("", "conv fprop", "convolution", _bytes([x, weight, *noted.made]), _flops(noted))]
+    found = [
+        Launch("", "conv fprop", "convolution", _bytes([x, weight, *noted.made]), _flops(noted))
+    ]
     if bias is not None:
         found.append(Launch("", "conv bias", "add_", 2 * _bytes(noted.made) + _bytes([bias])))
     return found
@@ -199,17 +288,25 @@ def _convolution_backward(noted: Operator) -> list[Launch]:
     product = _flops(noted) // max(sum(wanted[:2]), 1)
     found = []
     if wanted[0]:
-        found.append(Launch("", "conv dgrad", "convolution_backward", _bytes([g, weight, x]), product))
+        found.append(
+            Launch("", "conv dgrad", "convolution_backward", _bytes([g, weight, x]), product)
+        )
     if wanted[1]:
-        found.append(Launch("", "conv wgrad", "convolution_backward", _bytes([g, x, weight]), product))
+        found.append(
+            Launch("", "conv wgrad", "convolution_backward", _bytes([g, x, weight]), product)
+        )
     if wanted[2]:
-        found.append(Launch("", "conv bias", "sum", _bytes([g]) + weight.shape[0] * weight.element_size()))
+        found.append(
+            Launch("", "conv bias", "sum", _bytes([g]) + weight.shape[0] * weight.element_size())
+        )
     return found
 
 
 def _multi_tensor(name: str, noted: Operator) -> list[Launch]:
     """As many launches as the tensors' chunks need."""
-    lists = [a for a in noted.args if isinstance(a, (list, tuple)) and a and isinstance(a[0], Tensor)]
+    lists = [
+        a for a in noted.args if isinstance(a, (list, tuple)) and a and isinstance(a[0], Tensor)
+    ]
     depth = len(lists) + (1 if noted.made else 0)
     if name.startswith("_fused"):
         depth = 4
@@ -233,7 +330,9 @@ def _multi_tensor(name: str, noted: Operator) -> list[Launch]:
     return [Launch("", what, name, moved // count)] * count
 
 
-def table(launches: Iterable[Launch], gb_per_s: float = GB_PER_S, tflops: float = TFLOPS) -> list[Row]:
+def table(
+    launches: Iterable[Launch], gb_per_s: float = GB_PER_S, tflops: float = TFLOPS
+) -> list[Row]:
     """Rows in the order in which their phases and kinds first occur."""
     found: dict[tuple[str, str], list[Launch]] = {}
     phases: dict[str, None] = {}
@@ -241,7 +340,13 @@ def table(launches: Iterable[Launch], gb_per_s: float = GB_PER_S, tflops: float 
         phases[launch.phase] = None
         found.setdefault((launch.phase, launch.what), []).append(launch)
     rows = [
-        Row(phase, what, len(some), sum(x.bytes for x in some) / 1e6, sum(x.us(gb_per_s, tflops) for x in some))
+        Row(
+            phase,
+            what,
+            len(some),
+            sum(x.bytes for x in some) / 1e6,
+            sum(x.us(gb_per_s, tflops) for x in some),
+        )
         for (phase, what), some in found.items()
     ]
     return sorted(rows, key=lambda row: list(phases).index(row.phase))
@@ -257,12 +362,17 @@ def counts(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
 
 def text(name: str, rows: list[Row], gb_per_s: float = GB_PER_S, tflops: float = TFLOPS) -> str:
     """The table as people read it."""
-    lines = [f"{name}: one step, launch by launch (estimate at {gb_per_s:g} GB/s, {tflops:g} TFLOP/s, {FLOOR_US} us a launch)"]
+    lines = [
+        f"{name}: one step, launch by launch (estimate at {gb_per_s:g} GB/s, {tflops:g} TFLOP/s, "
+        f"{FLOOR_US} us a launch)"
+    ]
     lines.append(f"{'phase':<12}{'what':<24}{'launches':>9}{'MB':>11}{'us (est.)':>11}")
     for phase in dict.fromkeys(row.phase for row in rows):
         mine = [row for row in rows if row.phase == phase]
         for i, row in enumerate(mine):
-            lines.append(f"{phase if not i else '':<12}{row.what:<24}{row.count:>9}{row.megabytes:>11.2f}{row.us:>11.1f}")
+            first = phase if not i else ""
+            numbers = f"{row.count:>9}{row.megabytes:>11.2f}{row.us:>11.1f}"
+            lines.append(f"{first:<12}{row.what:<24}{numbers}")
         if len(mine) > 1:
             lines.append(_sum("", f"{phase} in all", mine))
     lines.append(_sum("step", "", rows))
@@ -271,44 +381,64 @@ def text(name: str, rows: list[Row], gb_per_s: float = GB_PER_S, tflops: float =
 
 def line(name: str, rows: list[Row]) -> str:
     """A step in one line."""
-    count, megabytes, us = (sum(getattr(row, key) for row in rows) for key in ("count", "megabytes", "us"))
+    count, megabytes, us = (
+        sum(getattr(row, key) for row in rows) for key in ("count", "megabytes", "us")
+    )
     return f"{name:<18}{count:>6} launches{megabytes:>11.1f} MB{us:>11.1f} us (est.)"
 
 
 def compiled(kernels: list[Kernel], target: str) -> str:
-    """Registers, spilled bytes and shared memory of the kernels as they were compiled, a line each form."""
+    """Registers, spilled bytes and shared memory of the kernels as they were compiled, a line each
+    form."""
     from fastgan.verify.aot import resources
 
     lines = [f"Triton's kernels on {target}: registers, spilled bytes, shared bytes"]
     for kernel in kernels:
         assembled = kernel.compiled.asm
         registers, spilled = resources(assembled["cubin"], assembled["ptx"])
-        lines.append(f"  {kernel.name:<28}{registers:>6}{spilled:>6}{kernel.compiled.metadata.shared:>8}")
+        lines.append(
+            f"  {kernel.name:<28}{registers:>6}{spilled:>6}{kernel.compiled.metadata.shared:>8}"
+        )
     return "\n".join(lines)
 
 
 def _sum(first: str, second: str, rows: list[Row]) -> str:
-    numbers = f"{sum(r.count for r in rows):>9}{sum(r.megabytes for r in rows):>11.2f}{sum(r.us for r in rows):>11.1f}"
+    count, megabytes, us = (sum(getattr(r, k) for r in rows) for k in ("count", "megabytes", "us"))
+    numbers = f"{count:>9}{megabytes:>11.2f}{us:>11.1f}"
     return f"{first:<12}{second:<24}{numbers}"
 
 
 def names() -> list[str]:
-    """Everything that can be counted: recipes as `fastgan train` starts them, and the benchmark's suites."""
+    """Everything that can be counted: recipes as `fastgan train` starts them, and the benchmark's
+    suites."""
     from fastgan.recipes import RECIPES
 
     return [*RECIPES, *suites.SUITES]
 
 
 def record(
-    name: str, *, impl: str = "auto", averaged: bool = True, target: str = "sm_90", compile: bool = False
+    name: str,
+    *,
+    impl: str = "auto",
+    averaged: bool = True,
+    target: str = "sm_90",
+    compile: bool = False,
 ) -> tuple[list[Launch], list[Kernel]]:
-    """The launches of one step of a recipe or suite as on a GPU of this target (bf16, the engine's choice `impl`), and the
-    distinct Triton kernels. averaged: with the generator's average. Raises FastganError for an unknown name.
+    """The launches of one step of a recipe or suite as on a GPU of this target (bf16, the engine's
+    choice `impl`), and the distinct Triton kernels. averaged: with the generator's average. Raises
+    FastganError for an
+        unknown name.
     """
     if name not in names():
         raise FastganError(f"no suite or recipe {name!r}: choose from {', '.join(names())}")
     recorder = Recorder()
-    with FakeGpu(recorder, target, compile) as gpu, torch.random.fork_rng([]), _switches_kept(), _no_trial(), _captured():
+    with (
+        FakeGpu(recorder, target, compile) as gpu,
+        torch.random.fork_rng([]),
+        _switches_kept(),
+        _no_trial(),
+        _captured(),
+    ):
         active = _suite(name, impl, averaged) if name in suites.SUITES else _recipe(name, impl)
         _watch(active, recorder)
         active.train_step(0)  # optimisers' state is born
@@ -321,7 +451,8 @@ def record(
 
 @contextlib.contextmanager
 def _no_trial() -> Iterator[None]:
-    """Nothing is computed here, so no trial can tell whether one pass is two: what a network is made of decides alone."""
+    """Nothing is computed here, so no trial can tell whether one pass is two: what a network is
+    made of decides alone."""
     from fastgan.trainer import pairing
 
     tried, pairing.differs = pairing.differs, lambda *args: None
@@ -333,7 +464,8 @@ def _no_trial() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _captured() -> Iterator[None]:
-    """Optimisers are chosen as for steps that are captured, which the step that is counted stands for."""
+    """Optimisers are chosen as for steps that are captured, which the step that is counted stands
+    for."""
     from fastgan.trainer import fused_optimizers as flat
 
     chosen = flat.engine_of
@@ -359,7 +491,9 @@ def _suite(name: str, impl: str, averaged: bool) -> Any:
     from fastgan.bench.iterations.ours import Ours
 
     suite = suites.SUITES[name]
-    image = np.zeros((max(suite.images, suite.batch), suite.size, suite.size, suite.channels), np.uint8)
+    image = np.zeros(
+        (max(suite.images, suite.batch), suite.size, suite.size, suite.channels), np.uint8
+    )
     arrays = {"image": image} | ({"source": image.copy()} if suite.paired else {})
     return Ours(suite, arrays, torch.device("cuda"), impl=impl, averaged=averaged).active
 

@@ -1,8 +1,9 @@
-"""Rows of single operators, from the registry: each engine that runs here against eager PyTorch and torch.compile, in turns.
+"""Rows of single operators, from the registry: each engine that runs here against eager PyTorch and
+torch.compile, in turns.
 
-Used by `fastgan bench --suite kernels`, by the stage `kernels` of fastgan.bench.gpu and by `pytest bench/`. A provider is timed
-only
-after its outputs and gradients agreed with the op's reference on inputs of the same values.
+Used by `fastgan bench --suite kernels`, by the stage `kernels` of fastgan.bench.gpu and by `pytest
+bench/`. A provider is timed only after its outputs and gradients agreed with the op's reference on
+inputs of the same values.
 """
 
 from __future__ import annotations
@@ -25,7 +26,16 @@ from fastgan.graphs.backends import CudaGraph
 from fastgan.kernels.common import TORCH_DTYPES
 from fastgan.ops import dispatch
 from fastgan.verify import registry
-from fastgan.verify.check import Directions, call_reference, leaves, named, one_line, precision, seed, to
+from fastgan.verify.check import (
+    Directions,
+    call_reference,
+    leaves,
+    named,
+    one_line,
+    precision,
+    seed,
+    to,
+)
 from fastgan.verify.registry import Case, Kwargs, Op
 from fastgan.verify.timing import rotations
 
@@ -33,14 +43,16 @@ PYTORCH = ("eager", "compile")
 ENGINES = registry.ENGINES
 DIRECTIONS = ("forward", "both")
 AGREES = {"bf16": 2e-2, "fp16": 4e-3, "tf32": 4e-3, "fp32": 1e-4}
-"""Relative L2 between two results of one type, each within the proof's bound and twice PyTorch's own error: a gate, no proof."""
+"""Relative L2 between two results of one type, each within the proof's bound and twice PyTorch's
+own error: a gate, no proof."""
 
 Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One op on one case, in one type and direction: "forward" without autograd, or forward and backward, "both"."""
+    """One op on one case, in one type and direction: "forward" without autograd, or forward and
+    backward, "both"."""
 
     op: Op
     case: Case
@@ -53,26 +65,37 @@ class Sample:
 
     def make(self, device: torch.device) -> Kwargs:
         """The arguments, the same numbers each time."""
-        given = self.case.make(TORCH_DTYPES[self.type_name], device, seed(self.op.name, self.case.name))
+        given = self.case.make(
+            TORCH_DTYPES[self.type_name], device, seed(self.op.name, self.case.name)
+        )
         return rival(self.op).given(given)
 
 
 def samples(
-    device: torch.device, names: Sequence[str] = (), types: Sequence[str] = (), layers: bool | None = None, first: bool = False
+    device: torch.device,
+    names: Sequence[str] = (),
+    types: Sequence[str] = (),
+    layers: bool | None = None,
+    first: bool = False,
 ) -> Iterator[Sample]:
-    """Every registered op (or those named) at the shapes the registry names: its layers on a GPU, in bf16 where it has that;
-    on a CPU, and without `layers`, its first small case in fp32, whose time is what our Python costs.
+    """Every registered op (or those named) at the shapes the registry names: its layers on a GPU,
+    in bf16 where it has that; on a CPU, and without `layers`, its first small case in fp32, whose
+    time is what our Python costs.
 
     types: instead of those. first: of an op's layers the first alone.
     """
     layers = device.type == "cuda" if layers is None else layers
     registry.load()
     for op in registry.ops(*names):
-        for type_name in types or (next(t for t in ("bf16" if layers else "fp32", *op.dtypes) if t in op.dtypes),):
+        for type_name in types or (
+            next(t for t in ("bf16" if layers else "fp32", *op.dtypes) if t in op.dtypes),
+        ):
             if type_name not in op.dtypes:
                 continue
             fit = [c for c in op.cases if type_name in (c.dtypes or op.dtypes) and not c.shared]
-            tagged = [c for c in fit if ("layer" if layers else "quick") in c.tags] or [c for c in fit if "full" in c.tags]
+            tagged = [c for c in fit if ("layer" if layers else "quick") in c.tags] or [
+                c for c in fit if "full" in c.tags
+            ]
             for case in tagged if layers and not first else tagged[:1]:
                 yield Sample(op, case, type_name, "forward")
                 if "backward" in (case.directions or op.directions):
@@ -92,13 +115,15 @@ def engines(sample: Sample, device: torch.device) -> tuple[list[str], dict[str, 
 
 
 def _impl(op: Op) -> Any:
-    """The default of its engine argument, inspect.Parameter.empty where it has none; None where it takes no engine."""
+    """The default of its engine argument, inspect.Parameter.empty where it has none; None where it
+    takes no engine."""
     found = inspect.signature(op.fn).parameters.get("impl")
     return None if found is None else found.default
 
 
 def automatic(sample: Sample, device: torch.device, made: Kwargs) -> str:
-    """The engine that impl="auto" takes for this call; "" where the op is called by engine alone, or takes the interpreter."""
+    """The engine that impl="auto" takes for this call; "" where the op is called by engine alone,
+    or takes the interpreter."""
     if _impl(sample.op) is inspect.Parameter.empty:
         return ""
     known = dispatch._DISPATCHERS
@@ -112,15 +137,17 @@ def automatic(sample: Sample, device: torch.device, made: Kwargs) -> str:
     finally:
         for name, last in before.items():
             known[name].last = known[name].last or last
-    decision = taken.get(sample.op.name) or (next(iter(taken.values())) if len(taken) == 1 else None)
+    decision = taken.get(sample.op.name) or (
+        next(iter(taken.values())) if len(taken) == 1 else None
+    )
     here = engines(sample, device)[0]
     engine = decision.engine if decision is not None else here[0]
     return engine if engine in here else ""
 
 
 def function(sample: Sample, provider: str, auto: str = "") -> Callable[..., Any]:
-    """What a provider calls: an engine of ours, "auto", "eager" or "compile". The engine that `auto` names is called as users
-    call it.
+    """What a provider calls: an engine of ours, "auto", "eager" or "compile". The engine that
+    `auto` names is called as users call it.
     """
     op = sample.op
     if provider == "eager":
@@ -129,13 +156,16 @@ def function(sample: Sample, provider: str, auto: str = "") -> Callable[..., Any
         # on a CPU the search is over C++ tiles, and takes minutes an op
         mode = "max-autotune-no-cudagraphs" if torch.cuda.is_available() else None
         return torch.compile(rival(op).source, mode=mode, dynamic=False)
-    if (provider in ("auto", auto) and _impl(op) is not inspect.Parameter.empty) or _impl(op) is None:
+    if (provider in ("auto", auto) and _impl(op) is not inspect.Parameter.empty) or _impl(
+        op
+    ) is None:
         return op.fn
     return lambda **kwargs: op.fn(**kwargs, impl=provider)
 
 
 def inputs(sample: Sample, provider: str, made: Kwargs, copies: int) -> list[Kwargs]:
-    """Input sets of their own with the values of `made`; gradients wanted where the direction has them."""
+    """Input sets of their own with the values of `made`; gradients wanted where the direction has
+    them."""
     if provider in PYTORCH:
         made = rival(sample.op).own(made)
     sets = [to(made, None, None) for _ in range(copies)]
@@ -147,16 +177,25 @@ def inputs(sample: Sample, provider: str, made: Kwargs, copies: int) -> list[Kwa
 
 
 def _wanted(op: Op, kwargs: Kwargs) -> list[Tensor]:
-    return [t for name in op.grad_inputs for _, t in leaves(kwargs.get(name), name) if t.is_floating_point()]
+    return [
+        t
+        for name in op.grad_inputs
+        for _, t in leaves(kwargs.get(name), name)
+        if t.is_floating_point()
+    ]
 
 
-def calls(sample: Sample, fn: Callable[..., Any], sets: Sequence[Kwargs]) -> list[Callable[[], Any]]:
+def calls(
+    sample: Sample, fn: Callable[..., Any], sets: Sequence[Kwargs]
+) -> list[Callable[[], Any]]:
     """One call an input set, which returns its results."""
     kept: dict[Any, Tensor] = {}
 
     def cotangent(t: Tensor) -> Tensor:
         key = (t.shape, t.stride(), t.dtype)
-        if key not in kept:  # drawn once, as large as the output: ones would let a compiler skip work
+        if (
+            key not in kept
+        ):  # drawn once, as large as the output: ones would let a compiler skip work
             kept[key] = torch.randn_like(t, requires_grad=False)
         return kept[key]
 
@@ -166,7 +205,9 @@ def calls(sample: Sample, fn: Callable[..., Any], sets: Sequence[Kwargs]) -> lis
 
     def both(kwargs: Kwargs, wanted: list[Tensor]) -> Any:
         outputs = [t for t in named(sample.op, fn(**kwargs)).values() if t.requires_grad]
-        return torch.autograd.grad(outputs, wanted, [cotangent(t) for t in outputs], allow_unused=True)
+        return torch.autograd.grad(
+            outputs, wanted, [cotangent(t) for t in outputs], allow_unused=True
+        )
 
     if sample.direction == "forward":
         return [functools.partial(forward, kwargs) for kwargs in sets]
@@ -174,11 +215,14 @@ def calls(sample: Sample, fn: Callable[..., Any], sets: Sequence[Kwargs]) -> lis
 
 
 class Caller:
-    """A provider, built, as `measure.interleave` takes it: a step calls it once on every input set; on a GPU the calls are
-    one replayed graph, whose outputs stay alive so that none reuses a warm address.
+    """A provider, built, as `measure.interleave` takes it: a step calls it once on every input set;
+    on a GPU the calls are one replayed graph, whose outputs stay alive so that none reuses a warm
+    address.
     """
 
-    def __init__(self, sample: Sample, provider: str, auto: str, device: torch.device, made: Kwargs) -> None:
+    def __init__(
+        self, sample: Sample, provider: str, auto: str, device: torch.device, made: Kwargs
+    ) -> None:
         self.type_name = sample.type_name
         size = sum(t.nbytes for _, t in leaves(made, ""))
         sets = inputs(sample, provider, made, rotations(size))
@@ -198,7 +242,9 @@ class Caller:
         graph.warm_up(self.eager_step, 2)
         try:
             graph.capture(lambda: self._kept.extend([call() for call in self._calls]))
-        except RuntimeError:  # it reads the device or allocates outside: its launches are in its time, and `how` says so
+        except RuntimeError:
+            # it reads the device or allocates outside: its launches are in its time, and `how` says
+            # so
             torch.cuda.synchronize()
             return
         self._graph, self.how = graph, "graph"
@@ -225,7 +271,9 @@ class Caller:
             self._graph.replay()
 
 
-def outcome(sample: Sample, fn: Callable[..., Any], kwargs: Kwargs, ways: Directions) -> dict[str, Tensor]:
+def outcome(
+    sample: Sample, fn: Callable[..., Any], kwargs: Kwargs, ways: Directions
+) -> dict[str, Tensor]:
     """Outputs, state after the call and first derivatives by name, floating ones only."""
     with precision(sample.type_name):
         run = ways.run(lambda given: fn(**given), kwargs)
@@ -234,23 +282,36 @@ def outcome(sample: Sample, fn: Callable[..., Any], kwargs: Kwargs, ways: Direct
 
 
 def disagreement(found: dict[str, Tensor], gold: dict[str, Tensor]) -> float:
-    """Worst relative L2 error over the reference's outputs, state and gradients; inf where one is missing."""
-    return max((error([found[n]], [g]) if n in found else float("inf") for n, g in gold.items()), default=0.0)
+    """Worst relative L2 error over the reference's outputs, state and gradients; inf where one is
+    missing."""
+    return max(
+        (error([found[n]], [g]) if n in found else float("inf") for n, g in gold.items()),
+        default=0.0,
+    )
 
 
 def least(sample: Sample, made: Kwargs) -> tuple[int, int]:
     """(FLOPs, bytes) of the least work, as the op registers them; 0 where it does not."""
     ways = ("forward", "backward") if sample.direction == "both" else ("forward",)
-    flops, moved = (0 if f is None else sum(f(made, way) for way in ways) for f in (sample.op.flops, sample.op.bytes))
+    flops, moved = (
+        0 if f is None else sum(f(made, way) for way in ways)
+        for f in (sample.op.flops, sample.op.bytes)
+    )
     return flops, moved
 
 
 def blank(sample: Sample, device: torch.device) -> Entry:
     """An entry with nothing measured."""
     return {
-        "op": sample.op.name, "case": sample.case.name, "type": sample.type_name, "direction": sample.direction,
-        "device": device.type, "auto": "", "missing": {}, "rows": [],
-    }  # fmt: skip
+        "op": sample.op.name,
+        "case": sample.case.name,
+        "type": sample.type_name,
+        "direction": sample.direction,
+        "device": device.type,
+        "auto": "",
+        "missing": {},
+        "rows": [],
+    }
 
 
 def run(
@@ -262,25 +323,43 @@ def run(
     until: float = float("inf"),
     say: Callable[[str], None] = lambda line: None,
 ) -> Entry:
-    """One line of the table as JSON values. providers: of "eager", "compile", "auto" and engines' names; an engine the op lacks
-    or that cannot run here is passed over, and what cannot run is in "missing". Raises what the op's reference raises.
+    """One line of the table as JSON values. providers: of "eager", "compile", "auto" and engines'
+    names; an engine the op lacks or that cannot run here is passed over, and what cannot run is in
+    "missing". Raises what the op's reference raises.
     """
-    torch._dynamo.reset()  # beyond a few shapes of one function the compiler falls back to eager without a word
+    # beyond a few shapes of one function the compiler falls back to eager without a word
+    torch._dynamo.reset()
     gpu = device.type == "cuda"
     here, missing = engines(sample, device)
     if not here:
         return blank(sample, device) | {"missing": missing}
     made = sample.make(device)  # once: drawing a large layer's numbers takes longer than all else
     auto = automatic(sample, device, made)
-    wanted = [p for p in dict.fromkeys(auto if p == "auto" else p for p in providers) if p in here or p in PYTORCH]
-    ways = Directions(sample.op, sample.case, ("forward", "backward") if sample.direction == "both" else ("forward",))
-    gold = outcome(sample, lambda **kwargs: call_reference(sample.op, None, None)(kwargs), to(made, None, None), ways)
+    wanted = [
+        p
+        for p in dict.fromkeys(auto if p == "auto" else p for p in providers)
+        if p in here or p in PYTORCH
+    ]
+    ways = Directions(
+        sample.op,
+        sample.case,
+        ("forward", "backward") if sample.direction == "both" else ("forward",),
+    )
+    gold = outcome(
+        sample,
+        lambda **kwargs: call_reference(sample.op, None, None)(kwargs),
+        to(made, None, None),
+        ways,
+    )
     entry = blank(sample, device) | {"auto": auto, "missing": missing}
     alive: dict[str, Caller] = {}
     by_name: dict[str, Entry] = {}
 
     def fail(key: str, failure: Exception | str) -> None:
-        by_name[key] |= {"status": "failed", "error": failure if isinstance(failure, str) else one_line(failure)}
+        by_name[key] |= {
+            "status": "failed",
+            "error": failure if isinstance(failure, str) else one_line(failure),
+        }
         say(f"  {sample.name} | {key}: {by_name[key]['error']}")
 
     for provider in wanted:
@@ -290,17 +369,28 @@ def run(
         try:
             if row["ours"] or rival(sample.op).same:
                 given = inputs(sample, provider, made, 1)[0]
-                row["disagreement"] = disagreement(outcome(sample, function(sample, provider, auto), given, ways), gold)
+                row["disagreement"] = disagreement(
+                    outcome(sample, function(sample, provider, auto), given, ways), gold
+                )
                 if not row["disagreement"] < AGREES[sample.type_name]:
                     row["agrees"] = False
-                    fail(provider, f"differs from the reference by {row['disagreement']:.1e}: not timed")
+                    fail(
+                        provider,
+                        f"differs from the reference by {row['disagreement']:.1e}: not timed",
+                    )
                     continue
             began = time.perf_counter()
             alive[provider] = Caller(sample, provider, auto, device, made)
-            row |= {"build_s": time.perf_counter() - began, "how": alive[provider].how, "sets": alive[provider].count}
+            row |= {
+                "build_s": time.perf_counter() - began,
+                "how": alive[provider].how,
+                "sets": alive[provider].count,
+            }
         except Exception as failure:  # shown in its row, the others still count
             fail(provider, failure)
-    took = measure.interleave(alive, device, repeats=repeats, sample_s=0.02 if gpu else 0.01, until=until, failed=fail)
+    took = measure.interleave(
+        alive, device, repeats=repeats, sample_s=0.02 if gpu else 0.01, until=until, failed=fail
+    )
     flops, moved = least(sample, made)
     floor = work.Work(flops, moved).floor(work.peaks(device.type))
     entry |= {"gflop": flops / 1e9, "gbytes": moved / 1e9, "floor_ms": floor}
@@ -315,7 +405,8 @@ def run(
 
 
 def compare(entry: Entry) -> None:
-    """Adds to each timed row `best`, the faster of PyTorch's that ran, and `speedup` against it: [p20, p50, p80] over repeats."""
+    """Adds to each timed row `best`, the faster of PyTorch's that ran, and `speedup` against it:
+    [p20, p50, p80] over repeats."""
     timed = [r for r in entry["rows"] if "ms" in r]
     best = min((r for r in timed if not r["ours"]), key=lambda r: r["ms"][1], default=None)
     if best is None:
@@ -326,6 +417,7 @@ def compare(entry: Entry) -> None:
 
 
 def merge(first: Entry, second: Entry) -> Entry:
-    """An entry without torch.compile and one with it, of the same call: the second's rows count where both have one."""
+    """An entry without torch.compile and one with it, of the same call: the second's rows count
+    where both have one."""
     rows = {row["provider"]: row for row in (*first["rows"], *second["rows"])}
     return {**first, **second, "rows": list(rows.values())}

@@ -1,4 +1,5 @@
-"""Measured rows, one JSON line each: appended as they come, so that a run cut short loses nothing and the next one goes on."""
+"""Measured rows, one JSON line each: appended as they come, so that a run cut short loses nothing
+and the next one goes on."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ RESULTS = ROOT / "bench" / "results"
 
 @functools.cache
 def source_hash() -> str:
-    """Changes with any kernel or op: rows of ours are measured again then, rows of PyTorch's are not."""
+    """Changes with any kernel or op: rows of ours are measured again then, rows of PyTorch's are
+    not."""
     digest = hashlib.sha256()
     for folder in (ROOT / "kernels", ROOT / "fastgan" / "ops"):
         for path in sorted(folder.rglob("*.py")):
@@ -37,10 +39,12 @@ def machine() -> dict[str, str]:
 
 
 class Store:
-    """Rows already known (``bench/results`` and ``out``) and new ones, written to ``out``, else to ``bench/results``.
+    """Rows already known (``bench/results`` and ``out``) and new ones, written to ``out``, else to
+    ``bench/results``.
 
-    A row is known by its stage and key, on the same device and PyTorch, and, where ``ours``, from the same kernel sources.
-    Failures are not kept from being tried again by a later run, only by this one.
+    A row is known by its stage and key, on the same device and PyTorch, and, where ``ours``, from
+    the same kernel sources. Failures are not kept from being tried again by a later run, only by
+    this one.
     """
 
     def __init__(self, out: str | None = None) -> None:
@@ -51,14 +55,19 @@ class Store:
         self.rows: list[dict[str, Any]] = []
         for path in dict.fromkeys((RESULTS / name, self.path)):
             if path.is_file():
-                self.rows += [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+                self.rows += [
+                    json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")
+                ]
 
     def find(self, stage: str, key: str, ours: bool) -> dict[str, Any] | None:
         """The row measured before, or None."""
         here = machine()
         for row in reversed(self.rows):
             same = (
-                row["stage"] == stage and row["key"] == key and row["device"] == here["device"] and row["torch"] == here["torch"]
+                row["stage"] == stage
+                and row["key"] == key
+                and row["device"] == here["device"]
+                and row["torch"] == here["torch"]
             )
             fresh = not ours or row.get("source") == source_hash()
             kept = "failed" not in row or row["run"] == os.environ.get("FASTGAN_BENCH_RUN")
@@ -69,12 +78,25 @@ class Store:
     def partial(self, stage: str, key: str) -> bool:
         """Whether this run has stored a part of a row that was then cut short."""
         run = os.environ.get("FASTGAN_BENCH_RUN")
-        return any(r["stage"] == stage and r["key"] == key and "partial" in r and r["run"] == run for r in self.rows)
+        return any(
+            r["stage"] == stage and r["key"] == key and "partial" in r and r["run"] == run
+            for r in self.rows
+        )
 
     def add(self, stage: str, key: str, ours: bool, values: dict[str, Any]) -> dict[str, Any]:
         """Appends a row and flushes it to the disk."""
-        stamp = {"run": os.environ.get("FASTGAN_BENCH_RUN", ""), "date": time.strftime("%Y-%m-%d", time.gmtime())}
-        row = {"stage": stage, "key": key, **({"source": source_hash()} if ours else {}), **values, **machine(), **stamp}
+        stamp = {
+            "run": os.environ.get("FASTGAN_BENCH_RUN", ""),
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        }
+        row = {
+            "stage": stage,
+            "key": key,
+            **({"source": source_hash()} if ours else {}),
+            **values,
+            **machine(),
+            **stamp,
+        }
         with self.path.open("a") as f:
             f.write(json.dumps(row, default=str) + "\n")
             f.flush()
@@ -87,7 +109,11 @@ class Store:
         latest: dict[str, dict[str, Any]] = {}
         here = machine()
         for row in self.rows:
-            if row["stage"] == name and row["device"] == here["device"] and row["torch"] == here["torch"]:
+            if (
+                row["stage"] == name
+                and row["device"] == here["device"]
+                and row["torch"] == here["torch"]
+            ):
                 latest[row["key"]] = row
         return list(latest.values())
 

@@ -32,7 +32,9 @@ COLUMNS = (
     "MHz",
 )
 
-ABLATION_COLUMNS = tuple({"vs best": "vs first", "vs a": "vs before"}.get(name, name) for name in COLUMNS)
+ABLATION_COLUMNS = tuple(
+    {"vs best": "vs first", "vs a": "vs before"}.get(name, name) for name in COLUMNS
+)
 
 
 def _number(value: float | None, form: str) -> str:
@@ -65,72 +67,123 @@ def heading(suite: Mapping[str, Any]) -> str:
     where = "CPU" if suite["device"] == "cpu" else "GPU"
     kind = ", ablation" if suite["kind"] == "ablation" else ""
     steps = ", ".join(map(str, suite["gate_steps"]))
-    return f"{suite['suite']}{kind}: {suite['what']} [{where}, {suite['compute']}; gradients judged at steps {steps}]"
+    return (
+        f"{suite['suite']}{kind}: {suite['what']} [{where}, {suite['compute']}; gradients "
+        f"judged at steps {steps}]"
+    )
 
 
 def table(result: Mapping[str, Any]) -> str:
     """All suites as text, losses and failures shown."""
     about = result["machine"]
     lines = [
-        f"{about['device']}, {about['threads']} threads, torch {about['torch']}, triton {about['triton']}"
+        f"{about['device']}, {about['threads']} threads, torch {about['torch']}, triton "
+        f"{about['triton']}"
         + (f", driver {about['driver']}" if about["driver"] else "")
         + (f", commit {about['commit']}" if about["commit"] else "")
     ]
     if (load := about.get("load")) and load > 0.5 * (about["cores"] or 1):
-        lines.append(f"the machine was busy when this began (load {load:.1f} on {about['cores']} cores): do not quote it")
+        lines.append(
+            f"the machine was busy when this began (load {load:.1f} on {about['cores']} cores): do "
+            "not quote it"
+        )
     for suite in result["suites"]:
         timed = [entry for entry in suite["rows"] if "ms" in entry]
         cells = [_cells(entry) for entry in timed]
         used = [i for i, name in enumerate(COLUMNS) if i < 6 or any(row[i] != "-" for row in cells)]
         names = ABLATION_COLUMNS if suite["kind"] == "ablation" else COLUMNS
-        widths = [max(len(names[i]), *(len(row[i]) for row in cells)) if cells else len(names[i]) for i in used]
+        widths = [
+            max(len(names[i]), *(len(row[i]) for row in cells)) if cells else len(names[i])
+            for i in used
+        ]
         lines += ["", heading(suite)]
         if cells:
             lines.append("  " + _aligned(names, used, widths))
-            lines += [f"  {_aligned(row, used, widths)}  {e['label']}" for row, e in zip(cells, timed)]
-        lines += [f"  {e['row']}  {e['label']}: {e.get('error', 'not reached')}" for e in suite["rows"] if "ms" not in e]
+            lines += [
+                f"  {_aligned(row, used, widths)}  {e['label']}" for row, e in zip(cells, timed)
+            ]
+        lines += [
+            f"  {e['row']}  {e['label']}: {e.get('error', 'not reached')}"
+            for e in suite["rows"]
+            if "ms" not in e
+        ]
         lines += _verdict(suite, timed)
     return "\n".join([*lines, *kernel_table(result.get("kernels", []))])
 
 
 def kernel_table(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Microseconds of every operator by provider, a line a call; `*` marks the engine that impl="auto" takes."""
+    """Microseconds of every operator by provider, a line a call; `*` marks the engine that
+    impl="auto" takes."""
     if not entries:
         return []
     cpu = entries[0]["device"] == "cpu"
-    what = "CPU, smallest shapes: what a call costs in Python" if cpu else "GPU, the shapes of real layers"
+    what = (
+        "CPU, smallest shapes: what a call costs in Python"
+        if cpu
+        else "GPU, the shapes of real layers"
+    )
     timed = [e for e in entries if any("ms" in r for r in e["rows"])]
     providers = [p for p in PROVIDERS if any(r["provider"] == p for e in timed for r in e["rows"])]
     heads = ("op", "case", "type", "direction", *providers, "vs best", "p20 to p80", "floor")
     cells = [_kernel_cells(entry, providers) for entry in timed]
     widths = [max(map(len, column)) for column in zip(heads, *cells)]
-    lines = ["", f"operators, microseconds a call [{what}; * is what auto takes, against the better of eager and compile]"]
+    lines = [
+        "",
+        f"operators, microseconds a call [{what}; * is what auto takes, against the better of "
+        "eager and compile]",
+    ]
     for row in (heads, *cells):
-        lines.append("  " + "  ".join(c.ljust(w) if i < 4 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip())
+        lines.append(
+            "  "
+            + "  ".join(
+                c.ljust(w) if i < 4 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))
+            ).rstrip()
+        )
     for entry in entries:
         name = f"{entry['op']}, {entry['case']}, {entry['type']}, {entry['direction']}"
-        lines += [f"  {name}, {r['provider']}: {r['error']}" for r in entry["rows"] if "ms" not in r]
-        lines += [f"  {name}: {entry['error']}"] if "error" in entry and "budget" not in entry["error"] else []
+        lines += [
+            f"  {name}, {r['provider']}: {r['error']}" for r in entry["rows"] if "ms" not in r
+        ]
+        lines += (
+            [f"  {name}: {entry['error']}"]
+            if "error" in entry and "budget" not in entry["error"]
+            else []
+        )
     if late := sum("budget" in e.get("error", "") for e in entries):
         lines.append(f"  {late} of {len(entries)} calls: not run within the budget")
-    reasons = dict.fromkeys((engine, why) for entry in entries for engine, why in entry["missing"].items())
+    reasons = dict.fromkeys(
+        (engine, why) for entry in entries for engine, why in entry["missing"].items()
+    )
     return [*lines, *(f"  engine {engine}: {why}" for engine, why in reasons)]
 
 
 def headline(entry: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Of an operator's rows timed against PyTorch that of the engine auto takes; without auto, the fastest of ours."""
+    """Of an operator's rows timed against PyTorch that of the engine auto takes; without auto, the
+    fastest of ours."""
     timed = [r for r in entry["rows"] if r["ours"] and "speedup" in r]
     auto = next((r for r in timed if r["provider"] == entry["auto"]), None)
-    return min(timed, key=lambda r: r["ms"][1], default=None) if auto is None and not entry["auto"] else auto
+    return (
+        min(timed, key=lambda r: r["ms"][1], default=None)
+        if auto is None and not entry["auto"]
+        else auto
+    )
 
 
 def _kernel_cells(entry: Mapping[str, Any], providers: Sequence[str]) -> list[str]:
     by = {r["provider"]: r for r in entry["rows"] if "ms" in r}
-    times = [f"{1e3 * by[p]['ms'][1]:.1f}{'*' if p == entry['auto'] else ''}" if p in by else "-" for p in providers]
+    times = [
+        f"{1e3 * by[p]['ms'][1]:.1f}{'*' if p == entry['auto'] else ''}" if p in by else "-"
+        for p in providers
+    ]
     mine = headline(entry) or by.get(entry["auto"], {})
     low, mid, high = mine.get("speedup", (None, None, None))
     return [
-        *(entry["op"], entry["case"], entry["type"], "forward" if entry["direction"] == "forward" else "fwd+bwd"),
+        *(
+            entry["op"],
+            entry["case"],
+            entry["type"],
+            "forward" if entry["direction"] == "forward" else "fwd+bwd",
+        ),
         *times,
         "-" if mid is None else f"{mid:.2f}x",
         "-" if low is None else f"{low:.2f} to {high:.2f}",
@@ -150,22 +203,56 @@ def _verdict(suite: Mapping[str, Any], timed: Sequence[Mapping[str, Any]]) -> li
     low, mid, high = ours["speedup"]
     word = "times" if low > 1 else "a loss:" if high < 1 else "level:"
     return [
-        f"  {ours['row']} against the best of a to f2 that ran ({ours['best']}): {word} {mid:.2f} (p20 {low:.2f}, p80 {high:.2f})"
+        f"  {ours['row']} against the best of a to f2 that ran ({ours['best']}): {word} {mid:.2f} "
+        f"(p20 {low:.2f}, p80 {high:.2f})"
     ]
 
 
 FIELDS = (
-    "suite", "kind", "device", "compute", "batch", "row", "label", "status", "error", "ms_p20", "ms_p50", "ms_p80",
-    "images_per_s", "best", "speedup_p20", "speedup_p50", "speedup_p80", "vs_a_p50", "step_p50", "roofline", "saved_MiB",
-    "peak_MiB", "build_s", "startup_s", "joules_per_1000_images", "watts", "sm_mhz", "gradient_of_allowed", "machine", "driver",
-    "torch", "triton", "commit", "date",
-)  # fmt: skip
+    "suite",
+    "kind",
+    "device",
+    "compute",
+    "batch",
+    "row",
+    "label",
+    "status",
+    "error",
+    "ms_p20",
+    "ms_p50",
+    "ms_p80",
+    "images_per_s",
+    "best",
+    "speedup_p20",
+    "speedup_p50",
+    "speedup_p80",
+    "vs_a_p50",
+    "step_p50",
+    "roofline",
+    "saved_MiB",
+    "peak_MiB",
+    "build_s",
+    "startup_s",
+    "joules_per_1000_images",
+    "watts",
+    "sm_mhz",
+    "gradient_of_allowed",
+    "machine",
+    "driver",
+    "torch",
+    "triton",
+    "commit",
+    "date",
+)
 
 
 def flat(result: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     """One dict a row, with the machine in each."""
     about = result["machine"]
-    where = {"machine": about["device"], **{k: about[k] for k in ("driver", "torch", "triton", "commit", "date")}}
+    where = {
+        "machine": about["device"],
+        **{k: about[k] for k in ("driver", "torch", "triton", "commit", "date")},
+    }
     for suite in result["suites"]:
         for entry in suite["rows"]:
             row = {k: suite[k] for k in ("suite", "kind", "device", "compute", "batch")}
@@ -177,8 +264,16 @@ def flat(result: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
             yield row | where
     for call in result.get("kernels", []):
         for entry in call["rows"]:
-            row = {"suite": f"{call['op']}: {call['case']}", "kind": f"kernel {call['direction']}", "device": call["device"]}
-            row |= {"compute": call["type"], "row": entry["provider"], **{k: entry[k] for k in FIELDS if k in entry}}
+            row = {
+                "suite": f"{call['op']}: {call['case']}",
+                "kind": f"kernel {call['direction']}",
+                "device": call["device"],
+            }
+            row |= {
+                "compute": call["type"],
+                "row": entry["provider"],
+                **{k: entry[k] for k in FIELDS if k in entry},
+            }
             yield row | _spread(entry) | where
 
 
@@ -225,17 +320,23 @@ def _headline(suite: Mapping[str, Any]) -> tuple[float, str] | None:
     first = next((e for e in timed if e["row"] == "a"), None)
     low, mid, high = ours["speedup"]
     return mid, (
-        f"| {suite['what']} | {'-' if first is None else format(first['ms'][1], '.2f')} | {best['ms'][1]:.2f} ({best['row']}) "
+        f"| {suite['what']} | {'-' if first is None else format(first['ms'][1], '.2f')} | "
+        f"{best['ms'][1]:.2f} ({best['row']}) "
         f"| {ours['ms'][1]:.2f} ({ours['row']}) | {mid:.2f}x ({low:.2f} to {high:.2f}) "
         f"| {'-' if first is None else format(ours['vs_a'][1], '.2f') + 'x'} |"
     )
 
 
-KERNEL_HEADS = "| operator | direction | shapes | against the better of eager and compile, geomean | worst | of the floor |"
+KERNEL_HEADS = (
+    "| operator | direction | shapes | against the better of eager and compile, "
+    "geomean "
+    "| worst | of the floor |"
+)
 
 
 def _kernel_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The README's line an operator and direction, of the engine that auto takes. A CPU's tiny shapes are not for quoting."""
+    """The README's line an operator and direction, of the engine that auto takes. A CPU's tiny
+    shapes are not for quoting."""
     groups: dict[tuple[str, str], list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
     for entry in entries:
         row = headline(entry)
@@ -251,13 +352,15 @@ def _kernel_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
         way = "forward" if direction == "forward" else "forward and backward"
         lines.append(
             f"| {op} | {way} | {len(members)} | {mean:.2f}x "
-            f"| {worst['speedup'][1]:.2f}x ({entry['case']}, {entry['type']}; {worst['best']}) | {floor} |"
+            f"| {worst['speedup'][1]:.2f}x ({entry['case']}, {entry['type']}; {worst['best']}) | "
+            f"{floor} |"
         )
     return lines
 
 
 def markdown(results: Sequence[Mapping[str, Any]]) -> str:
-    """The README's tables: best of the others, ours, speed-up with its spread, losses included; what was not measured, said."""
+    """The README's tables: best of the others, ours, speed-up with its spread, losses included;
+    what was not measured, said."""
     lines: list[str] = []
     if not any(not r["machine"]["device"].startswith("CPU") for r in results):
         lines += [NOT_MEASURED, ""]
@@ -265,7 +368,11 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
         about = result["machine"]
         by_suite: dict[str, tuple[float, str]] = {}
         for suite in result["suites"]:
-            if suite["kind"] != "rows" or suite["suite"].startswith("tiny-") or (line := _headline(suite)) is None:
+            if (
+                suite["kind"] != "rows"
+                or suite["suite"].startswith("tiny-")
+                or (line := _headline(suite)) is None
+            ):
                 continue
             # Where a suite was run in two parts, the part with the stronger rival counts.
             by_suite[suite["suite"]] = min(line, by_suite.get(suite["suite"], line))
@@ -273,9 +380,19 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
         ops = _kernel_lines(result.get("kernels", []))
         if rows or ops:
             cpu = about["device"].startswith("CPU")
-            facts = (f"{about['threads']} threads",) if cpu else (f"driver {about['driver']}", f"triton {about['triton']}")
+            facts = (
+                (f"{about['threads']} threads",)
+                if cpu
+                else (f"driver {about['driver']}", f"triton {about['triton']}")
+            )
             about_line = ", ".join(
-                (about["device"], *facts, f"torch {about['torch']}", f"commit {about['commit']}", about["date"])
+                (
+                    about["device"],
+                    *facts,
+                    f"torch {about['torch']}",
+                    f"commit {about['commit']}",
+                    about["date"],
+                )
             )
             lines += [about_line + ":", ""]
             lines += [HEADS, "|---|---:|---:|---:|---:|---:|", *rows, ""] if rows else []
@@ -284,9 +401,12 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def fill(text: str, table: str) -> str:
-    """`text` with what stands between the markers replaced. Raises FastganError where they are missing."""
+    """`text` with what stands between the markers replaced. Raises FastganError where they are
+    missing."""
     if BEGIN not in text or END not in text:
-        raise FastganError(f"no place for the table: put {BEGIN} and {END} into the file, on lines of their own")
+        raise FastganError(
+            f"no place for the table: put {BEGIN} and {END} into the file, on lines of their own"
+        )
     head, rest = text.split(BEGIN, 1)
     _, tail = rest.split(END, 1)
     return f"{head}{BEGIN}\n{table}{END}{tail}"

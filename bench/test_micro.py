@@ -1,4 +1,5 @@
-"""Micro-benchmarks of every registered operator: `pytest bench/ --benchmark-only`; new operators appear by themselves."""
+"""Micro-benchmarks of every registered operator: `pytest bench/ --benchmark-only`; new operators
+appear by themselves."""
 
 import pytest
 import torch
@@ -12,11 +13,17 @@ SAMPLES = [sample for sample in operators.samples(DEVICE) if operators.engines(s
 
 
 @pytest.mark.parametrize("provider", ["auto", "eager"])
-@pytest.mark.parametrize("sample", SAMPLES, ids=[sample.name.replace(" | ", "-") for sample in SAMPLES])
+@pytest.mark.parametrize(
+    "sample", SAMPLES, ids=[sample.name.replace(" | ", "-") for sample in SAMPLES]
+)
 def test_op(benchmark, sample, provider) -> None:
     sets = operators.inputs(sample, provider, sample.make(DEVICE), 1)
     engine = operators.engines(sample, DEVICE)[0][0]
-    wanted = provider if provider == "eager" or operators.automatic(sample, DEVICE, sample.make(DEVICE)) else engine
+    wanted = (
+        provider
+        if provider == "eager" or operators.automatic(sample, DEVICE, sample.make(DEVICE))
+        else engine
+    )
     (call,) = operators.calls(sample, operators.function(sample, wanted), sets)
 
     def timed() -> None:
@@ -27,4 +34,6 @@ def test_op(benchmark, sample, provider) -> None:
     timed()  # compiles and tunes
     benchmark.group = sample.name + (" (CPU)" if DEVICE.type == "cpu" else "")
     benchmark.extra_info["provider"] = provider
-    benchmark.pedantic(timed, rounds=10 if DEVICE.type == "cuda" else 3, iterations=1, warmup_rounds=1)
+    benchmark.pedantic(
+        timed, rounds=10 if DEVICE.type == "cuda" else 3, iterations=1, warmup_rounds=1
+    )

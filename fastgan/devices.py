@@ -11,7 +11,8 @@ from fastgan.errors import FastganError
 
 
 def pick_device(name: str) -> torch.device:
-    """auto: the GPU when there is one. A GPU given by number becomes torch's current one: kernels and graphs are launched there.
+    """auto: the GPU when there is one. A GPU given by number becomes torch's current one: kernels
+        and graphs are launched there.
 
     Raises FastganError for a device that is not there.
     """
@@ -24,16 +25,23 @@ def pick_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise FastganError(f"unknown device {name!r}: use auto, cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise FastganError(f"device {name!r} asked for, but torch sees no GPU: use --device cpu, or see `fastgan info`")
+        raise FastganError(
+            f"device {name!r} asked for, but torch sees no GPU: use --device cpu, or see `fastgan "
+            "info`"
+        )
     if device.type == "cuda" and device.index is not None:
         if device.index >= (count := torch.cuda.device_count()):
-            raise FastganError(f"device {name!r} asked for, but torch sees {count} GPU{'s' * (count > 1)}, numbered from 0")
+            raise FastganError(
+                f"device {name!r} asked for, but torch sees {count} GPU{'s' * (count > 1)}, "
+                "numbered from 0"
+            )
         torch.cuda.set_device(device)
     return device
 
 
 def search_algorithms(device: torch.device) -> None:
-    """Let cuDNN search for its fastest algorithms, unless torch was asked to be deterministic: a step's shapes never change."""
+    """Let cuDNN search for its fastest algorithms, unless torch was asked to be deterministic: a
+    step's shapes never change."""
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
 
@@ -41,7 +49,9 @@ def search_algorithms(device: torch.device) -> None:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch ran out of memory; on the CPU it says so in words only."""
     said = ("out of memory", "defaultcpuallocator", "not enough memory", "alloc_failed")
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error).lower() for words in said)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in str(error).lower() for words in said
+    )
 
 
 @contextmanager
@@ -62,7 +72,8 @@ def memory_explained(batch_size: int) -> AbstractContextManager[None]:
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
-    """Seed torch's generators of the CPU and of this device; torch.manual_seed would queue a call for every GPU at every step."""
+    """Seed torch's generators of the CPU and of this device; torch.manual_seed would queue a call
+    for every GPU at every step."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         index = device.index if device.index is not None else torch.cuda.current_device()

@@ -25,8 +25,13 @@ TEXT = 2**26
 
 
 def plain(path: str | Path, flags: int, *, follow: bool = False) -> int:
-    """An opener that waits for nobody and follows no link at the end of `path`. Raises OSError where no regular file is there."""
-    flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | (0 if follow else getattr(os, "O_NOFOLLOW", 0))
+    """An opener that waits for nobody and follows no link at the end of `path`. Raises OSError
+    where no regular file is there."""
+    flags |= (
+        getattr(os, "O_NONBLOCK", 0)
+        | getattr(os, "O_CLOEXEC", 0)
+        | (0 if follow else getattr(os, "O_NOFOLLOW", 0))
+    )
     try:
         handle = os.open(path, flags, 0o666)
     except OSError as error:
@@ -40,7 +45,8 @@ def plain(path: str | Path, flags: int, *, follow: bool = False) -> int:
 
 
 def read(path: Path, limit: int | None = None, *, follow: bool = False) -> bytes:
-    """The content of a regular file of at most `limit` bytes. Raises OSError, also for anything else."""
+    """The content of a regular file of at most `limit` bytes. Raises OSError, also for anything
+    else."""
     with open(plain(path, os.O_RDONLY, follow=follow), "rb") as f:
         if limit is not None and os.fstat(f.fileno()).st_size > limit:
             raise OSError(errno.EFBIG, f"it is larger than {limit} bytes")
@@ -48,7 +54,8 @@ def read(path: Path, limit: int | None = None, *, follow: bool = False) -> bytes
 
 
 def kind(path: Path, *, follow: bool = True) -> str | None:
-    """What lies at a path: "file", "folder", "other", "link" (with follow=False), or None where nothing is there.
+    """What lies at a path: "file", "folder", "other", "link" (with follow=False), or None where
+        nothing is there.
 
     Raises FastganError where it can't be looked at: another user's folder, a name that is too long.
     """
@@ -57,7 +64,9 @@ def kind(path: Path, *, follow: bool = True) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise FastganError(f"can't look at {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise FastganError(
+            f"can't look at {path}: {getattr(error, 'strerror', None) or error}"
+        ) from None
     names = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
     return names.get(stat.S_IFMT(mode), "other")
 
@@ -105,7 +114,8 @@ class Lock:
 
 
 def _lock_descriptor(descriptor: int) -> bool | None:
-    """Whether an open file could be locked; None where nothing here can lock (a bare copy on Windows)."""
+    """Whether an open file could be locked; None where nothing here can lock (a bare copy on
+    Windows)."""
     try:
         from filelock import lock_descriptor
     except ImportError:
@@ -129,7 +139,8 @@ def write(path: Path, data: bytes) -> None:
 
 
 def write_all(f: io.FileIO, data: bytes) -> None:
-    """Write to an unbuffered file; a short write, which is what a full disk gives first, is an error."""
+    """Write to an unbuffered file; a short write, which is what a full disk gives first, is an
+    error."""
     rest = memoryview(data)
     while rest:
         done = f.write(rest)
@@ -139,7 +150,8 @@ def write_all(f: io.FileIO, data: bytes) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make renames in `path` durable (a no-op where folders can't be opened or flushed, as on Windows)."""
+    """Make renames in `path` durable (a no-op where folders can't be opened or flushed, as on
+    Windows)."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:
@@ -185,10 +197,11 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def make_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Atomically make a folder `path` with exactly these files; one that is there already is replaced.
+    """Atomically make a folder `path` with exactly these files; one that is there already is
+    replaced.
 
-    At every moment the old or the new folder is whole, under its name or under one that `sweep` brings back. After a failure
-    nothing is left beside. Raises FastganError.
+    At every moment the old or the new folder is whole, under its name or under one that `sweep`
+    brings back. After a failure nothing is left beside. Raises FastganError.
     """
     partial, aside = _partial(path), path.with_name(ASIDE + path.name)
     with explained(f"can't write {path}"):
@@ -219,7 +232,8 @@ def remove_folder(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what interrupted writers left behind in `folder`; only the owner of the folder may call it. Raises FastganError."""
+    """Remove what interrupted writers left behind in `folder`; only the owner of the folder may
+    call it. Raises FastganError."""
     with explained(f"can't clear {folder}"):
         for left in folder.glob(f"{ASIDE}*"):
             _settle(left)

@@ -1,4 +1,5 @@
-"""What this machine has: versions, devices, whether the Triton kernels can run and if not why, compiler, precision, cache.
+"""What this machine has: versions, devices, whether the Triton kernels can run and if not why,
+compiler, precision, cache.
 
 Nothing here raises: a fact that can't be found out is None, or a line that says why.
 """
@@ -18,7 +19,8 @@ from fastgan import machine, paths
 from fastgan.kernels import toolchain
 
 PAIRS = {"2.10": "3.6", "2.11": "3.6", "2.12": "3.7", "2.13": "3.7"}
-"""Triton minor version that each torch minor version was built with; used where torch's own metadata don't say."""
+"""Triton minor version that each torch minor version was built with; used where torch's own
+metadata don't say."""
 
 
 def collect() -> dict[str, Any]:
@@ -31,7 +33,9 @@ def collect() -> dict[str, Any]:
         "compiler": _safe(toolchain.compiler, {}),
         "cache": _safe(_cache, {}),
     }
-    facts["kernels"] = _safe(lambda: kernels(facts), {"status": "unknown", "reasons": ["the check itself failed"]})
+    facts["kernels"] = _safe(
+        lambda: kernels(facts), {"status": "unknown", "reasons": ["the check itself failed"]}
+    )
     facts["precision"] = _safe(_precision, None)
     return facts
 
@@ -51,7 +55,9 @@ def _platform() -> dict[str, Any]:
         "cpu": machine.cpu_name(),
         "cores": machine.cores(),
         "torch_threads": torch.get_num_threads(),
-        "memory_bytes": _safe(lambda: os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), None),
+        "memory_bytes": _safe(
+            lambda: os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), None
+        ),
     }
 
 
@@ -63,10 +69,16 @@ def _devices() -> list[dict[str, Any]]:
         for index in range(torch.cuda.device_count()):
             props = torch.cuda.get_device_properties(index)
             free = _safe(functools.partial(torch.cuda.mem_get_info, index), (None,))[0]
-            found.append({
-                "index": index, "name": props.name, "usable": True, "capability": f"{props.major}.{props.minor}",
-                "memory_bytes": props.total_memory, "free_bytes": free,
-            })  # fmt: skip
+            found.append(
+                {
+                    "index": index,
+                    "name": props.name,
+                    "usable": True,
+                    "capability": f"{props.major}.{props.minor}",
+                    "memory_bytes": props.total_memory,
+                    "free_bytes": free,
+                }
+            )
         return found
     with machine.nvml() as nvml:
         handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
@@ -74,17 +86,25 @@ def _devices() -> list[dict[str, Any]]:
 
 
 def _through_driver(nvml: Any, index: int, handle: Any) -> dict[str, Any]:
-    """A GPU that the driver sees and torch does not (a CPU build of torch, or a driver too old for it)."""
-    capability = _safe(lambda: "{}.{}".format(*nvml.nvmlDeviceGetCudaComputeCapability(handle)), None)
+    """A GPU that the driver sees and torch does not (a CPU build of torch, or a driver too old for
+    it)."""
+    capability = _safe(
+        lambda: "{}.{}".format(*nvml.nvmlDeviceGetCudaComputeCapability(handle)), None
+    )
     memory = _safe(lambda: nvml.nvmlDeviceGetMemoryInfo(handle), None)
     return {
-        "index": index, "name": str(nvml.nvmlDeviceGetName(handle)), "usable": False, "capability": capability,
-        "memory_bytes": getattr(memory, "total", None), "free_bytes": getattr(memory, "free", None),
-    }  # fmt: skip
+        "index": index,
+        "name": str(nvml.nvmlDeviceGetName(handle)),
+        "usable": False,
+        "capability": capability,
+        "memory_bytes": getattr(memory, "total", None),
+        "free_bytes": getattr(memory, "free", None),
+    }
 
 
 def paired_triton(torch_version: str) -> str | None:
-    """Triton minor version (`"3.7"`) that a torch version was built with, or None where that is not known."""
+    """Triton minor version (`"3.7"`) that a torch version was built with, or None where that is not
+    known."""
     for line in _safe(lambda: metadata.requires("torch"), None) or []:
         if found := re.match(r"triton[~=]=(\d+\.\d+)", line.replace(" ", "")):
             return found.group(1)
@@ -94,7 +114,8 @@ def paired_triton(torch_version: str) -> str | None:
 def kernels(facts: dict[str, Any]) -> dict[str, Any]:
     """Whether the Triton kernels can run.
 
-    status: "ready", "interpreted" or "unavailable"; reasons: why not; notes: what is odd but does not prevent it.
+    status: "ready", "interpreted" or "unavailable"; reasons: why not; notes: what is odd but does
+        not prevent it.
     """
     versions = facts["versions"]
     notes: list[str] = []
@@ -107,7 +128,8 @@ def kernels(facts: dict[str, Any]) -> dict[str, Any]:
     pair = paired_triton(versions.get("torch") or "")
     if versions.get("triton") and pair and not versions["triton"].startswith(pair + "."):
         notes.append(
-            f"torch {versions['torch']} is built for Triton {pair}, this is {versions['triton']}: pip install 'triton=={pair}.*'"
+            f"torch {versions['torch']} is built for Triton {pair}, this is {versions['triton']}: "
+            f"pip install 'triton=={pair}.*'"
         )
     status = "unavailable" if reasons else "interpreted" if interpreted else "ready"
     return {"status": status, "reasons": reasons, "notes": notes, "interpreter": interpreted}
@@ -120,8 +142,14 @@ def _gpu_reasons(facts: dict[str, Any]) -> list[str]:
         return ["no NVIDIA GPU"]
     if not usable:
         if facts["versions"].get("cuda") is None:
-            return [f"{devices[0]['name']} is there, but torch {facts['versions'].get('torch')} is a build without CUDA"]
-        return [f"{devices[0]['name']} is there, but torch can't use it: is driver {facts['driver']} too old?"]
+            return [
+                f"{devices[0]['name']} is there, but torch {facts['versions'].get('torch')} is a "
+                "build without CUDA"
+            ]
+        return [
+            f"{devices[0]['name']} is there, but torch can't use it: is driver {facts['driver']} "
+            "too old?"
+        ]
     old = [toolchain.too_old(*map(int, device["capability"].split("."))) for device in usable]
     return [old[0]] if old[0] and all(old) else []
 
@@ -130,7 +158,11 @@ def _precision() -> str:
     """What --precision auto means here."""
     import torch
 
-    ampere = torch.cuda.is_available() and torch.version.hip is None and torch.cuda.get_device_capability()[0] >= 8
+    ampere = (
+        torch.cuda.is_available()
+        and torch.version.hip is None
+        and torch.cuda.get_device_capability()[0] >= 8
+    )
     return "bf16" if ampere else "fp32"
 
 
@@ -157,7 +189,12 @@ def render(facts: dict[str, Any]) -> str:
             lines.append(f"  {name if index == 0 else '':<11}{text}")
 
     add(
-        "versions", ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "triton", "numpy") if versions.get(name))
+        "versions",
+        ", ".join(
+            f"{name} {versions[name]}"
+            for name in ("python", "torch", "triton", "numpy")
+            if versions.get(name)
+        ),
     )
     cuda = [f"CUDA {versions['cuda']}" if versions.get("cuda") else "torch without CUDA"]
     cuda += [f"cuDNN {versions['cudnn']}"] if versions.get("cudnn") else []
@@ -174,24 +211,39 @@ def render(facts: dict[str, Any]) -> str:
     )
     headline = {
         "ready": "the Triton kernels can run",
-        "interpreted": "run on the CPU in Triton's interpreter (TRITON_INTERPRET=1): for checking, far too slow for training",
+        "interpreted": "run on the CPU in Triton's interpreter (TRITON_INTERPRET=1): for checking, "
+        "far too slow for training",
         "unavailable": "can't run here; the PyTorch path does the same work",
     }
-    add("kernels", headline.get(state.get("status", ""), "unknown"), *(f"- {reason}" for reason in state.get("reasons", ())))
+    add(
+        "kernels",
+        headline.get(state.get("status", ""), "unknown"),
+        *(f"- {reason}" for reason in state.get("reasons", ())),
+    )
     add("", *(f"note: {note}" for note in state.get("notes", ())))
-    add("compiler", f"{build.get('cc') or 'none'}, Python.h {'found' if build.get('python_h') else 'missing'}")
+    add(
+        "compiler",
+        f"{build.get('cc') or 'none'}, Python.h {'found' if build.get('python_h') else 'missing'}",
+    )
     add("precision", f"auto means {facts.get('precision') or 'unknown'}")
     add(
         "cache",
-        f"{cache.get('path')} ({_size(cache.get('bytes'))} in {cache.get('files')} files)" if cache.get("path") else "unknown",
+        f"{cache.get('path')} ({_size(cache.get('bytes'))} in {cache.get('files')} files)"
+        if cache.get("path")
+        else "unknown",
     )
     return "\n".join(lines)
 
 
 def _gpu_line(device: dict[str, Any]) -> str:
-    architecture = f", sm_{device['capability'].replace('.', '')}" if device.get("capability") else ""
+    architecture = (
+        f", sm_{device['capability'].replace('.', '')}" if device.get("capability") else ""
+    )
     state = "" if device["usable"] else " (not usable)"
-    return f"GPU {device['index']}: {device['name']}, {_size(device['memory_bytes'])}{architecture}{state}"
+    return (
+        f"GPU {device['index']}: {device['name']}, "
+        f"{_size(device['memory_bytes'])}{architecture}{state}"
+    )
 
 
 def _size(count: int | None) -> str:

@@ -1,4 +1,5 @@
-"""Which number formats a run computes in. Master weights, losses, statistics and optimiser state are fp32 in all of them."""
+"""Which number formats a run computes in. Master weights, losses, statistics and optimiser state
+are fp32 in all of them."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class Precision:
 
     @property
     def copied(self) -> torch.dtype | None:
-        """The type in which optimisers keep a copy of the weights: bf16's, whose gradients need no scale."""
+        """The type in which optimisers keep a copy of the weights: bf16's, whose gradients need no
+        scale."""
         return self.compute if self.compute is torch.bfloat16 else None
 
     def autocast(self) -> AbstractContextManager:

@@ -1,1 +1,2 @@
-"""Triton kernels and their launchers: tensors in, tensors out. Imports without a GPU and without Triton."""
+"""Triton kernels and their launchers: tensors in, tensors out. Imports without a GPU and without
+Triton."""

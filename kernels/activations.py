@@ -1,7 +1,9 @@
-"""The one table of activations, which `accelerate`, the operators, `fastgan verify` and its ahead-of-time forms read.
+"""The one table of activations, which `accelerate`, the operators, `fastgan verify` and its
+ahead-of-time forms read.
 
-To add one: a row of :data:`ACTIVATIONS`, and its branch in each of the jitted functions below it (`output_slope` only where the
-output tells the derivative). Every other place raises on a name that is not here.
+To add one: a row of :data:`ACTIVATIONS`, and its branch in each of the jitted functions below it
+(`output_slope` only where the output tells the derivative). Every other place raises on a name that
+is not here.
 """
 
 from __future__ import annotations
@@ -22,13 +24,16 @@ Formula = Callable[[Tensor, float], Tensor]
 
 @dataclass(frozen=True)
 class Activation:
-    """One row. Formulas take (tensor, slope) of any shape and floating type and are differentiable to any order.
+    """One row. Formulas take (tensor, slope) of any shape and floating type and are differentiable
+    to any order.
 
-    fn: the activation. derivative: d fn / dp at the pre-activation p; the second derivative is autograd's of it.
-    from_output: the derivative at p from fn(p) alone, or None where the output does not tell it: only activations that have
-    it are fused behind a convolution. negative: of piecewise linear ones the derivative below zero, a function of slope;
-    rounding decides the sign of p there. parameter: the argument and module attribute that `slope` is. module: torch.nn's
-    class. forms: what else a forward may call: functions, and names of Tensor's methods, in place included.
+    fn: the activation. derivative: d fn / dp at the pre-activation p; the second derivative is
+        autograd's of it.
+    from_output: the derivative at p from fn(p) alone, or None where the output does not tell it:
+    only activations that have it are fused behind a convolution. negative: of piecewise linear ones
+    the derivative below zero, a function of slope; rounding decides the sign of p there. parameter:
+    the argument and module attribute that `slope` is. module: torch.nn's class. forms: what else a
+    forward may call: functions, and names of Tensor's methods, in place included.
     """
 
     name: str
@@ -94,16 +99,29 @@ ACTIVATIONS: dict[str, Activation] = {
             module=nn.Sigmoid,
             forms=(F.sigmoid, torch.sigmoid, torch.sigmoid_, "sigmoid", "sigmoid_"),
         ),
-        Activation("silu", lambda p, slope: F.silu(p), derivative=_silu_slope, module=nn.SiLU, forms=(F.silu,)),
+        Activation(
+            "silu",
+            lambda p, slope: F.silu(p),
+            derivative=_silu_slope,
+            module=nn.SiLU,
+            forms=(F.silu,),
+        ),
     )
 }
 
 
 @triton.jit
 def _tanh(x):
-    # 1 - 2/(e^2|x| + 1) cancels near zero, so a polynomial in x^2 (weighted least squares on [0, 0.6], 3e-9) takes over there
+    # 1 - 2/(e^2|x| + 1) cancels near zero, so a polynomial in x^2 (weighted least squares on [0,
+    # 0.6], 3e-9) takes over there
     z = x * x
-    small = x + x * (z * (-0.3333329751 + z * (0.133319153 + z * (-0.053783293 + z * (0.02079461771 + z * -0.005893945303)))))
+    small = x + x * (
+        z
+        * (
+            -0.3333329751
+            + z * (0.133319153 + z * (-0.053783293 + z * (0.02079461771 + z * -0.005893945303)))
+        )
+    )
     large = 1.0 - 2.0 / (tl.exp(2.0 * tl.abs(x)) + 1.0)
     return tl.where(tl.abs(x) < 0.6, small, tl.where(x < 0, -large, large))
 
@@ -129,7 +147,8 @@ def act(p, ACT: tl.constexpr, SLOPE: tl.constexpr):
 
 @triton.jit
 def act_grad(p, ACT: tl.constexpr, SLOPE: tl.constexpr):
-    """derivative(p) in fp32: the same comparison as :func:`act`, so that forward and backward masks agree."""
+    """derivative(p) in fp32: the same comparison as :func:`act`, so that forward and backward masks
+    agree."""
     p = p.to(tl.float32)
     if ACT == "relu":
         d = tl.where(p <= 0, 0.0, 1.0)
@@ -152,7 +171,8 @@ def act_grad(p, ACT: tl.constexpr, SLOPE: tl.constexpr):
 
 @triton.jit
 def output_slope(z, ACT: tl.constexpr, SLOPE: tl.constexpr):
-    """from_output(z) in fp32: what backward knows of an output activation (slope > 0 keeps the sign)."""
+    """from_output(z) in fp32: what backward knows of an output activation (slope > 0 keeps the
+    sign)."""
     if ACT == "relu":
         d = tl.where(z > 0, 1.0, 0.0)
     elif ACT == "leaky_relu":
@@ -162,7 +182,9 @@ def output_slope(z, ACT: tl.constexpr, SLOPE: tl.constexpr):
     elif ACT == "sigmoid":
         d = z * (1.0 - z)
     else:
-        tl.static_assert(ACT == "identity", "an activation whose derivative its output does not tell")
+        tl.static_assert(
+            ACT == "identity", "an activation whose derivative its output does not tell"
+        )
         d = tl.full(z.shape, 1.0, tl.float32)
     return d
 

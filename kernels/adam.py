@@ -1,14 +1,17 @@
 """Adam/AdamW + EMA + low-precision copy over flat buffers in one launch.
 
-28 bytes a parameter with an fp32 gradient (p, g, m, v read; p, m, v written), 26 with a bf16 one, 2 more for the 16-bit copy, 8
-more for the EMA. Gradients come in one flat buffer, or lie where autograd left them: a table of pieces of at most BLOCK elements
-says of which parameter each is, another where that parameter's gradient begins.
+28 bytes a parameter with an fp32 gradient (p, g, m, v read; p, m, v written), 26 with a bf16 one, 2
+more for the 16-bit copy, 8 more for the EMA. Gradients come in one flat buffer, or lie where
+autograd left them: a table of pieces of at most BLOCK elements says of which parameter each is,
+another where that parameter's gradient begins.
 
-The arithmetic follows torch.optim.Adam's single-tensor path operation by operation: scalars in float64 and rounded once, moments
-by a fused lerp, correctly rounded square root and divisions, nothing contracted otherwise. So fp32 results equal PyTorch's CPU
-results bit for bit where the hardware has a fused multiply-add; the interpreter has none and differs in last places.
+The arithmetic follows torch.optim.Adam's single-tensor path operation by operation: scalars in
+float64 and rounded once, moments by a fused lerp, correctly rounded square root and divisions,
+nothing contracted otherwise. So fp32 results equal PyTorch's CPU results bit for bit where the
+hardware has a fused multiply-add; the interpreter has none and differs in last places.
 
-Every program reads `step`; the last one to finish writes step + 1 and rewinds `ticket`, so neither needs a launch.
+Every program reads `step`; the last one to finish writes step + 1 and rewinds `ticket`, so neither
+needs a launch.
 """
 
 from __future__ import annotations
@@ -20,14 +23,16 @@ from torch import Tensor
 from fastgan.kernels import tuning
 from fastgan.kernels.common import cdiv, tl, triton
 
-# Elements to which flat buffers pad each parameter: 128 bytes in fp32, no cache line or 16-byte vector shared.
+# Elements to which flat buffers pad each parameter: 128 bytes in fp32, no cache line or 16-byte
+# vector shared.
 ALIGN = 32
 DEFAULT: dict[str, Any] = {"BLOCK": 1024, "PROGRAMS": 1056, "num_warps": 8}
 
 
 @triton.jit
 def _power(base, exponent):
-    """base ** exponent in float64 by squaring, for an int64 exponent >= 0: a few ulp of float64, far below one of fp32."""
+    """base ** exponent in float64 by squaring, for an int64 exponent >= 0: a few ulp of float64,
+    far below one of fp32."""
     result = base * 0.0 + 1.0
     while exponent > 0:
         if exponent % 2 == 1:
@@ -48,17 +53,34 @@ def _lerp(start, end, weight):
 
 @triton.jit
 def adam_ema_kernel(
-    param_ptr, grad_ptr, avg_ptr, avg_sq_ptr,  # [n] fp32 (grad: any float)
-    ema_ptr, low_ptr,  # [n] fp32, 16-bit
-    step_ptr, ticket_ptr,  # scalars: steps done, int32 zero
-    lr_ptr, beta1_ptr, beta2_ptr, eps_ptr, decay_ptr, ema_decay_ptr, scale_ptr, found_ptr,  # scalars
-    pieces_ptr, places_ptr,  # [pieces, 4] int32, [parameters, 2] int64: Gradients
+    param_ptr,
+    grad_ptr,
+    avg_ptr,
+    avg_sq_ptr,  # [n] fp32 (grad: any float)
+    ema_ptr,
+    low_ptr,  # [n] fp32, 16-bit
+    step_ptr,
+    ticket_ptr,  # scalars: steps done, int32 zero
+    lr_ptr,
+    beta1_ptr,
+    beta2_ptr,
+    eps_ptr,
+    decay_ptr,
+    ema_decay_ptr,
+    scale_ptr,
+    found_ptr,  # scalars
+    pieces_ptr,
+    places_ptr,  # [pieces, 4] int32, [parameters, 2] int64: Gradients
     n,  # elements; with pieces, BLOCK * pieces
     DECAY: tl.constexpr,  # 0 none, 1 added to the gradient (Adam), 2 decoupled (AdamW)
-    HAS_EMA: tl.constexpr, HAS_LOW: tl.constexpr, HAS_SCALE: tl.constexpr, HAS_FOUND: tl.constexpr,
-    SCATTERED: tl.constexpr, UNIT: tl.constexpr,
+    HAS_EMA: tl.constexpr,
+    HAS_LOW: tl.constexpr,
+    HAS_SCALE: tl.constexpr,
+    HAS_FOUND: tl.constexpr,
+    SCATTERED: tl.constexpr,
+    UNIT: tl.constexpr,
     BLOCK: tl.constexpr,
-):  # fmt: skip
+):
     lr = tl.load(lr_ptr).to(tl.float64)
     beta1 = tl.load(beta1_ptr).to(tl.float64)
     beta2 = tl.load(beta2_ptr).to(tl.float64)
@@ -84,7 +106,9 @@ def adam_ema_kernel(
         skip = tl.load(found_ptr) != 0
         limit = tl.where(skip, 0, n)
         advance = tl.where(skip, 0, 1)
-    for start in range(tl.program_id(0).to(tl.int64) * BLOCK, limit, tl.num_programs(0).to(tl.int64) * BLOCK):
+    for start in range(
+        tl.program_id(0).to(tl.int64) * BLOCK, limit, tl.num_programs(0).to(tl.int64) * BLOCK
+    ):
         i = start + tl.arange(0, BLOCK)
         mask = i < n
         if SCATTERED:
@@ -159,7 +183,8 @@ def adam_ema_(
     places: Tensor | None = None,
     block: int = 0,
 ) -> None:
-    """One step in place on contiguous (numel,) buffers; `ticket` is an int32 zero, zero again afterwards. One launch.
+    """One step in place on contiguous (numel,) buffers; `ticket` is an int32 zero, zero again
+    afterwards. One launch.
 
     pieces, places, block: of ops.flat.Gradients; `grad` is None then.
     """
@@ -169,9 +194,32 @@ def adam_ema_(
         n, config["BLOCK"] = pieces.shape[0] * block, block
     programs = max(1, min(cdiv(n, config["BLOCK"]), config.pop("PROGRAMS")))
     adam_ema_kernel[(programs,)](
-        param, grad, exp_avg, exp_avg_sq, ema, low, step, ticket,
-        lr, beta1, beta2, eps, weight_decay, ema_decay, scale, found_inf, pieces, places, n,
+        param,
+        grad,
+        exp_avg,
+        exp_avg_sq,
+        ema,
+        low,
+        step,
+        ticket,
+        lr,
+        beta1,
+        beta2,
+        eps,
+        weight_decay,
+        ema_decay,
+        scale,
+        found_inf,
+        pieces,
+        places,
+        n,
         DECAY=0 if weight_decay is None else 2 if decoupled else 1,
-        HAS_EMA=ema is not None, HAS_LOW=low is not None, HAS_SCALE=scale is not None, HAS_FOUND=found_inf is not None,
-        SCATTERED=pieces is not None, UNIT=ALIGN, enable_fp_fusion=False, **config,
-    )  # fmt: skip
+        HAS_EMA=ema is not None,
+        HAS_LOW=low is not None,
+        HAS_SCALE=scale is not None,
+        HAS_FOUND=found_inf is not None,
+        SCATTERED=pieces is not None,
+        UNIT=ALIGN,
+        enable_fp_fusion=False,
+        **config,
+    )

@@ -1,12 +1,16 @@
-"""DiffAugment in one launch, and its adjoint in one: a gather with an affine colour map, no atomics.
+"""DiffAugment in one launch, and its adjoint in one: a gather with an affine colour map, no
+atomics.
 
-Forward, read at (h + ty, w + tx) of the sample:    y = keep(h, w) * (k s x + k (1 - s) mean_c x + (1 - k) mean x + b)
-Adjoint, g' = (keep * g) read at (h - ty, w - tx):  dx = k s g' + k (1 - s) mean_c g' + (1 - k) mean g'
+Forward, read at (h + ty, w + tx) of the sample:
+    y = keep(h, w) * (k s x + k (1 - s) mean_c x + (1 - k) mean x + b)
+Adjoint, g' = (keep * g) read at (h - ty, w - tx):
+    dx = k s g' + k (1 - s) mean_c g' + (1 - k) mean g'
 
-Both are one kernel: translation is injective, so its adjoint is the gather with the shift reversed. The mean over a sample is
-needed before its first pixel can be written; instead of a launch of its own, every program of a sample sums that whole sample in
-the same order (at most SPLIT programs a sample; reads after the first hit L2). Without colour there is no sum. Nothing of the
-images is kept for backward.
+Both are one kernel: translation is injective, so its adjoint is the gather with the shift reversed.
+The mean over a sample is needed before its first pixel can be written; instead of a launch of its
+own, every program of a sample sums that whole sample in the same order (at most SPLIT programs a
+sample; reads after the first hit L2). Without colour there is no sum. Nothing of the images is kept
+for backward.
 """
 
 from __future__ import annotations
@@ -25,10 +29,28 @@ DEFAULT: dict[str, Any] = {"BLOCK": 256, "SPLIT": 8, "num_warps": 4}
 
 @triton.jit
 def _pixels(
-    x_ptr, base, pixel, channel, H, W, C, sc, sh, sw, shift_h, shift_w, top, left, cut_h, cut_w,
-    ADJOINT: tl.constexpr, TRANSLATION: tl.constexpr, CUTOUT: tl.constexpr,
-):  # fmt: skip
-    """fp32 [BLOCK, CP] values at (pixel + shift), and the [BLOCK] mask of pixels that are neither shifted in nor cut out."""
+    x_ptr,
+    base,
+    pixel,
+    channel,
+    H,
+    W,
+    C,
+    sc,
+    sh,
+    sw,
+    shift_h,
+    shift_w,
+    top,
+    left,
+    cut_h,
+    cut_w,
+    ADJOINT: tl.constexpr,
+    TRANSLATION: tl.constexpr,
+    CUTOUT: tl.constexpr,
+):
+    """fp32 [BLOCK, CP] values at (pixel + shift), and the [BLOCK] mask of pixels that are neither
+    shifted in nor cut out."""
     h = pixel // W
     w = pixel % W
     valid = pixel < H * W
@@ -41,7 +63,12 @@ def _pixels(
     if CUTOUT:
         cut_at_h = from_h if ADJOINT else h
         cut_at_w = from_w if ADJOINT else w
-        hole = (cut_at_h >= top) & (cut_at_h < top + cut_h) & (cut_at_w >= left) & (cut_at_w < left + cut_w)
+        hole = (
+            (cut_at_h >= top)
+            & (cut_at_h < top + cut_h)
+            & (cut_at_w >= left)
+            & (cut_at_w < left + cut_w)
+        )
         valid = valid & (hole == 0)
     offset = (from_h * sh + from_w * sw)[:, None] + (channel * sc)[None, :]
     mask = valid[:, None] & (channel < C)[None, :]
@@ -53,16 +80,33 @@ def diffaugment_kernel(
     out_ptr,  # [B, C, H, W] by strides
     x_ptr,  # [B, C, H, W] by strides
     position_ptr,  # int64 scalar
-    H, W, max_h, max_w, cut_h, cut_w,
-    sn, sc, sh, sw,  # input strides
-    on, oc, oh, ow,  # output strides
+    H,
+    W,
+    max_h,
+    max_w,
+    cut_h,
+    cut_w,
+    sn,
+    sc,
+    sh,
+    sw,  # input strides
+    on,
+    oc,
+    oh,
+    ow,  # output strides
     tiles,  # programs a sample
-    k0, k1, c3,
-    C: tl.constexpr, CP: tl.constexpr,
-    COLOR: tl.constexpr, TRANSLATION: tl.constexpr, CUTOUT: tl.constexpr,
-    ADJOINT: tl.constexpr, OFFSET: tl.constexpr,
+    k0,
+    k1,
+    c3,
+    C: tl.constexpr,
+    CP: tl.constexpr,
+    COLOR: tl.constexpr,
+    TRANSLATION: tl.constexpr,
+    CUTOUT: tl.constexpr,
+    ADJOINT: tl.constexpr,
+    OFFSET: tl.constexpr,
     BLOCK: tl.constexpr,
-):  # fmt: skip
+):
     sample = tl.program_id(0).to(tl.int64) // tiles
     tile = tl.program_id(0) % tiles
     index = tl.load(position_ptr) + sample
@@ -86,19 +130,54 @@ def diffaugment_kernel(
         total = tl.zeros((BLOCK, CP), tl.float32)
         for start in range(0, pixels, BLOCK):
             pixel = start + tl.arange(0, BLOCK)
-            # Forward: the mean of the whole sample; adjoint: the sum of what reaches it through translation and cutout.
+            # Forward: the mean of the whole sample; adjoint: the sum of what reaches it through
+            # translation and cutout.
             x, _reached = _pixels(
-                x_ptr, base, pixel, channel, H, W, C, sc, sh, sw, shift_h, shift_w, top, left, cut_h, cut_w,
-                ADJOINT, TRANSLATION and ADJOINT, CUTOUT and ADJOINT,
-            )  # fmt: skip
+                x_ptr,
+                base,
+                pixel,
+                channel,
+                H,
+                W,
+                C,
+                sc,
+                sh,
+                sw,
+                shift_h,
+                shift_w,
+                top,
+                left,
+                cut_h,
+                cut_w,
+                ADJOINT,
+                TRANSLATION and ADJOINT,
+                CUTOUT and ADJOINT,
+            )
             total += x
         mean = tl.sum(total) / (pixels * C).to(tl.float32)
     for start in range(tile * BLOCK, pixels, tiles * BLOCK):
         pixel = start + tl.arange(0, BLOCK)
         x, valid = _pixels(
-            x_ptr, base, pixel, channel, H, W, C, sc, sh, sw, shift_h, shift_w, top, left, cut_h, cut_w,
-            ADJOINT, TRANSLATION, CUTOUT,
-        )  # fmt: skip
+            x_ptr,
+            base,
+            pixel,
+            channel,
+            H,
+            W,
+            C,
+            sc,
+            sh,
+            sw,
+            shift_h,
+            shift_w,
+            top,
+            left,
+            cut_h,
+            cut_w,
+            ADJOINT,
+            TRANSLATION,
+            CUTOUT,
+        )
         if COLOR:
             gray = tl.sum(x, axis=1) / C
             rest = contrast * (1.0 - saturation) * gray + (1.0 - contrast) * mean
@@ -107,7 +186,9 @@ def diffaugment_kernel(
             x = contrast * saturation * x + rest[:, None]
             if not ADJOINT:
                 x = tl.where(valid[:, None], x, 0.0)
-        place = on * sample + ((pixel // W) * oh + (pixel % W) * ow)[:, None] + (channel * oc)[None, :]
+        place = (
+            on * sample + ((pixel // W) * oh + (pixel % W) * ow)[:, None] + (channel * oc)[None, :]
+        )
         mask = (pixel < pixels)[:, None] & (channel < C)[None, :]
         tl.store(out_ptr + place, x.to(out_ptr.dtype.element_ty), mask=mask)
 
@@ -124,13 +205,22 @@ def diffaugment(
 ) -> Tensor:
     """y (or, `adjoint`, dx) for (B, C, H, W) `x`, in x's type and memory format; one launch.
 
-    `policy`: (colour, translation, cutout); `extents`: largest shift and cutout length of H, then of W; `offset` adds brightness.
+    `policy`: (colour, translation, cutout); `extents`: largest shift and cutout length of H, then
+        of W; `offset` adds brightness.
     """
     out = torch.empty_like(x)
     if out.numel() == 0:
         return out
     batch, channels, height, width = x.shape
-    config = dict(tuning.config("diffaugment", x.dtype, (("batch", batch), ("pixels", height * width)), DEFAULT, x.device))
+    config = dict(
+        tuning.config(
+            "diffaugment",
+            x.dtype,
+            (("batch", batch), ("pixels", height * width)),
+            DEFAULT,
+            x.device,
+        )
+    )
     tiles = cdiv(height * width, config["BLOCK"])
     split = config.pop("SPLIT")
     if policy[0]:
@@ -138,8 +228,28 @@ def diffaugment(
     max_h, cut_h, max_w, cut_w = extents
     k0, k1, c3 = key_words(seed, stream)
     diffaugment_kernel[(batch * tiles,)](
-        out, x, position, height, width, max_h, max_w, cut_h, cut_w, *x.stride(), *out.stride(), tiles, k0, k1, c3,
-        C=channels, CP=next_power_of_2(channels), COLOR=policy[0], TRANSLATION=policy[1], CUTOUT=policy[2],
-        ADJOINT=adjoint, OFFSET=offset, **config,
-    )  # fmt: skip
+        out,
+        x,
+        position,
+        height,
+        width,
+        max_h,
+        max_w,
+        cut_h,
+        cut_w,
+        *x.stride(),
+        *out.stride(),
+        tiles,
+        k0,
+        k1,
+        c3,
+        C=channels,
+        CP=next_power_of_2(channels),
+        COLOR=policy[0],
+        TRANSLATION=policy[1],
+        CUTOUT=policy[2],
+        ADJOINT=adjoint,
+        OFFSET=offset,
+        **config,
+    )
     return out

@@ -1,4 +1,5 @@
-"""Moving averages of many tensors in one launch: 12 bytes an element (average and live value read, average written)."""
+"""Moving averages of many tensors in one launch: 12 bytes an element (average and live value read,
+average written)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ DEFAULT: dict[str, Any] = {"BLOCK": 1024, "num_warps": 4}
 
 @triton.jit
 def _average_kernel(rows_ptr, share_ptr, BLOCK: tl.constexpr):
-    """One program a row (address of the average, address of the live value, elements <= BLOCK), int64."""
+    """One program a row (address of the average, address of the live value, elements <= BLOCK),
+    int64."""
     row = rows_ptr + tl.program_id(0).to(tl.int64) * 3
     average_ptr = tl.load(row).to(tl.pointer_type(tl.float32))
     live_ptr = tl.load(row + 1).to(tl.pointer_type(tl.float32))

@@ -1,8 +1,9 @@
 """What every kernel shares: the Triton guard and version branches, and data types.
 
-Kernel files write ``from fastgan.kernels.common import tl, triton`` and decorate with ``@triton.jit`` unconditionally: where
-Triton is
-missing both names are stand-ins, the module still imports, and a launch raises :class:`FastganError`.
+Kernel files write ``from fastgan.kernels.common import tl, triton`` and decorate with
+``@triton.jit`` unconditionally: where Triton is missing both names are stand-ins, the module still
+imports, and a launch raises
+:class:`FastganError`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ try:
     import triton.language as tl
 
     has_triton = True
-except Exception:  # none on Windows, macOS and CPU-only wheels, or a broken one: the reference path serves them
+except (
+    Exception
+):  # none on Windows, macOS and CPU-only wheels, or a broken one: the reference path serves them
     has_triton = False
 
     class _Absent:
@@ -32,7 +35,10 @@ except Exception:  # none on Windows, macOS and CPU-only wheels, or a broken one
             return self
 
         def __getitem__(self, grid: Any) -> Any:
-            raise FastganError('Triton is not installed: use impl="auto" or impl="reference", or pip install triton')
+            raise FastganError(
+                'Triton is not installed: use impl="auto" or impl="reference", or pip install '
+                "triton"
+            )
 
     triton: Any = _Absent()  # type: ignore[no-redef]
     tl: Any = _Absent()  # type: ignore[no-redef]
@@ -57,18 +63,19 @@ def _version() -> tuple[int, int]:
 
 
 TRITON_VERSION = _version()
-"""(major, minor) of the installed Triton; (0, 0) without. Verdicts on spills and the best configurations change with the minor
-version.
+"""(major, minor) of the installed Triton; (0, 0) without. Verdicts on spills and the best
+configurations change with the minor version.
 """
 
 INTERPRET = has_triton and bool(triton.knobs.runtime.interpret)
-"""True when this process runs kernels in Triton's interpreter (TRITON_INTERPRET=1 was set before the first import): CPU
-tensors are then welcome.
+"""True when this process runs kernels in Triton's interpreter (TRITON_INTERPRET=1 was set before
+the first import): CPU tensors are then welcome.
 """
 
 
 def triton_minor() -> str:
-    """The key under which tuning tables and compiled reports are kept: ``"3.7"``, or ``"none"`` without Triton."""
+    """The key under which tuning tables and compiled reports are kept: ``"3.7"``, or ``"none"``
+    without Triton."""
     return f"{TRITON_VERSION[0]}.{TRITON_VERSION[1]}" if has_triton else "none"
 
 
@@ -78,7 +85,8 @@ def cdiv(a: int, b: int) -> int:
 
 
 def next_power_of_2(n: int) -> int:
-    """The smallest power of two that is at least n (1 for n <= 1): Triton block sizes must be powers of two."""
+    """The smallest power of two that is at least n (1 for n <= 1): Triton block sizes must be
+    powers of two."""
     return 1 << max(n - 1, 0).bit_length()
 
 
@@ -94,9 +102,12 @@ DTYPE_NAMES: dict[torch.dtype, str] = {
 }
 """Triton's spelling of a dtype, as signatures, tuning tables and reports write it."""
 
-TORCH_DTYPES: dict[str, torch.dtype] = {name: dtype for dtype, name in DTYPE_NAMES.items()} | {"tf32": torch.float32}
+TORCH_DTYPES: dict[str, torch.dtype] = {name: dtype for dtype, name in DTYPE_NAMES.items()} | {
+    "tf32": torch.float32
+}
 
 
 def log2_distance(a: int, b: int) -> float:
-    """How many doublings lie between two positive sizes: the distance of the nearest-bucket lookup."""
+    """How many doublings lie between two positive sizes: the distance of the nearest-bucket
+    lookup."""
     return abs(math.log2(max(a, 1) / max(b, 1)))

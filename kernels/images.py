@@ -1,8 +1,9 @@
-"""A batch from a uint8 NHWC store in one launch: gather by index, flip, normalise, cast; channels_last out.
+"""A batch from a uint8 NHWC store in one launch: gather by index, flip, normalise, cast;
+channels_last out.
 
-A sample is H*W*C consecutive bytes in the store and as many consecutive elements in the output, so an unflipped sample is a
-straight copy in 16-byte vectors; a flipped one mirrors the column of each element. The value is (2v - 255) * fp32(1/255): exact,
-then one rounding, then the cast.
+A sample is H*W*C consecutive bytes in the store and as many consecutive elements in the output, so
+an unflipped sample is a straight copy in 16-byte vectors; a flipped one mirrors the column of each
+element. The value is (2v - 255) * fp32(1/255): exact, then one rounding, then the cast.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def gather_kernel(
     k1,
     c3,
     C: tl.constexpr,
-    FLIP: tl.constexpr,  # 0 never, 1 as flip_ptr says, 2 when the top bit of the sample's first random word is clear
+    # 0 never, 1 as flip_ptr says, 2 when the top bit of the sample's first random word is clear
+    FLIP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     sample = tl.program_id(0).to(tl.int64) // tiles
@@ -61,7 +63,11 @@ def gather_kernel(
 
 
 def gather(
-    images: Tensor, index: Tensor, flip: Tensor | None, draw: tuple[int, Tensor, int] | None, dtype: torch.dtype
+    images: Tensor,
+    index: Tensor,
+    flip: Tensor | None,
+    draw: tuple[int, Tensor, int] | None,
+    dtype: torch.dtype,
 ) -> Tensor:
     """(B, C, H, W) channels_last of `dtype` from contiguous uint8 (N, H, W, C); one launch.
 
@@ -69,16 +75,36 @@ def gather(
     """
     n, height, width, channels = images.shape
     batch = index.shape[0]
-    out = torch.empty((batch, channels, height, width), dtype=dtype, device=images.device, memory_format=torch.channels_last)
+    out = torch.empty(
+        (batch, channels, height, width),
+        dtype=dtype,
+        device=images.device,
+        memory_format=torch.channels_last,
+    )
     size = height * width * channels
     if out.numel() == 0:
         return out
-    config = tuning.config("images_gather", dtype, (("batch", batch), ("size", size)), DEFAULT, images.device)
+    config = tuning.config(
+        "images_gather", dtype, (("batch", batch), ("size", size)), DEFAULT, images.device
+    )
     tiles = cdiv(size, config["BLOCK"])
     seed, position, stream = draw if draw is not None else (0, None, 0)
     k0, k1, c3 = key_words(seed, stream)
     gather_kernel[(batch * tiles,)](
-        out, images, index, flip, position, n, size, width * channels, tiles, k0, k1, c3,
-        C=channels, FLIP=1 if flip is not None else 0 if draw is None else 2, **config,
-    )  # fmt: skip
+        out,
+        images,
+        index,
+        flip,
+        position,
+        n,
+        size,
+        width * channels,
+        tiles,
+        k0,
+        k1,
+        c3,
+        C=channels,
+        FLIP=1 if flip is not None else 0 if draw is None else 2,
+        **config,
+    )
     return out

@@ -1,8 +1,9 @@
 """Adversarial losses: value, gradient and four logged statistics from one reading of the logits.
 
-Up to SINGLE logits a side, one program does everything in one launch. Above, each program writes its gradients and a row of six
-sums, and a second launch adds the rows in order. No atomics, so the result repeats bit for bit. Sums and gradients are fp32
-whatever the logits; the gradient of a mean over n logits would underflow in fp16.
+Up to SINGLE logits a side, one program does everything in one launch. Above, each program writes
+its gradients and a row of six sums, and a second launch adds the rows in order. No atomics, so the
+result repeats bit for bit. Sums and gradients are fp32 whatever the logits; the gradient of a mean
+over n logits would underflow in fp16.
 """
 
 from __future__ import annotations
@@ -17,16 +18,21 @@ from fastgan.kernels.common import cdiv, next_power_of_2, tl, triton
 
 DEFAULT: dict[str, Any] = {"BLOCK": 1024, "SINGLE": 16384, "num_warps": 8}
 MAX_PROGRAMS = 256
-COUNTS = ["n_real", "n_fake"]  # one logit would otherwise become a compile-time constant, a Python integer without `.to`
+COUNTS = [
+    "n_real",
+    "n_fake",
+]  # one logit would otherwise become a compile-time constant, a Python integer without `.to`
 
 
 @triton.jit
 def _exp_negative(x):
-    """e^x for x <= 0 within 2 ulp, 0 below -87; the hardware's exponential loses |x| ulp. NaN stays NaN."""
+    """e^x for x <= 0 within 2 ulp, 0 below -87; the hardware's exponential loses |x| ulp. NaN stays
+    NaN."""
     far = x < -87.0
     x = tl.maximum(x, -87.0, propagate_nan=tl.PropagateNan.ALL)
     k = tl.floor(x * 1.4426950408889634 + 0.5)
-    # ln 2 in two parts, the first short enough for an exact product (Cody & Waite 1980), then a minimax polynomial.
+    # ln 2 in two parts, the first short enough for an exact product (Cody & Waite 1980), then a
+    # minimax polynomial.
     r = x - k * 0.693145751953125
     r = r - k * 1.428606765330187e-06
     p = r * 1.9875691500e-4 + 1.3981999507e-3
@@ -56,7 +62,8 @@ def sigmoid(x):
 
 @triton.jit
 def _terms(r, f, KIND: tl.constexpr, D: tl.constexpr):
-    """Per logit: value of the real and of the fake term of a loss of fastgan.ops.loss_table, their derivatives in r and f."""
+    """Per logit: value of the real and of the fake term of a loss of fastgan.ops.loss_table, their
+    derivatives in r and f."""
     zero = tl.zeros_like(f)
     vr, dr = zero, zero
     if KIND == "relativistic":
@@ -99,7 +106,19 @@ def _terms(r, f, KIND: tl.constexpr, D: tl.constexpr):
 
 
 @triton.jit
-def _finish(loss_ptr, stats_ptr, value_r, value_f, sum_r, sum_f, right_r, right_f, n_real, n_fake, HAS_REAL: tl.constexpr):
+def _finish(
+    loss_ptr,
+    stats_ptr,
+    value_r,
+    value_f,
+    sum_r,
+    sum_f,
+    right_r,
+    right_f,
+    n_real,
+    n_fake,
+    HAS_REAL: tl.constexpr,
+):
     nan = float("nan")
     nr = n_real.to(tl.float32)
     nf = n_fake.to(tl.float32)
@@ -159,7 +178,11 @@ def adversarial_kernel(
             sum_r += r
             right_r += tl.where(in_r & (r > 0), 1.0, 0.0)
             if REAL_GRAD:
-                tl.store(dreal_ptr + i, tl.div_rn(dr, n_real.to(tl.float32) + tl.zeros_like(dr)), mask=in_r)
+                tl.store(
+                    dreal_ptr + i,
+                    tl.div_rn(dr, n_real.to(tl.float32) + tl.zeros_like(dr)),
+                    mask=in_r,
+                )
     a, b, c = tl.sum(value_r), tl.sum(value_f), tl.sum(sum_r)
     d, e, g = tl.sum(sum_f), tl.sum(right_r), tl.sum(right_f)
     if ONE:
@@ -175,7 +198,16 @@ def adversarial_kernel(
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def reduce_kernel(loss_ptr, stats_ptr, rows_ptr, programs, n_real, n_fake, HAS_REAL: tl.constexpr, BLOCK: tl.constexpr):
+def reduce_kernel(
+    loss_ptr,
+    stats_ptr,
+    rows_ptr,
+    programs,
+    n_real,
+    n_fake,
+    HAS_REAL: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     i = tl.arange(0, BLOCK)
     mask = i < programs
     row = rows_ptr + i * 8
@@ -190,7 +222,15 @@ def reduce_kernel(loss_ptr, stats_ptr, rows_ptr, programs, n_real, n_fake, HAS_R
 
 @triton.jit(do_not_specialize=COUNTS)
 def scale_kernel(
-    outr_ptr, outf_ptr, dreal_ptr, dfake_ptr, grad_ptr, n_real, n_fake, HAS_REAL: tl.constexpr, BLOCK: tl.constexpr
+    outr_ptr,
+    outf_ptr,
+    dreal_ptr,
+    dfake_ptr,
+    grad_ptr,
+    n_real,
+    n_fake,
+    HAS_REAL: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     grad = tl.load(grad_ptr).to(tl.float32)
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -204,13 +244,17 @@ def scale_kernel(
 def adversarial(
     kind: str, side: str, real: Tensor | None, fake: Tensor, real_grad: bool
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """(fp32 loss, fp32 (4,) statistics, fp32 d loss/d real or None, fp32 d loss/d fake) of contiguous logits. One launch, two
-    above SINGLE.
+    """(fp32 loss, fp32 (4,) statistics, fp32 d loss/d real or None, fp32 d loss/d fake) of
+    contiguous logits. One launch, two above SINGLE.
     """
     loss = torch.empty((), dtype=torch.float32, device=fake.device)
     stats = torch.empty(4, dtype=torch.float32, device=fake.device)
     dfake = torch.empty(fake.shape, dtype=torch.float32, device=fake.device)
-    dreal = torch.empty(real.shape, dtype=torch.float32, device=fake.device) if real is not None and real_grad else None
+    dreal = (
+        torch.empty(real.shape, dtype=torch.float32, device=fake.device)
+        if real is not None and real_grad
+        else None
+    )
     n_fake = fake.numel()
     n_real = 0 if real is None else real.numel()
     n = max(n_real, n_fake)
@@ -221,24 +265,63 @@ def adversarial(
     programs = cdiv(n, span)
     rows = None if one else torch.empty((programs, 8), dtype=torch.float32, device=fake.device)
     adversarial_kernel[(programs,)](
-        loss, stats, rows, real, fake, dreal, dfake, n_real, n_fake, span,
-        KIND=kind, D=side == "d", HAS_REAL=real is not None, REAL_GRAD=dreal is not None, ONE=one, **config,
-    )  # fmt: skip
+        loss,
+        stats,
+        rows,
+        real,
+        fake,
+        dreal,
+        dfake,
+        n_real,
+        n_fake,
+        span,
+        KIND=kind,
+        D=side == "d",
+        HAS_REAL=real is not None,
+        REAL_GRAD=dreal is not None,
+        ONE=one,
+        **config,
+    )
     if not one:
         width = next_power_of_2(programs)
-        reduce_kernel[(1,)](loss, stats, rows, programs, n_real, n_fake, HAS_REAL=real is not None, BLOCK=width, num_warps=4)
+        reduce_kernel[(1,)](
+            loss,
+            stats,
+            rows,
+            programs,
+            n_real,
+            n_fake,
+            HAS_REAL=real is not None,
+            BLOCK=width,
+            num_warps=4,
+        )
     return loss, stats, dreal, dfake
 
 
 def scale(
-    grad: Tensor, dreal: Tensor | None, dfake: Tensor, real_dtype: torch.dtype, fake_dtype: torch.dtype
+    grad: Tensor,
+    dreal: Tensor | None,
+    dfake: Tensor,
+    real_dtype: torch.dtype,
+    fake_dtype: torch.dtype,
 ) -> tuple[Tensor | None, Tensor]:
     """(grad * dreal, grad * dfake) in the logits' types; one launch."""
     outf = torch.empty(dfake.shape, dtype=fake_dtype, device=dfake.device)
-    outr = None if dreal is None else torch.empty(dreal.shape, dtype=real_dtype, device=dfake.device)
+    outr = (
+        None if dreal is None else torch.empty(dreal.shape, dtype=real_dtype, device=dfake.device)
+    )
     n_fake, n_real = dfake.numel(), 0 if dreal is None else dreal.numel()
     block = 1024
     scale_kernel[(cdiv(max(n_fake, n_real), block),)](
-        outr, outf, dreal, dfake, grad, n_real, n_fake, HAS_REAL=dreal is not None, BLOCK=block, num_warps=4
+        outr,
+        outf,
+        dreal,
+        dfake,
+        grad,
+        n_real,
+        n_fake,
+        HAS_REAL=dreal is not None,
+        BLOCK=block,
+        num_warps=4,
     )
     return outr, outf

@@ -1,4 +1,5 @@
-"""What Triton needs of this machine besides its GPU: the one answer for `fastgan info` and for ``impl="auto"``."""
+"""What Triton needs of this machine besides its GPU: the one answer for `fastgan info` and for
+``impl="auto"``."""
 
 from __future__ import annotations
 
@@ -47,7 +48,9 @@ def import_error() -> str | None:
     try:
         import triton.language  # noqa: F401
     except Exception as error:
-        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        return (
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        )
     return None
 
 
@@ -60,28 +63,42 @@ def interpreter_breaks(versions: Mapping[str, str | None]) -> str | None:
     if minors[0] is None or minors[1] is None or minors[0] >= (3, 7) or minors[1] < (2, 4):
         return None
     return (
-        f"the interpreter of Triton {versions['triton']} does not work with numpy {versions['numpy']}: "
+        f"the interpreter of Triton {versions['triton']} does not work with numpy "
+        f"{versions['numpy']}: "
         "pip install 'numpy<2.4', or Triton 3.7"
     )
 
 
 def _minor(version: str | None) -> tuple[int, int] | None:
     parts = (version or "").split(".")
-    return (int(parts[0]), int(parts[1])) if len(parts) > 1 and parts[0].isdigit() and parts[1].isdigit() else None
+    return (
+        (int(parts[0]), int(parts[1]))
+        if len(parts) > 1 and parts[0].isdigit() and parts[1].isdigit()
+        else None
+    )
 
 
-def lacks(versions: Mapping[str, str | None], build: Mapping[str, Any], interpreted: bool) -> list[str]:
-    """Why no Triton kernel can run with these versions and this `compiler`, whatever the GPU; empty where one can."""
+def lacks(
+    versions: Mapping[str, str | None], build: Mapping[str, Any], interpreted: bool
+) -> list[str]:
+    """Why no Triton kernel can run with these versions and this `compiler`, whatever the GPU; empty
+    where one can."""
     reasons = []
     if versions.get("triton") is None:
-        reasons.append("Triton is not installed" if sys.platform == "linux" else f"there is no Triton for {platform.system()}")
+        reasons.append(
+            "Triton is not installed"
+            if sys.platform == "linux"
+            else f"there is no Triton for {platform.system()}"
+        )
     elif broken := import_error():
         reasons.append(f"Triton does not import: {broken}")
     if interpreted:
         return [*reasons, *filter(None, [interpreter_breaks(versions)])]
     if build.get("cc") is None:
         named = build.get("cc_named")
-        reasons.append(f"CC={named} is not there" if named else "no C compiler (install gcc, or set CC)")
+        reasons.append(
+            f"CC={named} is not there" if named else "no C compiler (install gcc, or set CC)"
+        )
     if build.get("python_h") is None:
         reasons.append("no Python.h (install python3-dev, or python3.11-dev for that version)")
     return reasons
@@ -89,7 +106,11 @@ def lacks(versions: Mapping[str, str | None], build: Mapping[str, Any], interpre
 
 def too_old(major: int, minor: int) -> str | None:
     """Why a GPU of this compute capability can't run the kernels, or None."""
-    return None if major >= 8 else f"the kernels need an Ampere or newer GPU (8.0), this one is {major}.{minor}"
+    return (
+        None
+        if major >= 8
+        else f"the kernels need an Ampere or newer GPU (8.0), this one is {major}.{minor}"
+    )
 
 
 @functools.cache

@@ -1,4 +1,5 @@
-"""Tuning tables: committed JSON per GPU model and Triton minor version, looked up and never made at run time.
+"""Tuning tables: committed JSON per GPU model and Triton minor version, looked up and never made at
+run time.
 
 A launcher asks ``config(name, dtype, shape, default, device)``. The answer is the exact entry, else
 the nearest eligible one (same type, same Triton minor version, at most :data:`MAX_DOUBLINGS` away
@@ -13,10 +14,11 @@ interpreter (where ``default`` wins).
 File ``configs/<gpu>/triton-<minor>.json``::
 
     {"gpu": "NVIDIA H100 80GB HBM3", "capability": "sm_90", "triton": "3.7", "entries": [
-      {"op": "norm_stats", "type": "bf16", "shape": {"c": 256, "rows": 8192}, "engine": "triton", "config": {"BLOCK": 64,
+      {"op": "norm_stats", "type": "bf16", "shape": {"c": 256, "rows": 8192}, "engine": "triton",
+      "config": {"BLOCK": 64,
       "num_warps": 4},
-       "shared": 8192, "ms": 0.01, "error": 1e-3, "torch": "2.13.0", "triton": "3.7.1", "commit": "abc1234", "date":
-       "2026-01-31"}]}
+       "shared": 8192, "ms": 0.01, "error": 1e-3, "torch": "2.13.0", "triton": "3.7.1", "commit":
+       "abc1234", "date": "2026-01-31"}]}
 """
 
 from __future__ import annotations
@@ -48,8 +50,8 @@ _recording: list[tuple[str, str, Shape]] | None = None
 
 @dataclass(frozen=True)
 class Entry:
-    """One measured choice. ``op`` is the name the launcher (config) or the dispatcher (engine) asks with; ``ms`` and ``error``
-    are evidence.
+    """One measured choice. ``op`` is the name the launcher (config) or the dispatcher (engine) asks
+    with; ``ms`` and ``error`` are evidence.
     """
 
     op: str
@@ -64,7 +66,8 @@ class Entry:
     triton: str = ""
     commit: str = ""
     date: str = ""
-    rechecked: str = ""  # the Triton version that compiled it again, of an entry that another minor version measured
+    # the Triton version that compiled it again, of an entry that another minor version measured
+    rechecked: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Device:
-    """What eligibility needs to know of a GPU; made from the driver once per device index, or by hand in tests."""
+    """What eligibility needs to know of a GPU; made from the driver once per device index, or by
+    hand in tests."""
 
     gpu: str
     capability: str
@@ -96,14 +100,26 @@ def read(path: Path) -> Table:
     """The table in ``path``; FastganError names the file and what is wrong with it."""
     try:
         raw = json.loads(path.read_text())
-        return Table(raw["gpu"], raw["capability"], raw["triton"], tuple(Entry(**e) for e in raw["entries"]), path)
+        return Table(
+            raw["gpu"],
+            raw["capability"],
+            raw["triton"],
+            tuple(Entry(**e) for e in raw["entries"]),
+            path,
+        )
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise FastganError(f"tuning table {path} cannot be read ({type(e).__name__}: {e}): delete it or run fastgan tune") from e
+        raise FastganError(
+            f"tuning table {path} cannot be read ({type(e).__name__}: {e}): delete it or run "
+            "fastgan tune"
+        ) from e
 
 
 def as_text(table: Table) -> str:
     """What :func:`read` reads: entries sorted, a line each, so that diffs stay small."""
-    entries = [asdict(e) for e in sorted(table.entries, key=lambda e: (e.op, e.type, sorted(e.shape.items())))]
+    entries = [
+        asdict(e)
+        for e in sorted(table.entries, key=lambda e: (e.op, e.type, sorted(e.shape.items())))
+    ]
     lines = ",\n  ".join(json.dumps(e) for e in entries)
     head = {"gpu": table.gpu, "capability": table.capability, "triton": table.triton}
     return json.dumps(head)[:-1] + ', "entries": [\n  ' + lines + "\n]}\n"
@@ -111,8 +127,8 @@ def as_text(table: Table) -> str:
 
 @functools.cache
 def tables() -> tuple[Table, ...]:
-    """Every table, of every Triton minor version: the user's first, then those shipped. Read once a process; :func:`forget`
-    drops them.
+    """Every table, of every Triton minor version: the user's first, then those shipped. Read once a
+    process; :func:`forget` drops them.
     """
     found = []
     for root in (config_dir(), SHIPPED):
@@ -122,7 +138,8 @@ def tables() -> tuple[Table, ...]:
 
 
 def minors_away(table: Table) -> int:
-    """How far a table's Triton minor version is from the one that is here; 0 for the same, 1000 a major version."""
+    """How far a table's Triton minor version is from the one that is here; 0 for the same, 1000 a
+    major version."""
     there, here = (v.split(".") for v in (table.triton, triton_minor()))
     if there == here:
         return 0
@@ -132,8 +149,8 @@ def minors_away(table: Table) -> int:
 
 
 def entries(name: str, capability: str | None = None) -> list[Entry]:
-    """All entries for ``name`` in the tables of this Triton minor version, of one compute capability (``"sm_90"``) where
-    given.
+    """All entries for ``name`` in the tables of this Triton minor version, of one compute
+    capability (``"sm_90"``) where given.
     """
     mine = [t for t in tables() if not minors_away(t) and capability in (None, t.capability)]
     return [e for t in mine for e in t.entries if e.op == name]
@@ -145,7 +162,8 @@ Chosen = TypeVar("Chosen")
 
 
 def kept(choose: Callable[..., Chosen]) -> Callable[..., Chosen]:
-    """Keeps what `choose` (a function of hashable arguments) made of the tables, so that a launch asks one dictionary.
+    """Keeps what `choose` (a function of hashable arguments) made of the tables, so that a launch
+    asks one dictionary.
 
     Under :func:`override` and :func:`record` every call is seen.
     """
@@ -169,11 +187,14 @@ def forget() -> None:
 
 @functools.cache
 def device_facts(device: torch.device) -> Device | None:
-    """Name, capability and shared memory of a CUDA device; None for any other. The only place that asks the driver."""
+    """Name, capability and shared memory of a CUDA device; None for any other. The only place that
+    asks the driver."""
     if device.type != "cuda":
         return None
     p = torch.cuda.get_device_properties(device)
-    return Device(p.name, f"sm_{p.major}{p.minor}", getattr(p, "shared_memory_per_block_optin", 99 * 1024))
+    return Device(
+        p.name, f"sm_{p.major}{p.minor}", getattr(p, "shared_memory_per_block_optin", 99 * 1024)
+    )
 
 
 def find(
@@ -184,8 +205,8 @@ def find(
     among: tuple[Table, ...] | None = None,
     any_minor: bool = False,
 ) -> Entry | None:
-    """The entry for a call: exact, else nearest eligible, else None (the caller's safe default). ``any_minor``: tables of other
-    Triton minor versions count too, after the nearer ones.
+    """The entry for a call: exact, else nearest eligible, else None (the caller's safe default).
+    ``any_minor``: tables of other Triton minor versions count too, after the nearer ones.
     """
     best: tuple[float, int, float, Entry] | None = None
     wanted = dict(shape)
@@ -195,7 +216,12 @@ def find(
             continue
         foreign = 0.0 if table.gpu == device.gpu else 1.0
         for e in table.entries:
-            if e.op != name or e.type != dtype or e.shape.keys() != wanted.keys() or e.shared > device.shared:
+            if (
+                e.op != name
+                or e.type != dtype
+                or e.shape.keys() != wanted.keys()
+                or e.shared > device.shared
+            ):
                 continue
             far = sum(log2_distance(e.shape[k], wanted[k]) for k in wanted)
             if far <= MAX_DOUBLINGS and (best is None or (foreign, away, far) < best[:3]):
@@ -204,16 +230,22 @@ def find(
 
 
 @functools.cache
-def _lookup(name: str, dtype: str, shape: Shape, device: torch.device, any_minor: bool = False) -> Entry | None:
+def _lookup(
+    name: str, dtype: str, shape: Shape, device: torch.device, any_minor: bool = False
+) -> Entry | None:
     facts = None if INTERPRET else device_facts(device)
     return find(name, dtype, shape, facts, any_minor=any_minor) if facts else None
 
 
 def config(
-    name: str, dtype: torch.dtype | str, shape: Shape, default: Mapping[str, Any], device: torch.device
+    name: str,
+    dtype: torch.dtype | str,
+    shape: Shape,
+    default: Mapping[str, Any],
+    device: torch.device,
 ) -> Mapping[str, Any]:
-    """The launch configuration for kernel ``name``: block sizes, num_warps, num_stages. ``shape`` is named sizes, ``(("c",
-    256), ("rows", 8192))``.
+    """The launch configuration for kernel ``name``: block sizes, num_warps, num_stages. ``shape``
+    is named sizes, ``(("c", 256), ("rows", 8192))``.
     """
     kind = dtype if isinstance(dtype, str) else DTYPE_NAMES[dtype]
     if _recording is not None:
@@ -225,15 +257,16 @@ def config(
 
 
 def engine(name: str, dtype: str, shape: Mapping[str, int], device: torch.device) -> str | None:
-    """The engine the tables recommend for op ``name``, those of another Triton minor version too; None where they say nothing."""
+    """The engine the tables recommend for op ``name``, those of another Triton minor version too;
+    None where they say nothing."""
     entry = _lookup(name, dtype, tuple(shape.items()), device, True)
     return entry.engine if entry else None
 
 
 @contextlib.contextmanager
 def override(configs: Mapping[str, Config]) -> Iterator[None]:
-    """Within the block, kernels named in ``configs`` launch with those: how ``verify --full`` tries each entry and ``fastgan
-    tune`` each candidate.
+    """Within the block, kernels named in ``configs`` launch with those: how ``verify --full`` tries
+    each entry and ``fastgan tune`` each candidate.
     """
     before = dict(_overrides)
     _overrides.update(configs)
@@ -246,7 +279,8 @@ def override(configs: Mapping[str, Config]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def record() -> Iterator[list[tuple[str, str, Shape]]]:
-    """Yields a list that collects every (name, type, shape) asked for within the block: what there is to tune in a call."""
+    """Yields a list that collects every (name, type, shape) asked for within the block: what there
+    is to tune in a call."""
     global _recording
     before, _recording = _recording, []
     try:

@@ -1,4 +1,5 @@
-"""The table of activations: its formulas agree with one another and with PyTorch's, and nobody guesses at an unknown name."""
+"""The table of activations: its formulas agree with one another and with PyTorch's, and nobody
+guesses at an unknown name."""
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ SLOPE = 0.2
 
 
 def points():
-    return torch.randn(64, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    return torch.randn(
+        64, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ).requires_grad_()
 
 
 @ROWS
@@ -48,7 +51,9 @@ def test_modules_and_forms_compute_the_function(row):
 
 def proven(op, argument, name):
     """Directions in which the quick cases of an operator call it with this activation."""
-    draw = lambda case: case.make(torch.float32, torch.device("cpu"), torch.Generator().manual_seed(0))
+    draw = lambda case: case.make(
+        torch.float32, torch.device("cpu"), torch.Generator().manual_seed(0)
+    )
     quick = [case for case in op.cases if "quick" in case.tags and draw(case).get(argument) == name]
     return {direction for case in quick for direction in case.directions or op.directions}
 

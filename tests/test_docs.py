@@ -23,12 +23,20 @@ def blocks(path, language):
 
 
 def commands(path):
-    lines = [line.split("  #")[0].strip() for block in blocks(path, "sh") for line in block.splitlines()]
+    lines = [
+        line.split("  #")[0].strip() for block in blocks(path, "sh") for line in block.splitlines()
+    ]
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def run(arguments, cwd):
-    done = subprocess.run([sys.executable, "-m", "fastgan", *arguments], cwd=cwd, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-m", "fastgan", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert done.returncode == 0, f"{arguments}: {done.stderr[-2000:]}"
     return done.stdout
 
@@ -38,12 +46,17 @@ def test_readme_commands(tmp_path):
     folder = tmp_path / "my_images"
     folder.mkdir()
     for i in range(70):
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (20, 24, 3), np.uint8)).save(folder / f"{i}.png")
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (20, 24, 3), np.uint8)).save(
+            folder / f"{i}.png"
+        )
     shown = [shlex.split(line) for line in commands("README.md")]
     assert [line[1] for line in shown[:5]] == ["train", "train", "sample", "evaluate", "info"]
     tiny = {"--steps": iter(("2", "3")), "--n": iter(("4",))}
     for line in shown[:3] + shown[4:5]:
-        arguments = [next(tiny[previous]) if previous in tiny else word for previous, word in zip(["", *line], line)]
+        arguments = [
+            next(tiny[previous]) if previous in tiny else word
+            for previous, word in zip(["", *line], line)
+        ]
         extra = ["--base-width", "2", "--batch-size", "4"] if "--recipe" in arguments else []
         run([*arguments[1:], *extra], tmp_path)
     assert (tmp_path / "grid.png").stat().st_size > 0
@@ -54,7 +67,9 @@ def test_readme_commands(tmp_path):
 def test_readme_program(tmp_path):
     (program,) = blocks("README.md", "python")
     program = program.replace("steps=2000", "steps=2").replace("batch_size=64", "batch_size=8")
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -78,7 +93,9 @@ def test_objectives_page(tmp_path):
     trainer.fit(1)
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "howto").glob("*.md")), ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", sorted((ROOT / "docs" / "howto").glob("*.md")), ids=lambda page: page.stem
+)
 def test_howto_programs_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace: dict = {"__name__": page.stem}
@@ -92,26 +109,47 @@ def test_tutorial(tmp_path, monkeypatch):
     pictures, own_loss = blocks("docs/tutorial.md", "python")
     subprocess.run([sys.executable, "-c", pictures], cwd=tmp_path, check=True, timeout=60)
     shown = [shlex.split(line) for line in commands("docs/tutorial.md")]
-    assert [line[:2] for line in shown] == [["fastgan", name] for name in ("data", "train", "train", "sample", "evaluate")]
+    assert [line[:2] for line in shown] == [
+        ["fastgan", name] for name in ("data", "train", "train", "sample", "evaluate")
+    ]
     tiny = {"--steps": iter(("2", "3")), "--base-width": iter(("2",))}
     for line in shown:
-        run([next(tiny[previous]) if previous in tiny else word for previous, word in itertools.pairwise(line)], tmp_path)
+        run(
+            [
+                next(tiny[previous]) if previous in tiny else word
+                for previous, word in itertools.pairwise(line)
+            ],
+            tmp_path,
+        )
     assert (tmp_path / "grid.png").stat().st_size > 0
     own_loss = own_loss.replace("steps=300", "steps=2").replace("base_width=16", "base_width=2")
-    done = subprocess.run([sys.executable, "-c", own_loss], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", own_loss], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
     assert done.stdout.splitlines()[-1] == "(16, 3, 32, 32) torch.float32", done.stderr[-2000:]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["non-saturating", "relativistic"])
 def test_plain_dcgan_trains_on_the_bundled_images(loss, tmp_path):
-    options = ["--steps=3", "--base_width=2", "--size=16", "--log_every=1", f"--loss={loss}", "--device=cpu"]
+    options = [
+        "--steps=3",
+        "--base_width=2",
+        "--size=16",
+        "--log_every=1",
+        f"--loss={loss}",
+        "--device=cpu",
+    ]
     program = [sys.executable, ROOT / "docs" / "examples" / "plain_dcgan.py", *options]
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("loss D") == 3
     out = tmp_path / "runs" / "plain-dcgan"
-    assert {path.name for path in out.iterdir()} == {"reals.png", "000003.png", "generator.safetensors"}
+    assert {path.name for path in out.iterdir()} == {
+        "reals.png",
+        "000003.png",
+        "generator.safetensors",
+    }
 
 
 def test_plain_dcgan_refuses_an_unknown_option(tmp_path):
@@ -144,5 +182,9 @@ def test_documents_name_no_machine():
 
 def test_lines_have_100_columns():
     for page in PAGES:
-        long = [n for n, line in enumerate(page.read_text().splitlines(), 1) if len(line) > 100 and not line.startswith("|")]
+        long = [
+            n
+            for n, line in enumerate(page.read_text().splitlines(), 1)
+            if len(line) > 100 and not line.startswith("|")
+        ]
         assert not long, f"{page.relative_to(ROOT)}: lines {long}"

@@ -1,4 +1,5 @@
-"""The public names: each docstring has the sections that fit it, stays within 100 columns, and its example runs."""
+"""The public names: each docstring has the sections that fit it, stays within 100 columns, and its
+example runs."""
 
 import doctest
 import inspect
@@ -34,8 +35,13 @@ def test_example_runs(name):
 def test_parameters_are_described(name):
     thing = getattr(fastgan, name)
     text = inspect.getdoc(thing)
-    described = {line.strip().partition(":")[0] for line in text.splitlines() if line.startswith("    ")}
-    if name not in ("FastganError", "Objective"):  # which are not called with arguments of their own
+    described = {
+        line.strip().partition(":")[0] for line in text.splitlines() if line.startswith("    ")
+    }
+    if name not in (
+        "FastganError",
+        "Objective",
+    ):  # which are not called with arguments of their own
         missing = [name for name in inspect.signature(thing).parameters if name not in described]
         assert not missing
         assert "\nArgs:\n" in text

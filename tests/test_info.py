@@ -12,14 +12,40 @@ from fastgan.kernels import toolchain
 
 
 def facts(**changes):
-    versions = {"fastgan": "0.1.0", "python": "3.11.9", "torch": "2.13.0", "triton": "3.7.1", "numpy": "2.4.6", "cuda": "13.0"}
-    gpu = {"name": "NVIDIA H100", "usable": True, "capability": "9.0", "memory_bytes": 80 * 2**30, "free_bytes": 2**36}
+    versions = {
+        "fastgan": "0.1.0",
+        "python": "3.11.9",
+        "torch": "2.13.0",
+        "triton": "3.7.1",
+        "numpy": "2.4.6",
+        "cuda": "13.0",
+    }
+    gpu = {
+        "name": "NVIDIA H100",
+        "usable": True,
+        "capability": "9.0",
+        "memory_bytes": 80 * 2**30,
+        "free_bytes": 2**36,
+    }
     found = {
-        "versions": {**versions, "cudnn": "91002"}, "driver": "580.10", "precision": "bf16", "devices": [{"index": 0, **gpu}],
-        "platform": {"system": "Linux", "cpu": "CPU", "cores": 16, "torch_threads": 16, "memory_bytes": 2**37},
+        "versions": {**versions, "cudnn": "91002"},
+        "driver": "580.10",
+        "precision": "bf16",
+        "devices": [{"index": 0, **gpu}],
+        "platform": {
+            "system": "Linux",
+            "cpu": "CPU",
+            "cores": 16,
+            "torch_threads": 16,
+            "memory_bytes": 2**37,
+        },
         "cache": {"path": "/c", "bytes": 2048, "files": 3},
-        "compiler": {"cc": "/usr/bin/gcc", "cc_named": None, "python_h": "/usr/include/python3.11/Python.h"},
-    }  # fmt: skip
+        "compiler": {
+            "cc": "/usr/bin/gcc",
+            "cc_named": None,
+            "python_h": "/usr/include/python3.11/Python.h",
+        },
+    }
     for key, value in changes.items():
         found[key] = {**found[key], **value} if isinstance(value, dict) else value
     return found
@@ -29,15 +55,29 @@ def facts(**changes):
 def plain(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(toolchain, "import_error", lambda: None)
-    monkeypatch.setattr(info.metadata, "requires", lambda name: None)  # the pairs as they are, whatever torch is installed
+    monkeypatch.setattr(
+        info.metadata, "requires", lambda name: None
+    )  # the pairs as they are, whatever torch is installed
     monkeypatch.setattr(toolchain.sys, "platform", "linux")
 
 
 def test_a_machine_with_everything_is_ready():
-    assert info.kernels(facts()) == {"status": "ready", "reasons": [], "notes": [], "interpreter": False}
+    assert info.kernels(facts()) == {
+        "status": "ready",
+        "reasons": [],
+        "notes": [],
+        "interpreter": False,
+    }
 
 
-OLD = {"index": 0, "name": "Tesla V100", "usable": True, "capability": "7.0", "memory_bytes": 2**34, "free_bytes": None}
+OLD = {
+    "index": 0,
+    "name": "Tesla V100",
+    "usable": True,
+    "capability": "7.0",
+    "memory_bytes": 2**34,
+    "free_bytes": None,
+}
 BLIND = {**OLD, "usable": False}
 
 
@@ -65,7 +105,11 @@ def test_a_triton_that_torch_was_not_built_with_is_a_note(monkeypatch):
     state = info.kernels(facts(versions={"torch": "2.11.0+cu130"}))
     assert state["status"] == "ready"
     assert "triton==3.6" in state["notes"][0]
-    monkeypatch.setattr(info.metadata, "requires", lambda name: ["numpy", 'triton==3.5.0; platform_system == "Linux"'])
+    monkeypatch.setattr(
+        info.metadata,
+        "requires",
+        lambda name: ["numpy", 'triton==3.5.0; platform_system == "Linux"'],
+    )
     assert info.paired_triton("2.13.0") == "3.5"
 
 
@@ -88,7 +132,10 @@ def test_an_interpreter_that_numpy_breaks_is_named_with_the_pair(monkeypatch):
     state = info.kernels(facts(**OLD_PAIR))
     assert state["status"] == "unavailable"
     assert "numpy 2.5.5" in state["reasons"][0]
-    assert info.kernels(facts(versions={**OLD_PAIR["versions"], "numpy": "2.3.5"}))["status"] == "interpreted"
+    assert (
+        info.kernels(facts(versions={**OLD_PAIR["versions"], "numpy": "2.3.5"}))["status"]
+        == "interpreted"
+    )
     assert info.kernels(facts(versions={"numpy": "2.5.5"}))["status"] == "interpreted"
 
 

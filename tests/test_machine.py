@@ -55,10 +55,18 @@ for name in {wanted}:
 """
 MISSING = ("click", "tqdm", "PIL", "safetensors", "filelock", "pynvml", "matplotlib")
 WANTED = (
-    "fastgan.ops.norm", "fastgan.acceleration", "fastgan.trainer.step", "fastgan.machine",
-    "fastgan.verify.__main__", "fastgan.verify.runner", "fastgan.verify.aot", "fastgan.verify.tune",
-    "fastgan.bench.benchmark", "fastgan.bench.gpu", "fastgan.bench.store",
-)  # fmt: skip
+    "fastgan.ops.norm",
+    "fastgan.acceleration",
+    "fastgan.trainer.step",
+    "fastgan.machine",
+    "fastgan.verify.__main__",
+    "fastgan.verify.runner",
+    "fastgan.verify.aot",
+    "fastgan.verify.tune",
+    "fastgan.bench.benchmark",
+    "fastgan.bench.gpu",
+    "fastgan.bench.store",
+)
 
 
 def test_proof_and_measurement_need_torch_triton_and_numpy_alone():

@@ -36,7 +36,8 @@ def signatures() -> dict[str, str]:
 
 
 def test_public_signatures_are_pinned():
-    """A change here is a change for users: note it in CHANGELOG.md, then run: python tests/test_package.py"""
+    """A change here is a change for users: note it in CHANGELOG.md, then run: python
+    tests/test_package.py"""
     assert signatures() == json.loads(SIGNATURES.read_text())
 
 
@@ -100,7 +101,9 @@ def best_of(count: int, *arguments: str) -> float:
     times = []
     for _ in range(count):
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "fastgan", *arguments], check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-m", "fastgan", *arguments], check=True, capture_output=True
+        )
         times.append(time.perf_counter() - start)
     return min(times)
 
@@ -111,7 +114,10 @@ def test_help_is_fast():
 
 
 def test_help_does_not_import_torch():
-    code = "import sys\nfrom fastgan.cli.main import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass\n"
+    code = (
+        "import sys\nfrom fastgan.cli.main import main\ntry: main(['train', '--help'])\nexcept "
+        "SystemExit: pass\n"
+    )
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 

@@ -1,19 +1,25 @@
-"""Who applies the normalisation: whole pairs of layers, forward and backward, by each way an edge can be run.
+"""Who applies the normalisation: whole pairs of layers, forward and backward, by each way an edge
+can be run.
 
-    python -m fastgan.bench.gpu --stages conv                                 as a stage, with a budget
-    TRITON_INTERPRET=1 python -m fastgan.bench.experiments.conv_edges --toy          the code of every row at toy size, on any CPU
+    python -m fastgan.bench.gpu --stages conv
+        as a stage, with a budget
+    TRITON_INTERPRET=1 python -m fastgan.bench.experiments.conv_edges --toy
+        the code of every row at toy size, on any CPU
 
-fastgan.bench.experiments.first_gpu_look times the parts; this times what a user gets. A pair is convolution -> BatchNorm ->
-activation -> convolution
-of DCGAN-64 (its edge is what is decided) with autograd through input and parameters, fp32 parameters, bf16 autocast,
-channels_last, in one replayed CUDA graph over rotating inputs. Rows: eager with cudnn.benchmark; torch.compile; the four edges
-by our kernels. Then first and last layers (1 or 3 channels), and SNGAN's folded blocks against their unfolded form. The summary
-states, per edge, the fastest way and what it gives against the better of eager and compile.
+fastgan.bench.experiments.first_gpu_look times the parts; this times what a user gets. A pair is
+convolution -> BatchNorm -> activation -> convolution of DCGAN-64 (its edge is what is decided) with
+autograd through input and parameters, fp32 parameters, bf16 autocast, channels_last, in one
+replayed CUDA graph over rotating inputs. Rows:
+eager with cudnn.benchmark; torch.compile; the four edges by our kernels. Then first and last layers
+(1 or 3 channels), and SNGAN's folded blocks against their unfolded form. The summary states, per
+edge, the fastest way and what it gives against the better of eager and compile.
 
-    python -m fastgan.bench.experiments.conv_edges --write  the decisions in bench/results, or $OUT, into the user's tuning table
+    python -m fastgan.bench.experiments.conv_edges --write  the decisions in bench/results, or $OUT,
+    into the user's tuning table
 
-writes for each pair its edge and, where the normalisation is separate, the engine of every convolution: those of losers too,
-since a lookup takes the nearest entry and a winner would reach shapes where it lost.
+writes for each pair its edge and, where the normalisation is separate, the engine of every
+convolution: those of losers too, since a lookup takes the nearest entry and a winner would reach
+shapes where it lost.
 """
 
 from __future__ import annotations
@@ -48,7 +54,9 @@ from fastgan.verify.timing import measure, rotations
 from fastgan.verify.tune import save
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-WRONG = 3e-2  # relative L2 of the output against eager in fp32: a few bf16 roundings through two layers
+WRONG = (
+    3e-2  # relative L2 of the output against eager in fp32: a few bf16 roundings through two layers
+)
 # name: (transposed, channels of input, middle and output, side of the input)
 PAIRS = {
     "G L2-L3": (True, 512, 256, 128, 4),
@@ -72,11 +80,23 @@ WAYS = (
     ),
 )
 ENDS: dict[str, tuple[Callable[[], nn.Sequential], tuple[int, int, int]]] = {
-    "D first, leaky_relu": (lambda: nn.Sequential(nn.Conv2d(3, 64, 4, 2, 1), nn.LeakyReLU(0.2)), (3, 64, 64)),
-    "G last, tanh": (lambda: nn.Sequential(nn.ConvTranspose2d(64, 3, 4, 2, 1), nn.Tanh()), (64, 32, 32)),
+    "D first, leaky_relu": (
+        lambda: nn.Sequential(nn.Conv2d(3, 64, 4, 2, 1), nn.LeakyReLU(0.2)),
+        (3, 64, 64),
+    ),
+    "G last, tanh": (
+        lambda: nn.Sequential(nn.ConvTranspose2d(64, 3, 4, 2, 1), nn.Tanh()),
+        (64, 32, 32),
+    ),
     "D last": (lambda: nn.Sequential(nn.Conv2d(512, 1, 4, 1, 0)), (512, 4, 4)),
-    "SNGAN up": (lambda: nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(256, 256, 3, 1, 1)), (256, 16, 16)),
-    "SNGAN down": (lambda: nn.Sequential(nn.Conv2d(128, 128, 3, 1, 1), nn.AvgPool2d(2)), (128, 32, 32)),
+    "SNGAN up": (
+        lambda: nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(256, 256, 3, 1, 1)),
+        (256, 16, 16),
+    ),
+    "SNGAN down": (
+        lambda: nn.Sequential(nn.Conv2d(128, 128, 3, 1, 1), nn.AvgPool2d(2)),
+        (128, 32, 32),
+    ),
 }
 END_WAYS = ("eager", "compile", "separate | auto", "separate | triton")
 
@@ -89,7 +109,10 @@ def pair(name: str, toy: bool) -> tuple[nn.Sequential, tuple[int, int, int]]:
     make, act = (nn.ConvTranspose2d, nn.ReLU()) if transposed else (nn.Conv2d, nn.LeakyReLU(0.2))
     torch.manual_seed(0)
     net = nn.Sequential(
-        make(first, middle, 4, 2, 1, bias=False), nn.BatchNorm2d(middle), act, make(middle, last, 4, 2, 1, bias=False)
+        make(first, middle, 4, 2, 1, bias=False),
+        nn.BatchNorm2d(middle),
+        act,
+        make(middle, last, 4, 2, 1, bias=False),
     )
     for p in net.parameters():
         if p.dim() == 4:
@@ -100,7 +123,9 @@ def pair(name: str, toy: bool) -> tuple[nn.Sequential, tuple[int, int, int]]:
 def run(net: nn.Module, way: str, toy: bool) -> Callable[[Tensor], Any]:
     """The network as `way` runs it, called on one input: forward under autocast."""
     if way == "compile" and not toy:
-        net = torch.compile(net, mode="max-autotune-no-cudagraphs", dynamic=False)  # the harness captures
+        net = torch.compile(
+            net, mode="max-autotune-no-cudagraphs", dynamic=False
+        )  # the harness captures
     elif " | " in way:
         edge, engine = way.split(" | ")
         fused = accelerate(net)
@@ -118,7 +143,8 @@ def run(net: nn.Module, way: str, toy: bool) -> Callable[[Tensor], Any]:
 
 
 def convolutions(net: nn.Sequential, x: Tensor) -> Iterator[tuple[Tensor, Tensor, ConvSpec]]:
-    """(input, weight, geometry) of every convolution of a chain as the fused container runs it, folded where that folds."""
+    """(input, weight, geometry) of every convolution of a chain as the fused container runs it,
+    folded where that folds."""
     children = tuple(net)
     with torch.no_grad():
         for run in plan_of(net, Tree(net), families_of(None)).runs:
@@ -128,26 +154,41 @@ def convolutions(net: nn.Sequential, x: Tensor) -> Iterator[tuple[Tensor, Tensor
                 x = child(x)
 
 
-def experiment(net: nn.Sequential, shape: tuple[int, int, int], batch: int, way: str, toy: bool) -> dict[str, Any]:
-    """Checks a way's output against eager fp32 on the same input, then times forward and backward."""
+def experiment(
+    net: nn.Sequential, shape: tuple[int, int, int], batch: int, way: str, toy: bool
+) -> dict[str, Any]:
+    """Checks a way's output against eager fp32 on the same input, then times forward and
+    backward."""
     torch.backends.cudnn.benchmark = True
     net = net.to(DEVICE, memory_format=torch.channels_last)
     generator = torch.Generator(DEVICE).manual_seed(1)
-    draw = lambda: torch.randn(batch, *shape, generator=generator, device=DEVICE).contiguous(memory_format=torch.channels_last)
+    draw = lambda: torch.randn(batch, *shape, generator=generator, device=DEVICE).contiguous(
+        memory_format=torch.channels_last
+    )
     gold = copy.deepcopy(net)
     with torch.no_grad():
         probe = draw()
         size = probe.nbytes + gold(probe).nbytes
     sets = [draw().requires_grad_() for _ in range(1 if toy else rotations(size, at_most=8))]
     forward = run(net, way, toy)
-    with torch.no_grad():  # no graph may live on: its leaves' nodes would bind the capture to this stream
+    with (
+        torch.no_grad()
+    ):  # no graph may live on: its leaves' nodes would bind the capture to this stream
         y = forward(sets[0])
         error = relative_l2(y, gold(sets[0]))
     if not error < WRONG:
         return {"failed": f"differs from eager fp32 by {error:.1e}: not timed"}
-    u = torch.randn(y.shape, generator=generator, device=DEVICE).to(y.dtype).contiguous(memory_format=torch.channels_last)
+    u = (
+        torch.randn(y.shape, generator=generator, device=DEVICE)
+        .to(y.dtype)
+        .contiguous(memory_format=torch.channels_last)
+    )
     wanted = list(net.parameters())
-    timing = measure([lambda x=x: torch.autograd.grad(forward(x), [x, *wanted], u) for x in sets], samples=7, sample_ms=4.0)
+    timing = measure(
+        [lambda x=x: torch.autograd.grad(forward(x), [x, *wanted], u) for x in sets],
+        samples=7,
+        sample_ms=4.0,
+    )
     return {
         "ms": timing.ms,
         "p20": timing.p20,
@@ -179,13 +220,19 @@ def rows(toy: bool) -> Iterable[StageRow]:
             for way in WAYS:
                 seconds = 60 if way == "compile" else 20
                 yield StageRow(
-                    f"{name} batch {batch} | {way}", lambda a=(name, batch, way, toy): pair_row(*a), seconds, ours=" | " in way
+                    f"{name} batch {batch} | {way}",
+                    lambda a=(name, batch, way, toy): pair_row(*a),
+                    seconds,
+                    ours=" | " in way,
                 )
         for name in ("D first, leaky_relu",) if toy else ENDS:
             for way in END_WAYS:
                 seconds = 60 if way == "compile" else 15
                 yield StageRow(
-                    f"{name} batch {batch} | {way}", lambda a=(name, batch, way, toy): end_row(*a), seconds, ours=" | " in way
+                    f"{name} batch {batch} | {way}",
+                    lambda a=(name, batch, way, toy): end_row(*a),
+                    seconds,
+                    ours=" | " in way,
                 )
 
 
@@ -199,35 +246,51 @@ def table(store: Store) -> dict[str, dict[str, float]]:
 
 
 def summary(store: Store) -> None:
-    """Per edge: every way, the fastest, and what it gives against the better of eager and compile."""
+    """Per edge: every way, the fastest, and what it gives against the better of eager and
+    compile."""
     won = []
     for where, ms in table(store).items():
         base = min((ms[w] for w in ("eager", "compile") if w in ms), default=math.nan)
         ours = {w: v for w, v in ms.items() if " | " in w}
         print(f"\n{where}")
         for way in WAYS if where.split(" batch ")[0] in PAIRS else END_WAYS:
-            print(f"  {way:22} " + (f"{ms[way]:8.4f} ms  {base / ms[way]:5.2f}x" if way in ms else "not measured"))
+            print(
+                f"  {way:22} "
+                + (f"{ms[way]:8.4f} ms  {base / ms[way]:5.2f}x" if way in ms else "not measured")
+            )
         if ours and base == base:
             best = min(ours, key=lambda w: ours[w])
             won.append(base / ours[best])
-            print(f"  decision: {best}, {base / ours[best]:.2f}x of the better of eager and compile")
+            print(
+                f"  decision: {best}, {base / ours[best]:.2f}x of the better of eager and compile"
+            )
     if won:
-        print(f"\ngeomean over {len(won)} rows: {math.exp(sum(map(math.log, won)) / len(won)):.2f}x, worst {min(won):.2f}x")
+        print(
+            f"\ngeomean over {len(won)} rows: {math.exp(sum(map(math.log, won)) / len(won)):.2f}x, "
+            f"worst {min(won):.2f}x"
+        )
 
 
 def layers(where: str) -> list[tuple[str, dict[str, int]]]:
-    """(operator, sizes under which the tables keep it) of every convolution of a pair or an end at its batch."""
+    """(operator, sizes under which the tables keep it) of every convolution of a pair or an end at
+    its batch."""
     name, _, batch = where.partition(" batch ")
     net, shape = pair(name, False) if name in PAIRS else (ENDS[name][0](), ENDS[name][1])
     found = []
     for x, w, spec in convolutions(net, torch.zeros(1, *shape)):
         sizes = dict(shape_of(x, w, spec))
-        found.append(("conv_transpose2d" if spec.transposed else "conv2d", {**sizes, "rows": sizes["rows"] * int(batch)}))
+        found.append(
+            (
+                "conv_transpose2d" if spec.transposed else "conv2d",
+                {**sizes, "rows": sizes["rows"] * int(batch)},
+            )
+        )
     return found
 
 
 def decisions(found: dict[str, dict[str, float]]) -> list[tuning.Entry]:
-    """The fastest of our ways of each pair and end as table entries, bf16: conv_edge, and engines where separate.
+    """The fastest of our ways of each pair and end as table entries, bf16: conv_edge, and engines
+    where separate.
 
     A layer that is second in one pair and first in another goes by the pair whose edge it opens.
     """
@@ -257,15 +320,20 @@ def decisions(found: dict[str, dict[str, float]]) -> list[tuning.Entry]:
 
 
 def write(store: Store) -> None:
-    """The decisions into the user's tuning table, over entries of the same operator, type and sizes."""
+    """The decisions into the user's tuning table, over entries of the same operator, type and
+    sizes."""
     facts = tuning.device_facts(torch.device("cuda", torch.cuda.current_device()))
     assert facts is not None
     here = machine()
-    stamp = {"date": time.strftime("%Y-%m-%d", time.gmtime()), **{k: here[k] for k in ("torch", "triton", "commit")}}
+    stamp = {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        **{k: here[k] for k in ("torch", "triton", "commit")},
+    }
     entries = [replace(e, **stamp) for e in decisions(table(store))]
     if not entries:
         raise SystemExit(
-            f"nothing measured of the conv stage in {store.path}: run python -m fastgan.bench.gpu --stages conv first"
+            f"nothing measured of the conv stage in {store.path}: run python -m fastgan.bench.gpu "
+            "--stages conv first"
         )
     path = config_dir() / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
     key = lambda e: (e.op, e.type, tuple(sorted(e.shape.items())))
@@ -282,12 +350,18 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--toy", action="store_true", help="tiny sizes, to find mistakes before GPU time is spent")
-    p.add_argument("--write", action="store_true", help="what was decided into the user's tuning table")
+    p.add_argument(
+        "--toy", action="store_true", help="tiny sizes, to find mistakes before GPU time is spent"
+    )
+    p.add_argument(
+        "--write", action="store_true", help="what was decided into the user's tuning table"
+    )
     options = p.parse_args()
     if options.write:
         if not torch.cuda.is_available():
-            raise SystemExit("no GPU here: a tuning table is of the GPU that was measured, so write it there")
+            raise SystemExit(
+                "no GPU here: a tuning table is of the GPU that was measured, so write it there"
+            )
         write(Store(os.environ.get("OUT")))
         return
     for row in rows(options.toy or DEVICE == "cpu"):

@@ -1,4 +1,5 @@
-"""A row's time counts only after its gradients pass: from one saved state at several steps, against float64."""
+"""A row's time counts only after its gradients pass: from one saved state at several steps, against
+float64."""
 
 from __future__ import annotations
 
@@ -20,19 +21,22 @@ STEPS = (0, 50, 500)
 FACTOR = 2.0
 """Times row c's error."""
 FLIP = 2e-3
-"""Relative error up to which rows that compute in fp32 (a CPU's) count as equal: one activation whose sign rounding decides moves
-a network's gradient by up to 1e-3, in PyTorch's own rows as in ours, or does not. In bf16 there are thousands of them, and twice
-row c's error is the bound alone.
+"""Relative error up to which rows that compute in fp32 (a CPU's) count as equal: one activation
+whose sign rounding decides moves a network's gradient by up to 1e-3, in PyTorch's own rows as in
+ours, or does not. In bf16 there are thousands of them, and twice row c's error is the bound alone.
 """
 
 State = dict[str, dict[str, Tensor]]
 
 
 def error(found: Sequence[Tensor], gold: Sequence[Tensor]) -> float:
-    """Relative L2 error over all parameters of one network, in float64. inf where shapes differ or a value is not finite."""
+    """Relative L2 error over all parameters of one network, in float64. inf where shapes differ or
+    a value is not finite."""
     if len(found) != len(gold) or any(f.shape != g.shape for f, g in zip(found, gold)):
         return float("inf")
-    wrong = sum(float((f.to(g.device).double() - g.double()).square().sum()) for f, g in zip(found, gold))
+    wrong = sum(
+        float((f.to(g.device).double() - g.double()).square().sum()) for f, g in zip(found, gold)
+    )
     size = sum(float(g.double().square().sum()) for g in gold)
     value = (wrong / size) ** 0.5 if size else float(wrong > 0)
     return value if np.isfinite(value) else float("inf")
@@ -40,8 +44,8 @@ def error(found: Sequence[Tensor], gold: Sequence[Tensor]) -> float:
 
 @dataclass
 class Verdict:
-    """errors: {step: {network: relative error}}. allowed: the same, twice row c's. worst: the largest quotient of the two, found
-    at `where` with an error of `value`.
+    """errors: {step: {network: relative error}}. allowed: the same, twice row c's. worst: the
+    largest quotient of the two, found at `where` with an error of `value`.
     """
 
     errors: dict[int, dict[str, float]]
@@ -56,7 +60,9 @@ class Verdict:
 
     def line(self) -> str:
         """One line for people."""
-        said = f"gradient error {self.value:.1e}, {self.worst:.2f} of what is allowed ({self.where})"
+        said = (
+            f"gradient error {self.value:.1e}, {self.worst:.2f} of what is allowed ({self.where})"
+        )
         return said if self.passed else f"{said}: not timed"
 
 
@@ -74,9 +80,11 @@ class Gate:
     reference: dict[int, dict[str, float]] = field(default_factory=dict)
 
     def prepare(self, until: float = float("inf")) -> None:
-        """Train fp32 to each step, take float64 gradients there, and row c's. Raises what PyTorch raises.
+        """Train fp32 to each step, take float64 gradients there, and row c's. Raises what PyTorch
+        raises.
 
-        until: on time.monotonic's clock; a step that training would not reach in half of what is left is taken from `steps`.
+        until: on time.monotonic's clock; a step that training would not reach in half of what is
+            left is taken from `steps`.
         """
         trained = Plain(self.suite, Options("fp32"), self.arrays, self.device, dropout=False)
         exact = Plain(self.suite, Options("fp64"), self.arrays, self.device, dropout=False)
@@ -112,18 +120,27 @@ class Gate:
                     given = row.gradients(self.states[at], self.inputs[at])
                 else:
                     given = row.gradients(self.states[at], at)
-                found[at] = {name: error(given.get(name, []), gold) for name, gold in self.gold[at].items()}
+                found[at] = {
+                    name: error(given.get(name, []), gold) for name, gold in self.gold[at].items()
+                }
         return found
 
     def judge(self, row: Plain | Ours) -> Verdict:
         """Whether each network's error at each step is at most twice row c's."""
         errors = self.measure(row)
         least = FLIP if self.device.type == "cpu" else 1e-12
-        allowed = {at: {name: max(FACTOR * value, least) for name, value in nets.items()} for at, nets in self.reference.items()}
+        allowed = {
+            at: {name: max(FACTOR * value, least) for name, value in nets.items()}
+            for at, nets in self.reference.items()
+        }
         verdict = Verdict(errors, allowed)
         for at, nets in errors.items():
             for name, value in nets.items():
                 quotient = value / allowed[at][name]
                 if quotient >= verdict.worst:
-                    verdict.worst, verdict.where, verdict.value = quotient, f"{name} at step {at}", value
+                    verdict.worst, verdict.where, verdict.value = (
+                        quotient,
+                        f"{name} at step {at}",
+                        value,
+                    )
         return verdict

@@ -53,7 +53,8 @@ def ratios(other: Mapping[str, Any], mine: Mapping[str, Any]) -> list[float]:
 
 
 def timed(runner: Stepper, steps: int, device: torch.device) -> float:
-    """Seconds of one step: wall clock around `steps` of them, the device idle before and after; launches included."""
+    """Seconds of one step: wall clock around `steps` of them, the device idle before and after;
+    launches included."""
     with runner.flags():
         sync(device)
         start = time.perf_counter()
@@ -73,11 +74,11 @@ def interleave(
     failed: Callable[[str, Exception], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, list[float]]:
-    """Seconds a step of each row, one sample a repeat; rows take turns, and the order turns round at each repeat, so that a clock
-    that falls or a neighbour that wakes meets all of them.
+    """Seconds a step of each row, one sample a repeat; rows take turns, and the order turns round
+    at each repeat, so that a clock that falls or a neighbour that wakes meets all of them.
 
-    sample_s: length of a sample at least. until: no new repeat after this time (but for three). A row that raises is dropped
-    and told to `failed`.
+    sample_s: length of a sample at least. until: no new repeat after this time (but for three). A
+    row that raises is dropped and told to `failed`.
     """
     alive = dict(runners)
     steps: dict[str, int] = {}
@@ -86,7 +87,9 @@ def interleave(
     def attempt(key: str, count: int) -> float | None:
         try:
             return timed(alive[key], count, device)
-        except Exception as error:  # a row that raises shows its error and drops out, the others go on
+        except (
+            Exception
+        ) as error:  # a row that raises shows its error and drops out, the others go on
             failed(key, error)
             del alive[key]
             samples.pop(key)
@@ -105,8 +108,8 @@ def interleave(
 
 
 class SavedActivations:
-    """Bytes that autograd holds for backward, at their peak: storages saved by operators, each once, networks' own tensors
-    apart.
+    """Bytes that autograd holds for backward, at their peak: storages saved by operators, each
+    once, networks' own tensors apart.
 
         with SavedActivations(nets) as saved:
             step()
@@ -159,7 +162,8 @@ class _Held:
 
 
 def saved_activations(runner: Runner) -> int | None:
-    """Peak bytes saved for backward in one eager step; None where the row's autograd lies inside a compiled graph."""
+    """Peak bytes saved for backward in one eager step; None where the row's autograd lies inside a
+    compiled graph."""
     gc.collect()
     with runner.flags(), SavedActivations(runner.nets) as saved:
         runner.eager_step()
@@ -167,7 +171,8 @@ def saved_activations(runner: Runner) -> int | None:
 
 
 def kernels(runner: Stepper, device: torch.device, steps: int = 3) -> dict[str, list[float]]:
-    """{kernel's name: [launches a step, microseconds a step]} on a GPU, the longest first, by torch's profiler."""
+    """{kernel's name: [launches a step, microseconds a step]} on a GPU, the longest first, by
+    torch's profiler."""
     with runner.flags():
         runner.step()
         sync(device)
@@ -175,13 +180,18 @@ def kernels(runner: Stepper, device: torch.device, steps: int = 3) -> dict[str, 
             for _ in range(steps):
                 runner.step()
             sync(device)
-    found = {e.key: [e.count / steps, e.device_time_total / steps] for e in profiled.key_averages() if e.device_time_total > 0}
+    found = {
+        e.key: [e.count / steps, e.device_time_total / steps]
+        for e in profiled.key_averages()
+        if e.device_time_total > 0
+    }
     return dict(sorted(found.items(), key=lambda item: -item[1][1]))
 
 
 @contextlib.contextmanager
 def device_memory(device: torch.device) -> Iterator[dict[str, float]]:
-    """peak_MiB of GPU memory that the block reached above what was allocated before it; nothing on a CPU (`child_facts`)."""
+    """peak_MiB of GPU memory that the block reached above what was allocated before it; nothing on
+    a CPU (`child_facts`)."""
     found: dict[str, float] = {}
     if device.type != "cuda":
         yield found
@@ -194,16 +204,26 @@ def device_memory(device: torch.device) -> Iterator[dict[str, float]]:
     found["peak_MiB"] = (torch.cuda.max_memory_allocated(device) - before) / 2**20
 
 
-def child_facts(suite: str, row: str, threads: int, steps: int = 6, timeout: float = 300) -> dict[str, float]:
+def child_facts(
+    suite: str, row: str, threads: int, steps: int = 6, timeout: float = 300
+) -> dict[str, float]:
     """{"peak_MiB", "startup_s"} of a row in a process of its own.
 
-    startup_s: from the start of the process, imports included, to the end of the first step. peak_MiB: resident memory above
-    what imports and data take (VmHWM after a reset). Raises RuntimeError with the child's last line.
+    startup_s: from the start of the process, imports included, to the end of the first step.
+    peak_MiB: resident memory above what imports and data take (VmHWM after a reset). Raises
+        RuntimeError with the child's last line.
     """
-    code = f"from fastgan.bench.iterations.measure import report_child; report_child({suite!r}, {row!r}, {threads}, {steps})"
+    code = (
+        f"from fastgan.bench.iterations.measure import report_child; report_child({suite!r}, "
+        f"{row!r}, {threads}, {steps})"
+    )
     began = time.time()
     done = subprocess.run(
-        [sys.executable, "-c", f"began = {began}; {code}"], capture_output=True, text=True, timeout=timeout, check=False
+        [sys.executable, "-c", f"began = {began}; {code}"],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
     )
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no output"])[-1])
@@ -242,7 +262,9 @@ def resident(field: str) -> float:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(field + ":")), 0.0)
+    return next(
+        (int(line.split()[1]) / 1024 for line in lines if line.startswith(field + ":")), 0.0
+    )
 
 
 def reset_peak() -> float:
@@ -253,7 +275,8 @@ def reset_peak() -> float:
 
 
 class Nvml:
-    """Power, SM clock and energy of the GPU in use. Every method gives nothing where NVML is not there."""
+    """Power, SM clock and energy of the GPU in use. Every method gives nothing where NVML is not
+    there."""
 
     def __init__(self, device: torch.device) -> None:
         self.nvml: Any = None
@@ -294,8 +317,11 @@ class Nvml:
         return self._ask(lambda n, h: float(n.nvmlDeviceGetClockInfo(h, n.NVML_CLOCK_SM)))
 
 
-def energy(runner: Runner, device: torch.device, nvml: Nvml, images_per_step: int, seconds: float) -> dict[str, float]:
-    """joules_per_1000_images, watts and sm_mhz over a steady window of about `seconds`; empty without NVML."""
+def energy(
+    runner: Runner, device: torch.device, nvml: Nvml, images_per_step: int, seconds: float
+) -> dict[str, float]:
+    """joules_per_1000_images, watts and sm_mhz over a steady window of about `seconds`; empty
+    without NVML."""
     if nvml.joules() is None and nvml.watts() is None:
         return {}
     power: list[float] = []

@@ -1,4 +1,5 @@
-"""Rows g to i: the same iteration by the engine, statistics included, and the random inputs it draws."""
+"""Rows g to i: the same iteration by the engine, statistics included, and the random inputs it
+draws."""
 
 from __future__ import annotations
 
@@ -27,8 +28,9 @@ LOG_EVERY = 50
 
 
 class Ours:
-    """A row of fastgan, built. graph: None for eager steps, else what makes a graph. impl: the engine of every operator, as
-    `Trainer(impl=...)` takes it: "auto" swaps the networks' layers on a GPU, "reference" leaves them alone.
+    """A row of fastgan, built. graph: None for eager steps, else what makes a graph. impl: the
+    engine of every operator, as `Trainer(impl=...)` takes it: "auto" swaps the networks' layers on
+    a GPU, "reference" leaves them alone.
     """
 
     def __init__(
@@ -50,7 +52,9 @@ class Ours:
         nets = suite.networks(suite.dropout if dropout else 0.0)
         data = fastgan.data.Aligned(**arrays) if len(arrays) > 1 else arrays["image"]
         dataset = fastgan.data.open(data)
-        stage = Stage(nets, suite.objective(), optimizers=self._adam, ema=("G",) if averaged else ())
+        stage = Stage(
+            nets, suite.objective(), optimizers=self._adam, ema=("G",) if averaged else ()
+        )
         with self._switches():
             self.active = ActiveStage(
                 stage,
@@ -110,7 +114,8 @@ class Ours:
             self.active.graphs = kept
 
     def gradients(self, state: Mapping[str, Mapping[str, Tensor]], at: int) -> Gradients:
-        """Each network's gradient in step `at`, from `state`, with a learning rate of 0. Of D's updates, the last one's."""
+        """Each network's gradient in step `at`, from `state`, with a learning rate of 0. Of D's
+        updates, the last one's."""
         groups = [group for o in self.active.optimizers.values() for group in o.param_groups]
         rates = [group["lr"] for group in groups]
         for group in groups:
@@ -127,7 +132,9 @@ class Ours:
     def _of(self, name: str) -> list[Tensor]:
         found = [p.grad for p in self.nets[name].parameters()]
         if any(g is None for g in found):
-            raise FastganError(f"network {name} has parameters without a gradient after a step: nothing to compare")
+            raise FastganError(
+                f"network {name} has parameters without a gradient after a step: nothing to compare"
+            )
         return [g.detach().to(torch.float32, copy=True) for g in found if g is not None]
 
     def close(self) -> None:
@@ -137,7 +144,8 @@ class Ours:
 
 
 def inputs_at(suite: Suite, step: int, count: int, device: torch.device) -> Inputs:
-    """What the engine draws in step number `step` over `count` images: every row's gradients are taken on these."""
+    """What the engine draws in step number `step` over `count` images: every row's gradients are
+    taken on these."""
     objective = suite.objective()
     order = Order(SEED, "image", count)
     made = []

@@ -1,4 +1,5 @@
-"""What the plain rows are made of: their options, data, losses and an Adam that a compiler can see through."""
+"""What the plain rows are made of: their options, data, losses and an Adam that a compiler can see
+through."""
 
 from __future__ import annotations
 
@@ -16,17 +17,21 @@ from fastgan.bench.iterations.suites import Suite
 from fastgan.errors import FastganError
 
 Inputs = list[dict[str, Tensor]]
-"""For each round of an iteration: "index" int64 (B,), and "z" and "epsilon" where the suite draws them."""
+"""For each round of an iteration: "index" int64 (B,), and "z" and "epsilon" where the suite draws
+them."""
 
 Gradients = dict[str, list[Tensor]]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a plain row does. The defaults are row c; precision is fp32 (strict), tf32 (PyTorch's default), bf16 or fp64.
+    """What a plain row does. The defaults are row c; precision is fp32 (strict), tf32 (PyTorch's
+    default), bf16 or fp64.
 
-    host_data: a DataLoader on the host. reads: the tutorial's five `.item()`. freeze: D's weights get no gradient in G's update.
-    modules, whole: torch.compile modes, per network or for the iteration. graph: the iteration in one CUDA graph.
+    host_data: a DataLoader on the host. reads: the tutorial's five `.item()`. freeze: D's weights
+        get no gradient in G's update.
+    modules, whole: torch.compile modes, per network or for the iteration. graph: the iteration in
+        one CUDA graph.
     """
 
     precision: str = "bf16"
@@ -41,7 +46,8 @@ class Options:
     graph: bool = False
 
     def here(self, device: torch.device) -> Options:
-        """On a CPU, where autocast has no matrix units to feed, bf16 and tf32 rows compute in fp32."""
+        """On a CPU, where autocast has no matrix units to feed, bf16 and tf32 rows compute in
+        fp32."""
         if device.type == "cuda" or self.precision == "fp64":
             return self
         return Options(**{**self.__dict__, "precision": "fp32"})
@@ -49,7 +55,8 @@ class Options:
 
 @contextlib.contextmanager
 def flags(precision: str, autotune: bool) -> Iterator[None]:
-    """The process-wide switches of a row, put back afterwards: TF32, cuDNN's search, and room for a dozen compiled variants."""
+    """The process-wide switches of a row, put back afterwards: TF32, cuDNN's search, and room for a
+    dozen compiled variants."""
     import torch._dynamo
 
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
@@ -79,13 +86,20 @@ class Decoded(torch.utils.data.Dataset):
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
         return {
-            name: torch.from_numpy(rows[i]).permute(2, 0, 1).contiguous().float().div(255).sub(0.5).div(0.5)
+            name: torch.from_numpy(rows[i])
+            .permute(2, 0, 1)
+            .contiguous()
+            .float()
+            .div(255)
+            .sub(0.5)
+            .div(0.5)
             for name, rows in self.arrays.items()
         }
 
 
 def d_loss(kind: str, logits: Tensor, real: bool) -> Tensor:
-    """The discriminator's loss on the logits of reals or of fakes, a 0-dim fp32 tensor (or fp64 of fp64)."""
+    """The discriminator's loss on the logits of reals or of fakes, a 0-dim fp32 tensor (or fp64 of
+    fp64)."""
     towards = logits if logits.dtype == torch.float64 else logits.float()
     towards = towards if real else -towards
     if kind == "non-saturating":
@@ -108,9 +122,12 @@ def g_loss(kind: str, on_fake: Tensor) -> Tensor:
 
 
 class FunctionalAdam:
-    """Adam (Kingma & Ba 2015) as tensor operations on fixed buffers, which a compiler can put into the iteration's graph."""
+    """Adam (Kingma & Ba 2015) as tensor operations on fixed buffers, which a compiler can put into
+    the iteration's graph."""
 
-    def __init__(self, net: nn.Module, lr: float, betas: tuple[float, float], eps: float = 1e-8) -> None:
+    def __init__(
+        self, net: nn.Module, lr: float, betas: tuple[float, float], eps: float = 1e-8
+    ) -> None:
         self.parameters: list[Tensor] = list(net.parameters())
         self.first, self.second = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
         device = self.parameters[0].device
@@ -129,7 +146,9 @@ class FunctionalAdam:
         torch._foreach_lerp_(self.first, grads, 1 - b1)
         torch._foreach_mul_(self.second, b2)
         torch._foreach_addcmul_(self.second, grads, grads, value=1 - b2)
-        spread = list(torch._foreach_div(torch._foreach_sqrt(self.second), (1 - b2**self.count).sqrt()))
+        spread = list(
+            torch._foreach_div(torch._foreach_sqrt(self.second), (1 - b2**self.count).sqrt())
+        )
         torch._foreach_add_(spread, self.eps)
         change = list(torch._foreach_div(self.first, spread))
         torch._foreach_mul_(change, self.lr / (1 - b1**self.count))

@@ -1,6 +1,8 @@
-"""Rows a to f2: the iteration in plain PyTorch, from the tutorial's loop to whole-step compilation and hand-made graphs.
+"""Rows a to f2: the iteration in plain PyTorch, from the tutorial's loop to whole-step compilation
+and hand-made graphs.
 
-Nothing of ours is on these paths but the graph wrapper, which is a dozen lines around torch.cuda.CUDAGraph.
+Nothing of ours is on these paths but the graph wrapper, which is a dozen lines around
+torch.cuda.CUDAGraph.
 """
 
 from __future__ import annotations
@@ -54,16 +56,24 @@ class Plain:
             name: net.to(device=device, dtype=self.dtype, memory_format=layout).train()  # type: ignore[call-overload]  # torch's stub lacks it
             for name, net in suite.networks(suite.dropout if dropout else 0.0).items()
         }
-        self._store = {name: torch.from_numpy(rows).to(device) for name, rows in arrays.items()} if not options.host_data else {}
+        self._store = (
+            {name: torch.from_numpy(rows).to(device) for name, rows in arrays.items()}
+            if not options.host_data
+            else {}
+        )
         self._arrays = arrays
         self.inputs = empty_inputs(suite, device, self.dtype)
         self._given: list[dict[str, Tensor]] | None = None
         self._draws = True
         self.recorded: Gradients | None = None
         self._loader = self._batches() if options.host_data else None
-        self._optimizers = {} if options.whole else {name: self._adam(net) for name, net in self.nets.items()}
+        self._optimizers = (
+            {} if options.whole else {name: self._adam(net) for name, net in self.nets.items()}
+        )
         self._functional = (
-            {n: FunctionalAdam(net, suite.lr, suite.betas) for n, net in self.nets.items()} if options.whole else {}
+            {n: FunctionalAdam(net, suite.lr, suite.betas) for n, net in self.nets.items()}
+            if options.whole
+            else {}
         )
         with self.flags():
             self._compile()
@@ -83,14 +93,28 @@ class Plain:
         self._call: dict[str, Callable[..., Tensor]] = dict(self.nets)
         if self.options.modules:
             mode = None if self.options.modules == "default" else self.options.modules
-            self._call = {name: torch.compile(net, mode=mode, dynamic=False) for name, net in self.nets.items()}
+            self._call = {
+                name: torch.compile(net, mode=mode, dynamic=False)
+                for name, net in self.nets.items()
+            }
         if self.options.whole:
             mode = None if self.options.whole == "default" else self.options.whole
-            make = lambda function: torch.compile(function, mode=mode, fullgraph=True, dynamic=False)
-            self._compiled = {"both": make(self._both), "D": make(self._d_compiled), "G": make(self._g_compiled)}
-            for held in [*self._store.values(), *(t for given in self.inputs for t in given.values())]:
+            make = lambda function: torch.compile(
+                function, mode=mode, fullgraph=True, dynamic=False
+            )
+            self._compiled = {
+                "both": make(self._both),
+                "D": make(self._d_compiled),
+                "G": make(self._g_compiled),
+            }
+            for held in [
+                *self._store.values(),
+                *(t for given in self.inputs for t in given.values()),
+            ]:
                 torch._dynamo.mark_static_address(held)  # no copies into the graphs' own memory
-            for adam in self._functional.values():  # what a step changes has to stay where it is, or there are no graphs
+            for adam in (
+                self._functional.values()
+            ):  # what a step changes has to stay where it is, or there are no graphs
                 for held in adam.tensors():
                     torch._dynamo.mark_static_address(held)
             for net in self.nets.values():
@@ -101,7 +125,11 @@ class Plain:
         return flags(self.options.precision, self._autotune)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.options.precision == "bf16" else contextlib.nullcontext()
+        return (
+            torch.autocast(self.device.type, torch.bfloat16)
+            if self.options.precision == "bf16"
+            else contextlib.nullcontext()
+        )
 
     # Data
 
@@ -111,7 +139,9 @@ class Plain:
             batch_size=self.suite.batch,
             shuffle=True,
             drop_last=True,
-            num_workers=2 if self.device.type == "cuda" else 0,  # the tutorial's two, unless they would share our cores
+            num_workers=2
+            if self.device.type == "cuda"
+            else 0,  # the tutorial's two, unless they would share our cores
             persistent_workers=self.device.type == "cuda",
         )
         while True:
@@ -130,10 +160,18 @@ class Plain:
     def _batch(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if self._given is None and self._loader is not None:
             return {name: rows.to(self.device) for name, rows in next(self._loader).items()}
-        store = self._store or {name: torch.from_numpy(rows).to(self.device) for name, rows in self._arrays.items()}
+        store = self._store or {
+            name: torch.from_numpy(rows).to(self.device) for name, rows in self._arrays.items()
+        }
         found = {}
         for name, rows in store.items():
-            images = rows.index_select(0, given["index"]).to(self.dtype).div(127.5).sub(1.0).permute(0, 3, 1, 2)
+            images = (
+                rows.index_select(0, given["index"])
+                .to(self.dtype)
+                .div(127.5)
+                .sub(1.0)
+                .permute(0, 3, 1, 2)
+            )
             found[name] = images if self.options.channels_last else images.contiguous()
         return found
 
@@ -143,20 +181,33 @@ class Plain:
         return self._call["G"](batch["source"] if self.suite.paired else given["z"])
 
     def _judge(self, images: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        return self._call["D"](torch.cat([batch["source"], images], 1) if self.suite.paired else images)
+        return self._call["D"](
+            torch.cat([batch["source"], images], 1) if self.suite.paired else images
+        )
 
-    def _d_terms(self, batch: Mapping[str, Tensor], fake: Tensor, given: Mapping[str, Tensor]) -> Iterator[Tensor]:
+    def _d_terms(
+        self, batch: Mapping[str, Tensor], fake: Tensor, given: Mapping[str, Tensor]
+    ) -> Iterator[Tensor]:
         suite, real, fake = self.suite, batch["image"], fake.detach()
         yield d_loss(suite.loss, self._judge(real, batch), True)
         yield d_loss(suite.loss, self._judge(fake, batch), False)
         if suite.r1:
-            yield 0.5 * suite.r1 * self._input_gradient(real, batch).square().flatten(1).sum(1).mean()
+            yield (
+                0.5 * suite.r1 * self._input_gradient(real, batch).square().flatten(1).sum(1).mean()
+            )
         if suite.gp:
             fake = fake.to(real.dtype)
-            norm = self._input_gradient(fake + given["epsilon"] * (real - fake), batch).square().flatten(1).sum(1)
+            norm = (
+                self._input_gradient(fake + given["epsilon"] * (real - fake), batch)
+                .square()
+                .flatten(1)
+                .sum(1)
+            )
             yield suite.gp * ((norm + 1e-12).sqrt() - 1.0).square().mean()
 
-    def _d_total(self, batch: Mapping[str, Tensor], fake: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+    def _d_total(
+        self, batch: Mapping[str, Tensor], fake: Tensor, given: Mapping[str, Tensor]
+    ) -> Tensor:
         return torch.stack(list(self._d_terms(batch, fake, given))).sum()
 
     def _input_gradient(self, images: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
@@ -169,7 +220,10 @@ class Plain:
     def _g_terms(self, batch: Mapping[str, Tensor], fake: Tensor) -> Tensor:
         total = g_loss(self.suite.loss, self._judge(fake, batch))
         if self.suite.l1:
-            total = total + self.suite.l1 * (batch["image"].to(self.dtype) - fake.to(self.dtype)).abs().mean()
+            total = (
+                total
+                + self.suite.l1 * (batch["image"].to(self.dtype) - fake.to(self.dtype)).abs().mean()
+            )
         return total
 
     # Iterations
@@ -213,7 +267,9 @@ class Plain:
         optimizer.zero_grad(set_to_none=True)
         with self._autocast(), with_graph:
             fake = self._generate(batch, given)
-        if self.options.modules:  # compiled spectral norm changes what an earlier forward saved: each term at once
+        if (
+            self.options.modules
+        ):  # compiled spectral norm changes what an earlier forward saved: each term at once
             terms = self._d_terms(batch, fake, given)
             loss = torch.zeros((), device=self.device)
             while (term := self._next(terms)) is not None:
@@ -234,7 +290,8 @@ class Plain:
             return next(terms, None)
 
     def _tutorial(self) -> None:
-        """The loop of the DCGAN tutorial, its five reads of the device included; other suites read each loss."""
+        """The loop of the DCGAN tutorial, its five reads of the device included; other suites read
+        each loss."""
         D, G, device = self.nets["D"], self.nets["G"], self.device
         criterion = nn.BCEWithLogitsLoss()
         given = self.inputs[0]
@@ -245,7 +302,11 @@ class Plain:
         on_real = criterion(output, label)
         on_real.backward()
         output.mean().item()
-        z = torch.randn(self.suite.batch, *self.suite.latent, device=device) if self._draws else given["z"]
+        z = (
+            torch.randn(self.suite.batch, *self.suite.latent, device=device)
+            if self._draws
+            else given["z"]
+        )
         fake = G(z)
         label.fill_(0.0)
         output = D(fake.detach()).view(-1)
@@ -267,7 +328,9 @@ class Plain:
 
     def _record(self, name: str) -> None:
         if self.recorded is not None:
-            self.recorded[name] = [p.grad.detach().clone() for p in self.nets[name].parameters() if p.grad is not None]
+            self.recorded[name] = [
+                p.grad.detach().clone() for p in self.nets[name].parameters() if p.grad is not None
+            ]
 
     # Whole-step compilation: gradients, and Adam on them, within one graph
 
@@ -320,7 +383,11 @@ class Plain:
     def _eager(self) -> None:
         if self.options.whole:
             self._whole()
-        elif self.options.reads and self.suite.loss == "non-saturating" and not (self.suite.paired or self.suite.r1):
+        elif (
+            self.options.reads
+            and self.suite.loss == "non-saturating"
+            and not (self.suite.paired or self.suite.r1)
+        ):
             self._tutorial()
         else:
             self._iteration()
@@ -344,15 +411,22 @@ class Plain:
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """The networks' parameters and buffers, copied to the host."""
-        return {name: {k: v.detach().cpu().clone() for k, v in net.state_dict().items()} for name, net in self.nets.items()}
+        return {
+            name: {k: v.detach().cpu().clone() for k, v in net.state_dict().items()}
+            for name, net in self.nets.items()
+        }
 
     def gradients(self, state: Mapping[str, Mapping[str, Tensor]], inputs: Inputs) -> Gradients:
-        """Each network's gradient, as this row computes it on `inputs` from `state` with a learning rate of 0.
+        """Each network's gradient, as this row computes it on `inputs` from `state` with a learning
+        rate of 0.
 
         The last round's gradient of D, and G's, in order of parameters.
         """
         self._draws, self._given, self.recorded = False, inputs, {}
-        timed, self._graph = self._graph, None  # the timed graph draws its own noise: the same iteration is captured without
+        timed, self._graph = (
+            self._graph,
+            None,
+        )  # the timed graph draws its own noise: the same iteration is captured without
         rates = self._still()
         try:
             for mine, theirs in zip(self.inputs, inputs, strict=True):
@@ -368,7 +442,9 @@ class Plain:
             else:
                 self._load(state)
                 self._eager()
-            return {name: [g.detach().clone() for g in found] for name, found in self.recorded.items()}
+            return {
+                name: [g.detach().clone() for g in found] for name, found in self.recorded.items()
+            }
         finally:
             self._draws, self._given, self.recorded, self._graph = True, None, None, timed
             self._go(rates)
@@ -380,7 +456,9 @@ class Plain:
                 value.copy_(state[name][key])
 
     def _still(self) -> list[Any]:
-        rates = [copy.copy(group["lr"]) for o in self._optimizers.values() for group in o.param_groups]
+        rates = [
+            copy.copy(group["lr"]) for o in self._optimizers.values() for group in o.param_groups
+        ]
         self._go([0.0] * len(rates))
         held = [adam.lr.clone() for adam in self._functional.values()]
         for adam in self._functional.values():

@@ -34,9 +34,11 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class RowSpec:
-    """One row. key: its letter and variant. ours: it is judged against the best of the others. gpu: why it is not run on a CPU.
+    """One row. key: its letter and variant. ours: it is judged against the best of the others. gpu:
+        why it is not run on a CPU.
 
-    options: of a plain row. engine: keyword arguments of Ours. seconds: what building it takes at most on a GPU, for budgets.
+    options: of a plain row. engine: keyword arguments of Ours. seconds: what building it takes at
+        most on a GPU, for budgets.
     """
 
     key: str
@@ -85,7 +87,12 @@ _TUTORIAL = Options("tf32", True, True, False, False, False, False)
 
 ROWS = (
     RowSpec("a", "the tutorial's loop, PyTorch's defaults", _TUTORIAL),
-    RowSpec("b", "a in strict fp32 (no TF32)", replace(_TUTORIAL, precision="fp32"), gpu="a CPU knows no TF32: it is row a"),
+    RowSpec(
+        "b",
+        "a in strict fp32 (no TF32)",
+        replace(_TUTORIAL, precision="fp32"),
+        gpu="a CPU knows no TF32: it is row a",
+    ),
     RowSpec("c", "bf16 autocast, channels_last, fused Adam, D frozen, data on the device", _C),
     RowSpec("d", "c + torch.compile per module", replace(_C, modules="default"), seconds=60),
     RowSpec(
@@ -95,16 +102,40 @@ ROWS = (
         gpu=_NCHW,
         seconds=60,
     ),
-    RowSpec("e:max-autotune", "c + whole step compiled, max-autotune", replace(_C, whole="max-autotune"), seconds=240),
-    RowSpec("e:reduce-overhead", "c + whole step compiled, reduce-overhead", replace(_C, whole="reduce-overhead"), seconds=90),
     RowSpec(
-        "e:nchw", "e:reduce-overhead in NCHW", replace(_C, whole="reduce-overhead", channels_last=False), gpu=_NCHW, seconds=90
+        "e:max-autotune",
+        "c + whole step compiled, max-autotune",
+        replace(_C, whole="max-autotune"),
+        seconds=240,
+    ),
+    RowSpec(
+        "e:reduce-overhead",
+        "c + whole step compiled, reduce-overhead",
+        replace(_C, whole="reduce-overhead"),
+        seconds=90,
+    ),
+    RowSpec(
+        "e:nchw",
+        "e:reduce-overhead in NCHW",
+        replace(_C, whole="reduce-overhead", channels_last=False),
+        gpu=_NCHW,
+        seconds=90,
     ),
     RowSpec("f", "c + hand-made graph", replace(_C, graph=True), gpu="a CUDA graph needs a GPU"),
     RowSpec(
-        "f2", "d in one hand-made graph", replace(_C, modules="default", graph=True), gpu="a CUDA graph needs a GPU", seconds=70
+        "f2",
+        "d in one hand-made graph",
+        replace(_C, modules="default", graph=True),
+        gpu="a CUDA graph needs a GPU",
+        seconds=70,
     ),
-    RowSpec("f2:nchw", "f2 in NCHW", replace(_C, modules="default", graph=True, channels_last=False), gpu=_NCHW, seconds=70),
+    RowSpec(
+        "f2:nchw",
+        "f2 in NCHW",
+        replace(_C, modules="default", graph=True, channels_last=False),
+        gpu=_NCHW,
+        seconds=70,
+    ),
     RowSpec(
         "f3",
         "whole step compiled, in one hand-made graph",
@@ -112,7 +143,13 @@ ROWS = (
         gpu="a CUDA graph needs a GPU",
         seconds=80,
     ),
-    RowSpec("f3:nchw", "f3 in NCHW", replace(_C, whole="default", graph=True, channels_last=False), gpu=_NCHW, seconds=80),
+    RowSpec(
+        "f3:nchw",
+        "f3 in NCHW",
+        replace(_C, whole="default", graph=True, channels_last=False),
+        gpu=_NCHW,
+        seconds=80,
+    ),
     RowSpec("g", "fastgan without graphs", engine={}, seconds=30),
     RowSpec(
         "h:reference",
@@ -121,7 +158,10 @@ ROWS = (
         gpu="a CUDA graph needs a GPU",
     ),
     RowSpec(
-        "h:cudnn", "fastgan with graphs, cudnn engine", engine={"graph": True, "impl": "cudnn"}, gpu="a CUDA graph needs a GPU"
+        "h:cudnn",
+        "fastgan with graphs, cudnn engine",
+        engine={"graph": True, "impl": "cudnn"},
+        gpu="a CUDA graph needs a GPU",
     ),
     RowSpec("i", "fastgan", engine={"graph": True}, seconds=40),
 )
@@ -132,13 +172,26 @@ ABLATION = (
     RowSpec("0", "the tutorial's loop", _TUTORIAL),
     RowSpec("1", "+ nothing read by the host", replace(_TUTORIAL, reads=False)),
     RowSpec("2", "+ data on the device", replace(_TUTORIAL, reads=False, host_data=False)),
-    RowSpec("3", "+ D frozen in G's update", replace(_C, precision="tf32", channels_last=False, fused=False, autotune=False)),
-    RowSpec("4", "+ fused Adam", replace(_C, precision="tf32", channels_last=False, autotune=False)),
+    RowSpec(
+        "3",
+        "+ D frozen in G's update",
+        replace(_C, precision="tf32", channels_last=False, fused=False, autotune=False),
+    ),
+    RowSpec(
+        "4", "+ fused Adam", replace(_C, precision="tf32", channels_last=False, autotune=False)
+    ),
     RowSpec("5", "+ channels_last, cuDNN's search", replace(_C, precision="tf32")),
     RowSpec("6", "+ bf16 autocast (row c)", _C, gpu="fp32 on a CPU: it is the row before"),
     RowSpec("7", "+ the engine's step, statistics included", engine={"impl": "reference"}),
-    RowSpec("8", "+ its operators in the networks (row g)", engine={}, gpu="a CPU keeps PyTorch's: it is the row before"),
-    RowSpec("9", "+ one graph a step (row i)", engine={"graph": True}, gpu="a CUDA graph needs a GPU"),
+    RowSpec(
+        "8",
+        "+ its operators in the networks (row g)",
+        engine={},
+        gpu="a CPU keeps PyTorch's: it is the row before",
+    ),
+    RowSpec(
+        "9", "+ one graph a step (row i)", engine={"graph": True}, gpu="a CUDA graph needs a GPU"
+    ),
     RowSpec("10", "+ the generator's average", engine={"graph": True, "averaged": True}),
     RowSpec(
         "11",
@@ -151,7 +204,8 @@ ABLATION = (
 
 
 def choose(names: Sequence[str], device: torch.device, quick: bool) -> list[RowSpec]:
-    """The rows named by letter or key; by default all, or in a quick run those that need no long compilation."""
+    """The rows named by letter or key; by default all, or in a quick run those that need no long
+    compilation."""
     if not names:
         if not quick:
             return list(ROWS)

@@ -1,4 +1,5 @@
-"""The iterations that are timed: networks, batch, loss and regularisers, as data; and the images they see."""
+"""The iterations that are timed: networks, batch, loss and regularisers, as data; and the images
+they see."""
 
 from __future__ import annotations
 
@@ -27,9 +28,9 @@ Networks = Callable[[float], dict[str, nn.Module]]
 class Suite:
     """One iteration: `critic` updates of D, one of G.
 
-    networks(dropout) -> {"G", "D"}; dropout is 0 where gradients are compared. latent: of one sample; () where G takes the
-    source image (`paired`). reuse of the fakes in G's update where critic is 1. gp, r1, l1: weights of the terms. images: how
-    many the data set holds.
+    networks(dropout) -> {"G", "D"}; dropout is 0 where gradients are compared. latent: of one
+    sample; () where G takes the source image (`paired`). reuse of the fakes in G's update where
+    critic is 1. gp, r1, l1: weights of the terms. images: how many the data set holds.
     """
 
     name: str
@@ -69,7 +70,8 @@ class Suite:
 
 @dataclass
 class Translation(Objective):
-    """pix2pix (Isola et al. 2017, eq. 4): D sees source and image side by side, G minimises adversarial + l1 * |image - fake|."""
+    """pix2pix (Isola et al. 2017, eq. 4): D sees source and image side by side, G minimises
+    adversarial + l1 * |image - fake|."""
 
     l1: float = 100.0
     noise: Mapping[str, Noise] = field(default_factory=dict)
@@ -96,7 +98,14 @@ class Translation(Objective):
         return {"adv": LOSSES["non-saturating"].g(None, on_fake), "l1": self.l1 * distance}
 
 
-def dcgan(batch: int, size: int = 64, channels: int = 3, width: int = 64, latent: int = 100, name: str = "") -> Suite:
+def dcgan(
+    batch: int,
+    size: int = 64,
+    channels: int = 3,
+    width: int = 64,
+    latent: int = 100,
+    name: str = "",
+) -> Suite:
     """The DCGAN of the PyTorch tutorial."""
 
     def build(dropout: float) -> dict[str, nn.Module]:
@@ -116,7 +125,9 @@ def dcgan(batch: int, size: int = 64, channels: int = 3, width: int = 64, latent
     )
 
 
-def _resnet(size: int, channels: int, latent: int, wide_g: int, wide_d: int, spectral: bool) -> Networks:
+def _resnet(
+    size: int, channels: int, latent: int, wide_g: int, wide_d: int, spectral: bool
+) -> Networks:
     def build(dropout: float) -> dict[str, nn.Module]:
         from fastgan.models.resnet import Discriminator, Generator
 
@@ -128,7 +139,14 @@ def _resnet(size: int, channels: int, latent: int, wide_g: int, wide_d: int, spe
     return build
 
 
-def sngan(batch: int, size: int = 32, wide_g: int = 256, wide_d: int = 128, critic: int = 5, name: str = "") -> Suite:
+def sngan(
+    batch: int,
+    size: int = 32,
+    wide_g: int = 256,
+    wide_d: int = 128,
+    critic: int = 5,
+    name: str = "",
+) -> Suite:
     """SNGAN's CIFAR ResNets with spectral norm and the hinge loss (Miyato et al. 2018)."""
     return Suite(
         name or f"sngan-{size}-b{batch}",
@@ -144,7 +162,8 @@ def sngan(batch: int, size: int = 32, wide_g: int = 256, wide_d: int = 128, crit
 
 
 def wgan_gp(batch: int, size: int = 32, wide: int = 128, critic: int = 5, name: str = "") -> Suite:
-    """WGAN-GP's CIFAR ResNets with the gradient penalty in each update of the critic (Gulrajani et al. 2017)."""
+    """WGAN-GP's CIFAR ResNets with the gradient penalty in each update of the critic (Gulrajani et
+    al. 2017)."""
     return Suite(
         name or f"wgan-gp-{size}-b{batch}",
         f"WGAN-GP ResNet {size}x{size}x3, {critic} updates of the critic, batch {batch}",
@@ -160,7 +179,8 @@ def wgan_gp(batch: int, size: int = 32, wide: int = 128, critic: int = 5, name: 
 
 
 def r1(batch: int, size: int = 64, wide: int = 128, name: str = "") -> Suite:
-    """R1 on a residual discriminator in every update (Mescheder et al. 2018): second order all the time."""
+    """R1 on a residual discriminator in every update (Mescheder et al. 2018): second order all the
+    time."""
     return Suite(
         name or f"r1-{size}-b{batch}",
         f"residual networks {size}x{size}x3 with R1 in every update, batch {batch}",
@@ -173,11 +193,21 @@ def r1(batch: int, size: int = 64, wide: int = 128, name: str = "") -> Suite:
     )
 
 
-def pix2pix(batch: int, size: int = 256, levels: int = 8, width: int = 64, patch_levels: int = 3, name: str = "") -> Suite:
+def pix2pix(
+    batch: int,
+    size: int = 256,
+    levels: int = 8,
+    width: int = 64,
+    patch_levels: int = 3,
+    name: str = "",
+) -> Suite:
     """pix2pix's U-Net and PatchGAN with the L1 term (Isola et al. 2017)."""
 
     def build(dropout: float) -> dict[str, nn.Module]:
-        return {"G": networks.UNet(3, levels, width, dropout), "D": networks.PatchGan(6, width, patch_levels)}
+        return {
+            "G": networks.UNet(3, levels, width, dropout),
+            "D": networks.PatchGan(6, width, patch_levels),
+        }
 
     return Suite(
         name or f"pix2pix-{size}-b{batch}",
@@ -226,18 +256,25 @@ def choose(names: Sequence[str], device: torch.device, quick: bool) -> list[Suit
     if names:
         return [SUITES[name] for name in names]
     if device.type == "cuda":
-        return [suite for suite in GPU if suite.name in ("dcgan-64-b128", "dcgan-64-b16")] if quick else list(GPU)
+        return (
+            [suite for suite in GPU if suite.name in ("dcgan-64-b128", "dcgan-64-b16")]
+            if quick
+            else list(GPU)
+        )
     return [*CPU, *(TINY[1:] if quick else TINY)]
 
 
 @functools.lru_cache(maxsize=2)
 def pictures(size: int, channels: int, count: int) -> np.ndarray:
-    """uint8 (count, size, size, channels): the bundled Fashion-MNIST images, scaled bilinearly, each tinted if in colour."""
+    """uint8 (count, size, size, channels): the bundled Fashion-MNIST images, scaled bilinearly,
+    each tinted if in colour."""
     import fastgan.data
 
     grey = fastgan.data.open("fashion-mnist").array("image")[:count]
     images = torch.from_numpy(np.array(grey)).permute(0, 3, 1, 2).float()
-    scaled = nn.functional.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+    scaled = nn.functional.interpolate(
+        images, size=(size, size), mode="bilinear", align_corners=False
+    )
     if channels > 1:
         tint = torch.rand(len(scaled), channels, 1, 1, generator=torch.Generator().manual_seed(0))
         scaled = scaled * (0.5 + 0.5 * tint)
@@ -245,8 +282,11 @@ def pictures(size: int, channels: int, count: int) -> np.ndarray:
 
 
 def arrays(suite: Suite) -> dict[str, np.ndarray]:
-    """The suite's data: "image", and for pairs "source", which is the image upside down and inverted."""
-    found: dict[str, Any] = {"image": pictures(suite.size, suite.channels, max(suite.images, suite.batch))}
+    """The suite's data: "image", and for pairs "source", which is the image upside down and
+    inverted."""
+    found: dict[str, Any] = {
+        "image": pictures(suite.size, suite.channels, max(suite.images, suite.batch))
+    }
     if suite.paired:
         found["source"] = np.ascontiguousarray(255 - found["image"][:, ::-1])
     return found

@@ -1,5 +1,5 @@
-"""The least work an iteration needs: FLOPs counted by PyTorch on the meta device, bytes of an ideal fused training step; and the
-ceilings measured in the run.
+"""The least work an iteration needs: FLOPs counted by PyTorch on the meta device, bytes of an ideal
+fused training step; and the ceilings measured in the run.
 """
 
 from __future__ import annotations
@@ -19,28 +19,32 @@ from fastgan.bench.iterations.suites import Suite
 from fastgan.verify.timing import ceilings, measure
 
 ADAM_BYTES = 30
-"""A parameter's traffic in one update: gradient, master weight and two moments in fp32, read and (but for the gradient) written,
-and the bf16 copy written."""
+"""A parameter's traffic in one update: gradient, master weight and two moments in fp32, read and
+(but for the gradient) written, and the bf16 copy written."""
 
 FORWARD, BACKWARD, INPUT_ONLY = 2, 7, 4
-"""Passes over the activations of an ideal fused step: a forward writes y and its consumer reads it; a backward with weight
-gradients; one without them (D in G's update)."""
+"""Passes over the activations of an ideal fused step: a forward writes y and its consumer reads it;
+a backward with weight gradients; one without them (D in G's update)."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """flops: of one iteration, a multiply-add is two. bytes: least traffic of an ideal fused step in 16 bits (32 on a CPU)."""
+    """flops: of one iteration, a multiply-add is two. bytes: least traffic of an ideal fused step
+    in 16 bits (32 on a CPU)."""
 
     flops: int
     bytes: int
 
     def floor(self, peaks: dict[str, float]) -> float:
         """Milliseconds below which no iteration can be on these ceilings."""
-        return 1e3 * max(self.flops / (peaks["matmul_tflops"] * 1e12), self.bytes / (peaks["copy_gbs"] * 1e9))
+        return 1e3 * max(
+            self.flops / (peaks["matmul_tflops"] * 1e12), self.bytes / (peaks["copy_gbs"] * 1e9)
+        )
 
 
 class _Flops(TorchDispatchMode):
-    """PyTorch's own formulas; its FlopCounterMode follows modules too, which second derivatives do not survive."""
+    """PyTorch's own formulas; its FlopCounterMode follows modules too, which second derivatives do
+    not survive."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +69,10 @@ class _Meta(Plain):
 def work(suite: Suite, width: int = 2) -> Work:
     """Counted once a suite. width: bytes of an activation."""
     device = torch.device("meta")
-    arrays = {name: torch.empty(1, suite.size, suite.size, suite.channels).numpy() for name in _streams(suite)}
+    arrays = {
+        name: torch.empty(1, suite.size, suite.size, suite.channels).numpy()
+        for name in _streams(suite)
+    }
     with device:
         row = _Meta(suite, Options("fp32", fused=False), arrays, device, dropout=False)
     with _Flops() as counter:
@@ -78,8 +85,8 @@ def _streams(suite: Suite) -> tuple[str, ...]:
 
 
 def _bytes(suite: Suite, nets: dict[str, nn.Module], width: int) -> int:
-    """S = bytes of what a network's layers with weights put out (for D with its input) for one batch, as in the derivation:
-    docs/benchmarks.md.
+    """S = bytes of what a network's layers with weights put out (for D with its input) for one
+    batch, as in the derivation: docs/benchmarks.md.
     """
     batch = suite.batch
     images = torch.empty(batch, suite.channels, suite.size, suite.size, device="meta")
@@ -120,10 +127,11 @@ _best: dict[str, dict[str, float]] = {}
 
 
 def peaks(device_type: str, again: bool = False) -> dict[str, float]:
-    """copy_gbs and matmul_tflops of this run: bf16 on a GPU, fp32 on a CPU with as many threads as the rows have.
+    """copy_gbs and matmul_tflops of this run: bf16 on a GPU, fp32 on a CPU with as many threads as
+    the rows have.
 
-    A ceiling is the best that was seen: `again` measures once more and keeps the greater, since a neighbour or a cool clock can
-    spoil any one look.
+    A ceiling is the best that was seen: `again` measures once more and keeps the greater, since a
+    neighbour or a cool clock can spoil any one look.
     """
     if again or device_type not in _best:
         seen = ceilings() if device_type == "cuda" else _cpu_peaks()
@@ -141,6 +149,7 @@ def _cpu_peaks() -> dict[str, float]:
     images = torch.randn(8, 128, 32, 32).contiguous(memory_format=torch.channels_last)
     weight = torch.randn(128, 128, 3, 3).contiguous(memory_format=torch.channels_last)
     layer = measure([lambda: torch.conv2d(images, weight, padding=1)], samples=7)
-    # oneDNN's convolutions outrun the matrix library on some CPUs: the ceiling is the faster of the two
+    # oneDNN's convolutions outrun the matrix library on some CPUs: the ceiling is the faster of the
+    # two
     rates = (2 * 1024**3 / product.p20, 2 * 8 * 32 * 32 * 9 * 128 * 128 / layer.p20)
     return {"copy_gbs": 2 * a.numel() * 4 / copy.p20 / 1e6, "matmul_tflops": max(rates) / 1e9}

@@ -1,5 +1,5 @@
-"""Whole iterations as a stage: every suite of ``fastgan bench``, rows a to i in turns, gradients judged first; one stored row a
-suite.
+"""Whole iterations as a stage: every suite of ``fastgan bench``, rows a to i in turns, gradients
+judged first; one stored row a suite.
 
     python -m fastgan.bench.gpu --stages suites
 """
@@ -36,23 +36,38 @@ def measure(
 ) -> dict[str, Any]:
     """One suite's results, as `fastgan bench --json` has them.
 
-    keep: gets results of the rows that are known early. until: on time.monotonic's clock. warm: rows whose compilation lies in
+    keep: gets results of the rows that are known early. until: on time.monotonic's clock. warm:
+        rows whose compilation lies in
     a cache. skip: rows that are known to fail, and why.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def outcome(found: dict[str, Any]) -> dict[str, Any]:
-        failed = [(row, skip[row.key]) for row in rows_.ROWS if skip and row.key in skip and row.letter in letters]
+        failed = [
+            (row, skip[row.key])
+            for row in rows_.ROWS
+            if skip and row.key in skip and row.letter in letters
+        ]
         there = {entry["row"] for entry in found["rows"]}
         found["rows"] += [
-            {"row": row.key, "label": row.title(device), "ours": row.ours, "status": "failed", "error": why}
+            {
+                "row": row.key,
+                "label": row.title(device),
+                "ours": row.ours,
+                "status": "failed",
+                "error": why,
+            }
             for row, why in failed
             if row.key not in there
         ]
         result = {"machine": machine.describe(device), "quick": toy, "suites": [found]}
         ours = [e for e in found["rows"] if e["ours"] and "speedup" in e]
         best = min(ours, key=lambda e: e["ms"][1], default=None)
-        shown = "no row of ours ran" if best is None else f"{best['row']} {best['ms'][1]:.3f} ms, {best['speedup'][1]:.2f}x"
+        shown = (
+            "no row of ours ran"
+            if best is None
+            else f"{best['row']} {best['ms'][1]:.3f} ms, {best['speedup'][1]:.2f}x"
+        )
         return {"result": result, "shown": shown}
 
     bench = Bench(
@@ -66,8 +81,14 @@ def measure(
         takes=dict.fromkeys(warm, WARM),
         keep=None if keep is None else lambda found: keep(outcome(found)),
     )
-    specs = rows_.ABLATION if ablation else [r for r in rows_.ROWS if r.letter in letters and r.key not in (skip or ())]
-    return outcome(bench.suite(suites.SUITES[name], specs, "ablation" if ablation else "rows", until))
+    specs = (
+        rows_.ABLATION
+        if ablation
+        else [r for r in rows_.ROWS if r.letter in letters and r.key not in (skip or ())]
+    )
+    return outcome(
+        bench.suite(suites.SUITES[name], specs, "ablation" if ablation else "rows", until)
+    )
 
 
 def rows(toy: bool) -> Iterable[StageRow]:
@@ -78,21 +99,34 @@ def rows(toy: bool) -> Iterable[StageRow]:
         yield StageRow(suite.name, lambda n=suite.name, **kw: measure(n, letters, toy, **kw), 150)
     if not toy:
         first = chosen[0].name
-        yield StageRow(f"{first} | ablation", lambda **kw: measure(first, (), toy, ablation=True, **kw), 90)
+        yield StageRow(
+            f"{first} | ablation", lambda **kw: measure(first, (), toy, ablation=True, **kw), 90
+        )
 
 
 def run_row(row: StageRow, store: Store, until: float) -> dict[str, Any]:
-    """A row within its time; what it knows early is stored at once. Rows that could not be built by themselves are not tried
-    again here.
+    """A row within its time; what it knows early is stored at once. Rows that could not be built by
+    themselves are not tried again here.
     """
-    started = {r["key"].removeprefix(f"{row.key} "): r for r in store.latest("warm") if r["key"].startswith(f"{row.key} ")}
-    skip = {key: r["failed"] for key, r in started.items() if "failed" in r and not r["failed"].startswith("timed out")}
+    started = {
+        r["key"].removeprefix(f"{row.key} "): r
+        for r in store.latest("warm")
+        if r["key"].startswith(f"{row.key} ")
+    }
+    skip = {
+        key: r["failed"]
+        for key, r in started.items()
+        if "failed" in r and not r["failed"].startswith("timed out")
+    }
     keep = lambda values: store.add("suites", row.key, row.ours, {**values, "partial": True})
-    return row.run(keep=keep, until=until - 5, warm=[key for key in started if key not in skip], skip=skip)  # type: ignore[call-arg]
+    return row.run(
+        keep=keep, until=until - 5, warm=[key for key in started if key not in skip], skip=skip
+    )  # type: ignore[call-arg]
 
 
 def summary(store: Store) -> None:
-    """The tables of all suites known, and one file of results for the README, operators included."""
+    """The tables of all suites known, and one file of results for the README, operators
+    included."""
     known = [row["result"] for row in store.stage("suites")]
     if not known:
         return
@@ -105,5 +139,6 @@ def summary(store: Store) -> None:
 
 
 def merge(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """One result of many: a suite's rows from its two stored rows, compared within each run, the runs beside each other."""
+    """One result of many: a suite's rows from its two stored rows, compared within each run, the
+    runs beside each other."""
     return {**results[0], "suites": [suite for result in results for suite in result["suites"]]}

@@ -1,6 +1,7 @@
-"""Normalisation at the shapes of DCGAN-64: one launch or several, how many warps and programs; inputs lie in L2, as in a step.
+"""Normalisation at the shapes of DCGAN-64: one launch or several, how many warps and programs;
+inputs lie in L2, as in a step.
 
-    python -m fastgan.bench.gpu --stages norm
+python -m fastgan.bench.gpu --stages norm
 """
 
 from __future__ import annotations
@@ -45,14 +46,22 @@ def forms(direction: str) -> Iterator[tuple[str, dict[str, dict[str, int]], int]
     for channels in (8, 16, 32):
         for warps, rows in ((8, 128), (16, 256), (16, 512), (32, 512)):
             tile = {"BLOCK_R": rows, "BLOCK_C": channels, "num_warps": warps, "num_stages": 1}
-            yield f"one launch, {channels} channels, {rows} rows, {warps} warps", {**ONE, kernel: tile}, 512
+            yield (
+                f"one launch, {channels} channels, {rows} rows, {warps} warps",
+                {**ONE, kernel: tile},
+                512,
+            )
 
 
 def row(shape: tuple[int, int, int, int], direction: str, toy: bool) -> dict[str, Any]:
     """Microseconds of each form, and of the parts of the one of several launches."""
     n, c, side, segments = (4, 16, 4, shape[3]) if toy else shape
     kind = torch.float32 if toy else torch.bfloat16
-    draw = lambda: torch.randn(n, c, side, side, device=DEVICE).to(kind).contiguous(memory_format=torch.channels_last)
+    draw = lambda: (
+        torch.randn(n, c, side, side, device=DEVICE)
+        .to(kind)
+        .contiguous(memory_format=torch.channels_last)
+    )
     xs, dzs = [draw() for _ in range(SETS)], [draw() for _ in range(SETS)]
     weight, bias = torch.rand(c, device=DEVICE), torch.rand(c, device=DEVICE)
     running = torch.zeros(c, device=DEVICE), torch.ones(c, device=DEVICE)
@@ -60,8 +69,12 @@ def row(shape: tuple[int, int, int, int], direction: str, toy: bool) -> dict[str
 
     def call(i: int) -> Any:
         if direction == "forward":
-            return norm.train_forward(xs[i], weight, bias, segments, 1e-5, "leaky_relu", 0.2, running, None, 0.1)
-        return norm_backward.train_backward(dzs[i], xs[i], weight, bias, stats, 1e-5, "leaky_relu", 0.2)
+            return norm.train_forward(
+                xs[i], weight, bias, segments, 1e-5, "leaky_relu", 0.2, running, None, 0.1
+            )
+        return norm_backward.train_backward(
+            dzs[i], xs[i], weight, bias, stats, 1e-5, "leaky_relu", 0.2
+        )
 
     def time(one: Any) -> float:
         return 1e3 * measure([lambda i=i: one(i) for i in range(SETS)], samples=5, sample_ms=3.0).ms
@@ -92,12 +105,18 @@ def row(shape: tuple[int, int, int, int], direction: str, toy: bool) -> dict[str
             "sums and merge": lambda i: norm_backward.reduce(
                 dzs[i], xs[i], weight, bias, *flat, 1e-5, "leaky_relu", 0.2, write_dx=False
             ),
-            "dx": lambda i: norm_backward.dx(dzs[i], xs[i], weight, bias, *flat, sums, 1e-5, "leaky_relu", 0.2),
+            "dx": lambda i: norm_backward.dx(
+                dzs[i], xs[i], weight, bias, *flat, sums, 1e-5, "leaky_relu", 0.2
+            ),
         }
     found |= {name: time(one) for name, one in parts.items()}
     size = xs[0].nbytes
     best = min((k for k in found if "launch" in k or "shipped" in k), key=lambda k: found[k])
-    shown = f"{size / 1e6:.1f} MB: as shipped {found['as shipped']:.1f} us, best {found[best]:.1f} us ({best})"
+    shown = (
+        f"{size / 1e6:.1f} MB: as shipped {found['as shipped']:.1f} us, best "
+        f"{found[best]:.1f} "
+        f"us ({best})"
+    )
     return {"us": found, "failures": failed, "bytes": size, "shown": shown}
 
 

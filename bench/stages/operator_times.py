@@ -1,11 +1,11 @@
-"""Each registered op's engines against eager PyTorch and torch.compile: `fastgan bench --suite kernels` as a resumable stage, one
-stored row a call, and one more with the compiler's search.
+"""Each registered op's engines against eager PyTorch and torch.compile: `fastgan bench --suite
+kernels` as a resumable stage, one stored row a call, and one more with the compiler's search.
 
     python -m fastgan.bench.gpu --stages kernels            as a stage, with a budget
     python -m fastgan.bench.stages.operator_times [--op NAME] [--toy]     at once
 
-GPU time by graph replay on rotated inputs; what is timed and checked is in fastgan.bench.operators. On a CPU the shapes are tiny
-and say nothing about a GPU.
+GPU time by graph replay on rotated inputs; what is timed and checked is in fastgan.bench.operators.
+On a CPU the shapes are tiny and say nothing about a GPU.
 """
 
 from __future__ import annotations
@@ -32,21 +32,31 @@ def device() -> torch.device:
 
 
 def row(sample: Sample, compiled: bool, toy: bool) -> dict[str, Any]:
-    """One call's entry. compiled: the compiler's row, with eager and the engine that auto takes beside it."""
+    """One call's entry. compiled: the compiler's row, with eager and the engine that auto takes
+    beside it."""
     providers = ("eager", "compile", "auto") if compiled else ("eager", *operators.ENGINES)
     entry = operators.run(sample, device(), providers, repeats=3 if toy else 9)
     if torch.cuda.is_available():
-        torch.cuda.synchronize()  # raises where a provider took the context down: the stage starts over behind this row
+        # raises where a provider took the context down: the stage starts over behind this row
+        torch.cuda.synchronize()
     shown = [
-        f"{r['provider']} {1e3 * r['ms'][1]:.1f} us" if "ms" in r else f"{r['provider']}: {r['error']}" for r in entry["rows"]
+        f"{r['provider']} {1e3 * r['ms'][1]:.1f} us"
+        if "ms" in r
+        else f"{r['provider']}: {r['error']}"
+        for r in entry["rows"]
     ]
     if (best := tables.headline(entry)) is not None:
         shown.append(f"{best['provider']} {best['speedup'][1]:.2f}x {best['best']}")
-    return {"entry": entry, "state": gpu_state(), "shown": ", ".join(shown) + (" (CPU)" if device().type == "cpu" else "")}
+    return {
+        "entry": entry,
+        "state": gpu_state(),
+        "shown": ", ".join(shown) + (" (CPU)" if device().type == "cpu" else ""),
+    }
 
 
 def rows(toy: bool, names: tuple[str, ...] = ()) -> Iterable[StageRow]:
-    """Eager and the engines of every op in the type it is used in; then the compiler, which takes longest; then all in fp32."""
+    """Eager and the engines of every op in the type it is used in; then the compiler, which takes
+    longest; then all in fp32."""
     layers = False if toy else None
     known = set()
     for types in ((),) if toy or device().type == "cpu" else ((), ("fp32",)):
@@ -57,7 +67,9 @@ def rows(toy: bool, names: tuple[str, ...] = ()) -> Iterable[StageRow]:
                 key = f"{sample.name} | {COMPILED}" if compiled else sample.name
                 if key not in known:
                     known.add(key)
-                    yield StageRow(key, lambda s=sample, c=compiled: row(s, c, toy), 90 if compiled else 15)
+                    yield StageRow(
+                        key, lambda s=sample, c=compiled: row(s, c, toy), 90 if compiled else 15
+                    )
 
 
 def entries(store: Store) -> list[Entry]:
@@ -65,7 +77,9 @@ def entries(store: Store) -> list[Entry]:
     found: dict[str, Entry] = {}
     for stored in sorted(store.stage("kernels"), key=lambda r: r["key"].endswith(COMPILED)):
         name = stored["key"].removesuffix(f" | {COMPILED}")
-        found[name] = operators.merge(found[name], stored["entry"]) if name in found else stored["entry"]
+        found[name] = (
+            operators.merge(found[name], stored["entry"]) if name in found else stored["entry"]
+        )
     return list(found.values())
 
 
@@ -77,7 +91,9 @@ def summary(store: Store) -> None:
 def main() -> int:
     """Measures at once and prints, without a store."""
     p = argparse.ArgumentParser(
-        "python -m fastgan.bench.stages.operator_times", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m fastgan.bench.stages.operator_times",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("--op", action="append", default=[], metavar="NAME")
     p.add_argument("--toy", action="store_true", help="quick cases, on a CPU too")

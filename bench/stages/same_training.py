@@ -1,19 +1,23 @@
 """Same training: accelerated networks against the same networks left alone.
 
     python -m fastgan.bench.stages.same_training [--seeds 5] [--steps N] [--json FILE]
-    python -m fastgan.bench.gpu --stages same                                    as a stage, with a budget
+    python -m fastgan.bench.gpu --stages same
+        as a stage, with a budget
 
-1. Buffers of BatchNorm and spectral norm after 50 steps from one state. Yardstick: PyTorch against itself in the other memory
+1. Buffers of BatchNorm and spectral norm after 50 steps from one state. Yardstick: PyTorch against
+itself in the other memory
    format, which differs by rounding alone; accelerated may differ by at most 4 times that, or 1e-5.
-2. `dcgan` on Fashion-MNIST over several seeds, judged by feature distance (FD-small) and by the entropy of the classes a
-   classifier sees. Margins, one-sided at 95 % over paired seeds: the mean FD-small may be at most 10 % worse (25 % in the
-   short form), the mean entropy at most 0.1 nats lower (0.3).
+2. `dcgan` on Fashion-MNIST over several seeds, judged by feature distance (FD-small) and by the
+entropy of the classes a
+   classifier sees. Margins, one-sided at 95 % over paired seeds: the mean FD-small may be at most
+   10 % worse (25 % in the short form), the mean entropy at most 0.1 nats lower (0.3).
 
-On a GPU accelerated means impl="auto" with graphs against impl="reference" without, and full runs. On a CPU the networks are
-accelerated by hand and take the way they take on a GPU, each operator by its reference, with the normalisation handed on from
-convolution to convolution (edge "on_load"): left alone they would call PyTorch's own operations there, and the same bits prove
-nothing. Runs are short there, and the weights are judged instead of their average. Gradients from one state are judged by
-`fastgan bench` in each run. Exit code 1 on a failure.
+On a GPU accelerated means impl="auto" with graphs against impl="reference" without, and full runs.
+On a CPU the networks are accelerated by hand and take the way they take on a GPU, each operator by
+its reference, with the normalisation handed on from convolution to convolution (edge "on_load"):
+left alone they would call PyTorch's own operations there, and the same bits prove nothing. Runs are
+short there, and the weights are judged instead of their average. Gradients from one state are
+judged by `fastgan bench` in each run. Exit code 1 on a failure.
 """
 
 from __future__ import annotations
@@ -56,7 +60,12 @@ MARGINS = {"fd": 0.10 if GPU else 0.25, "entropy": 0.1 if GPU else 0.3}
 
 
 def begin(
-    built: RecipeParts, dataset: Any, *, seed: int, fast: bool, layout: torch.memory_format = torch.channels_last
+    built: RecipeParts,
+    dataset: Any,
+    *,
+    seed: int,
+    fast: bool,
+    layout: torch.memory_format = torch.channels_last,
 ) -> ActiveStage:
     """A training that has not begun."""
     stage = Stage(built.nets, built.objective, optimizers=built.optimizers, ema=("G",))
@@ -84,7 +93,8 @@ def begin(
 
 @contextlib.contextmanager
 def way(fast: bool) -> Iterator[None]:
-    """Within it accelerated modules run on a CPU as on a GPU: every module that asks whether kernels take a tensor hears yes."""
+    """Within it accelerated modules run on a CPU as on a GPU: every module that asks whether
+    kernels take a tensor hears yes."""
     with contextlib.ExitStack() as stack:
         for name, module in [*sys.modules.items()] if fast and not GPU else ():
             if name.startswith("fastgan.") and hasattr(module, "kernels_take"):
@@ -108,10 +118,23 @@ def furthest(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
 
 def compare_buffers(steps: int) -> dict[str, Any]:
     """{recipe: how far accelerated and the yardstick are from the reference}."""
-    grey = torch.from_numpy(np.array(fastgan.data.open("fashion-mnist").array("image")[:512])).permute(0, 3, 1, 2).float()
-    small = nn.functional.interpolate(grey, size=(16, 16), mode="bilinear").round().byte().permute(0, 2, 3, 1).contiguous()
+    grey = (
+        torch.from_numpy(np.array(fastgan.data.open("fashion-mnist").array("image")[:512]))
+        .permute(0, 3, 1, 2)
+        .float()
+    )
+    small = (
+        nn.functional.interpolate(grey, size=(16, 16), mode="bilinear")
+        .round()
+        .byte()
+        .permute(0, 2, 3, 1)
+        .contiguous()
+    )
     dataset = fastgan.data.open(small.numpy())
-    recipes = {"dcgan": Dcgan(base_width=16, latent=16), "sngan": Sngan(width_g=32, width_d=32, n_critic=2, latent=16)}
+    recipes = {
+        "dcgan": Dcgan(base_width=16, latent=16),
+        "sngan": Sngan(width_g=32, width_d=32, n_critic=2, latent=16),
+    }
     found = {}
     for name, recipe in recipes.items():
         ends = {}
@@ -121,17 +144,27 @@ def compare_buffers(steps: int) -> dict[str, Any]:
             ("accelerated", True, torch.channels_last),
         ):
             torch.manual_seed(0)
-            active = begin(recipe.build(ImageSpec(16, 1)), dataset, seed=0, fast=fast, layout=layout)
+            active = begin(
+                recipe.build(ImageSpec(16, 1)), dataset, seed=0, fast=fast, layout=layout
+            )
             with way(fast):
                 for step in range(steps):
                     active.train_step(step)
             ends[kind] = buffers(active.nets)
             active.close()
-        away, rounding = (furthest(ends[kind], ends["reference"]) for kind in ("accelerated", "yardstick"))
+        away, rounding = (
+            furthest(ends[kind], ends["reference"]) for kind in ("accelerated", "yardstick")
+        )
         allowed = max(4 * rounding, 1e-5)
-        found[name] = {"accelerated": away, "yardstick": rounding, "allowed": allowed, "passed": away <= allowed}
+        found[name] = {
+            "accelerated": away,
+            "yardstick": rounding,
+            "allowed": allowed,
+            "passed": away <= allowed,
+        }
         print(
-            f"{name}: buffers after {steps} steps {away:.1e} off the reference's, by rounding {rounding:.1e}, bound {allowed:.1e}"
+            f"{name}: buffers after {steps} steps {away:.1e} off the reference's, by rounding "
+            f"{rounding:.1e}, bound {allowed:.1e}"
         )
     return found
 
@@ -144,9 +177,16 @@ def bound(differences: list[float]) -> float:
 
 
 def judge(reference: list[float], fast: list[float], margin: float, worse: int) -> dict[str, Any]:
-    """Whether `fast` is worse than `reference` by less than `margin` with 95 % confidence. worse: +1 where larger is worse."""
+    """Whether `fast` is worse than `reference` by less than `margin` with 95 % confidence. worse:
+    +1 where larger is worse."""
     upper = bound([worse * (b - a) for a, b in zip(reference, fast)])
-    return {"reference": reference, "accelerated": fast, "margin": margin, "upper_bound": upper, "passed": upper <= margin}
+    return {
+        "reference": reference,
+        "accelerated": fast,
+        "margin": margin,
+        "upper_bound": upper,
+        "passed": upper <= margin,
+    }
 
 
 def one_run(seed: int, fast: bool, steps: int, width: int, samples: int) -> dict[str, Any]:
@@ -172,22 +212,34 @@ def one_run(seed: int, fast: bool, steps: int, width: int, samples: int) -> dict
     report = evaluate(images.float().cpu(), dataset, samples)
     assert report.balance is not None
     fd, entropy = report.samples.fd, report.balance.entropy
-    return {"seed": seed, "fast": fast, "fd": fd, "entropy": entropy, "shown": f"FD-small {fd:.3f}, entropy {entropy:.3f}"}
+    return {
+        "seed": seed,
+        "fast": fast,
+        "fd": fd,
+        "entropy": entropy,
+        "shown": f"FD-small {fd:.3f}, entropy {entropy:.3f}",
+    }
 
 
 def verdicts(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Class balance and FD-small of runs, in pairs of one seed, that differ in nothing but acceleration."""
+    """Class balance and FD-small of runs, in pairs of one seed, that differ in nothing but
+    acceleration."""
     fast, reference = ({r["seed"]: r for r in runs if r["fast"] is fast} for fast in (True, False))
     seeds = sorted(fast.keys() & reference.keys())
     score = lambda name, of: [of[seed][name] for seed in seeds]
     margin = MARGINS["fd"] * statistics.mean(score("fd", reference))
     found = {
         "fd": judge(score("fd", reference), score("fd", fast), margin, 1),
-        "entropy": judge(score("entropy", reference), score("entropy", fast), MARGINS["entropy"], -1),
+        "entropy": judge(
+            score("entropy", reference), score("entropy", fast), MARGINS["entropy"], -1
+        ),
     }
     for name, verdict in found.items():
         word = "passed" if verdict["passed"] else "FAILED"
-        print(f"{name}: worse by at most {verdict['upper_bound']:.4f} (95 %), margin {verdict['margin']:.4f}: {word}")
+        print(
+            f"{name}: worse by at most {verdict['upper_bound']:.4f} (95 %), margin "
+            f"{verdict['margin']:.4f}: {word}"
+        )
     return found
 
 
@@ -197,7 +249,10 @@ def compare_runs(seeds: int, steps: int, width: int, samples: int) -> dict[str, 
     for seed in range(seeds):
         for fast in (False, True):
             runs.append(one_run(seed, fast, steps, width, samples))
-            print(f"seed {seed}, {'accelerated' if fast else 'reference'}: {runs[-1]['shown']}", flush=True)
+            print(
+                f"seed {seed}, {'accelerated' if fast else 'reference'}: {runs[-1]['shown']}",
+                flush=True,
+            )
     return verdicts(runs)
 
 
@@ -217,7 +272,10 @@ def summary(store: Store) -> None:
     runs = [r for r in known if "fd" in r]
     pairs = {r["seed"] for r in runs if r["fast"]} & {r["seed"] for r in runs if not r["fast"]}
     if len(pairs) < 2:
-        print(f"\nsame training: {len(pairs)} pairs of runs known, two are the least that can be judged")
+        print(
+            f"\nsame training: {len(pairs)} pairs of runs known, two are the least that can be "
+            "judged"
+        )
         return
     print(f"\nsame training, {len(pairs)} seeds:")
     verdicts(runs)
@@ -225,7 +283,9 @@ def summary(store: Store) -> None:
 
 def main() -> int:
     p = argparse.ArgumentParser(
-        "python -m fastgan.bench.stages.same_training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m fastgan.bench.stages.same_training",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("--seeds", type=int, default=5, choices=sorted(QUANTILE))
     p.add_argument("--steps", type=int, default=FULL[0] if GPU else 600)
@@ -234,7 +294,10 @@ def main() -> int:
     p.add_argument("--json")
     a = p.parse_args()
     form = "full form on a GPU" if GPU else "short form on a CPU"
-    print(f"{form}: {a.seeds} seeds, {a.steps} steps, base width {a.width}; margins {MARGINS}", flush=True)
+    print(
+        f"{form}: {a.seeds} seeds, {a.steps} steps, base width {a.width}; margins {MARGINS}",
+        flush=True,
+    )
     result = {"machine": machine.describe(DEVICE), "form": form}
     result |= {"seeds": a.seeds, "steps": a.steps, "width": a.width}
     result["margins"] = MARGINS

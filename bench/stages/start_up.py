@@ -1,4 +1,5 @@
-"""Start-up: every row of an iteration from nothing to the end of its second step, compilation included.
+"""Start-up: every row of an iteration from nothing to the end of its second step, compilation
+included.
 
     python -m fastgan.bench.gpu --stages warm
 
@@ -45,7 +46,12 @@ def rows(toy: bool) -> Iterable[StageRow]:
     for suite in suites.TINY[:1] if toy else [suites.SUITES[name] for name in worth]:
         for spec in ROWS:
             if spec.letter in letters:
-                yield StageRow(f"{suite.name} {spec.key}", lambda s=suite, r=spec: start(s, r), spec.seconds, spec.ours)
+                yield StageRow(
+                    f"{suite.name} {spec.key}",
+                    lambda s=suite, r=spec: start(s, r),
+                    spec.seconds,
+                    spec.ours,
+                )
 
 
 def summary(store: Store) -> None:

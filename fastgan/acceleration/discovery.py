@@ -1,4 +1,5 @@
-"""Runs of layer -> norm -> activation that a forward calls one after the other, outside any nn.Sequential.
+"""Runs of layer -> norm -> activation that a forward calls one after the other, outside any
+nn.Sequential.
 
 Found by torch.fx: for the report, and as what accelerate(rewrite=True) expects to follow a norm.
 """
@@ -11,29 +12,44 @@ from collections.abc import Iterator
 import torch
 from torch import fx, nn
 
-from fastgan.acceleration.patterns import ACTIVATIONS, BY_CLASS, FUNCTIONS, LAYERS, Tree, plain_class, why_left
+from fastgan.acceleration.patterns import (
+    ACTIVATIONS,
+    BY_CLASS,
+    FUNCTIONS,
+    LAYERS,
+    Tree,
+    plain_class,
+    why_left,
+)
 
 
 class _Tracer(fx.Tracer):
-    proxy_buffer_attributes = True  # a forward that counts its calls in a buffer must not count this one
+    proxy_buffer_attributes = (
+        True  # a forward that counts its calls in a buffer must not count this one
+    )
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
 
 
 def _graph(module: nn.Module) -> fx.Graph:
-    """The graph of the module's own forward, every call of a child being one node; what torch.fx raises where it cannot follow.
+    """The graph of the module's own forward, every call of a child being one node; what torch.fx
+    raises where it cannot follow.
 
-    The forward is somebody else's code, and runs: on a copy of the module's own attributes, so that nothing stays behind.
+    The forward is somebody else's code, and runs: on a copy of the module's own attributes, so that
+    nothing stays behind.
     """
     twin = copy.copy(module)
-    twin.__dict__.update({k: copy.copy(v) for k, v in module.__dict__.items() if isinstance(v, (dict, list, set))})
+    twin.__dict__.update(
+        {k: copy.copy(v) for k, v in module.__dict__.items() if isinstance(v, (dict, list, set))}
+    )
     with torch.random.fork_rng(devices=[]):
         return _Tracer().trace(twin)
 
 
 def _kind(node: fx.Node, module: nn.Module, tree: Tree) -> tuple[str, str, str] | None:
-    """("layer" | "norm" | "act", its name, the child's name) of a node that may be part of a run."""
+    """("layer" | "norm" | "act", its name, the child's name) of a node that may be part of a
+    run."""
     if node.op == "call_module":
         child = module.get_submodule(str(node.target))
         kind = plain_class(child)
@@ -49,7 +65,8 @@ def _kind(node: fx.Node, module: nn.Module, tree: Tree) -> tuple[str, str, str] 
 
 
 def _follower(node: fx.Node) -> fx.Node | None:
-    """The one node that takes this one's result, as its first argument; None where somebody else sees it too."""
+    """The one node that takes this one's result, as its first argument; None where somebody else
+    sees it too."""
     users = list(node.users)
     return users[0] if len(users) == 1 and users[0].args and users[0].args[0] is node else None
 
@@ -57,14 +74,19 @@ def _follower(node: fx.Node) -> fx.Node | None:
 def _traceable(module: nn.Module) -> bool:
     """Whether the forward is code of a network's author that calls layers or norms of its own."""
     own = any(
-        plain_class(child) in LAYERS or plain_class(child) in BY_CLASS for child in module.children()
+        plain_class(child) in LAYERS or plain_class(child) in BY_CLASS
+        for child in module.children()
     )  # a container decides about its own children
-    return own and not isinstance(module, nn.Sequential) and not type(module).__module__.startswith("torch.")
+    return (
+        own
+        and not isinstance(module, nn.Sequential)
+        and not type(module).__module__.startswith("torch.")
+    )
 
 
 def runs_apart(module: nn.Module, tree: Tree) -> Iterator[list[tuple[str, str, str]]]:
-    """Each run that ends in an activation, as ("layer" | "norm" | "act", its name, the child's name or ""); raises what torch.fx
-    raises.
+    """Each run that ends in an activation, as ("layer" | "norm" | "act", its name, the child's name
+    or ""); raises what torch.fx raises.
     """
     if "forward" in module.__dict__ or not _traceable(module):
         return

@@ -1,9 +1,11 @@
-"""Chains of plain 2-D convolutions in a fused container: who applies the normalisation between two of them.
+"""Chains of plain 2-D convolutions in a fused container: who applies the normalisation between two
+of them.
 
-Between a convolution with BatchNorm and the convolution after it lies an *edge*: somebody has to apply the normalisation. Four
-ways, decided per edge by the tuning table's "conv_edge" rows or by the container's `edge`; without either the first one is taken:
+Between a convolution with BatchNorm and the convolution after it lies an *edge*: somebody has to
+apply the normalisation. Four ways, decided per edge by the tuning table's "conv_edge" rows or by
+the container's `edge`; without either the first one is taken:
 
-    separate       convolution | statistics | normalise + activate                       (the norm's own passes)
+    separate       convolution | statistics | normalise + activate  (the norm's passes)
     moments        convolution with moments in its epilogue | normalise + activate
     on_load        moments in the epilogue; the next convolution transforms on load
     on_load+g      and its backward forms g on load as well
@@ -33,14 +35,21 @@ from fastgan.ops.norm.functional import affine, affine_act, update_running_stats
 
 EDGES = ("separate", "moments", "on_load", "on_load+g")
 
-# Readings and writings of one edge's tensor in a training step, (forward, backward), convolutions included;
-# docs/internals/fused-convolution.md.
-TRAFFIC = {"one by one": (7, 12), "separate": (5, 9), "moments": (4, 10), "on_load": (2, 8), "on_load+g": (2, 7)}
+# Readings and writings of one edge's tensor in a training step, (forward, backward), convolutions
+# included; docs/internals/fused-convolution.md.
+TRAFFIC = {
+    "one by one": (7, 12),
+    "separate": (5, 9),
+    "moments": (4, 10),
+    "on_load": (2, 8),
+    "on_load+g": (2, 7),
+}
 
 
 @dataclass(frozen=True)
 class Edge:
-    """What was decided between two convolutions. saved: bytes of memory traffic a training step spares against child-by-child."""
+    """What was decided between two convolutions. saved: bytes of memory traffic a training step
+    spares against child-by-child."""
 
     producer: str
     consumer: str
@@ -49,7 +58,10 @@ class Edge:
     saved: int = 0
 
     def __str__(self) -> str:
-        return f"{self.producer} -> {self.consumer}: {self.choice} ({self.why}), {self.saved / 1e6:.1f} MB less traffic a step"
+        return (
+            f"{self.producer} -> {self.consumer}: {self.choice} ({self.why}), "
+            f"{self.saved / 1e6:.1f} MB less traffic a step"
+        )
 
 
 class Handed(NamedTuple):
@@ -90,17 +102,27 @@ def dense(m: Any) -> bool:
 
 
 def foldable(m: Any) -> bool:
-    """Whether nearest upsampling before, or average pooling behind, can become part of this convolution."""
-    return dense(m) and not m.transposed and (m.kernel_size, m.stride, m.padding) == ((3, 3), (1, 1), (1, 1))
+    """Whether nearest upsampling before, or average pooling behind, can become part of this
+    convolution."""
+    return (
+        dense(m)
+        and not m.transposed
+        and (m.kernel_size, m.stride, m.padding) == ((3, 3), (1, 1), (1, 1))
+    )
 
 
 def chains(children: tuple[Any, ...], run: Run) -> bool:
-    """Whether an undisturbed run is at this moment a chain of the kinds that :func:`advance` covers."""
+    """Whether an undisturbed run is at this moment a chain of the kinds that :func:`advance`
+    covers."""
     if run.layer < 0 or not dense(children[run.layer]) or children[run.layer]._forward_pre_hooks:
         return False
-    if run.fold == "upsample" and not (foldable(children[run.layer]) and doubles(children[run.start])):
+    if run.fold == "upsample" and not (
+        foldable(children[run.layer]) and doubles(children[run.start])
+    ):
         return False
-    if run.fold == "average" and not (foldable(children[run.layer]) and halves(children[run.layer + 1])):
+    if run.fold == "average" and not (
+        foldable(children[run.layer]) and halves(children[run.layer + 1])
+    ):
         return False
     norm = children[run.norm] if run.norm >= 0 else None
     return norm is None or (type(norm) is norms.BatchNorm2d and norm.activation is None)
@@ -113,13 +135,22 @@ def folded_weight(conv: Any, fold: str) -> tuple[Tensor, ConvSpec]:
     if fold == "average":
         return fold_average(conv.weight), ConvSpec(False, (4, 4), (2, 2), (1, 1))
     extra = pair(conv.output_padding) if conv.transposed else (0, 0)
-    return conv.weight, ConvSpec(conv.transposed, pair(conv.kernel_size), pair(conv.stride), pair(conv.padding), extra)
+    return conv.weight, ConvSpec(
+        conv.transposed, pair(conv.kernel_size), pair(conv.stride), pair(conv.padding), extra
+    )
 
 
 def advance(
-    x: Tensor, children: tuple[Any, ...], run: Run, handed: Handed | None, consumer: bool, edge: str | None, impl: str
+    x: Tensor,
+    children: tuple[Any, ...],
+    run: Run,
+    handed: Handed | None,
+    consumer: bool,
+    edge: str | None,
+    impl: str,
 ) -> tuple[Tensor, Handed | None, tuple[str, str, int] | None]:
-    """x through one run. `handed`: what the run before left to apply; `consumer`: whether the next run would take it.
+    """x through one run. `handed`: what the run before left to apply; `consumer`: whether the next
+        run would take it.
 
     Returns (y, what is left to apply to y, (choice, why, bytes saved) where the run has a norm).
     """
@@ -131,7 +162,11 @@ def advance(
             return _plain(x, w, spec, conv.bias, act, slope, impl), None, None
         out = act if row(act).from_output is not None else "identity"
         y = _fused(x, w, spec, conv.bias, handed, impl, act_out=out, slope_out=slope)[0]
-        return y if out == act else affine_act(y, None, None, activation=act, slope=slope), None, None
+        return (
+            y if out == act else affine_act(y, None, None, activation=act, slope=slope),
+            None,
+            None,
+        )
     by_batch = norm.training or norm.running_mean is None
     groups = norms.current_groups() if by_batch else 1
     size = spec.output_size(x.shape[2], x.shape[3])
@@ -145,12 +180,24 @@ def advance(
         else:
             y = _fused(x, w, spec, conv.bias, handed, impl)[0]
         return norm.forward(y) if run.act < 0 else norm.forward(y, act, slope), None, told
-    y, mean, var = _fused(x, w, spec, conv.bias, handed, impl, groups=groups, moments=by_batch, g_on_load=choice == "on_load+g")
+    y, mean, var = _fused(
+        x,
+        w,
+        spec,
+        conv.bias,
+        handed,
+        impl,
+        groups=groups,
+        moments=by_batch,
+        g_on_load=choice == "on_load+g",
+    )
     if mean is not None and var is not None:
         if norm.training and norm.track_running_stats and norm.running_mean is not None:
             stats = [(mean.detach(), var.detach())]
             tracked = [norm.num_batches_tracked] if norm.num_batches_tracked is not None else []
-            update_running_stats([norm.running_mean], [norm.running_var], tracked, stats, [rows], [norm.momentum])
+            update_running_stats(
+                [norm.running_mean], [norm.running_var], tracked, stats, [rows], [norm.momentum]
+            )
         if groups == 1:
             mean, var = mean[0], var[0]
     else:
@@ -161,11 +208,21 @@ def advance(
     return y, Handed(scale, shift, act, slope), told
 
 
-def _plain(x: Tensor, w: Tensor, spec: ConvSpec, bias: Tensor | None, act: str, slope: float, impl: str) -> Tensor:
+def _plain(
+    x: Tensor, w: Tensor, spec: ConvSpec, bias: Tensor | None, act: str, slope: float, impl: str
+) -> Tensor:
     w = w if torch.is_autocast_enabled(x.device.type) else w.to(x.dtype)
     if spec.transposed:
         return conv_transpose2d(
-            x, w, bias, spec.stride, spec.padding, spec.output_padding, activation=act, slope=slope, impl=impl
+            x,
+            w,
+            bias,
+            spec.stride,
+            spec.padding,
+            spec.output_padding,
+            activation=act,
+            slope=slope,
+            impl=impl,
         )
     return conv2d(x, w, bias, spec.stride, spec.padding, activation=act, slope=slope, impl=impl)
 
@@ -186,14 +243,17 @@ def _fused(
     s, t, act_in, slope_in = handed or (None, None, "identity", 0.0)
     groups = groups if handed is None else max(groups, handed.groups)
     how = Fusion(act_in, slope_in, act_out, slope_out, groups, precision_of(x))
-    # where an edge was chosen that only the fused kernels have, they are the engine wherever they can run
+    # where an edge was chosen that only the fused kernels have, they are the engine wherever they
+    # can run
     if impl == "auto" and x.is_cuda and unsupported(cast_type(x), act_out, slope_out) is None:
         impl = "triton"
     name = "conv_transpose_moments" if spec.transposed else "conv_moments"
     return fused(name, x, w, spec, how, s, t, bias, moments=moments, g_on_load=g_on_load, impl=impl)
 
 
-def _choose(x: Tensor, spec: ConvSpec, conv: Any, consumer: bool, rows: int, edge: str | None) -> tuple[str, str]:
+def _choose(
+    x: Tensor, spec: ConvSpec, conv: Any, consumer: bool, rows: int, edge: str | None
+) -> tuple[str, str]:
     """(choice, reason) for the edge that this convolution opens."""
     if edge is not None and edge not in EDGES:
         raise FastganError(f'edge="{edge}": choose one of {", ".join(EDGES)}')
@@ -208,7 +268,9 @@ def _choose(x: Tensor, spec: ConvSpec, conv: Any, consumer: bool, rows: int, edg
             "k": spec.kernel[0],
             "stride": spec.stride[0],
         }
-        wanted = tuning.engine("conv_edge", DTYPE_NAMES.get(cast_type(x), str(x.dtype)), shape, x.device)
+        wanted = tuning.engine(
+            "conv_edge", DTYPE_NAMES.get(cast_type(x), str(x.dtype)), shape, x.device
+        )
         why = "tuning table"
         if wanted not in EDGES:
             return "separate", "no tuning entry"
@@ -220,10 +282,11 @@ def _choose(x: Tensor, spec: ConvSpec, conv: Any, consumer: bool, rows: int, edg
 
 
 class Run(NamedTuple):
-    """Children start..stop-1 of a container, and which of them is the layer, the norm and the activation (-1: none).
+    """Children start..stop-1 of a container, and which of them is the layer, the norm and the
+    activation (-1: none).
 
-    Without any of the three they are no run: each is called by itself. fold: "upsample" (a child before the layer), "average"
-    (a child behind it) or "".
+    Without any of the three they are no run: each is called by itself. fold: "upsample" (a child
+    before the layer), "average" (a child behind it) or "".
     """
 
     start: int

@@ -1,12 +1,16 @@
-"""Runs of [upsample] -> layer -> [average pool] -> norm -> activation inside an nn.Sequential, as one call each.
+"""Runs of [upsample] -> layer -> [average pool] -> norm -> activation inside an nn.Sequential, as
+one call each.
 
-The container keeps its children: their classes, parameters, buffers and keys. It keeps a plan beside them, made of positions and
-types alone (so that it survives deepcopy and holds nothing alive), and on each call asks whether the children are still those it
-was made for; a run with a hook, or anything unforeseen, goes child by child as nn.Sequential does. Where a kernel may be had,
-runs that open with a plain 2-D convolution go by swap.edges, which may hand a normalisation on to the next one.
+The container keeps its children: their classes, parameters, buffers and keys. It keeps a plan
+beside them, made of positions and types alone (so that it survives deepcopy and holds nothing
+alive), and on each call asks whether the children are still those it was made for; a run with a
+hook, or anything unforeseen, goes child by child as nn.Sequential does. Where a kernel may be had,
+runs that open with a plain 2-D convolution go by swap.edges, which may hand a normalisation on to
+the next one.
 
-An activation joins a run only behind the layer that made its input. Nobody else can hold that tensor, so writing over it is
-invisible; an in-place activation at the start of a container alters somebody's tensor (pix2pix's skip) and stays what it is.
+An activation joins a run only behind the layer that made its input. Nobody else can hold that
+tensor, so writing over it is invisible; an in-place activation at the start of a container alters
+somebody's tensor (pix2pix's skip) and stays what it is.
 """
 
 from __future__ import annotations
@@ -37,18 +41,29 @@ class FusionPlan(NamedTuple):
         return tuple(run for run in self.runs if run.joins)
 
 
-def make_plan(children: Sequence[nn.Module], free: Sequence[bool], layers: Sequence[bool], norms: Sequence[bool]) -> FusionPlan:
+def make_plan(
+    children: Sequence[nn.Module],
+    free: Sequence[bool],
+    layers: Sequence[bool],
+    norms: Sequence[bool],
+) -> FusionPlan:
     """The longest runs from left to right.
 
-    `free`: whether a child may take part in a run at all. `layers`: whether it is a convolution or linear layer that may open
-    one; `norms`: whether it is one of our normalisations.
+    `free`: whether a child may take part in a run at all. `layers`: whether it is a convolution or
+    linear layer that may open one; `norms`: whether it is one of our normalisations.
     """
     count = len(children)
     runs: list[Run] = []
     at = 0
     while at < count:
         layer, norm, act, fold, end = -1, -1, -1, "", at
-        if at + 1 < count and free[at] and layers[at + 1] and doubles(children[at]) and foldable(children[at + 1]):
+        if (
+            at + 1 < count
+            and free[at]
+            and layers[at + 1]
+            and doubles(children[at])
+            and foldable(children[at + 1])
+        ):
             layer, end, fold = at + 1, at + 2, "upsample"
         elif layers[at]:
             layer, end = at, at + 1
@@ -76,8 +91,8 @@ def why_all_apart(plan: FusionPlan, children: Sequence[nn.Module]) -> str | None
 
 
 def why_apart(run: Run, children: Sequence[nn.Module]) -> tuple[int, str] | None:
-    """(the child, why its run goes one by one at this moment), or None. A layer keeps its pre-hooks: the older spectral norm is
-    one.
+    """(the child, why its run goes one by one at this moment), or None. A layer keeps its
+    pre-hooks: the older spectral norm is one.
     """
     for at in range(run.start, run.stop):
         child = children[at]
@@ -90,9 +105,14 @@ def why_apart(run: Run, children: Sequence[nn.Module]) -> tuple[int, str] | None
 
 
 def activate_fresh(x: Tensor, activation: nn.Module) -> Tensor:
-    """The activation of a tensor that nobody else holds: written over it where its derivative needs the result alone."""
+    """The activation of a tensor that nobody else holds: written over it where its derivative needs
+    the result alone."""
     kind = type(activation)
-    if x.dim() == 3:  # may be a view (a linear layer over sequences, an unbatched image), whose in-place backward copies
+    if (
+        x.dim() == 3
+        # may be a view (a linear layer over sequences, an unbatched image), whose in-place backward
+        # copies
+    ):
         return activation.forward(x)
     if kind is nn.ReLU:
         return torch.relu_(x)
@@ -116,7 +136,9 @@ def norm_act(x: Tensor, norm: nn.Module, activation: nn.Module) -> Tensor:
 
 def open_run(x: Tensor, run: Run, children: Sequence[nn.Module]) -> Tensor:
     """x through what stands before the norm and the activation of an undisturbed run."""
-    for at in range(run.start, run.norm if run.norm >= 0 else run.act if run.act >= 0 else run.stop):
+    for at in range(
+        run.start, run.norm if run.norm >= 0 else run.act if run.act >= 0 else run.stop
+    ):
         child = children[at]
         x = child(x) if child._forward_pre_hooks else child.forward(x)
     return x
@@ -126,22 +148,31 @@ def close_run(x: Tensor, run: Run, children: Sequence[nn.Module]) -> Tensor:
     """The norm and the activation of an undisturbed run."""
     if run.norm < 0:
         return x if run.act < 0 else activate_fresh(x, children[run.act])
-    return children[run.norm].forward(x) if run.act < 0 else norm_act(x, children[run.norm], children[run.act])
+    return (
+        children[run.norm].forward(x)
+        if run.act < 0
+        else norm_act(x, children[run.norm], children[run.act])
+    )
 
 
 class FusedSequential(nn.Sequential):
-    """nn.Sequential that takes its runs of layer -> norm -> activation in one call each. Made by accelerate, never by hand.
+    """nn.Sequential that takes its runs of layer -> norm -> activation in one call each. Made by
+    accelerate, never by hand.
 
-    edge: one of swap.edges.EDGES for every edge of a chain of convolutions, on any device, or None for the tuning table's choice
+    edge: one of swap.edges.EDGES for every edge of a chain of convolutions, on any device, or None
+        for the tuning table's choice
     where kernels can be had. impl: engine of those convolutions.
     """
 
     edge: str | None = None
     impl: str = "auto"
-    _fastgan_plan: Any = None  # kept in the instance's __dict__ once made; slices and sums of containers have none
+    _fastgan_plan: Any = (
+        None  # kept in the instance's __dict__ once made; slices and sums of containers have none
+    )
 
     def report(self) -> list[Edge]:
-        """The edges of the last forward call, in order; empty before one, and where no chain was taken."""
+        """The edges of the last forward call, in order; empty before one, and where no chain was
+        taken."""
         return list(self.__dict__.get("_edges", ()))
 
     def forward(self, input: Any) -> Any:
@@ -150,35 +181,54 @@ class FusedSequential(nn.Sequential):
         if plan is None or why_all_apart(plan, children):
             self.__dict__.pop("_edges", None)
             return super().forward(input)
-        # an activation that comes first takes a waiting norm along; nothing else here knows what to do with one
+        # an activation that comes first takes a waiting norm along; nothing else here knows what to
+        # do with one
         x: Any = input if children and type(children[0]) in ACTIVATIONS else settled(input)
-        chained = isinstance(x, Tensor) and x.dim() == 4 and (self.edge is not None or kernels_take(x))
+        chained = (
+            isinstance(x, Tensor) and x.dim() == 4 and (self.edge is not None or kernels_take(x))
+        )
         chained = chained and (torch.compiler.is_compiling() or not transformed())
         handed: Handed | None = None
         edges: list[Edge] = []
         for i, run in enumerate(plan.runs):
-            if not isinstance(x, Tensor) or (run.layer < 0 and run.act < 0) or why_apart(run, children):
+            if (
+                not isinstance(x, Tensor)
+                or (run.layer < 0 and run.act < 0)
+                or why_apart(run, children)
+            ):
                 for child in children[run.start : run.stop]:
                     x = child(x)
             elif chained and x.dim() == 4 and chains(children, run):
                 after = plan.runs[i + 1] if i + 1 < len(plan.runs) else None
-                takes = after is not None and why_apart(after, children) is None and chains(children, after)
+                takes = (
+                    after is not None
+                    and why_apart(after, children) is None
+                    and chains(children, after)
+                )
                 x, handed, told = advance(x, children, run, handed, takes, self.edge, self.impl)
                 if told is not None:
                     names = list(self._modules)
                     consumer = names[after.layer] if takes and after is not None else "the end"
                     edges.append(Edge(names[run.layer], consumer, *told))
             else:
-                x = open_run(x, run, children)  # the layer's input may go before the norm needs memory
+                x = open_run(
+                    x, run, children
+                )  # the layer's input may go before the norm needs memory
                 x = close_run(x, run, children)
-            if run.norm >= 0 and run.act < 0 and run.stop < len(children) and type(children[run.stop]) not in ACTIVATIONS:
+            if (
+                run.norm >= 0
+                and run.act < 0
+                and run.stop < len(children)
+                and type(children[run.stop]) not in ACTIVATIONS
+            ):
                 x = settled(x, type(children[run.stop]).__name__)
         if chained and not torch.compiler.is_compiling():
             self.__dict__["_edges"] = edges
         return x
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # Classes made for subclasses of nn.Sequential have no importable name: copy and save by the original's.
+        # Classes made for subclasses of nn.Sequential have no importable name: copy and save by the
+        # original's.
         original = self.__dict__.get("_fastgan_original")
         if original is None or original is nn.Sequential:
             return super().__reduce_ex__(protocol)
@@ -189,7 +239,8 @@ _FUSED: dict[type, type[FusedSequential]] = {nn.Sequential: FusedSequential}
 
 
 def fused_class(original: type[nn.Sequential]) -> type[FusedSequential]:
-    """FusedSequential, or for a subclass of nn.Sequential that keeps its forward, a subclass of both under its name."""
+    """FusedSequential, or for a subclass of nn.Sequential that keeps its forward, a subclass of
+    both under its name."""
     if original not in _FUSED:
         names = {"__module__": original.__module__, "__qualname__": original.__qualname__}
         _FUSED[original] = type(original.__name__, (FusedSequential, original), names)

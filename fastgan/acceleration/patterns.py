@@ -1,6 +1,7 @@
 """The table of what may be swapped for what, and every reason to leave a module as it is.
 
-A row is an exact class: a subclass somebody else wrote may have changed anything. To teach `accelerate` a module, add its row.
+A row is an exact class: a subclass somebody else wrote may have changed anything. To teach
+`accelerate` a module, add its row.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ LAYERS: tuple[type[nn.Module], ...] = (
 )
 """Layers that may open a run: their output is new, and their backward does not need it."""
 
-ACTIVATIONS: dict[type[nn.Module], Activation] = {a.module: a for a in TABLE.values() if a.module is not None}
+ACTIVATIONS: dict[type[nn.Module], Activation] = {
+    a.module: a for a in TABLE.values() if a.module is not None
+}
 """Activation modules that may end a run."""
 
 FUNCTIONS: dict[Any, str] = {form: a.name for a in TABLE.values() for form in a.forms}
@@ -74,7 +77,9 @@ FUNCTIONS: dict[Any, str] = {form: a.name for a in TABLE.values() for form in a.
 def activation_of(module: nn.Module) -> tuple[str, float]:
     """(name, slope) of a module whose class is in ACTIVATIONS."""
     activation = ACTIVATIONS[type(module)]
-    return activation.name, float(getattr(module, activation.parameter)) if activation.parameter else 0.01
+    return activation.name, float(
+        getattr(module, activation.parameter)
+    ) if activation.parameter else 0.01
 
 
 RELATIVES: tuple[type[nn.Module], ...] = (_ConvNd, _NormBase, nn.GroupNorm, nn.LayerNorm)
@@ -86,7 +91,9 @@ class Tree:
 
     def __init__(self, root: nn.Module) -> None:
         self.root = root
-        owners = Counter(id(p) for module in root.modules() for p in module._parameters.values() if p is not None)
+        owners = Counter(
+            id(p) for module in root.modules() for p in module._parameters.values() if p is not None
+        )
         self.shared = {key for key, count in owners.items() if count > 1}
 
     def walk(self) -> Iterator[tuple[str, nn.Module]]:
@@ -103,7 +110,11 @@ def why_unknown(module: nn.Module) -> str:
     if isinstance(module, LazyModuleMixin):
         return "not initialised yet (lazy): run it once, then accelerate"
     base = next((p.original for p in PATTERNS if isinstance(module, p.original)), None)
-    return f"a subclass of {base.__name__}, which may have changed anything" if base else "not in the table of patterns"
+    return (
+        f"a subclass of {base.__name__}, which may have changed anything"
+        if base
+        else "not in the table of patterns"
+    )
 
 
 def why_left(module: nn.Module, tree: Tree) -> str | None:
@@ -115,7 +126,10 @@ def why_left(module: nn.Module, tree: Tree) -> str | None:
         return "its forward was replaced on the instance"
     if any(not spectral.is_ours(hook) for hook in module._forward_hooks.values()):
         return "it has a forward hook"
-    if any(not (isinstance(hook, SpectralNormHook) or spectral.is_ours(hook)) for hook in module._forward_pre_hooks.values()):
+    if any(
+        not (isinstance(hook, SpectralNormHook) or spectral.is_ours(hook))
+        for hook in module._forward_pre_hooks.values()
+    ):
         return "it has a forward pre-hook"
     if module._backward_hooks or module._backward_pre_hooks:
         return "it has a backward hook"

@@ -54,11 +54,16 @@ class Finding:
     @property
     def kind(self) -> str:
         kind = plain_class(self.module).__name__
-        return f"{kind}'s spectral norm" if self.pattern is not None and self.pattern.family == "spectral" else kind
+        return (
+            f"{kind}'s spectral norm"
+            if self.pattern is not None and self.pattern.family == "spectral"
+            else kind
+        )
 
 
 def survey(tree: Tree, families: frozenset[str]) -> list[Finding]:
-    """One finding for each module of a known family, in the tree's order. Looks, changes nothing."""
+    """One finding for each module of a known family, in the tree's order. Looks, changes
+    nothing."""
     findings = []
     for path, module in tree.walk():
         pattern = BY_CLASS.get(plain_class(module))
@@ -73,21 +78,34 @@ def survey(tree: Tree, families: frozenset[str]) -> list[Finding]:
     return findings
 
 
-def _find(path: str, module: nn.Module, target: Any, pattern: Pattern, tree: Tree, families: frozenset[str]) -> Finding:
+def _find(
+    path: str,
+    module: nn.Module,
+    target: Any,
+    pattern: Pattern,
+    tree: Tree,
+    families: frozenset[str],
+) -> Finding:
     if ORIGINAL in target.__dict__:
         return Finding(path, module, "swapped", pattern, target=target)
     if pattern.family not in families:
         return Finding(path, module, "off", pattern, target=target)
     if reason := why_left(module, tree):
         return Finding(path, module, "left", pattern, reason, target)
-    theirs = pattern.replacement is not None and pattern.original in (type(target), plain_class(module))
+    theirs = pattern.replacement is not None and pattern.original in (
+        type(target),
+        plain_class(module),
+    )
     return Finding(path, module, "swap" if theirs else "keep", pattern, target=target)
 
 
 def container_left(container: nn.Sequential, tree: Tree) -> str | None:
     """Why a container is not to be fused, whatever its children: one line, or None."""
     kind = type(container)
-    if kind.forward not in (nn.Sequential.forward, FusedSequential.forward) or kind.__call__ is not nn.Module.__call__:
+    if (
+        kind.forward not in (nn.Sequential.forward, FusedSequential.forward)
+        or kind.__call__ is not nn.Module.__call__
+    ):
         return f"{kind.__name__} overrides forward"
     return why_left(container, tree)
 
@@ -100,7 +118,12 @@ def plan_of(container: nn.Sequential, tree: Tree, families: frozenset[str]) -> F
         pattern = BY_CLASS.get(plain_class(child))
         free.append(why_left(child, tree) is None)
         layers.append(free[-1] and "conv" in families and plain_class(child) in LAYERS)
-        norms.append(free[-1] and pattern is not None and pattern.family == "norm" and type(child) is pattern.replacement)
+        norms.append(
+            free[-1]
+            and pattern is not None
+            and pattern.family == "norm"
+            and type(child) is pattern.replacement
+        )
     return make_plan(children, free, layers, norms)
 
 
@@ -113,8 +136,11 @@ def families_of(ops: Iterable[str] | None) -> frozenset[str]:
     return asked
 
 
-def accelerate(module: M, *, ops: Iterable[str] | None = None, strict: bool = False, rewrite: bool = False) -> M:
-    """Swap the hot modules of any network for faster ones, in place. The mathematics stays the same.
+def accelerate(
+    module: M, *, ops: Iterable[str] | None = None, strict: bool = False, rewrite: bool = False
+) -> M:
+    """Swap the hot modules of any network for faster ones, in place. The mathematics stays the
+    same.
 
     Batch and instance norms, spectral norms, and runs of (transposed) convolution, norm and
     activation inside nn.Sequential get other forwards. Parameters, buffers, state_dict, hooks and
@@ -156,7 +182,10 @@ def accelerate(module: M, *, ops: Iterable[str] | None = None, strict: bool = Fa
         first = left[0]
         others = f", and {len(left) - 1} more" if len(left) > 1 else ""
         where = f"{first.path or 'the module itself'} ({first.kind})"
-        raise FastganError(f"accelerate(strict=True) would leave {where}: {first.why}{others}; fastgan.report shows all")
+        raise FastganError(
+            f"accelerate(strict=True) would leave {where}: {first.why}{others}; fastgan.report "
+            "shows all"
+        )
     for finding in findings:
         if finding.status == "swap":
             assert finding.pattern is not None
@@ -164,14 +193,25 @@ def accelerate(module: M, *, ops: Iterable[str] | None = None, strict: bool = Fa
             _assign(finding.target, finding.pattern.replacement)
     found = survey(tree, families)
     spectral.attach(
-        module, [(f.module, f.target) for f in found if f.status == "swapped" and isinstance(f.target, spectral.HOLDERS)]
+        module,
+        [
+            (f.module, f.target)
+            for f in found
+            if f.status == "swapped" and isinstance(f.target, spectral.HOLDERS)
+        ],
     )
-    containers = [m for _, m in tree.walk() if isinstance(m, nn.Sequential) and container_left(m, tree) is None]
+    containers = [
+        m
+        for _, m in tree.walk()
+        if isinstance(m, nn.Sequential) and container_left(m, tree) is None
+    ]
     fused = [m for m in containers if plan_of(m, tree, families).joined]
     for container in fused:
         if not isinstance(container, FusedSequential):
             _assign(container, fused_class(type(container)))
-    for container in fused:  # a plan names its children's classes: those of containers inside have just changed
+    for (
+        container
+    ) in fused:  # a plan names its children's classes: those of containers inside have just changed
         container.__dict__[PLAN] = plan_of(container, tree, families)
     if rewrite and "norm" in families:
         _join(tree)
@@ -185,16 +225,24 @@ def _join(tree: Tree) -> None:
         if kind in NORMS and ORIGINAL in module.__dict__:
             if module.join is None:
                 module.join = joining.Site(path, kind.__name__)
-        elif ORIGINAL not in module.__dict__ and joining.calls_norms(module) and why_left(module, tree) is None:
+        elif (
+            ORIGINAL not in module.__dict__
+            and joining.calls_norms(module)
+            and why_left(module, tree) is None
+        ):
             _assign(module, joining.joining_class(type(module)))
             module.__dict__[joining.SITES] = joining.Sites(path)
     for _, module in tree.walk():
         try:
             for run in runs_apart(module, tree):
                 names = {stage: (what, name) for stage, what, name in run}
-                if "norm" in names and isinstance(site := module.get_submodule(names["norm"][1]).join, joining.Site):
+                if "norm" in names and isinstance(
+                    site := module.get_submodule(names["norm"][1]).join, joining.Site
+                ):
                     site.expect(names["act"][0])
-        except Exception:  # torch.fx runs somebody else's code with stand-ins: what it can't follow, the first forward shows
+        except Exception:
+            # torch.fx runs somebody else's code with stand-ins: what it can't follow, the first
+            # forward shows
             continue
 
 
@@ -225,17 +273,30 @@ def revert(module: M) -> M:
     """
     swapped: list[tuple[str, Any]] = []
     for path, m in module.named_modules():
-        hooks = (hook for hook in m._forward_pre_hooks.values() if isinstance(hook, spectral.SpectralNormHook))
+        hooks = (
+            hook
+            for hook in m._forward_pre_hooks.values()
+            if isinstance(hook, spectral.SpectralNormHook)
+        )
         swapped += [(path, target) for target in (m, *hooks) if ORIGINAL in target.__dict__]
     for path, target in swapped:
         if not _ours(target):
             raise FastganError(
-                f"revert: {path or 'the module itself'} became a {type(target).__name__} after accelerate: undo that first"
+                f"revert: {path or 'the module itself'} became a {type(target).__name__} after "
+                "accelerate: undo that first"
             )
     for m in module.modules():
         spectral.detach(m)
     for _, target in swapped:
-        for key in (PLAN, "_edges", "join", joining.SITES, spectral.USES, spectral.LAST, spectral.WAITING):
+        for key in (
+            PLAN,
+            "_edges",
+            "join",
+            joining.SITES,
+            spectral.USES,
+            spectral.LAST,
+            spectral.WAITING,
+        ):
             target.__dict__.pop(key, None)
         target.__class__ = target.__dict__.pop(ORIGINAL)
     return module
@@ -243,4 +304,6 @@ def revert(module: M) -> M:
 
 def _ours(target: Any) -> bool:
     kind = type(target)
-    return issubclass(kind, (FusedSequential, joining.Joining)) or (kind in BY_CLASS and BY_CLASS[kind].replacement is kind)
+    return issubclass(kind, (FusedSequential, joining.Joining)) or (
+        kind in BY_CLASS and BY_CLASS[kind].replacement is kind
+    )

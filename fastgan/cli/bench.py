@@ -9,7 +9,10 @@ from typing import Any
 
 import click
 
-ALT = {"speedup": "Speed-up of each row against PyTorch's best", "batch": "Images a second over batch size"}
+ALT = {
+    "speedup": "Speed-up of each row against PyTorch's best",
+    "batch": "Images a second over batch size",
+}
 FIGURES = PurePosixPath("docs/images")
 """Where --readme puts its figures, from the README's folder."""
 
@@ -22,27 +25,77 @@ def _names(values: tuple[str, ...]) -> list[str]:
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="A few suites and rows, fewer repeats: within 3 minutes on two idle cores.")
 @click.option(
-    "--suite", "suites", multiple=True, metavar="NAME", help="Only these (comma-separated, may repeat); 'ablation', 'kernels'."
+    "--quick",
+    is_flag=True,
+    help="A few suites and rows, fewer repeats: within 3 minutes on two idle cores.",
 )
-@click.option("--rows", multiple=True, metavar="LETTERS", help="Only these rows: a b c d e f f2 g h i (comma-separated).")
-@click.option("--budget", type=click.FloatRange(min=1), metavar="SECONDS", help="Stop starting things after this time.")
-@click.option("--threads", type=click.IntRange(1), help="torch's threads on a CPU (default: as it is).")
-@click.option("--json", "json_path", type=click.Path(dir_okay=False), metavar="FILE", help="Write everything measured.")
-@click.option("--csv", "csv_path", type=click.Path(dir_okay=False), metavar="FILE", help="Write one line a row.")
-@click.option("--plots", "plots_path", type=click.Path(file_okay=False), metavar="DIR", help="Draw figures (needs matplotlib).")
+@click.option(
+    "--suite",
+    "suites",
+    multiple=True,
+    metavar="NAME",
+    help="Only these (comma-separated, may repeat); 'ablation', 'kernels'.",
+)
+@click.option(
+    "--rows",
+    multiple=True,
+    metavar="LETTERS",
+    help="Only these rows: a b c d e f f2 g h i (comma-separated).",
+)
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=1),
+    metavar="SECONDS",
+    help="Stop starting things after this time.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1), help="torch's threads on a CPU (default: as it is)."
+)
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Write everything measured.",
+)
+@click.option(
+    "--csv",
+    "csv_path",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Write one line a row.",
+)
+@click.option(
+    "--plots",
+    "plots_path",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Draw figures (needs matplotlib).",
+)
 @click.option(
     "--launches",
     is_flag=False,
     flag_value="dcgan-64-b128",
     metavar="[NAME]",
-    help="Count what a step of a suite or recipe launches on a GPU, none needed; 'all' is a line each.",
+    help="Count what a step of a suite or recipe launches on a GPU, none needed; 'all' is a line "
+    "each.",
 )
-@click.option("--target", metavar="sm_90", help="With --launches: compile each Triton kernel for it (sm_80, 89, 90 or 100).")
-@click.option("--gb-per-s", type=click.FloatRange(min=1), default=3000.0, help="With --launches: bandwidth of the estimate.")
+@click.option(
+    "--target",
+    metavar="sm_90",
+    help="With --launches: compile each Triton kernel for it (sm_80, 89, 90 or 100).",
+)
+@click.option(
+    "--gb-per-s",
+    type=click.FloatRange(min=1),
+    default=3000.0,
+    help="With --launches: bandwidth of the estimate.",
+)
 @click.option("--readme", type=click.Path(exists=True, dir_okay=False), metavar="FILE", hidden=True)
-@click.option("--results", type=click.Path(exists=True, file_okay=False), default="bench/results", hidden=True)
+@click.option(
+    "--results", type=click.Path(exists=True, file_okay=False), default="bench/results", hidden=True
+)
 def command(
     quick: bool,
     suites: tuple[str, ...],
@@ -58,18 +111,22 @@ def command(
     readme: str | None,
     results: str,
 ) -> None:
-    """Time whole iterations of DCGAN, SNGAN, WGAN-GP, pix2pix and R1: PyTorch from the tutorial's loop to whole-step compilation
-    (rows a to f2) against fastgan (g to i), in turns, on the GPU if there is one.
+    """Time whole iterations of DCGAN, SNGAN, WGAN-GP, pix2pix and R1: PyTorch from the tutorial's
+    loop to whole-step compilation (rows a to f2) against fastgan (g to i), in turns, on the GPU if
+    there is one.
 
-    A row is timed only after its gradients agree with float64. Speed-ups are against the best of a to f2 that ran. 'kernels'
-    times each registered operator, engine by engine, against eager PyTorch and torch.compile. What each row does, and how to
-    reproduce each number: docs/benchmarks.md.
+    A row is timed only after its gradients agree with float64. Speed-ups are against the best of a
+    to f2 that ran. 'kernels' times each registered operator, engine by engine, against eager
+    PyTorch and torch.compile. What each row does, and how to reproduce each number:
+    docs/benchmarks.md.
     """
     from fastgan.bench import tables
 
     if readme is not None:
         path, found = Path(readme), tables.read(results)
-        figures = "".join(f"\n![{ALT[drawn.stem]}]({drawn})\n" for drawn in _figures(found, path.parent / FIGURES))
+        figures = "".join(
+            f"\n![{ALT[drawn.stem]}]({drawn})\n" for drawn in _figures(found, path.parent / FIGURES)
+        )
         path.write_text(tables.fill(path.read_text(), tables.markdown(found) + figures))
         return
     if launches is not None:
@@ -101,7 +158,9 @@ def command(
         lambda line: click.echo(f"[{time.monotonic() - began:4.0f} s] {line}", err=True),
     )
     if device.type == "cpu":
-        click.echo("no GPU: rows that need one say so, and every number below is of this CPU", err=True)
+        click.echo(
+            "no GPU: rows that need one say so, and every number below is of this CPU", err=True
+        )
     result = bench.run(chosen, specs, ablated, "kernels" in asked or not (asked or rows))
     click.echo(tables.table(result))
     if json_path is not None:
@@ -113,8 +172,12 @@ def command(
 
         for path in plots.draw(result, plots_path):
             click.echo(str(path))
-    wrong = any(e.get("gradient", {}).get("passed") is False for s in result["suites"] for e in s["rows"])
-    if wrong or any(r.get("agrees") is False and r["ours"] for e in result["kernels"] for r in e["rows"]):
+    wrong = any(
+        e.get("gradient", {}).get("passed") is False for s in result["suites"] for e in s["rows"]
+    )
+    if wrong or any(
+        r.get("agrees") is False and r["ours"] for e in result["kernels"] for r in e["rows"]
+    ):
         sys.exit(1)
 
 
@@ -129,7 +192,9 @@ def _launches(name: str, target: str | None, gb_per_s: float, json_path: str | N
         noted, kernels = launches.record(one, target=target or "sm_90", compile=target is not None)
         rows = launches.table(noted, gb_per_s)
         found[one] = launches.counts(rows)
-        click.echo(launches.line(one, rows) if name == "all" else launches.text(one, rows, gb_per_s))
+        click.echo(
+            launches.line(one, rows) if name == "all" else launches.text(one, rows, gb_per_s)
+        )
         if target is not None:
             click.echo(launches.compiled(kernels, target))
     if json_path is not None:

@@ -9,17 +9,36 @@ from fastgan.data.opening import BUNDLED
 
 @click.command()
 @click.argument("source", default=BUNDLED)
-@click.option("--size", type=click.IntRange(1), help="Side of the square the images are fitted to; default: their own.")
 @click.option(
-    "--channels", type=click.Choice(["1", "3", "4"]), help="1 grey, 3 colour, 4 with opacity; default: 3, or 1 if all grey."
+    "--size",
+    type=click.IntRange(1),
+    help="Side of the square the images are fitted to; default: their own.",
+)
+@click.option(
+    "--channels",
+    type=click.Choice(["1", "3", "4"]),
+    help="1 grey, 3 colour, 4 with opacity; default: 3, or 1 if all grey.",
 )
 @click.option("--strict", is_flag=True, help="Stop with exit code 2 at a file that can't be read.")
 @click.option(
-    "--preview", metavar="FILE", type=click.Path(dir_okay=False), help="Write 64 of the images, as a network sees them, to a PNG."
+    "--preview",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Write 64 of the images, as a network sees them, to a PNG.",
 )
-@click.option("--clear-cache", is_flag=True, help="Delete all decoded images from the cache, and stop.")
-def command(source: str, size: int | None, channels: str | None, strict: bool, preview: str | None, clear_cache: bool) -> None:
-    """Check SOURCE (a folder, .zip, .npz, .npy, idx file or fashion-mnist): decode it, count classes, list what is left out."""
+@click.option(
+    "--clear-cache", is_flag=True, help="Delete all decoded images from the cache, and stop."
+)
+def command(
+    source: str,
+    size: int | None,
+    channels: str | None,
+    strict: bool,
+    preview: str | None,
+    clear_cache: bool,
+) -> None:
+    """Check SOURCE (a folder, .zip, .npz, .npy, idx file or fashion-mnist): decode it, count
+    classes, list what is left out."""
     from fastgan import paths
     from fastgan.data import cache, open
 
@@ -34,7 +53,9 @@ def command(source: str, size: int | None, channels: str | None, strict: bool, p
 
     dataset = open(source, size=size, channels=int(channels) if channels else None, strict=strict)
     click.echo(dataset.describe())
-    click.echo(f"decoded: {dataset.nbytes / 2**20:,.1f} MiB, fingerprint {dataset.fingerprint[:16]}")
+    click.echo(
+        f"decoded: {dataset.nbytes / 2**20:,.1f} MiB, fingerprint {dataset.fingerprint[:16]}"
+    )
     if dataset.classes:
         counts = np.bincount(dataset.array("label"), minlength=len(dataset.classes))
         for name, count in zip(dataset.classes, counts):

@@ -13,11 +13,25 @@ SECONDS = 130
 
 
 @click.command()
-@click.option("--out", default="runs/demo", show_default=True, help="run folder; an older demo there is replaced")
-@click.option("--steps", type=int, default=STEPS, show_default=True, help="stop after so many updates of the generator")
-@click.option("--seconds", type=float, default=SECONDS, show_default=True, help="stop after that time")
+@click.option(
+    "--out",
+    default="runs/demo",
+    show_default=True,
+    help="run folder; an older demo there is replaced",
+)
+@click.option(
+    "--steps",
+    type=int,
+    default=STEPS,
+    show_default=True,
+    help="stop after so many updates of the generator",
+)
+@click.option(
+    "--seconds", type=float, default=SECONDS, show_default=True, help="stop after that time"
+)
 def command(out: str, steps: int, seconds: float) -> None:
-    """Train a DCGAN on 10,000 real images of clothes (Fashion-MNIST, bundled) and say where the pictures are."""
+    """Train a DCGAN on 10,000 real images of clothes (Fashion-MNIST, bundled) and say where the
+    pictures are."""
     import json
 
     from fastgan.recipes.dcgan import Dcgan
@@ -28,12 +42,25 @@ def command(out: str, steps: int, seconds: float) -> None:
     if RunFolder(folder).exists():
         RunFolder(folder).remove_demo()
     out = str(folder)
-    config = Dcgan(out=out, steps=steps, base_width=32, ema_decay=0.995, log_every=50, sample_every=250, checkpoint_every=500)
+    config = Dcgan(
+        out=out,
+        steps=steps,
+        base_width=32,
+        ema_decay=0.995,
+        log_every=50,
+        sample_every=250,
+        checkpoint_every=500,
+    )
     with make_trainer(config, resume=False, log=None, out=out) as trainer:
         if trainer.folder is not None:
-            trainer.folder.write("run.json", json.dumps({**trainer.folder.facts(), "demo": steps}, indent=1))
+            trainer.folder.write(
+                "run.json", json.dumps({**trainer.folder.facts(), "demo": steps}, indent=1)
+            )
         click.echo(f"training a DCGAN on {trainer.datasets['image'].describe()}")
-        click.echo(f"at most {seconds:.0f} s on this machine's {trainer.device}; real images: {folder}/reals.png")
+        click.echo(
+            f"at most {seconds:.0f} s on this machine's {trainer.device}; real images: "
+            f"{folder}/reals.png"
+        )
         trainer.fit(steps, seconds=seconds)
         done = trainer.step
     newest = sorted((folder / "samples").glob("*.png"))[-1]

@@ -14,15 +14,29 @@ from fastgan.errors import FastganError
 
 @click.command()
 @click.argument("run")
-@click.option("--n", "count", type=int, default=1000, show_default=True, help="how many samples to measure")
-@click.option("--data", help="the real images to compare with  [default: what the run was trained on]")
-@click.option("--seed", type=int, default=0, show_default=True, help="seed of the samples and of the split of the reals")
-@click.option("--trust", is_flag=True, help="run the code that RUN names, if you know where it comes from")
+@click.option(
+    "--n", "count", type=int, default=1000, show_default=True, help="how many samples to measure"
+)
+@click.option(
+    "--data", help="the real images to compare with  [default: what the run was trained on]"
+)
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="seed of the samples and of the split of the reals",
+)
+@click.option(
+    "--trust", is_flag=True, help="run the code that RUN names, if you know where it comes from"
+)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of text")
 def command(run: str, count: int, data: str | None, seed: int, trust: bool, as_json: bool) -> None:
-    """Measure images from RUN's averaged generator against the real ones: classes seen, FD-small and KD-small.
+    """Measure images from RUN's averaged generator against the real ones: classes seen, FD-small
+    and KD-small.
 
-    The first time on some data a small network is fitted on it (about half a minute on two cores); it is kept for later.
+    The first time on some data a small network is fitted on it (about half a minute on two cores);
+    it is kept for later.
     """
     import fastgan.data
     from fastgan.metrics.evaluate import evaluate
@@ -32,7 +46,9 @@ def command(run: str, count: int, data: str | None, seed: int, trust: bool, as_j
         raise FastganError(f"--n {count}: distances of fewer than 100 samples say nothing")
     images, untrained = samples_of(run, count, seed=seed, trust=trust)
     _, channels, height, width = images.shape
-    reals = fastgan.data.open(data or _trained_on(Path(run).expanduser()), size=(height, width), channels=channels)
+    reals = fastgan.data.open(
+        data or _trained_on(Path(run).expanduser()), size=(height, width), channels=channels
+    )
     report = evaluate(images, reals, count, untrained=untrained, seed=seed, name=run)
     click.echo(json.dumps(report.as_dict(), indent=2) if as_json else str(report))
 
@@ -42,6 +58,11 @@ def _trained_on(run: Path) -> str:
         named = read_file(str(run / "config.toml"), follow=False).get("data")
     except FastganError as error:
         raise FastganError(f"{error}: name the real images with --data") from error
-    if not isinstance(named, str) or (named != "fashion-mnist" and files.kind(Path(named).expanduser()) is None):
-        raise FastganError(f"{run} was trained on {named or 'data'}, which is no file here: name the real images with --data")
+    if not isinstance(named, str) or (
+        named != "fashion-mnist" and files.kind(Path(named).expanduser()) is None
+    ):
+        raise FastganError(
+            f"{run} was trained on {named or 'data'}, which is no file here: name the real images "
+            "with --data"
+        )
     return named

@@ -10,7 +10,8 @@ import click
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def command(as_json: bool) -> None:
-    """Show versions, devices, whether the Triton kernels can run (and if not, why), compiler, precision and cache."""
+    """Show versions, devices, whether the Triton kernels can run (and if not, why), compiler,
+    precision and cache."""
     from fastgan.info import collect, render
 
     facts = collect()

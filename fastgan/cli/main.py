@@ -1,4 +1,5 @@
-"""The `fastgan` command: finds sub-commands without importing them, and turns errors into one line and exit code 2."""
+"""The `fastgan` command: finds sub-commands without importing them, and turns errors into one line
+and exit code 2."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ COMMANDS = {
 
 
 class Lazy(click.Group):
-    """A group whose sub-commands live in fastgan.cli.<name>:command and are imported when called."""
+    """A group whose sub-commands live in fastgan.cli.<name>:command and are imported when
+    called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -45,19 +47,23 @@ class Lazy(click.Group):
 
             near = difflib.get_close_matches(args[0], COMMANDS, 1, 0.4)
             raise FastganError(
-                f"no command {args[0]!r}: {f'did you mean {near[0]!r}? ' if near else ''}there are {', '.join(COMMANDS)}"
+                f"no command {args[0]!r}: {f'did you mean {near[0]!r}? ' if near else ''}there are "
+                f"{', '.join(COMMANDS)}"
             )
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(
+    cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
+)
 @click.version_option(__version__, prog_name="fastgan")
 def group() -> None:
     """Train GANs fast, on kernels that are proven against PyTorch references."""
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; exits with 0, 1 (a check failed), 2 (bad input) or 130 (interrupted)."""
+    """Run the command line; exits with 0, 1 (a check failed), 2 (bad input) or 130
+    (interrupted)."""
     try:
         code = group.main(args=args, prog_name="fastgan", standalone_mode=False)
     except FastganError as error:

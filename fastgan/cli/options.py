@@ -1,4 +1,5 @@
-"""Command-line flags made from a recipe's dataclass of options; precedence: defaults < file < flags."""
+"""Command-line flags made from a recipe's dataclass of options; precedence: defaults < file <
+flags."""
 
 from __future__ import annotations
 
@@ -21,29 +22,37 @@ def flags(config: type[Config]) -> list[click.Option]:
         kind, _ = type_of(config, name)
         flag = name.replace("_", "-")
         choices = field.metadata["choices"]
-        shown = "" if field.default is None else f"  [default: {str(field.default).lower() if kind is bool else field.default}]"
+        shown = (
+            ""
+            if field.default is None
+            else f"  [default: {str(field.default).lower() if kind is bool else field.default}]"
+        )
         made.append(
             click.Option(
                 [f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}", name],
                 type=click.Choice(choices) if choices else (bool if kind is bool else kind),
                 default=None,
                 help=field.metadata["help"] + shown,
-                metavar=None if choices or kind is bool else {int: "INTEGER", float: "NUMBER", str: "TEXT"}[kind],
+                metavar=None
+                if choices or kind is bool
+                else {int: "INTEGER", float: "NUMBER", str: "TEXT"}[kind],
             )
         )
     return made
 
 
 def check_values(config: Config) -> None:
-    """Raise FastganError for a value that no option can be: an empty text (which would mean the current folder), a number that
-    is not finite, below 0, or 0 where a count is meant.
+    """Raise FastganError for a value that no option can be: an empty text (which would mean the
+    current folder), a number that is not finite, below 0, or 0 where a count is meant.
 
     An option whose default is 0 is one that 0 turns off.
     """
     for name, field in fields_of(type(config)).items():
         value = getattr(config, name)
         if value == "":
-            raise FastganError(f"--{name.replace('_', '-')} is empty: give it a value, or leave it out")
+            raise FastganError(
+                f"--{name.replace('_', '-')} is empty: give it a value, or leave it out"
+            )
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         flag = f"--{name.replace('_', '-')}"
@@ -55,7 +64,8 @@ def check_values(config: Config) -> None:
 
 
 def read_file(path: str, *, follow: bool = True) -> dict[str, Any]:
-    """A TOML file of options; follow: it may be a link. Raises FastganError for one that can't be read."""
+    """A TOML file of options; follow: it may be a link. Raises FastganError for one that can't be
+    read."""
     from fastgan import files
 
     with files.explained(f"can't read {path}"):
@@ -66,7 +76,9 @@ def read_file(path: str, *, follow: bool = True) -> dict[str, Any]:
         raise FastganError(f"{path} is not TOML: {' '.join(str(error).split())}") from error
 
 
-def assemble(config: type[Config], file: dict[str, Any], given: dict[str, Any], where: str) -> Config:
+def assemble(
+    config: type[Config], file: dict[str, Any], given: dict[str, Any], where: str
+) -> Config:
     """The configuration from the file's options and the flags that were given (None: not given)."""
     values = merge(config, {k: v for k, v in file.items() if k != "recipe"}, where)
     values |= {name: value for name, value in given.items() if value is not None}

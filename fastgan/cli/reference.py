@@ -1,4 +1,5 @@
-"""Writes docs/configuration.md from the recipes' options: python -m fastgan.cli.reference > docs/configuration.md"""
+"""Writes docs/configuration.md from the recipes' options: python -m fastgan.cli.reference >
+docs/configuration.md"""
 
 from __future__ import annotations
 
@@ -22,19 +23,30 @@ def table(config: type[Config], group: str) -> str:
             kind, optional = type_of(config, name)
             choices = field.metadata["choices"]
             shown = (
-                " \\| ".join(choices) if choices else {int: "whole number", float: "number", bool: "yes/no", str: "text"}[kind]
+                " \\| ".join(choices)
+                if choices
+                else {int: "whole number", float: "number", bool: "yes/no", str: "text"}[kind]
             )
             flag = name.replace("_", "-")
             default = (
-                "" if field.default is None and optional else f"`{str(field.default).lower() if kind is bool else field.default}`"
+                ""
+                if field.default is None and optional
+                else f"`{str(field.default).lower() if kind is bool else field.default}`"
             )
-            lines.append(f"| `--{flag}` | {shown} | {default} | {field.metadata['help'].replace('|', chr(92) + '|')} |")
+            lines.append(
+                f"| `--{flag}` | {shown} | {default} | "
+                f"{field.metadata['help'].replace('|', chr(92) + '|')} |"
+            )
     return "\n".join(lines)
 
 
 def page() -> str:
     """The whole page."""
-    parts = [HEAD, "## Every recipe\n\nA recipe may choose other defaults.\n\n" + table(recipes.find("dcgan"), "run")]
+    parts = [
+        HEAD,
+        "## Every recipe\n\nA recipe may choose other defaults.\n\n"
+        + table(recipes.find("dcgan"), "run"),
+    ]
     for name in recipes.RECIPES:
         config = recipes.find(name)
         common = fields_of(recipes.find("dcgan"))
@@ -44,7 +56,8 @@ def page() -> str:
             if f.metadata["group"] == "run" and f.default != common[k].default
         ]
         own = f"\n\nOther defaults: {', '.join(changed)}." if changed else ""
-        parts.append(f"## {name}\n\n{config.summary[0].upper()}{config.summary[1:]}.{own}\n\n{table(config, 'recipe')}")
+        summary = config.summary[0].upper() + config.summary[1:]
+        parts.append(f"## {name}\n\n{summary}.{own}\n\n{table(config, 'recipe')}")
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 

@@ -13,16 +13,31 @@ from fastgan.errors import FastganError
 @click.argument("run")
 @click.option("--n", "count", type=int, default=64, show_default=True, help="how many images")
 @click.option(
-    "--out", default="samples.png", show_default=True, help="a picture of them all, or a folder (ends in /) for one file each"
+    "--out",
+    default="samples.png",
+    show_default=True,
+    help="a picture of them all, or a folder (ends in /) for one file each",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="other seeds give other images")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="other seeds give other images"
+)
 @click.option("--label", type=int, help="only this class, for label-conditional runs")
 @click.option("--step", type=int, help="another kept checkpoint than the newest")
 @click.option("--data", help="what a generator of images from images is given")
 @click.option("--device", default="auto", show_default=True)
-@click.option("--trust", is_flag=True, help="run the code that RUN names, if you know where it comes from")
+@click.option(
+    "--trust", is_flag=True, help="run the code that RUN names, if you know where it comes from"
+)
 def command(
-    run: str, count: int, out: str, seed: int, label: int | None, step: int | None, data: str | None, device: str, trust: bool
+    run: str,
+    count: int,
+    out: str,
+    seed: int,
+    label: int | None,
+    step: int | None,
+    data: str | None,
+    device: str,
+    trust: bool,
 ) -> None:
     """Make images from RUN's averaged generator."""
     from fastgan import files
@@ -36,13 +51,17 @@ def command(
         raise FastganError("--data is empty: name a folder or file, or leave it out")
     path = Path(out).expanduser()
     refuse_own(path)
-    images = sample(run, count, seed=seed, labels=label, step=step, device=device, data=data, trust=trust)
+    images = sample(
+        run, count, seed=seed, labels=label, step=step, device=device, data=data, trust=trust
+    )
     if out.endswith("/") or files.kind(path) == "folder":
         with files.explained(f"can't write to {path}"):
             path.mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(images):
             picture = pictures.grid(image[None], padding=0, scale=1)
-            files.save_with(path / f"{i:06d}.png", lambda f, picture=picture: picture.save(f, "PNG"))
+            files.save_with(
+                path / f"{i:06d}.png", lambda f, picture=picture: picture.save(f, "PNG")
+            )
         click.echo(f"{count} images in {path}/")
         return
     with files.explained(f"can't write {path}"):

@@ -22,16 +22,31 @@ if TYPE_CHECKING:
     pass
 
 RESUMABLE = (
-    "steps", "out", "device", "data", "graph", "impl", "model", "lr", "lr_g", "lr_d",
-    "sample_every", "checkpoint_every", "checkpoint_minutes", "keep", "log",
-)  # fmt: skip
-"""Options that may be given with --resume: the length of a run, where and how it is computed, what it writes; --model, where
-the same networks are built by code that lies elsewhere now; and learning rates, whose change is told and recorded.
+    "steps",
+    "out",
+    "device",
+    "data",
+    "graph",
+    "impl",
+    "model",
+    "lr",
+    "lr_g",
+    "lr_d",
+    "sample_every",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "keep",
+    "log",
+)
+"""Options that may be given with --resume: the length of a run, where and how it is computed, what
+it writes; --model, where the same networks are built by code that lies elsewhere now; and learning
+rates, whose change is told and recorded.
 """
 
 
 class TrainCommand(click.Command):
-    """Reads --recipe, --config and --resume first, because the recipe decides which flags there are."""
+    """Reads --recipe, --config and --resume first, because the recipe decides which flags there
+    are."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         early = {name: last_value(args, name) for name in ("--recipe", "--config", "--resume")}
@@ -45,7 +60,8 @@ class TrainCommand(click.Command):
         name = (None if early["--resume"] else early["--recipe"]) or file.get("recipe", "dcgan")
         if file.get("recipe") == "python":
             raise FastganError(
-                f"{early['--resume']} was trained from Python: go on with it there, Trainer(..., out=..., resume=True)"
+                f"{early['--resume']} was trained from Python: go on with it there, Trainer(..., "
+                "out=..., resume=True)"
             )
         if not isinstance(name, str):
             raise FastganError(f"{early['--config']}: recipe must be a text, not {name!r}")
@@ -65,7 +81,9 @@ class TrainCommand(click.Command):
             record = param.get_help_record(ctx)
             if record is not None:
                 kind = known[param.name].metadata["group"] if param.name in known else None
-                title = "This command" if kind is None else "Run" if kind == "run" else list(groups)[2]
+                title = (
+                    "This command" if kind is None else "Run" if kind == "run" else list(groups)[2]
+                )
                 groups[title].append(record)
         for title, records in groups.items():
             with formatter.section(title):
@@ -87,13 +105,23 @@ OWN = ("recipe", "config_file", "resume", "dry_run", "trust", "help")
 
 @click.command(
     cls=TrainCommand,
-    help=f"Train a GAN. Recipes: {', '.join(recipes.RECIPES)}; `fastgan train --recipe NAME --help` shows each one's options.",
+    help=f"Train a GAN. Recipes: {', '.join(recipes.RECIPES)}; `fastgan train --recipe NAME "
+    "--help` shows each one's options.",
 )
 @click.option("--recipe", metavar="NAME", help="which kind of GAN  [default: dcgan]")
-@click.option("--config", "config_file", metavar="FILE", help="TOML file of the options below; flags win over it")
-@click.option("--resume", metavar="RUN", help="go on with this run, exactly as if it had never stopped")
+@click.option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    help="TOML file of the options below; flags win over it",
+)
+@click.option(
+    "--resume", metavar="RUN", help="go on with this run, exactly as if it had never stopped"
+)
 @click.option("--dry-run", is_flag=True, help="print configuration, networks and memory, and stop")
-@click.option("--trust", is_flag=True, help="run the code that the model entry of --config or --resume names")
+@click.option(
+    "--trust", is_flag=True, help="run the code that the model entry of --config or --resume names"
+)
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -106,7 +134,9 @@ def command(
 ) -> None:
     cls, file = ctx.obj
     if resume:
-        changed = [name for name, value in given.items() if value is not None and name not in RESUMABLE]
+        changed = [
+            name for name, value in given.items() if value is not None and name not in RESUMABLE
+        ]
         if changed or config_file or (recipe and recipe != cls.recipe):
             changed += ["config"] if config_file else ["recipe"] if not changed else []
             named = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
@@ -115,13 +145,15 @@ def command(
     else:
         config = options.assemble(cls, file, given, config_file or "flags")
     if config.model is not None:
-        prepare_import(config.model, given["model"] is not None, resume, resume or config_file, trust)
+        prepare_import(
+            config.model, given["model"] is not None, resume, resume or config_file, trust
+        )
     sys.exit(run(config, resume=bool(resume), dry_run=dry_run))
 
 
 def prepare_import(model: str, typed: bool, run: str | None, file: str | None, trust: bool) -> None:
-    """Where the module of --model is looked for: typed, in the current folder too; named by a file, only for those who trust it,
-    and where it lay when the run was trained. Raises FastganError.
+    """Where the module of --model is looked for: typed, in the current folder too; named by a file,
+    only for those who trust it, and where it lay when the run was trained. Raises FastganError.
     """
     from fastgan.runs import imports
 
@@ -129,13 +161,18 @@ def prepare_import(model: str, typed: bool, run: str | None, file: str | None, t
         imports.look_in(str(Path.cwd()))
     elif not trust:
         raise FastganError(
-            f"{file} names the model {model}, and building it runs that code. If you know where it comes from, say so:"
+            f"{file} names the model {model}, and building it runs that code. If you know where it "
+            "comes from, say so:"
             f" --model {shlex.quote(model)} (looked for in the current folder too), or --trust"
         )
     elif run is not None:
         from fastgan.runs.run_folder import read_facts
 
-        imports.look_in(read_facts(Path(run).expanduser()).get("modules", {}).get(model.partition(":")[0].partition(".")[0]))
+        imports.look_in(
+            read_facts(Path(run).expanduser())
+            .get("modules", {})
+            .get(model.partition(":")[0].partition(".")[0])
+        )
 
 
 def run(config: Config, *, resume: bool = False, dry_run: bool = False) -> int:
@@ -145,13 +182,18 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False) -> int:
     if not resume and not dry_run:
         from fastgan.runs.run_folder import RunFolder
 
-        RunFolder(str(config.out)).refuse_existing()  # before the data are read, which may take long
+        RunFolder(
+            str(config.out)
+        ).refuse_existing()  # before the data are read, which may take long
     if resume:
         from fastgan.runs.run_folder import RunFolder
 
         done = max(RunFolder(str(config.out)).checkpoints.steps(), default=0)
         if config.steps < done:  # before schedules of that length are written
-            raise FastganError(f"{config.out} has done {done} steps already: --steps counts all of a run, give more than {done}")
+            raise FastganError(
+                f"{config.out} has done {done} steps already: --steps counts all of a run, give "
+                f"more than {done}"
+            )
     log = None if dry_run or config.log == "none" else config.log
     trainer = make_trainer(config, resume=resume, log=log, out=None if dry_run else config.out)
     echo = click.echo if trainer.ranks.first else lambda _: None  # of several processes one speaks
@@ -175,8 +217,14 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False) -> int:
         if trainer.stopped_by:
             again = f"fastgan train --resume {shlex.quote(str(config.out))}"
             with suppress(OSError):  # the terminal may be what went away
-                echo(f"stopped by {trainer.stopped_by} after step {trainer.step}, saved; go on: {again}")
+                echo(
+                    f"stopped by {trainer.stopped_by} after step {trainer.step}, saved; go on: "
+                    f"{again}"
+                )
             return 128 + signal.Signals[trainer.stopped_by]
     curves = Path(str(config.out), "curves.png")
-    echo(f"done: pictures in {config.out}/samples" + (f", curves in {curves}" if curves.is_file() else ""))
+    echo(
+        f"done: pictures in {config.out}/samples"
+        + (f", curves in {curves}" if curves.is_file() else "")
+    )
     return 0

@@ -1,7 +1,9 @@
-"""Data sets as named fields with random access, and endless batches of them as a function of the position.
+"""Data sets as named fields with random access, and endless batches of them as a function of the
+position.
 
-`open` turns whatever people have into a `Dataset`; `Stream` puts batches of it on the device; `order` says which sample comes
-when. Importing this needs numpy alone: torch and Pillow are imported by what uses them.
+`open` turns whatever people have into a `Dataset`; `Stream` puts batches of it on the device;
+`order` says which sample comes when. Importing this needs numpy alone: torch and Pillow are
+imported by what uses them.
 """
 
 from __future__ import annotations

@@ -15,31 +15,48 @@ from fastgan.errors import FastganError
 
 
 class Aligned:
-    """Several sources read in step, sample i of each belonging together: `Aligned(image="photos", source="sketches")`.
+    """Several sources read in step, sample i of each belonging together: `Aligned(image="photos",
+    source="sketches")`.
 
-    Each value is anything `fastgan.data.open` takes. Field names: `Aligned(image=a, source=b)` gives a's fields as they are
-    and b's image as "source", its other fields as "source_label" and so on. Equal lengths are required.
+    Each value is anything `fastgan.data.open` takes. Field names: `Aligned(image=a, source=b)`
+    gives a's fields as they are and b's image as "source", its other fields as "source_label" and
+    so on. Equal lengths are required.
     """
 
     def __init__(self, **sources: Any) -> None:
         if not sources:
-            raise FastganError("Aligned() needs at least one source: Aligned(image=..., source=...)")
+            raise FastganError(
+                "Aligned() needs at least one source: Aligned(image=..., source=...)"
+            )
         self.sources = sources
 
 
 def open_aligned(aligned: Aligned, opened: Callable[[str, frozenset[str]], Dataset]) -> Dataset:
-    """All sources in step; files are paired by name without extension where names match, else in sorted order.
+    """All sources in step; files are paired by name without extension where names match, else in
+    sorted order.
 
-    opened(key, exclude) opens one source without the files of the stems in exclude: a file left out on one side is left out on
-    the other. Raises FastganError where samples can not be told to belong together.
+    opened(key, exclude) opens one source without the files of the stems in exclude: a file left out
+    on one side is left out on the other. Raises FastganError where samples can not be told to
+    belong together.
     """
     parts = {key: opened(key, frozenset()) for key in aligned.sources}
-    skipped = [(f"{part.name}/{name}", reason) for part in parts.values() for name, reason in part.skipped]
-    stems = {key: [stem(name) for name in part.names] for key, part in parts.items() if part.names is not None}
+    skipped = [
+        (f"{part.name}/{name}", reason) for part in parts.values() for name, reason in part.skipped
+    ]
+    stems = {
+        key: [stem(name) for name in part.names]
+        for key, part in parts.items()
+        if part.names is not None
+    }
     if len(parts) > 1 and skipped:
         for key, part in parts.items():
-            if part.skipped and not (len(stems) == len(parts) and isinstance(aligned.sources[key], (str, os.PathLike))):
-                raise FastganError(f"{part.name}: {left_out(part.skipped)}, so pairs no longer match: repair or remove them")
+            if part.skipped and not (
+                len(stems) == len(parts) and isinstance(aligned.sources[key], (str, os.PathLike))
+            ):
+                raise FastganError(
+                    f"{part.name}: {left_out(part.skipped)}, so pairs no longer match: repair or "
+                    "remove them"
+                )
         bad = frozenset(stem(name) for part in parts.values() for name, _ in part.skipped)
         parts = {key: opened(key, bad) for key in aligned.sources}
         stems = {key: [stem(name) for name in part.names or ()] for key, part in parts.items()}
@@ -74,5 +91,6 @@ def _check_partners(parts: dict[str, Dataset], stems: dict[str, list[str]], by_n
             where, there = (first, second) if alone and alone[0] in one else (second, first)
             named = printable(alone[0]) if alone else "a repeated name"
             raise FastganError(
-                f"{parts[where].name}: {named} has no partner in {parts[there].name}: give both halves of a pair the same name"
+                f"{parts[where].name}: {named} has no partner in {parts[there].name}: give both "
+                "halves of a pair the same name"
             )

@@ -1,4 +1,5 @@
-"""Arrays in memory and in files (.npy, .npz, idx, idx.gz): read in chunks, recognised, turned into uint8 NHWC images."""
+"""Arrays in memory and in files (.npy, .npz, idx, idx.gz): read in chunks, recognised, turned into
+uint8 NHWC images."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ _IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0
 
 
 class Rows:
-    """An array read front to back in chunks, any number of times. `whole` is the array itself where it has random access."""
+    """An array read front to back in chunks, any number of times. `whole` is the array itself where
+    it has random access."""
 
     def __init__(
         self,
@@ -32,7 +34,13 @@ class Rows:
         channels_first: bool = False,
         path: Path | None = None,
     ) -> None:
-        self.shape, self.dtype, self.whole, self._opener, self.channels_first = shape, dtype, whole, opener, channels_first
+        self.shape, self.dtype, self.whole, self._opener, self.channels_first = (
+            shape,
+            dtype,
+            whole,
+            opener,
+            channels_first,
+        )
         self._path = path
 
     @staticmethod
@@ -56,10 +64,14 @@ class Rows:
                     count = min(step, len(self) - start)
                     data = file.read(count * row_bytes)
                     if len(data) != count * row_bytes:
-                        raise EOFError(f"it ends within its first {start + count:,} of {len(self):,} samples")
+                        raise EOFError(
+                            f"it ends within its first {start + count:,} of {len(self):,} samples"
+                        )
                     yield np.frombuffer(data, dtype=self.dtype).reshape(count, *self.shape[1:])
         except (EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
-            raise FastganError(f"{self._path} is damaged or truncated ({error}): make or download it again") from None
+            raise FastganError(
+                f"{self._path} is damaged or truncated ({error}): make or download it again"
+            ) from None
 
     def load(self) -> np.ndarray:
         """All of it in memory."""
@@ -70,13 +82,23 @@ class Rows:
 
 
 class Images:
-    """Rows recognised as images: uint8 NHWC chunks of them, fitted to size (height, width) and channels."""
+    """Rows recognised as images: uint8 NHWC chunks of them, fitted to size (height, width) and
+    channels."""
 
-    def __init__(self, rows: Rows, name: str, size: tuple[int, int] | None, channels: int | None, axis: int | None) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        name: str,
+        size: tuple[int, int] | None,
+        channels: int | None,
+        axis: int | None,
+    ) -> None:
         self.rows, self._axis = rows, axis
         high, wide = [n for i, n in enumerate(rows.shape[1:], 1) if i != axis]
         depth = rows.shape[axis] if axis is not None else 1
-        self.resized = (size is not None and size != (high, wide)) or (channels is not None and channels != depth)
+        self.resized = (size is not None and size != (high, wide)) or (
+            channels is not None and channels != depth
+        )
         self._size, self._channels = size, channels or depth
         self.shape = (*(size or (high, wide)), self._channels)
         self._name = name
@@ -95,12 +117,18 @@ class Images:
 
     def chunks(self) -> Iterator[np.ndarray]:
         """uint8 (m, H, W, C), C contiguous."""
-        scale = _scale(self.rows, self._name)  # may read everything once, so not before it is needed
+        scale = _scale(
+            self.rows, self._name
+        )  # may read everything once, so not before it is needed
         for chunk in self.rows.chunks():
             images = scale(chunk)
-            images = images[..., None] if self._axis is None else np.moveaxis(images, self._axis, -1)
+            images = (
+                images[..., None] if self._axis is None else np.moveaxis(images, self._axis, -1)
+            )
             if self.resized:
-                images = np.stack([fit_array(image, self._size, self._channels) for image in images])
+                images = np.stack(
+                    [fit_array(image, self._size, self._channels) for image in images]
+                )
             yield np.ascontiguousarray(images)
 
 
@@ -108,14 +136,21 @@ def fit_array(image: np.ndarray, size: tuple[int, int] | None, channels: int | N
     """A uint8 (H, W, C) array, C in 1, 3, 4, fitted as files are."""
     from PIL import Image
 
-    return fit(Image.fromarray(np.ascontiguousarray(image[:, :, 0] if image.shape[2] == 1 else image)), size, channels)
+    return fit(
+        Image.fromarray(np.ascontiguousarray(image[:, :, 0] if image.shape[2] == 1 else image)),
+        size,
+        channels,
+    )
 
 
-def image_axis(shape: tuple[int, ...], dtype: np.dtype, *, channels_first: bool, primary: bool) -> tuple[bool, int | None]:
+def image_axis(
+    shape: tuple[int, ...], dtype: np.dtype, *, channels_first: bool, primary: bool
+) -> tuple[bool, int | None]:
     """Whether an array of this shape holds images, and its channel axis (None: (N, H, W)).
 
-    (N, H, W) counts as images when it is uint8, or when it is the main array; (N, H, W, C) and (N, C, H, W) with C in 1, 3, 4
-    always. Where both readings fit, a tensor is channels first and an array channels last.
+    (N, H, W) counts as images when it is uint8, or when it is the main array; (N, H, W, C) and (N,
+    C, H, W) with C in 1, 3, 4 always. Where both readings fit, a tensor is channels first and an
+    array channels last.
     """
     if dtype.kind not in "uifb":
         return False, None
@@ -141,16 +176,23 @@ def _scale(rows: Rows, name: str) -> Callable[[np.ndarray], np.ndarray]:
         if chunk.size:
             low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
             if kind == "f" and not np.isfinite(chunk).all():
-                raise FastganError(f"{name}: image values must be finite; replace NaN and infinities before training")
+                raise FastganError(
+                    f"{name}: image values must be finite; replace NaN and infinities before "
+                    "training"
+                )
     if kind in "ui":
         if low < 0 or high > 255:
-            raise FastganError(f"{name}: integer images must lie in 0..255, found {low:g}..{high:g}; scale them to uint8")
+            raise FastganError(
+                f"{name}: integer images must lie in 0..255, found {low:g}..{high:g}; scale them "
+                "to uint8"
+            )
         return lambda x: x.astype(np.uint8)
     return float_scale(low, high, name)
 
 
 def float_scale(low: float, high: float, name: str) -> Callable[[np.ndarray], np.ndarray]:
-    """The map to uint8 of floats in [0, 1], [-1, 1] or [0, 255]: which of them follows from the smallest and largest value."""
+    """The map to uint8 of floats in [0, 1], [-1, 1] or [0, 255]: which of them follows from the
+    smallest and largest value."""
     slack = 1e-3  # what resampling and float16 leave outside
     if low >= -slack and high <= 1 + slack:
         gain, shift = 255.0, 0.0
@@ -159,7 +201,10 @@ def float_scale(low: float, high: float, name: str) -> Callable[[np.ndarray], np
     elif low >= -slack and high <= 255 + slack:
         gain, shift = 1.0, 0.0
     else:
-        raise FastganError(f"{name}: floating-point images must lie in [0, 1], [-1, 1] or [0, 255], found [{low:g}, {high:g}]")
+        raise FastganError(
+            f"{name}: floating-point images must lie in [0, 1], [-1, 1] or [0, 255], found "
+            f"[{low:g}, {high:g}]"
+        )
     return lambda x: np.clip(np.rint(x.astype(np.float32) * gain + shift), 0, 255).astype(np.uint8)
 
 
@@ -171,9 +216,14 @@ def open_idx(path: Path) -> Rows:
             head = file.read(4)
             sizes = file.read(4 * head[3]) if len(head) == 4 else b""
     except (EOFError, OSError, zlib.error) as error:
-        raise FastganError(f"{path} is not a readable idx file ({error}): check the download") from None
+        raise FastganError(
+            f"{path} is not a readable idx file ({error}): check the download"
+        ) from None
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or not head[3]:
-        raise FastganError(f"{path} is not an idx file: its first bytes are {head.hex() or 'missing'}; check the download")
+        raise FastganError(
+            f"{path} is not an idx file: its first bytes are {head.hex() or 'missing'}; check the "
+            "download"
+        )
     if len(sizes) != 4 * head[3]:
         raise FastganError(f"{path} is truncated: download it again")
     shape = tuple(int(n) for n in np.frombuffer(sizes, dtype=">u4"))
@@ -181,7 +231,11 @@ def open_idx(path: Path) -> Rows:
     if not zipped:
         if path.stat().st_size < offset + math.prod(shape) * dtype.itemsize:
             raise FastganError(f"{path} is truncated: download it again")
-        whole = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape) if math.prod(shape) else np.empty(shape, dtype)
+        whole = (
+            np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+            if math.prod(shape)
+            else np.empty(shape, dtype)
+        )
         return Rows(shape, dtype, whole=whole)
 
     def data() -> IO[bytes]:
@@ -197,7 +251,8 @@ def _opened(path: Path, zipped: bool) -> IO[bytes]:
 
 
 def idx_labels_beside(path: Path) -> Path | None:
-    """The labels of an idx image file by the usual naming: ...-images-idx3-ubyte -> ...-labels-idx1-ubyte, gzipped or not."""
+    """The labels of an idx image file by the usual naming: ...-images-idx3-ubyte ->
+    ...-labels-idx1-ubyte, gzipped or not."""
     name = path.name.removesuffix(".gz").replace("images", "labels").replace("idx3", "idx1")
     for candidate in (path.with_name(name + ".gz"), path.with_name(name)):
         if candidate != path and candidate.is_file():
@@ -215,7 +270,8 @@ def open_npy(path: Path) -> Rows:
 
 
 def open_npz(path: Path) -> dict[str, Rows]:
-    """The arrays of a .npz file by name, read from the archive in chunks. Pickled objects are refused."""
+    """The arrays of a .npz file by name, read from the archive in chunks. Pickled objects are
+    refused."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = [m for m in archive.infolist() if m.filename.endswith(".npy")]
@@ -243,5 +299,9 @@ def _npz_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -
 
 def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, Any]:
     version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
     return read(file)

@@ -40,7 +40,9 @@ def from_listing(
     if not len(listing):
         raise FastganError(f"no files in {listing.root}: give a folder or zip of images")
     wanted = f"{cache.VERSION} {size} {channels}"
-    builder = _Builder(listing, size, channels, directory, strict, workers or default_workers(), terminal(progress))
+    builder = _Builder(
+        listing, size, channels, directory, strict, workers or default_workers(), terminal(progress)
+    )
     entry = cache.obtain(
         directory,
         stamp=hashlib.sha256(f"{wanted} {listing.stamp}".encode()).hexdigest(),
@@ -52,7 +54,9 @@ def from_listing(
     )
     skipped = [(skipped_name, reason) for skipped_name, reason in entry.meta["skipped"]]
     if strict and skipped:
-        raise FastganError(f"{listing.root}: {left_out(skipped)}; repair or remove, or run without --strict")
+        raise FastganError(
+            f"{listing.root}: {left_out(skipped)}; repair or remove, or run without --strict"
+        )
     fields = [key for key in entry.arrays if use_labels or key != "label"]
     return Dataset(
         name,
@@ -66,8 +70,11 @@ def from_listing(
 
 
 def default_workers() -> int:
-    """Decoding threads: one a core this process may use, at most 16. Pillow frees the interpreter while it decodes."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Decoding threads: one a core this process may use, at most 16. Pillow frees the interpreter
+    while it decodes."""
+    available = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(1, min(16, available))
 
 
@@ -92,14 +99,24 @@ class _Builder:
         progress: bool,
     ) -> None:
         self.listing, self.size, self.channels = listing, size, channels
-        self.directory, self.strict, self.workers, self.progress = directory, strict, workers, progress
+        self.directory, self.strict, self.workers, self.progress = (
+            directory,
+            strict,
+            workers,
+            progress,
+        )
 
     def identify(self) -> str:
         """The content key, by reading every file."""
-        runs = (range(i, min(i + _RUN_FILES, len(self.listing))) for i in range(0, len(self.listing), _RUN_FILES))
+        runs = (
+            range(i, min(i + _RUN_FILES, len(self.listing)))
+            for i in range(0, len(self.listing), _RUN_FILES)
+        )
         key = _Key(self.listing)
         with self._bar("checking") as bar:
-            for digests in _in_order(lambda run: [self._digest(i) for i in run], runs, self.workers):
+            for digests in _in_order(
+                lambda run: [self._digest(i) for i in run], runs, self.workers
+            ):
                 key.update(digests)
                 bar.update(len(digests))
         return key.hexdigest()
@@ -143,11 +160,15 @@ class _Builder:
         kept: list[str] = []
         skipped: list[tuple[str, str]] = []
         step = max(1, min(_RUN_FILES, _RUN_BYTES // int(np.prod(shape))))
-        runs = (range(i, min(i + step, len(self.listing))) for i in range(0, len(self.listing), step))
+        runs = (
+            range(i, min(i + step, len(self.listing))) for i in range(0, len(self.listing), step)
+        )
         writer = cache.Writer(self.directory, fields, len(self.listing))
         try:
             with _strict_pillow(), self._bar("decoding") as bar:
-                for images, digests, bad in _in_order(lambda run: self._decode(run, shape), runs, self.workers):
+                for images, digests, bad in _in_order(
+                    lambda run: self._decode(run, shape), runs, self.workers
+                ):
                     key.update(digests)
                     skipped += [(self.listing.names[i], reason) for i, reason in bad]
                     self._refuse_if_strict(skipped)
@@ -168,9 +189,12 @@ class _Builder:
             raise
         return writer, key.hexdigest()
 
-    def _decode(self, run: range, shape: tuple[int, int, int]) -> tuple[list[tuple[int, np.ndarray]], list[bytes], list[Any]]:
+    def _decode(
+        self, run: range, shape: tuple[int, int, int]
+    ) -> tuple[list[tuple[int, np.ndarray]], list[bytes], list[Any]]:
         images, digests, bad = [], [], []
-        # Grey so far and nothing asked: look at each image's own channels, to notice the first colour one.
+        # Grey so far and nothing asked: look at each image's own channels, to notice the first
+        # colour one.
         channels = None if self.channels is None and shape[2] == 1 else shape[2]
         for i in run:
             try:
@@ -186,12 +210,16 @@ class _Builder:
                 bad.append((i, str(error)))
         return images, digests, bad
 
-    def _check(self, image: np.ndarray, shape: tuple[int, int, int], i: int, kept: list[str]) -> None:
+    def _check(
+        self, image: np.ndarray, shape: tuple[int, int, int], i: int, kept: list[str]
+    ) -> None:
         if image.shape[:2] != shape[:2]:
             (h, w), (height, width) = shape[:2], image.shape[:2]
             raise FastganError(
-                f"{self.listing.root}: images differ in size ({printable(kept[0] if kept else 'the first')} is {w}x{h}, "
-                f"{printable(self.listing.names[i])} {width}x{height}): give one, for example --size {min(h, w, height, width)}"
+                f"{self.listing.root}: images differ in size "
+                f"({printable(kept[0] if kept else 'the first')} is {w}x{h}, "
+                f"{printable(self.listing.names[i])} {width}x{height}): give one, for example "
+                f"--size {min(h, w, height, width)}"
             )
         if image.shape[2] != shape[2]:
             raise _Colour
@@ -199,7 +227,14 @@ class _Builder:
     def _bar(self, what: str) -> Any:
         from tqdm import tqdm
 
-        return tqdm(total=len(self.listing), desc=what, unit=" images", disable=not self.progress, leave=False, mininterval=0.5)
+        return tqdm(
+            total=len(self.listing),
+            desc=what,
+            unit=" images",
+            disable=not self.progress,
+            leave=False,
+            mininterval=0.5,
+        )
 
 
 class _Key:
@@ -210,7 +245,9 @@ class _Key:
         self._digest = hashlib.sha256()
 
     def update(self, digests: list[bytes]) -> None:
-        for digest, name in zip(digests, self._names):  # in this order: zip would swallow a name at the end
+        for digest, name in zip(
+            digests, self._names
+        ):  # in this order: zip would swallow a name at the end
             self._digest.update(name.encode("utf-8", "surrogateescape") + b"\0" + digest + b"\0")
 
     def hexdigest(self) -> str:
@@ -218,7 +255,8 @@ class _Key:
 
 
 def _in_order(work: Callable[[range], Any], runs: Iterator[range], workers: int) -> Iterator[Any]:
-    """work(run) for all runs on threads, results in order, never more than two runs a worker in memory."""
+    """work(run) for all runs on threads, results in order, never more than two runs a worker in
+    memory."""
     pool = ThreadPoolExecutor(workers, thread_name_prefix="fastgan-decode")
     pending: deque[Future[Any]] = deque()
     try:
@@ -233,7 +271,8 @@ def _in_order(work: Callable[[range], Any], runs: Iterator[range], workers: int)
 
 
 class _strict_pillow(warnings.catch_warnings):
-    """Pillow's warnings: a decompression bomb is an error, remarks on odd but readable files are not shown."""
+    """Pillow's warnings: a decompression bomb is an error, remarks on odd but readable files are
+    not shown."""
 
     def __enter__(self) -> Any:
         from PIL import Image

@@ -1,6 +1,8 @@
-"""Decoded images on disk: one file an entry, named by content, written aside and renamed, locked against a second builder.
+"""Decoded images on disk: one file an entry, named by content, written aside and renamed, locked
+against a second builder.
 
-File: 4096-byte header (magic, place, length and SHA-256 of the metadata), one region a field, names, metadata (JSON) last.
+File: 4096-byte header (magic, place, length and SHA-256 of the metadata), one region a field,
+names, metadata (JSON) last.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ SUFFIX, PART, LINK, LOCK = ".fgdata", ".part", ".link", ".lock"
 _MAGIC = b"FGDATA01"
 _HEADER = struct.Struct("<8sQQ32s")
 _ALIGN = 4096
-_CHECKED_BYTES = 64 << 20  # how much of an entry is read again at each start: all of a small one, samples of a large one
+_CHECKED_BYTES = (
+    64 << 20
+)  # how much of an entry is read again at each start: all of a small one, samples of a large one
 _STALE_SECONDS = 24 * 3600
 
 
@@ -37,7 +41,8 @@ class Entry:
     """One readable cache file: memory-mapped fields, metadata, digests."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ValueError, KeyError, TypeError or OSError if the file is damaged, truncated or of another version."""
+        """Raises ValueError, KeyError, TypeError or OSError if the file is damaged, truncated or of
+        another version."""
         with path.open("rb") as file:
             head = file.read(_HEADER.size)
             if len(head) != _HEADER.size:
@@ -60,12 +65,25 @@ class Entry:
             for key, field in self.meta["fields"].items():
                 shape, dtype = (self.count, *field["shape"]), np.dtype(field["dtype"])
                 empty = not np.prod(shape)
-                array = np.empty(shape, dtype) if empty else np.memmap(file, dtype, "r", field["offset"], shape)
+                array = (
+                    np.empty(shape, dtype)
+                    if empty
+                    else np.memmap(file, dtype, "r", field["offset"], shape)
+                )
                 _check_samples(array, field["chunks"])
-                self.arrays[key], self.kinds[key], self.digests[key] = array, field["kind"], field["digest"]
+                self.arrays[key], self.kinds[key], self.digests[key] = (
+                    array,
+                    field["kind"],
+                    field["digest"],
+                )
             place = self.meta.get("names", {"length": 0})
-            # Mapped, not read: a million names are only needed where files are paired or classes listed.
-            self._names = np.memmap(file, np.uint8, "r", place["offset"], (place["length"],)) if place["length"] else None
+            # Mapped, not read: a million names are only needed where files are paired or classes
+            # listed.
+            self._names = (
+                np.memmap(file, np.uint8, "r", place["offset"], (place["length"],))
+                if place["length"]
+                else None
+            )
 
     def names(self) -> list[str]:
         """The names of the samples, read when asked for."""
@@ -84,28 +102,44 @@ def _check_samples(array: np.ndarray, chunks: Sequence[str]) -> None:
     chunk_bytes = max(1, array[:rows].nbytes)
     wanted = max(2, _CHECKED_BYTES // chunk_bytes)
     for i in np.unique(np.linspace(0, len(chunks) - 1, min(wanted, len(chunks))).astype(int)):
-        if RowDigest(array.shape[1:], array.dtype).update(array[i * rows : (i + 1) * rows]).all_chunks()[0].hex() != chunks[i]:
+        if (
+            RowDigest(array.shape[1:], array.dtype)
+            .update(array[i * rows : (i + 1) * rows])
+            .all_chunks()[0]
+            .hex()
+            != chunks[i]
+        ):
             raise ValueError("damaged content")
 
 
 class Writer:
-    """A cache file being written: rows are appended in order; nothing is visible under the final name before `commit`.
+    """A cache file being written: rows are appended in order; nothing is visible under the final
+        name before `commit`.
 
-    fields: name -> (kind, shape of a row, dtype). capacity: the most rows there can be. Memory use does not grow with either.
-    The file is locked while it is written, so that `clean` can tell it from one left by a killed process.
+    fields: name -> (kind, shape of a row, dtype). capacity: the most rows there can be. Memory use
+    does not grow with either. The file is locked while it is written, so that `clean` can tell it
+    from one left by a killed process.
     """
 
-    def __init__(self, directory: Path, fields: Mapping[str, tuple[str, Sequence[int], Any]], capacity: int) -> None:
+    def __init__(
+        self, directory: Path, fields: Mapping[str, tuple[str, Sequence[int], Any]], capacity: int
+    ) -> None:
         self.directory, self.count = directory, dict.fromkeys(fields, 0)
-        self._fields = {key: (kind, tuple(shape), np.dtype(dtype)) for key, (kind, shape, dtype) in fields.items()}
+        self._fields = {
+            key: (kind, tuple(shape), np.dtype(dtype))
+            for key, (kind, shape, dtype) in fields.items()
+        }
         self._offsets: dict[str, int] = {}
         end = _ALIGN
-        # Small fields first: the images come last, so that a file with fewer rows than its capacity ends where they end.
+        # Small fields first: the images come last, so that a file with fewer rows than its capacity
+        # ends where they end.
         for key in sorted(fields, key=lambda k: self._row_bytes(k)):
             self._offsets[key] = end
             end = _aligned(end + capacity * self._row_bytes(key))
         self.need = end
-        self._digests = {key: RowDigest(shape, dtype) for key, (_, shape, dtype) in self._fields.items()}
+        self._digests = {
+            key: RowDigest(shape, dtype) for key, (_, shape, dtype) in self._fields.items()
+        }
         with plain_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
             self.path = directory / f"{os.getpid()}-{secrets.token_hex(6)}{PART}"
@@ -119,10 +153,15 @@ class Writer:
         """Rows (m, *shape) of a field, in order."""
         _, shape, dtype = self._fields[field]
         if rows.shape[1:] != shape or rows.dtype != dtype:
-            raise ValueError(f"{field}: rows are {rows.shape[1:]} {rows.dtype}, not {shape} {dtype}")
+            raise ValueError(
+                f"{field}: rows are {rows.shape[1:]} {rows.dtype}, not {shape} {dtype}"
+            )
         rows = np.ascontiguousarray(rows)
         self._digests[field].update(rows)
-        self._write(self._offsets[field] + self.count[field] * self._row_bytes(field), rows.data.cast("B") if rows.size else b"")
+        self._write(
+            self._offsets[field] + self.count[field] * self._row_bytes(field),
+            rows.data.cast("B") if rows.size else b"",
+        )
         self.count[field] += len(rows)
 
     def drop(self, field: str) -> None:
@@ -134,7 +173,9 @@ class Writer:
             self._file.seek(offset)
             files.write_all(self._file, data)
 
-    def finish(self, meta: Mapping[str, Any] | None = None, names: Sequence[str] | None = None) -> None:
+    def finish(
+        self, meta: Mapping[str, Any] | None = None, names: Sequence[str] | None = None
+    ) -> None:
         """Write names, metadata and header; after this only `commit` or `scratch`."""
         count = next(iter(self.count.values()))
         if set(self.count.values()) != {count}:
@@ -151,10 +192,19 @@ class Writer:
             for key, (kind, shape, dtype) in self._fields.items()
         }
         end = max(self._offsets[key] + count * self._row_bytes(key) for key in fields)
-        document: dict[str, Any] = {**(meta or {}), "version": VERSION, "count": count, "fields": fields}
+        document: dict[str, Any] = {
+            **(meta or {}),
+            "version": VERSION,
+            "count": count,
+            "fields": fields,
+        }
         if names is not None:
             raw_names = "\0".join(names).encode("utf-8", "surrogateescape")
-            document["names"] = {"offset": end, "length": len(raw_names), "sha256": hashlib.sha256(raw_names).hexdigest()}
+            document["names"] = {
+                "offset": end,
+                "length": len(raw_names),
+                "sha256": hashlib.sha256(raw_names).hexdigest(),
+            }
             self._write(end, raw_names)
             end += len(raw_names)
         raw = json.dumps(document).encode()
@@ -173,16 +223,21 @@ class Writer:
             try:
                 os.replace(self.path, final)
             except PermissionError:
-                if not final.exists():  # on Windows, somebody reads the same entry: theirs is as good
+                if (
+                    not final.exists()
+                ):  # on Windows, somebody reads the same entry: theirs is as good
                     raise
                 self.path.unlink(missing_ok=True)
             files.sync_folder(self.directory)
         self._file.close()
 
     def scratch(self) -> Entry:
-        """The finished file as an entry that nobody else sees, and that is gone when this process ends."""
+        """The finished file as an entry that nobody else sees, and that is gone when this process
+        ends."""
         entry = Entry(self.path)
-        if sys.platform != "win32":  # there a mapped file can not be deleted: `clean` does it at a later start
+        if (
+            sys.platform != "win32"
+        ):  # there a mapped file can not be deleted: `clean` does it at a later start
             self.path.unlink()
         self._file.close()
         return entry
@@ -213,9 +268,12 @@ def obtain(
 ) -> Entry:
     """The entry for some source: found without reading the source, found by content, or built.
 
-    stamp: digest of everything the file system says about the source (names, sizes, times); a link remembers the content it
-    stood for. family: digest of what is cheap to know about the content (names, sizes); only an entry of the same family can
-    have the same content. identify: content key by reading the source. build: fills a Writer, gives it finished and its key.
+    stamp: digest of everything the file system says about the source (names, sizes, times); a link
+        remembers the content it
+    stood for. family: digest of what is cheap to know about the content (names, sizes); only an
+        entry of the same family can
+    have the same content. identify: content key by reading the source. build: fills a Writer, gives
+        it finished and its key.
     settled: whether the source is old enough that a later change must change its times.
     """
     link = directory / f"{stamp[:32]}{LINK}"
@@ -306,7 +364,8 @@ def _aligned(offset: int) -> int:
 
 
 def clear(directory: Path) -> tuple[int, int]:
-    """Delete every entry that no live process writes: (files, bytes) removed. Running trainings keep what they have open."""
+    """Delete every entry that no live process writes: (files, bytes) removed. Running trainings
+    keep what they have open."""
     clean(directory)
     files = freed = 0
     with plain_errors(directory):

@@ -18,7 +18,8 @@ _CHUNK_BYTES = 4 << 20
 class Field:
     """One named array of a data set.
 
-    kind: "image" (uint8, shape (H, W, C)), "label" (int64, shape ()) or "tensor" (anything else). shape is one sample's.
+    kind: "image" (uint8, shape (H, W, C)), "label" (int64, shape ()) or "tensor" (anything else).
+        shape is one sample's.
     """
 
     kind: str
@@ -27,9 +28,11 @@ class Field:
 
 
 class Dataset:
-    """A data set of named fields, all of one length, held as arrays or memory maps (images uint8 NHWC).
+    """A data set of named fields, all of one length, held as arrays or memory maps (images uint8
+    NHWC).
 
-    fields: name -> Field. classes: names of the labels (their numbers where they have none), or None without labels.
+    fields: name -> Field. classes: names of the labels (their numbers where they have none), or
+        None without labels.
     skipped: (name, reason) of what was left out.
     """
 
@@ -47,10 +50,14 @@ class Dataset:
         lengths = {key: len(array) for key, array in arrays.items()}
         if len(set(lengths.values())) != 1:
             listed = ", ".join(f"{key} has {count:,}" for key, count in lengths.items())
-            raise FastganError(f"{name}: all parts must have the same number of samples, but {listed}")
+            raise FastganError(
+                f"{name}: all parts must have the same number of samples, but {listed}"
+            )
         self.name = name
         self._arrays = dict(arrays)
-        self.fields = {key: Field(kinds[key], tuple(a.shape[1:]), a.dtype) for key, a in arrays.items()}
+        self.fields = {
+            key: Field(kinds[key], tuple(a.shape[1:]), a.dtype) for key, a in arrays.items()
+        }
         self.classes = list(classes) if classes is not None else self._numbered()
         self.skipped = list(skipped)
         self._names = names
@@ -68,7 +75,8 @@ class Dataset:
         return self._names
 
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        """Copies of the samples at index, int64 (b,): name -> array (b, *shape); images uint8 NHWC."""
+        """Copies of the samples at index, int64 (b,): name -> array (b, *shape); images uint8
+        NHWC."""
         return {key: np.take(array, index, axis=0) for key, array in self._arrays.items()}
 
     def array(self, field: str) -> np.ndarray:
@@ -84,17 +92,24 @@ class Dataset:
         """Class names for plain numbers 0, 1, 2, ..."""
         if "label" not in self.fields or self.fields["label"].kind != "label":
             return None
-        low, high = int(self._arrays["label"].min(initial=0)), int(self._arrays["label"].max(initial=0))
+        low, high = (
+            int(self._arrays["label"].min(initial=0)),
+            int(self._arrays["label"].max(initial=0)),
+        )
         return [str(i) for i in range(high + 1)] if low >= 0 and high < 2**16 else None
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over names, kinds, shapes, types and decoded content of all fields, in order; read chunk by chunk."""
+        """SHA-256 over names, kinds, shapes, types and decoded content of all fields, in order;
+        read chunk by chunk."""
         for key, array in self._arrays.items():
             if key not in self._digests:
-                self._digests[key] = RowDigest(array.shape[1:], array.dtype).update(array).hexdigest()
+                self._digests[key] = (
+                    RowDigest(array.shape[1:], array.dtype).update(array).hexdigest()
+                )
         described = [
-            [key, f.kind, list(f.shape), f.dtype.str, len(self), self._digests[key]] for key, f in sorted(self.fields.items())
+            [key, f.kind, list(f.shape), f.dtype.str, len(self), self._digests[key]]
+            for key, f in sorted(self.fields.items())
         ]
         return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
@@ -104,7 +119,9 @@ class Dataset:
         for key, field in self.fields.items():
             shape = "x".join(map(str, field.shape))
             if field.kind == "image":
-                parts.append(f"{len(self):,} images {shape}" if key == "image" else f"{key} {shape}")
+                parts.append(
+                    f"{len(self):,} images {shape}" if key == "image" else f"{key} {shape}"
+                )
             elif field.kind == "label" and key == "label":
                 parts.append(f"{len(self.classes)} classes" if self.classes else "labels")
             else:
@@ -117,7 +134,8 @@ class Dataset:
 
 
 class RowDigest:
-    """SHA-256 over the SHA-256s of fixed runs of rows, so that parts of a large array can be checked on their own."""
+    """SHA-256 over the SHA-256s of fixed runs of rows, so that parts of a large array can be
+    checked on their own."""
 
     def __init__(self, shape: Sequence[int], dtype: np.dtype) -> None:
         row_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
@@ -148,12 +166,16 @@ class RowDigest:
 
 def printable(name: str) -> str:
     """A file name that is safe on one line of any terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name
+    )
 
 
 def left_out(skipped: Sequence[tuple[str, str]], show: int = 3) -> str:
     """What was left out, in one line with the total and the first few names."""
-    listed = ", ".join(f"{printable(name)} ({printable(reason)})" for name, reason in skipped[:show])
+    listed = ", ".join(
+        f"{printable(name)} ({printable(reason)})" for name, reason in skipped[:show]
+    )
     more = f", and {len(skipped) - show:,} more" if len(skipped) > show else ""
     return f"left out {len(skipped):,}: {listed}{more}"
 

@@ -1,4 +1,5 @@
-"""Folders and zip archives as one thing: a sorted list of named files that can be read by number, from any thread."""
+"""Folders and zip archives as one thing: a sorted list of named files that can be read by number,
+from any thread."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ _SETTLED_SECONDS = 2.0  # coarser than any file system's clock in use (FAT: 2 s)
 class Listing:
     """Files under one root, sorted by name. names: relative, "/" between parts. sizes: bytes."""
 
-    def __init__(self, root: Path, names: Sequence[str], sizes: Sequence[int], stamp: str, newest_ns: int) -> None:
+    def __init__(
+        self, root: Path, names: Sequence[str], sizes: Sequence[int], stamp: str, newest_ns: int
+    ) -> None:
         self.root, self.names, self.sizes = root, names, sizes
         self.stamp = stamp
         self._newest_ns, self._listed_ns = newest_ns, time.time_ns()
@@ -33,7 +36,8 @@ class Listing:
         return self._listed_ns - self._newest_ns > _SETTLED_SECONDS * 1e9
 
     def read(self, i: int) -> bytes:
-        """The whole of file i if its first bytes are an image's. Raises Unreadable with the reason if not."""
+        """The whole of file i if its first bytes are an image's. Raises Unreadable with the reason
+        if not."""
         if self.sizes[i] == 0:
             raise Unreadable("empty file")
         if self.sizes[i] > MAX_FILE_BYTES:
@@ -43,7 +47,9 @@ class Listing:
         except Unreadable:
             raise
         except Exception as error:  # a damaged archive raises whatever its decompressor does
-            raise Unreadable(getattr(error, "strerror", None) or str(error) or type(error).__name__) from None
+            raise Unreadable(
+                getattr(error, "strerror", None) or str(error) or type(error).__name__
+            ) from None
 
     def _read(self, i: int) -> bytes:
         raise NotImplementedError
@@ -77,18 +83,24 @@ class Folder(Listing):
         for name, *numbers in found:
             digest.update(name.encode("utf-8", "surrogateescape") + f"\0{numbers}\0".encode())
         newest = max((max(f[2], f[3]) for f in found), default=0)
-        super().__init__(root, [f[0] for f in found], [f[1] for f in found], digest.hexdigest(), newest)
+        super().__init__(
+            root, [f[0] for f in found], [f[1] for f in found], digest.hexdigest(), newest
+        )
 
     def _read(self, i: int) -> bytes:
         with (self.root / self.names[i]).open("rb") as file:
             return _take(file, MAX_FILE_BYTES)
 
 
-def _walk(folder: Path, prefix: str, found: list[tuple[str, int, int, int]], above: set[str]) -> None:
+def _walk(
+    folder: Path, prefix: str, found: list[tuple[str, int, int, int]], above: set[str]
+) -> None:
     try:
         entries = list(os.scandir(folder))
     except OSError as error:
-        raise FastganError(f"cannot list {folder}: {error.strerror}; make it readable or move it away") from None
+        raise FastganError(
+            f"cannot list {folder}: {error.strerror}; make it readable or move it away"
+        ) from None
     for entry in entries:
         if entry.name.startswith(".") or entry.name in _JUNK:
             continue
@@ -108,13 +120,16 @@ def _walk(folder: Path, prefix: str, found: list[tuple[str, int, int, int]], abo
 
 
 class Zip(Listing):
-    """All files of a zip archive. Nothing is extracted, so a name that points elsewhere is only a name."""
+    """All files of a zip archive. Nothing is extracted, so a name that points elsewhere is only a
+    name."""
 
     def __init__(self, path: Path, exclude: frozenset[str] = frozenset()) -> None:
         try:
             self._archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise FastganError(f"{path} is not a readable zip archive ({error}): make it again") from None
+            raise FastganError(
+                f"{path} is not a readable zip archive ({error}): make it again"
+            ) from None
         stat = path.stat()
         members: list[tuple[str, zipfile.ZipInfo]] = []
         for info in self._archive.infolist():
@@ -126,7 +141,9 @@ class Zip(Listing):
         members.sort(key=lambda m: m[0])
         self._members = [info for _, info in members]
         real = os.path.realpath(path).encode("utf-8", "surrogateescape")
-        stamp = hashlib.sha256(real + f"\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}".encode())
+        stamp = hashlib.sha256(
+            real + f"\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}".encode()
+        )
         for name in sorted(exclude):
             stamp.update(name.encode("utf-8", "surrogateescape") + b"\0")
         newest = max(stat.st_mtime_ns, stat.st_ctime_ns)
@@ -145,9 +162,11 @@ def stem(name: str) -> str:
 
 
 def class_labels(names: Iterable[str]) -> tuple[list[int], list[str]] | None:
-    """Labels from the first folder that tells the files apart, classes in sorted order; None unless every file is in one.
+    """Labels from the first folder that tells the files apart, classes in sorted order; None unless
+    every file is in one.
 
-    Folders that all files share are skipped, so that train/cat/1.png and train/dog/2.png are cats and dogs.
+    Folders that all files share are skipped, so that train/cat/1.png and train/dog/2.png are cats
+    and dogs.
     """
     parts = [name.split("/")[:-1] for name in names]
     depth = 0

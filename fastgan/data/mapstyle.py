@@ -1,4 +1,5 @@
-"""Torch Datasets, and anything else with a length and items: read once, in order, into arrays or a scratch file."""
+"""Torch Datasets, and anything else with a length and items: read once, in order, into arrays or a
+scratch file."""
 
 from __future__ import annotations
 
@@ -32,17 +33,21 @@ def from_items(
     bar: Callable[[int], Any],
     use_labels: bool,
 ) -> Dataset:
-    """Each item an image, (image, label) or a dict of fields; images as Pillow images, arrays (H, W[, C]), tensors ([C,] H, W)
-    or paths of image files.
+    """Each item an image, (image, label) or a dict of fields; images as Pillow images, arrays (H,
+    W[, C]), tensors ([C,] H, W) or paths of image files.
 
-    Random transforms are applied once: the data set keeps what the first reading gave. Strings and other things that are no
-    numbers are dropped. Raises FastganError where items disagree in shape.
+    Random transforms are applied once: the data set keeps what the first reading gave. Strings and
+    other things that are no numbers are dropped. Raises FastganError where items disagree in shape.
     """
     name = type(items).__name__
     count = len(items)
     classes = getattr(items, "classes", None)
     reader = _Reader(items, name, size, channels, strict, workers, use_labels)
-    for scale in ("unit", "signed", "byte"):  # what floats mean is known once all were seen: start again when it was wrong
+    for scale in (
+        "unit",
+        "signed",
+        "byte",
+    ):  # what floats mean is known once all were seen: start again when it was wrong
         try:
             arrays, kinds, skipped, digests = reader.read(count, scale, directory, bar)
             break
@@ -50,9 +55,21 @@ def from_items(
             continue
     else:
         low, high = reader.range
-        raise FastganError(f"{name}: floating-point images must lie in [0, 1], [-1, 1] or [0, 255], found [{low:g}, {high:g}]")
-    named = classes if isinstance(classes, (list, tuple)) and kinds.get("label") == "label" else None
-    return Dataset(name, arrays, kinds, classes=[str(c) for c in named] if named else None, skipped=skipped, digests=digests)
+        raise FastganError(
+            f"{name}: floating-point images must lie in [0, 1], [-1, 1] or [0, 255], found "
+            f"[{low:g}, {high:g}]"
+        )
+    named = (
+        classes if isinstance(classes, (list, tuple)) and kinds.get("label") == "label" else None
+    )
+    return Dataset(
+        name,
+        arrays,
+        kinds,
+        classes=[str(c) for c in named] if named else None,
+        skipped=skipped,
+        digests=digests,
+    )
 
 
 class _OtherScale(Exception):
@@ -61,7 +78,14 @@ class _OtherScale(Exception):
 
 class _Reader:
     def __init__(
-        self, items: Any, name: str, size: Any, channels: int | None, strict: bool, workers: int | None, use_labels: bool
+        self,
+        items: Any,
+        name: str,
+        size: Any,
+        channels: int | None,
+        strict: bool,
+        workers: int | None,
+        use_labels: bool,
     ) -> None:
         self.items, self.name, self.size, self.channels = items, name, size, channels
         self.strict, self.workers, self.use_labels = strict, workers, use_labels
@@ -88,7 +112,9 @@ class _Reader:
                         if self.strict:
                             raise FastganError(f"{self.name}: {left_out(skipped)}") from None
                         continue
-                    found = {key: (kinds[key], value.shape, value.dtype) for key, value in fields.items()}
+                    found = {
+                        key: (kinds[key], value.shape, value.dtype) for key, value in fields.items()
+                    }
                     if store is None:
                         layout = found
                         store = _store(layout, count, directory)
@@ -98,7 +124,10 @@ class _Reader:
                     if len(waiting) == _ROWS:
                         _flush(store, waiting)
             if store is None:
-                raise FastganError(f"no readable image in {self.name}: {left_out(skipped) if skipped else 'it is empty'}")
+                raise FastganError(
+                    f"no readable image in {self.name}: "
+                    f"{left_out(skipped) if skipped else 'it is empty'}"
+                )
             _flush(store, waiting)
             kinds = {key: kind for key, (kind, _, _) in layout.items()}
             if isinstance(store, _Memory):
@@ -117,15 +146,27 @@ class _Reader:
             return
         from torch.utils.data import DataLoader
 
-        loader: Any = DataLoader(guarded, batch_size=None, num_workers=self.workers, collate_fn=_as_it_is)  # type: ignore[arg-type]
+        dataset: Any = guarded
+        loader: Any = DataLoader(
+            dataset, batch_size=None, num_workers=self.workers, collate_fn=_as_it_is
+        )
         yield from enumerate(loader)
 
     def _differs(self, i: int, layout: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         for key in sorted(set(layout) | set(found)):
             if layout.get(key) != found.get(key):
-                show = lambda f: f"{'x'.join(map(str, f[1])) or 'a scalar'} {f[2]}" if f else "missing"
-                remedy = ": give size= and channels=" if key in found and found[key][0] == "image" else ": make all items alike"
-                return f"{self.name}: item {i} differs in {key} ({show(found.get(key))}, before {show(layout.get(key))}){remedy}"
+                show = lambda f: (
+                    f"{'x'.join(map(str, f[1])) or 'a scalar'} {f[2]}" if f else "missing"
+                )
+                remedy = (
+                    ": give size= and channels="
+                    if key in found and found[key][0] == "image"
+                    else ": make all items alike"
+                )
+                return (
+                    f"{self.name}: item {i} differs in {key} ({show(found.get(key))}, before "
+                    f"{show(layout.get(key))}){remedy}"
+                )
         return f"{self.name}: item {i} differs"
 
     def _fields(self, item: Any) -> tuple[dict[str, str], dict[str, np.ndarray]]:
@@ -136,7 +177,10 @@ class _Reader:
             if array is not None and (self.use_labels or key != "label"):
                 kinds[key], fields[key] = kind, array
         if "image" not in fields:
-            raise FastganError(f"{self.name}: items hold no image: return an image, (image, label) or a dict with an 'image'")
+            raise FastganError(
+                f"{self.name}: items hold no image: return an image, (image, label) or a dict with "
+                "an 'image'"
+            )
         return kinds, fields
 
     def _field(self, key: str, value: Any) -> tuple[str, np.ndarray | None]:
@@ -150,14 +194,27 @@ class _Reader:
         if array.dtype.kind not in "uifb":
             return "", None
         if array.ndim == 0:
-            return ("label", array.astype(np.int64)) if array.dtype.kind in "uib" else ("tensor", array)
-        axis = next((a for a in ((0, 2) if tensor else (2, 0)) if array.ndim == 3 and array.shape[a] in (1, 3, 4)), None)
+            return (
+                ("label", array.astype(np.int64))
+                if array.dtype.kind in "uib"
+                else ("tensor", array)
+            )
+        axis = next(
+            (
+                a
+                for a in ((0, 2) if tensor else (2, 0))
+                if array.ndim == 3 and array.shape[a] in (1, 3, 4)
+            ),
+            None,
+        )
         if axis is None and not (array.ndim == 2 and (key == "image" or array.dtype == np.uint8)):
             return "tensor", array
         image = self._eight_bit(array)
         image = image[:, :, None] if axis is None else np.moveaxis(image, axis, 2)
         fits = (self.size in (None, image.shape[:2])) and self.channels in (None, image.shape[2])
-        return "image", np.ascontiguousarray(image) if fits else fit_array(image, self.size, self.channels or image.shape[2])
+        return "image", np.ascontiguousarray(image) if fits else fit_array(
+            image, self.size, self.channels or image.shape[2]
+        )
 
     def _eight_bit(self, array: np.ndarray) -> np.ndarray:
         if array.dtype == np.uint8:
@@ -171,7 +228,8 @@ class _Reader:
         if array.dtype.kind in "ui":
             if low < 0 or high > 255:
                 raise FastganError(
-                    f"{self.name}: integer images must lie in 0..255, found {low:g}..{high:g}: scale them to uint8"
+                    f"{self.name}: integer images must lie in 0..255, found {low:g}..{high:g}: "
+                    "scale them to uint8"
                 )
             return array.astype(np.uint8)
         if self.range[0] < self.bounds[0] - 1e-3 or self.range[1] > self.bounds[1] + 1e-3:
@@ -212,14 +270,22 @@ def _named(item: Any, name: str) -> dict[str, Any]:
         out = {}
         for key, value in item.items():
             key = str(key)
-            known = "image" if key in _IMAGE_KEYS and "image" not in item else "label" if key in _LABEL_KEYS else key
+            known = (
+                "image"
+                if key in _IMAGE_KEYS and "image" not in item
+                else "label"
+                if key in _LABEL_KEYS
+                else key
+            )
             out[key if known in out or (known != key and known in item) else known] = value
         return out
     if isinstance(item, (tuple, list)):
         if len(item) == 1:
             return {"image": item[0]}
         if len(item) != 2:
-            raise FastganError(f"{name}: an item has {len(item)} parts: return an image, (image, label) or a dict")
+            raise FastganError(
+                f"{name}: an item has {len(item)} parts: return an image, (image, label) or a dict"
+            )
         second = item[1]
         scalar = isinstance(second, (int, np.integer)) or getattr(second, "ndim", None) == 0
         return {"image": item[0], "label" if scalar else "target": second}
@@ -229,8 +295,12 @@ def _named(item: Any, name: str) -> dict[str, Any]:
 class _Memory:
     """Rows of several fields in memory, with the interface of cache.Writer."""
 
-    def __init__(self, fields: Mapping[str, tuple[str, tuple[int, ...], np.dtype]], capacity: int) -> None:
-        self._arrays = {key: np.empty((capacity, *shape), dtype) for key, (_, shape, dtype) in fields.items()}
+    def __init__(
+        self, fields: Mapping[str, tuple[str, tuple[int, ...], np.dtype]], capacity: int
+    ) -> None:
+        self._arrays = {
+            key: np.empty((capacity, *shape), dtype) for key, (_, shape, dtype) in fields.items()
+        }
         self._count = dict.fromkeys(fields, 0)
 
     def append(self, field: str, rows: np.ndarray) -> None:
@@ -242,9 +312,17 @@ class _Memory:
         return {key: array[: self._count[key]] for key, array in self._arrays.items()}
 
 
-def _store(fields: Mapping[str, tuple[str, tuple[int, ...], np.dtype]], count: int, directory: Path) -> _Memory | cache.Writer:
-    row = sum(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize for _, shape, dtype in fields.values())
-    return _Memory(fields, count) if row * count <= MEMORY_BYTES else cache.Writer(directory, fields, count)
+def _store(
+    fields: Mapping[str, tuple[str, tuple[int, ...], np.dtype]], count: int, directory: Path
+) -> _Memory | cache.Writer:
+    row = sum(
+        int(np.prod(shape, dtype=np.int64)) * dtype.itemsize for _, shape, dtype in fields.values()
+    )
+    return (
+        _Memory(fields, count)
+        if row * count <= MEMORY_BYTES
+        else cache.Writer(directory, fields, count)
+    )
 
 
 def _flush(store: _Memory | cache.Writer, waiting: list[dict[str, np.ndarray]]) -> None:

@@ -17,7 +17,15 @@ import numpy as np
 from fastgan import paths
 from fastgan.data import cache
 from fastgan.data.aligned import Aligned, open_aligned
-from fastgan.data.arrays import Images, Rows, idx_labels_beside, image_axis, open_idx, open_npy, open_npz
+from fastgan.data.arrays import (
+    Images,
+    Rows,
+    idx_labels_beside,
+    image_axis,
+    open_idx,
+    open_npy,
+    open_npz,
+)
 from fastgan.data.building import from_listing, terminal
 from fastgan.data.dataset import Dataset, as_labels, printable
 from fastgan.data.listing import Folder, Zip
@@ -27,12 +35,22 @@ from fastgan.errors import FastganError
 
 BUNDLED = "fashion-mnist"
 FASHION_CLASSES = (
-    "t-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
-)  # fmt: skip
+    "t-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
 _ASSETS = Path(__file__).parent / "assets"
 _IMAGE_NAMES = ("image", "images", "x", "x_train", "data", "img", "arr_0")
 _LABEL_NAMES = ("label", "labels", "y", "y_train", "target", "targets", "arr_1")
-_QUICK = 20_000  # more images of an array file than this are not resized again at each start (about 0.1 ms each)
+# more images of an array file than this are not resized again at each start (about 0.1 ms each)
+_QUICK = 20_000
 _FORMS = f"a folder of images, a .zip, .npz, .npy or idx(.gz) file, or {BUNDLED}"
 
 
@@ -72,24 +90,31 @@ def open_dataset(
 ) -> Dataset:
     """Open images as a Dataset.
 
-    source: "fashion-mnist" (bundled: 10,000 labelled 28x28 images), a path to a folder (recursive, class sub-folders become
-    labels), .zip, .npz, .npy or idx(.gz) file, an array or tensor, a torch Dataset or any other sequence of items, an
-    `Aligned`, or a Dataset, which is returned as it is.
-    size: pixels of a side, or (height, width): images are scaled until they cover it and cut to the centre. None keeps their
-    own, which must then be one for all. channels: 1, 3 or 4; None takes 3, or 1 if every image is grey.
-    strict: raise for a file that can't be read, which is otherwise left out and listed in `.skipped`.
-    cache_dir: where decoded images are kept ($FASTGAN_CACHE, else the user's cache directory). workers: decoding threads.
-    progress: show a bar; None means on a terminal only. labels: False ignores labels, True requires them; for array sources also
-    the labels themselves or a file of them.
+    source: "fashion-mnist" (bundled: 10,000 labelled 28x28 images), a path to a folder (recursive,
+    class sub-folders become labels), .zip, .npz, .npy or idx(.gz) file, an array or tensor, a torch
+    Dataset or any other sequence of items, an `Aligned`, or a Dataset, which is returned as it is.
+    size: pixels of a side, or (height, width): images are scaled until they cover it and cut to the
+    centre. None keeps their own, which must then be one for all. channels: 1, 3 or 4; None takes 3,
+    or 1 if every image is grey.
+    strict: raise for a file that can't be read, which is otherwise left out and listed in
+        `.skipped`.
+    cache_dir: where decoded images are kept ($FASTGAN_CACHE, else the user's cache directory).
+        workers: decoding threads.
+    progress: show a bar; None means on a terminal only. labels: False ignores labels, True requires
+    them; for array sources also the labels themselves or a file of them.
     Raises FastganError, one line that names the source and the remedy.
     """
     if channels not in (None, 1, 3, 4):
-        raise FastganError(f"channels must be 1 (grey), 3 (colour) or 4 (colour and opacity), not {channels!r}")
+        raise FastganError(
+            f"channels must be 1 (grey), 3 (colour) or 4 (colour and opacity), not {channels!r}"
+        )
     directory = Path(cache_dir).expanduser() if cache_dir is not None else paths.cache_dir()
     wish = OpenOptions(_size(size), channels, strict, directory, workers, progress, labels)
     dataset = _open(source, wish)
     if labels is True and dataset.classes is None:
-        raise FastganError(f"{dataset.name} has no labels: put each class into a sub-folder, or give labels=")
+        raise FastganError(
+            f"{dataset.name} has no labels: put each class into a sub-folder, or give labels="
+        )
     return dataset
 
 
@@ -98,7 +123,9 @@ def _size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
         return None
     pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
     if len(pair) != 2 or not all(isinstance(n, (int, np.integer)) and 1 <= n <= 8192 for n in pair):
-        raise FastganError(f"size must be a number of pixels from 1 to 8192, or (height, width), not {size!r}")
+        raise FastganError(
+            f"size must be a number of pixels from 1 to 8192, or (height, width), not {size!r}"
+        )
     return int(pair[0]), int(pair[1])
 
 
@@ -106,7 +133,9 @@ def _open(source: Any, wish: OpenOptions) -> Dataset:
     if isinstance(source, Dataset):
         return _as_opened(source, wish)
     if isinstance(source, Aligned):
-        return open_aligned(source, lambda key, exclude: _open(source.sources[key], _part(wish, key, exclude)))
+        return open_aligned(
+            source, lambda key, exclude: _open(source.sources[key], _part(wish, key, exclude))
+        )
     if isinstance(source, (str, os.PathLike)):
         return _open_path(os.fspath(source), wish)
     if isinstance(source, np.ndarray):
@@ -117,12 +146,21 @@ def _open(source: Any, wish: OpenOptions) -> Dataset:
         array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
         return _from_rows("tensor", {"image": Rows.of(array, channels_first=True)}, wish)
     if isinstance(source, Mapping):
-        raise FastganError("a dict is not one data set: use fastgan.data.Aligned(image=..., source=...) for pairs")
-    if isinstance(source, (list, tuple)) and not wish.primary and np.asarray(source[:1]).dtype.kind in "iufb":
+        raise FastganError(
+            "a dict is not one data set: use fastgan.data.Aligned(image=..., source=...) for pairs"
+        )
+    if (
+        isinstance(source, (list, tuple))
+        and not wish.primary
+        and np.asarray(source[:1]).dtype.kind in "iufb"
+    ):
         return _from_rows("list", {"image": Rows.of(np.asarray(source))}, wish)
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
         if wish.given_labels is not None:
-            raise FastganError(f"{type(source).__name__}: labels= is for arrays; return (image, label) items instead")
+            raise FastganError(
+                f"{type(source).__name__}: labels= is for arrays; return (image, label) items "
+                "instead"
+            )
         return from_items(
             source,
             wish.size,
@@ -134,8 +172,14 @@ def _open(source: Any, wish: OpenOptions) -> Dataset:
             use_labels=wish.use_labels,
         )
     if hasattr(source, "__iter__"):
-        raise FastganError(f"{type(source).__name__} has no length and no random access: give a map-style Dataset or a folder")
-    raise FastganError(f"cannot read images from {type(source).__name__}: give {_FORMS}, an array, a tensor or a torch Dataset")
+        raise FastganError(
+            f"{type(source).__name__} has no length and no random access: give a map-style Dataset "
+            "or a folder"
+        )
+    raise FastganError(
+        f"cannot read images from {type(source).__name__}: give {_FORMS}, an array, a tensor or a "
+        "torch Dataset"
+    )
 
 
 def _part(wish: OpenOptions, key: str, exclude: frozenset[str]) -> OpenOptions:
@@ -147,14 +191,20 @@ def _as_opened(dataset: Dataset, wish: OpenOptions) -> Dataset:
     shape = dataset.fields["image"].shape if "image" in dataset.fields else ()
     if (wish.size and shape[:2] != wish.size) or (wish.channels and shape[2:] != (wish.channels,)):
         asked = "x".join(map(str, (*(wish.size or shape[:2]), wish.channels or shape[-1])))
-        raise FastganError(f"{dataset.name} is open as {'x'.join(map(str, shape))}, not {asked}: open its source with that size")
+        raise FastganError(
+            f"{dataset.name} is open as {'x'.join(map(str, shape))}, not {asked}: open its source "
+            "with that size"
+        )
     return dataset
 
 
 def _open_path(text: str, wish: OpenOptions) -> Dataset:
     if text == BUNDLED:
         base = _ASSETS / BUNDLED
-        rows = {"image": open_idx(base / "t10k-images-idx3-ubyte.gz"), "label": open_idx(base / "t10k-labels-idx1-ubyte.gz")}
+        rows = {
+            "image": open_idx(base / "t10k-images-idx3-ubyte.gz"),
+            "label": open_idx(base / "t10k-labels-idx1-ubyte.gz"),
+        }
         return _from_rows(BUNDLED, rows, wish, classes=FASHION_CLASSES)
     path = Path(text).expanduser()
     if not path.exists():
@@ -183,7 +233,10 @@ def _open_path(text: str, wish: OpenOptions) -> Dataset:
 
 def _from_files(listing: Folder | Zip, wish: OpenOptions) -> Dataset:
     if wish.given_labels is not None:
-        raise FastganError(f"{listing.root}: labels= is for arrays; in a folder or zip, put each class into a sub-folder")
+        raise FastganError(
+            f"{listing.root}: labels= is for arrays; in a folder or zip, put each class into a "
+            "sub-folder"
+        )
     return from_listing(
         listing,
         wish.size,
@@ -206,16 +259,26 @@ def _all_npy(path: Path) -> bool:
 
 
 def _npz(path: Path, wish: OpenOptions) -> Dataset:
-    """The main array by its name, or the only one with images; labels likewise; what else has one row a sample comes along."""
+    """The main array by its name, or the only one with images; labels likewise; what else has one
+    row a sample comes along."""
     found = open_npz(path)
     if not found:
-        raise FastganError(f"{path} holds no array: save with numpy.savez(path, images=..., labels=...)")
+        raise FastganError(
+            f"{path} holds no array: save with numpy.savez(path, images=..., labels=...)"
+        )
     candidates = [k for k, r in found.items() if len(r.shape) >= 3]
-    main = next((k for k in _IMAGE_NAMES if k in found), None) or (candidates[0] if len(candidates) == 1 else None)
+    main = next((k for k in _IMAGE_NAMES if k in found), None) or (
+        candidates[0] if len(candidates) == 1 else None
+    )
     if main is None:
-        raise FastganError(f"{path}: which of {', '.join(found)} holds the images? name it 'images'")
+        raise FastganError(
+            f"{path}: which of {', '.join(found)} holds the images? name it 'images'"
+        )
     rows = {"image": found.pop(main)}
-    label = next((k for k in _LABEL_NAMES if k in found and found[k].shape[:1] == rows["image"].shape[:1]), None)
+    label = next(
+        (k for k in _LABEL_NAMES if k in found and found[k].shape[:1] == rows["image"].shape[:1]),
+        None,
+    )
     if isinstance(wish.labels, str) and wish.labels in found:
         label, wish = wish.labels, replace(wish, labels=None)
     if label is not None:
@@ -225,7 +288,12 @@ def _npz(path: Path, wish: OpenOptions) -> Dataset:
         if part.shape[:1] == rows["image"].shape[:1]:
             rows[key] = part
         else:
-            skipped.append((f"{path.name}:{key}", f"shape {'x'.join(map(str, part.shape)) or 'scalar'}, not one row an image"))
+            skipped.append(
+                (
+                    f"{path.name}:{key}",
+                    f"shape {'x'.join(map(str, part.shape)) or 'scalar'}, not one row an image",
+                )
+            )
     return _from_rows(path.name, rows, wish, file=path, skipped=skipped)
 
 
@@ -238,7 +306,8 @@ def _from_rows(
     classes: tuple[str, ...] | list[str] | None = None,
     skipped: list[tuple[str, str]] | None = None,
 ) -> Dataset:
-    """Arrays by field name as a Dataset: images used where they lie if possible, else converted in memory or into the cache."""
+    """Arrays by field name as a Dataset: images used where they lie if possible, else converted in
+    memory or into the cache."""
     if wish.given_labels is not None:
         rows["label"], classes = _label_rows(wish.given_labels), None
     if not wish.use_labels:
@@ -250,7 +319,9 @@ def _from_rows(
         if not part.shape:
             raise FastganError(f"{name}: {key} is a single number: give one row a sample")
         primary = key == "image" and wish.primary
-        is_image, axis = image_axis(part.shape, part.dtype, channels_first=part.channels_first, primary=primary)
+        is_image, axis = image_axis(
+            part.shape, part.dtype, channels_first=part.channels_first, primary=primary
+        )
         if is_image:
             images = Images(part, name, wish.size, wish.channels, axis)
             kinds[key], ready = "image", images.ready
@@ -262,14 +333,19 @@ def _from_rows(
             raise FastganError(f"{name}: {key} holds {part.dtype} values: give numbers")
         else:
             values, found = as_labels(part.load())
-            kinds[key] = "label" if values.dtype == np.int64 and values.ndim == 1 and not primary else "tensor"
+            kinds[key] = (
+                "label"
+                if values.dtype == np.int64 and values.ndim == 1 and not primary
+                else "tensor"
+            )
             arrays[key] = values
             classes = found if found is not None and key in ("image", "label") else classes
     if not len(rows["image"]):
         raise FastganError(f"{name} holds no samples: give at least one batch of images")
     digests: dict[str, str] = {}
     if file is not None and any(
-        len(i) * int(np.prod(i.shape)) > MEMORY_BYTES or (i.resized and len(i) > _QUICK) for i in convert.values()
+        len(i) * int(np.prod(i.shape)) > MEMORY_BYTES or (i.resized and len(i) > _QUICK)
+        for i in convert.values()
     ):
         entry = _cached_arrays(file, convert, wish)
         arrays, digests = {**arrays, **entry.arrays}, entry.digests
@@ -288,9 +364,13 @@ def _label_rows(labels: Any) -> Rows:
     if isinstance(labels, (str, os.PathLike)):
         path = Path(labels).expanduser()
         if not path.is_file():
-            raise FastganError(f"no labels at {path}: give a .npy or idx file, or the labels themselves")
+            raise FastganError(
+                f"no labels at {path}: give a .npy or idx file, or the labels themselves"
+            )
         return open_npy(path) if path.suffix == ".npy" else open_idx(path)
-    return Rows.of(labels.detach().cpu().numpy() if hasattr(labels, "detach") else np.asarray(labels))
+    return Rows.of(
+        labels.detach().cpu().numpy() if hasattr(labels, "detach") else np.asarray(labels)
+    )
 
 
 def _cached_arrays(file: Path, convert: dict[str, Images], wish: OpenOptions) -> cache.Entry:
@@ -305,7 +385,9 @@ def _cached_arrays(file: Path, convert: dict[str, Images], wish: OpenOptions) ->
 
     def build() -> tuple[cache.Writer, str]:
         fields = {key: ("image", images.shape, np.uint8) for key, images in convert.items()}
-        writer = cache.Writer(wish.directory, fields, max(len(images) for images in convert.values()))
+        writer = cache.Writer(
+            wish.directory, fields, max(len(images) for images in convert.values())
+        )
         try:
             with _bar(sum(len(images) for images in convert.values()), wish.progress) as bar:
                 for key, images in convert.items():
@@ -337,4 +419,11 @@ def _cached_arrays(file: Path, convert: dict[str, Images], wish: OpenOptions) ->
 def _bar(total: int, progress: bool | None) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=total, desc="reading", unit=" images", disable=not terminal(progress), leave=False, mininterval=0.5)
+    return tqdm(
+        total=total,
+        desc="reading",
+        unit=" images",
+        disable=not terminal(progress),
+        leave=False,
+        mininterval=0.5,
+    )

@@ -1,4 +1,5 @@
-"""The order in which images are seen: a pure function of (seed, stream name, epoch), stable for ever."""
+"""The order in which images are seen: a pure function of (seed, stream name, epoch), stable for
+ever."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 def permutation(seed: int, stream_name: str, n: int, epoch: int) -> np.ndarray:
-    """The permutation of range(n) for one epoch, int64 (n,): argsort of a keyed hash of each index, ties by index.
+    """The permutation of range(n) for one epoch, int64 (n,): argsort of a keyed hash of each index,
+    ties by index.
 
     Own integer hash rather than numpy's Generator, whose streams may change between versions.
     """
@@ -38,7 +40,9 @@ def permutation(seed: int, stream_name: str, n: int, epoch: int) -> np.ndarray:
 
 def stable_argsort(values: np.ndarray) -> np.ndarray:
     """np.argsort(values, kind="stable"), four times faster where no two values are equal."""
-    index = np.argsort(values)  # vectorised, and any right order of distinct values is the stable one
+    index = np.argsort(
+        values
+    )  # vectorised, and any right order of distinct values is the stable one
     ranked = values[index]
     return index if (ranked[1:] != ranked[:-1]).all() else np.argsort(values, kind="stable")
 
@@ -62,7 +66,8 @@ class Order:
             return self._kept[epoch]
 
     def __call__(self, position: int, count: int) -> np.ndarray:
-        """Indices of the samples at global positions [position, position + count), int64 (count,)."""
+        """Indices of the samples at global positions [position, position + count), int64
+        (count,)."""
         parts = []
         while count > 0:
             epoch, start = divmod(position, self.n)
@@ -78,8 +83,9 @@ _recent: dict[tuple[int, str, int], Order] = {}
 def order(seed: int, stream_name: str, n: int, position: int, count: int) -> np.ndarray:
     """Which samples a stream sees at global positions [position, position + count).
 
-    Position p belongs to epoch p // n and shows sample permutation(epoch)[p % n], so that every epoch shows each of the n
-    samples once, batches straddle epochs, and resuming needs no state but the position. Returns int64 (count,).
+    Position p belongs to epoch p // n and shows sample permutation(epoch)[p % n], so that every
+    epoch shows each of the n samples once, batches straddle epochs, and resuming needs no state but
+    the position. Returns int64 (count,).
     """
     key = (int(seed), stream_name, int(n))
     if key not in _recent:

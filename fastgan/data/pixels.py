@@ -13,7 +13,17 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 89_478_485  # Pillow's own warning level: 2^30 bytes / 4 / 3, about 9459 x 9459
 MAX_FILE_BYTES = 512 << 20
-_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MAGIC = (
+    b"\x89PNG",
+    b"\xff\xd8\xff",
+    b"RIFF",
+    b"BM",
+    b"GIF8",
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"MM\0+",
+)
 _GREY = ("1", "L", "LA", "La", "I", "F")
 _ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 
@@ -23,17 +33,24 @@ class Unreadable(Exception):
 
 
 def looks_like_image(head: bytes) -> bool:
-    """Whether the first 8 bytes of a file belong to one of `FORMATS` (so that a film is never read whole to find out)."""
-    return head.startswith(_MAGIC) or (head[:1] == b"P" and head[1:2].isdigit() and head[2:3].isspace())
+    """Whether the first 8 bytes of a file belong to one of `FORMATS` (so that a film is never read
+    whole to find out)."""
+    return head.startswith(_MAGIC) or (
+        head[:1] == b"P" and head[1:2].isdigit() and head[2:3].isspace()
+    )
 
 
-def decode(data: bytes, size: tuple[int, int] | None = None, channels: int | None = None) -> np.ndarray:
+def decode(
+    data: bytes, size: tuple[int, int] | None = None, channels: int | None = None
+) -> np.ndarray:
     """Decode one image file held in memory.
 
-    size: (height, width) to fit, by scaling until it covers and cropping the centre; None keeps the image's own.
+    size: (height, width) to fit, by scaling until it covers and cropping the centre; None keeps the
+        image's own.
     channels: 1, 3 or 4; None gives 1 for grey images and 3 for all others.
-    Returns uint8 (H, W, C). EXIF rotation is applied, the first frame of an animation taken, 16-bit samples scaled to 8,
-    transparent pixels composited on white (unless channels is 4). Raises Unreadable with the reason.
+    Returns uint8 (H, W, C). EXIF rotation is applied, the first frame of an animation taken, 16-bit
+    samples scaled to 8, transparent pixels composited on white (unless channels is 4). Raises
+    Unreadable with the reason.
     """
     from PIL import Image, ImageOps
 
@@ -46,7 +63,9 @@ def decode(data: bytes, size: tuple[int, int] | None = None, channels: int | Non
             if image.width * image.height > MAX_PIXELS:
                 raise Unreadable(f"{image.width}x{image.height} pixels: a decompression bomb")
             if size is not None and image.format in ("JPEG", "MPO"):
-                side = 2 * max(size)  # decode at a fraction of the size, but never below twice what is kept
+                side = 2 * max(
+                    size
+                )  # decode at a fraction of the size, but never below twice what is kept
                 image.draft(image.mode, (side, side))
             image.load()
             upright = ImageOps.exif_transpose(image) or image
@@ -57,12 +76,16 @@ def decode(data: bytes, size: tuple[int, int] | None = None, channels: int | Non
         raise Unreadable("a decompression bomb") from None
     except Image.UnidentifiedImageError:
         raise Unreadable("damaged, or not an image") from None
-    except Exception as error:  # decoders raise anything on damaged bytes (struct.error, SyntaxError, KeyError, ...)
-        raise Unreadable(f"damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from None
+    except Exception as error:
+        # decoders raise anything on damaged bytes (struct.error, SyntaxError, KeyError, ...)
+        raise Unreadable(
+            f"damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from None
 
 
 def fit(image: PILImage, size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
-    """A decoded Pillow image as uint8 (H, W, C), fitted to size (height, width) and channels as in `decode`."""
+    """A decoded Pillow image as uint8 (H, W, C), fitted to size (height, width) and channels as in
+    `decode`."""
     from PIL import Image
 
     if channels is None:
@@ -103,14 +126,17 @@ def _eight_bit(image: PILImage) -> PILImage:
     if mode == "LAB":
         from PIL import ImageCms
 
-        rgb = ImageCms.profileToProfile(image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB")
+        rgb = ImageCms.profileToProfile(
+            image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
         assert rgb is not None
         return rgb
     return image.convert("L" if mode == "1" else "RGB")
 
 
 def _cover(image: PILImage, size: tuple[int, int]) -> PILImage:
-    """Scale (height, width alike) until the image covers size, and cut the centre out, in one resampling."""
+    """Scale (height, width alike) until the image covers size, and cut the centre out, in one
+    resampling."""
     from PIL import Image
 
     height, width = size
@@ -122,7 +148,8 @@ def _cover(image: PILImage, size: tuple[int, int]) -> PILImage:
         return image.crop((left, top, left + width, top + height))
     wide, high = width * scale, height * scale
     x, y = (image.width - wide) / 2, (image.height - high) / 2
-    # Both filters are antialiased in Pillow; Lanczos is the sharper one down, and rings more than bicubic up.
+    # Both filters are antialiased in Pillow; Lanczos is the sharper one down, and rings more than
+    # bicubic up.
     filter_ = Image.Resampling.LANCZOS if scale > 1 else Image.Resampling.BICUBIC
     box = (max(x, 0.0), max(y, 0.0), min(x + wide, image.width), min(y + high, image.height))
     return image.resize((width, height), filter_, box=box)

@@ -1,4 +1,5 @@
-"""Batches on the device as a function of the position alone: resident on the device, or streamed, bit for bit the same."""
+"""Batches on the device as a function of the position alone: resident on the device, or streamed,
+bit for bit the same."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from fastgan.data.permutation import Order
 from fastgan.errors import FastganError
 
 AHEAD_BYTES = 2**25
-"""Rows that a stream keeps ready, about: enough to outlast a slow read of small images; of large ones all that a step reads,
-at least two."""
+"""Rows that a stream keeps ready, about: enough to outlast a slow read of small images; of large
+ones all that a step reads, at least two."""
 
 AHEAD = 16
 """Most batches kept ready, unless a step reads more."""
@@ -25,12 +26,13 @@ AHEAD = 16
 class Stream:
     """Endless batches of one data set.
 
-    name: "image" gives the fields under their own names; any other name s gives s for the image field and s_<field> for the
-    rest. It also keys order and flips, so that two streams over one data set differ. seed: int. batch_size: samples of all
-    ranks together, divisible by world. dtype: of the images. flip: mirror each image left-right with probability 1/2, a
-    function of (seed, name, position), the same for all image fields of a sample. resident_bytes: a data set of at most this
-    size lives on the device as uint8. rounds: batches that a step reads, all of which are kept ready. Raises FastganError when
-    the data set is smaller than a batch.
+    name: "image" gives the fields under their own names; any other name s gives s for the image
+    field and s_<field> for the rest. It also keys order and flips, so that two streams over one
+    data set differ. seed: int. batch_size: samples of all ranks together, divisible by world.
+    dtype: of the images. flip: mirror each image left-right with probability 1/2, a function of
+    (seed, name, position), the same for all image fields of a sample. resident_bytes: a data set of
+    at most this size lives on the device as uint8. rounds: batches that a step reads, all of which
+    are kept ready. Raises FastganError when the data set is smaller than a batch.
     """
 
     def __init__(
@@ -49,10 +51,14 @@ class Stream:
         rounds: int = 1,
     ) -> None:
         if batch_size < 1 or batch_size % world:
-            raise FastganError(f"batch size {batch_size} does not divide by {world} processes: use a multiple of {world}")
+            raise FastganError(
+                f"batch size {batch_size} does not divide by {world} processes: use a multiple of "
+                f"{world}"
+            )
         if len(dataset) < batch_size:
             raise FastganError(
-                f"{dataset.name} has {len(dataset):,} readable samples, fewer than one batch of {batch_size}: "
+                f"{dataset.name} has {len(dataset):,} readable samples, fewer than one batch of "
+                f"{batch_size}: "
                 f"lower --batch-size to {len(dataset)} or less, or add images"
             )
         self.dataset, self.name, self.seed = dataset, name, int(seed)
@@ -64,7 +70,9 @@ class Stream:
         self._order = Order(self.seed, name, len(dataset))
         self._held: dict[str, Tensor] = {}
         if self.resident:
-            self._held = {field: _tensor(dataset.array(field)).to(self.device) for field in dataset.fields}
+            self._held = {
+                field: _tensor(dataset.array(field)).to(self.device) for field in dataset.fields
+            }
         row = max(dataset.nbytes // len(dataset), 1)
         self.depth = max(rounds, 2, min(AHEAD_BYTES // (row * self.local_size), AHEAD))
         self._worker: ThreadPoolExecutor | None = None
@@ -77,11 +85,13 @@ class Stream:
         return self.name if field == "image" else f"{self.name}_{field}"
 
     def index(self, position: int) -> np.ndarray:
-        """Which samples this rank sees in the batch that starts at global position, int64 (batch_size / world,)."""
+        """Which samples this rank sees in the batch that starts at global position, int64
+        (batch_size / world,)."""
         return self._order(position + self.rank * self.local_size, self.local_size)
 
     def prefetch(self, position: int) -> None:
-        """Hint: batch(position) comes soon. A worker thread prepares it; at most `depth` hints are kept."""
+        """Hint: batch(position) comes soon. A worker thread prepares it; at most `depth` hints are
+        kept."""
         if self._worker is None:
             self._worker = ThreadPoolExecutor(1, thread_name_prefix="fastgan-data")
         if position not in self._ahead:
@@ -90,26 +100,34 @@ class Stream:
             self._ahead[position] = self._worker.submit(self._prepare, position)
 
     def batch(self, position: int) -> dict[str, Tensor]:
-        """The samples at global positions [position + rank * b, ...), b = batch_size / world, on the device.
+        """The samples at global positions [position + rank * b, ...), b = batch_size / world, on
+        the device.
 
-        Image fields: `dtype` (b, C, H, W) channels_last in [-1, 1]. Labels: int64 (b,). Other fields: as they are, (b, *shape).
+        Image fields: `dtype` (b, C, H, W) channels_last in [-1, 1]. Labels: int64 (b,). Other
+            fields: as they are, (b, *shape).
         """
         slots = self.slots()
         self.fill(slots, position)
         return self.assemble(slots)
 
     def slots(self) -> dict[str, Tensor]:
-        """Device tensors that hold what `assemble` needs for one batch; filled anew for each batch, at the same addresses."""
+        """Device tensors that hold what `assemble` needs for one batch; filled anew for each batch,
+        at the same addresses."""
         made = {"$position": torch.zeros((), dtype=torch.int64, device=self.device)}
         if self._staging is None:
             made["$index"] = torch.zeros(self.local_size, dtype=torch.int64, device=self.device)
         else:
             for field, spec in self.dataset.fields.items():
-                made[field] = torch.empty((self.local_size, *spec.shape), dtype=_torch_dtype(spec.dtype), device=self.device)
+                made[field] = torch.empty(
+                    (self.local_size, *spec.shape),
+                    dtype=_torch_dtype(spec.dtype),
+                    device=self.device,
+                )
         return made
 
     def fill(self, slots: dict[str, Tensor], position: int) -> None:
-        """Bring the batch at global position `position` into `slots`: its indices, or its rows where the data are streamed."""
+        """Bring the batch at global position `position` into `slots`: its indices, or its rows
+        where the data are streamed."""
         ahead = self._ahead.pop(position, None)
         prepared = ahead.result() if ahead is not None else self._prepare(position)
         slots["$position"].fill_(position + self.rank * self.local_size)
@@ -120,10 +138,13 @@ class Stream:
                 slots[field].copy_(rows, non_blocking=True)
 
     def assemble(self, slots: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What `batch` returns, from filled slots, by device operations alone: this part can be captured in a CUDA graph."""
+        """What `batch` returns, from filled slots, by device operations alone: this part can be
+        captured in a CUDA graph."""
         if self._staging is None:
             return self._assemble(self._held, slots["$index"], slots["$position"])
-        return self._assemble(slots, torch.arange(self.local_size, device=self.device), slots["$position"])
+        return self._assemble(
+            slots, torch.arange(self.local_size, device=self.device), slots["$position"]
+        )
 
     def close(self) -> None:
         """Stop the worker thread."""
@@ -145,7 +166,9 @@ class Stream:
 
         flip = None
         if self.flip:
-            drawn = uniform(self.seed, where, self.local_size, (1,), stream=stream_id("flip:" + self.name))
+            drawn = uniform(
+                self.seed, where, self.local_size, (1,), stream=stream_id("flip:" + self.name)
+            )
             flip = drawn.reshape(-1) < 0.5
         out = {}
         for field, spec in self.dataset.fields.items():
@@ -165,7 +188,8 @@ class _Slot:
 
 
 class _Staging:
-    """Rows from the memory map to the device; through pinned slots, one a batch that is kept ready, and a copy stream on CUDA."""
+    """Rows from the memory map to the device; through pinned slots, one a batch that is kept ready,
+    and a copy stream on CUDA."""
 
     def __init__(self, stream: Stream) -> None:
         self.dataset, self.device = stream.dataset, stream.device
@@ -173,19 +197,30 @@ class _Staging:
         if self.device.type == "cuda":
             self._copies = torch.cuda.Stream(self.device)
             for _ in range(stream.depth):
-                self._free.append(_Slot({
-                    key: torch.empty((stream.local_size, *f.shape), dtype=_torch_dtype(f.dtype), pin_memory=True)
-                    for key, f in self.dataset.fields.items()
-                }))  # fmt: skip
+                self._free.append(
+                    _Slot(
+                        {
+                            key: torch.empty(
+                                (stream.local_size, *f.shape),
+                                dtype=_torch_dtype(f.dtype),
+                                pin_memory=True,
+                            )
+                            for key, f in self.dataset.fields.items()
+                        }
+                    )
+                )
 
     def read(self, index: np.ndarray) -> tuple[_Slot | None, dict[str, Tensor]]:
         """The rows at index in host memory, in a pinned slot if one is free. From any thread."""
         try:
             slot = self._free.popleft()
         except IndexError:
-            return None, {key: torch.from_numpy(rows) for key, rows in self.dataset.read(index).items()}
+            return None, {
+                key: torch.from_numpy(rows) for key, rows in self.dataset.read(index).items()
+            }
         if slot.copied is not None:
-            slot.copied.synchronize()  # the slot's last copy must have left before it is overwritten
+            # the slot's last copy must have left before it is overwritten
+            slot.copied.synchronize()
         for key, rows in slot.rows.items():
             np.take(self.dataset.array(key), index, axis=0, out=rows.numpy())
         return slot, slot.rows

@@ -19,12 +19,14 @@ from fastgan.errors import FastganError
 from fastgan.ops.adam.flat_parameters import FlatParameters
 
 PATIENCE = timedelta(days=7)
-"""How long the others wait for rank 0's decoding. A process that fails is noticed by other means (fail_fast.py)."""
+"""How long the others wait for rank 0's decoding. A process that fails is noticed by other means
+(fail_fast.py)."""
 
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """rank: of this process. world: how many there are. control: the group for messages between hosts. patient: the same, for
+    """rank: of this process. world: how many there are. control: the group for messages between
+        hosts. patient: the same, for
     what may take hours. alarm: tells the others of failures.
     """
 
@@ -63,7 +65,8 @@ class DistributedContext:
             g.copy_(part.view(g.shape))
 
     def average_flat(self, flat: FlatParameters) -> None:
-        """The same for a network whose gradients have a flat buffer: they are reduced in it, and are its views afterwards."""
+        """The same for a network whose gradients have a flat buffer: they are reduced in it, and
+        are its views afterwards."""
         if self.world == 1:
             return
         dist.all_reduce(flat.collect_grads_())
@@ -80,7 +83,8 @@ class DistributedContext:
         return total.div_(self.world)
 
     def largest(self, value: int) -> int:
-        """The largest of a small number over all ranks; talks through the host, so that no GPU is waited for."""
+        """The largest of a small number over all ranks; talks through the host, so that no GPU is
+        waited for."""
         if self.world == 1:
             return value
         held = torch.tensor(value)
@@ -94,7 +98,8 @@ class DistributedContext:
                 dist.broadcast(value.data, 0)
 
     def wait(self) -> None:
-        """Wait until all ranks are here, without a limit: one of them may be decoding the images."""
+        """Wait until all ranks are here, without a limit: one of them may be decoding the
+        images."""
         if self.world > 1:
             dist.barrier(group=self.patient)
 
@@ -103,8 +108,8 @@ _joined: DistributedContext | None = None
 
 
 def join(device: torch.device) -> DistributedContext:
-    """Join the processes that torchrun started, or be alone: nccl on GPUs, gloo on the CPU. Once a process; it leaves at its
-    end.
+    """Join the processes that torchrun started, or be alone: nccl on GPUs, gloo on the CPU. Once a
+    process; it leaves at its end.
     """
     global _joined
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -112,7 +117,10 @@ def join(device: torch.device) -> DistributedContext:
     if _joined is None:
         if not dist.is_initialized():
             if device.type == "cuda":
-                here = torch.device("cuda", device.index if device.index is not None else torch.cuda.current_device())
+                here = torch.device(
+                    "cuda",
+                    device.index if device.index is not None else torch.cuda.current_device(),
+                )
                 dist.init_process_group("nccl", device_id=here)
             else:
                 dist.init_process_group("gloo")
@@ -120,13 +128,17 @@ def join(device: torch.device) -> DistributedContext:
         rank = dist.get_rank()
         alarm = FailFast(own_store(), rank)
         atexit.register(alarm.stop)  # in somebody else's process group, too
-        control, patient = dist.new_group(backend="gloo"), dist.new_group(backend="gloo", timeout=PATIENCE)
+        control, patient = (
+            dist.new_group(backend="gloo"),
+            dist.new_group(backend="gloo", timeout=PATIENCE),
+        )
         _joined = DistributedContext(rank, dist.get_world_size(), control, patient, alarm)
     return _joined
 
 
 def own_store() -> Any:
-    """A connection of this process's own to the store that all processes share: a thread waits on it."""
+    """A connection of this process's own to the store that all processes share: a thread waits on
+    it."""
     private = getattr(dist.distributed_c10d, "_get_default_store", None)
     if private is not None:
         return private().clone()
@@ -150,10 +162,14 @@ def leave() -> None:
 
 
 def local_device(name: str) -> str:
-    """Under torchrun "auto" and "cuda" are the GPU of this process's own number. Raises FastganError where there are too few."""
+    """Under torchrun "auto" and "cuda" are the GPU of this process's own number. Raises
+    FastganError where there are too few."""
     local = os.environ.get("LOCAL_RANK")
     if name not in ("auto", "cuda") or local is None or not torch.cuda.is_available():
         return name
     if int(local) >= torch.cuda.device_count():
-        raise FastganError(f"process {local} has no GPU, there are {torch.cuda.device_count()}: lower --nproc-per-node")
+        raise FastganError(
+            f"process {local} has no GPU, there are {torch.cuda.device_count()}: lower "
+            "--nproc-per-node"
+        )
     return f"cuda:{local}"

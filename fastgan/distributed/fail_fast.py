@@ -1,6 +1,8 @@
-"""A process of a distributed run that fails ends the others too, in seconds and with a line that says why.
+"""A process of a distributed run that fails ends the others too, in seconds and with a line that
+says why.
 
-Without it they wait in the next collective until it times out: ten minutes on GPUs, half an hour on the CPU.
+Without it they wait in the next collective until it times out: ten minutes on GPUs, half an hour on
+the CPU.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from fastgan.errors import FastganError
 KEY = "fastgan/failed"
 LOOK_EVERY = 0.5
 GRACE = 5.0
-"""Seconds in which a process may come out of a collective by itself: gloo closes its connections, a GPU kernel waits on."""
+"""Seconds in which a process may come out of a collective by itself: gloo closes its connections, a
+GPU kernel waits on."""
 
 
 class FailFast:
@@ -46,17 +49,21 @@ class FailFast:
         lines = str(error).splitlines() or [""]
         known = isinstance(error, FastganError) or not lines[0]
         word = lines[0] or type(error).__name__ if known else f"{type(error).__name__}: {lines[0]}"
-        with suppress(RuntimeError, ValueError):  # the store may have gone with the process that held it
+        with suppress(
+            RuntimeError, ValueError
+        ):  # the store may have gone with the process that held it
             self.store.compare_set(KEY, "", f"{self.rank} {word}")
 
     def heard(self, within: float) -> tuple[int, str] | None:
-        """(rank, why) of another process that failed, waiting for its word a little; None where there is none."""
+        """(rank, why) of another process that failed, waiting for its word a little; None where
+        there is none."""
         self._seen.wait(within)
         return self.word if self.word is not None and self.word[0] != self.rank else None
 
     @contextmanager
     def guarding(self) -> Iterator[None]:
-        """A failure inside ends all processes. What another's failure breaks here becomes one FastganError that names it."""
+        """A failure inside ends all processes. What another's failure breaks here becomes one
+        FastganError that names it."""
         if self.depth == 0 and (word := self.heard(0)) is not None:
             raise FastganError(said(word))
         self.depth += 1
@@ -69,7 +76,10 @@ class FailFast:
             word = self.heard(GRACE)
             if word is None:
                 said_here = (str(error).splitlines() or [""])[0]
-                lost = FastganError(f"lost another process of this run: it was killed, or its machine is gone ({said_here})")
+                lost = FastganError(
+                    "lost another process of this run: it was killed, or its machine is gone "
+                    f"({said_here})"
+                )
                 self.raise_it(lost)
                 raise lost from error
             raise FastganError(said(word)) from error
@@ -95,7 +105,8 @@ class FailFast:
             return
 
     def _end_if_stuck(self) -> None:
-        """End this process where it can't be told otherwise: it waits for the one that failed, and nothing interrupts that."""
+        """End this process where it can't be told otherwise: it waits for the one that failed, and
+        nothing interrupts that."""
         assert self.word is not None
         until = time.monotonic() + GRACE
         while time.monotonic() < until:
@@ -113,5 +124,13 @@ def broken_off(error: BaseException) -> bool:
     """Whether an error is what a collective raises where another process has gone."""
     if isinstance(error, dist.DistError):
         return True
-    words = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "connection refused", "socket")
+    words = (
+        "gloo",
+        "nccl",
+        "connection closed",
+        "connection reset",
+        "broken pipe",
+        "connection refused",
+        "socket",
+    )
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)

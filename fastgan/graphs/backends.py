@@ -1,4 +1,5 @@
-"""Graph backends: the CUDA one, and a recording on the CPU that behaves like it, so that capture is testable without a GPU."""
+"""Graph backends: the CUDA one, and a recording on the CPU that behaves like it, so that capture is
+testable without a GPU."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ class Graph(Protocol):
 
 
 class CudaGraph:
-    """torch.cuda.CUDAGraph. Warm-up happens on a side stream; capture does not disturb other threads that use the device
-    (thread_local).
+    """torch.cuda.CUDAGraph. Warm-up happens on a side stream; capture does not disturb other
+    threads that use the device (thread_local).
     """
 
     def __init__(self, pool: Any = None) -> None:
@@ -57,8 +58,9 @@ class CudaGraph:
 
 
 def end_capture(device: torch.device) -> None:
-    """After a capture that failed: the device's generator, which torch leaves believing that it is being captured and which
-    would refuse every draw from then on, goes on with a state of its own at the same seed.
+    """After a capture that failed: the device's generator, which torch leaves believing that it is
+    being captured and which would refuse every draw from then on, goes on with a state of its own
+    at the same seed.
     """
     generator = torch.cuda.default_generators[device.index or 0]
     fresh = torch.Generator(device)
@@ -67,10 +69,11 @@ def end_capture(device: torch.device) -> None:
 
 
 class RecordedGraph:
-    """Records every operator with its arguments and writes the results of a replay into the same tensors.
+    """Records every operator with its arguments and writes the results of a replay into the same
+    tensors.
 
-    What a CUDA graph bakes in is baked in here too: addresses, Python scalars, control flow. Random operators draw anew, as
-    CUDA's do.
+    What a CUDA graph bakes in is baked in here too: addresses, Python scalars, control flow. Random
+    operators draw anew, as CUDA's do.
     """
 
     def __init__(self, pool: Any = None) -> None:
@@ -93,8 +96,11 @@ class RecordedGraph:
                         old.copy_(new)
 
 
-def graph_backend(mode: str, device: torch.device, ranks: DistributedContext) -> Callable[[], Graph] | None:
-    """What makes a run's graphs: None for eager steps. "auto" is on where there is a GPU. Raises FastganError."""
+def graph_backend(
+    mode: str, device: torch.device, ranks: DistributedContext
+) -> Callable[[], Graph] | None:
+    """What makes a run's graphs: None for eager steps. "auto" is on where there is a GPU. Raises
+    FastganError."""
     if mode not in ("auto", "on", "off"):
         raise FastganError(f"graph must be auto, on or off, not {mode!r}")
     if mode == "on" and device.type != "cuda":
@@ -112,8 +118,11 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        # Detached aliases: the recording must not hold autograd graphs, nor be changed by later set_ or grad bookkeeping.
-        self.calls.append((func, _aliases(args), _aliases(kwargs or {}), [t.detach() for t in _tensors(result)]))
+        # Detached aliases: the recording must not hold autograd graphs, nor be changed by later
+        # set_ or grad bookkeeping.
+        self.calls.append(
+            (func, _aliases(args), _aliases(kwargs or {}), [t.detach() for t in _tensors(result)])
+        )
         return result
 
 

@@ -20,8 +20,8 @@ from fastgan.ops.adam.optimizer import FlatAdam
 
 
 class State:
-    """Everything a step changes: parameters, buffers, optimiser state, schedulers' lr, loss scales, random generators; taken
-    and put back in place.
+    """Everything a step changes: parameters, buffers, optimiser state, schedulers' lr, loss scales,
+    random generators; taken and put back in place.
     """
 
     def __init__(self, holders: Iterable[Any]) -> None:
@@ -37,10 +37,15 @@ class State:
             elif isinstance(holder, Tensor):
                 self.others.append(holder)
             elif isinstance(holder, torch.amp.GradScaler):
-                holder.scale(torch.ones((), device=holder._device))  # its tensors are born at the first use
+                holder.scale(
+                    torch.ones((), device=holder._device)
+                )  # its tensors are born at the first use
                 self.scalers.append(holder)
             else:
-                raise FastganError(f"state= takes modules, optimizers, GradScalers and tensors, not a {type(holder).__name__}")
+                raise FastganError(
+                    "state= takes modules, optimizers, GradScalers and tensors, not a "
+                    f"{type(holder).__name__}"
+                )
 
     def tensors(self) -> list[Tensor]:
         """The tensors that live now, each once, in a fixed order."""
@@ -58,8 +63,15 @@ class State:
                     if isinstance(value, Tensor):
                         found[id(value)] = value
             if isinstance(optimizer, FlatAdam):
-                found |= {id(value): value for value in (optimizer.ema, optimizer.low) if value is not None}
-        for value in [*self.others, *(t for s in self.scalers for t in (s._scale, s._growth_tracker) if t is not None)]:
+                found |= {
+                    id(value): value
+                    for value in (optimizer.ema, optimizer.low)
+                    if value is not None
+                }
+        for value in [
+            *self.others,
+            *(t for s in self.scalers for t in (s._scale, s._growth_tracker) if t is not None),
+        ]:
             found[id(value)] = value
         return list(found.values())
 
@@ -73,8 +85,8 @@ class State:
 
     @torch.no_grad()
     def restore(self, taken: Mapping[str, Any]) -> None:
-        """Put a taken state back into the same tensors; optimiser state born since is set to zero, which is how optimisers
-        begin (`require_capturable` refuses those that do not).
+        """Put a taken state back into the same tensors; optimiser state born since is set to zero,
+        which is how optimisers begin (`require_capturable` refuses those that do not).
         """
         old = {id(t) for t, _ in taken["tensors"]}
         for value, kept in taken["tensors"]:
@@ -93,7 +105,8 @@ class State:
 def baked(optimizers: Sequence[torch.optim.Optimizer]) -> list[tuple[str, Any]]:
     """The Python scalars in param_groups, which a graph holds as they were when it was captured.
 
-    FlatAdam's are on the device (`sync_hyper`); only whether it decays weights is decided on the host.
+    FlatAdam's are on the device (`sync_hyper`); only whether it decays weights is decided on the
+    host.
     """
     found = []
     for i, optimizer in enumerate(optimizers):
@@ -109,9 +122,12 @@ def baked(optimizers: Sequence[torch.optim.Optimizer]) -> list[tuple[str, Any]]:
 
 
 class Captured:
-    """A step that replays a graph. `captured` says whether it does, `reason` why not; an uncaptured one runs eagerly."""
+    """A step that replays a graph. `captured` says whether it does, `reason` why not; an uncaptured
+    one runs eagerly."""
 
-    def __init__(self, step: Callable[..., Any], backend: Callable[[], Graph], state: State) -> None:
+    def __init__(
+        self, step: Callable[..., Any], backend: Callable[[], Graph], state: State
+    ) -> None:
         self.step, self.backend, self.state = step, backend, state
         self.captured = False
         self.reason: str | None = None
@@ -121,24 +137,30 @@ class Captured:
         self._baked: list[tuple[str, Any]] = []
 
     def __call__(self, *inputs: Tensor) -> Any:
-        """Run the step. Inputs are copied into the graph's own memory; outputs are the graph's tensors, overwritten by the
-        next call.
+        """Run the step. Inputs are copied into the graph's own memory; outputs are the graph's
+        tensors, overwritten by the next call.
 
-        Raises FastganError when an optimiser's Python scalar has changed since capture, or an input has another shape or type.
+        Raises FastganError when an optimiser's Python scalar has changed since capture, or an input
+        has another shape or type.
         """
         if self._graph is None:
             return self.step(*inputs)
         if len(inputs) != len(self._inputs):
-            raise FastganError(f"the step takes {len(self._inputs)} inputs as it was captured, not {len(inputs)}")
+            raise FastganError(
+                f"the step takes {len(self._inputs)} inputs as it was captured, not {len(inputs)}"
+            )
         now = baked(self.state.optimizers)
         for (name, then), (_, value) in zip(self._baked, now, strict=True):
             if then != value:
                 raise FastganError(
-                    f"{name} was {then} at capture and is {value} now, which a graph can't follow: make it a tensor"
+                    f"{name} was {then} at capture and is {value} now, which a graph can't follow: "
+                    "make it a tensor"
                 )
         for i, (mine, given) in enumerate(zip(self._inputs, inputs, strict=True)):
             if mine.shape != given.shape or mine.dtype != given.dtype:
-                raise FastganError(f"input {i} is {kind(given)}, but the graph was captured with {kind(mine)}")
+                raise FastganError(
+                    f"input {i} is {kind(given)}, but the graph was captured with {kind(mine)}"
+                )
             mine.copy_(given, non_blocking=True)
         for optimizer in self.state.optimizers:
             if isinstance(optimizer, FlatAdam):
@@ -214,7 +236,9 @@ def capture(
     return captured
 
 
-def _capture(captured: Captured, examples: list[Tensor], warmup: int, check: bool, default_backend: bool) -> None:
+def _capture(
+    captured: Captured, examples: list[Tensor], warmup: int, check: bool, default_backend: bool
+) -> None:
     if default_backend and not torch.cuda.is_available():
         raise FastganError("CUDA graphs need a GPU")
     for i, optimizer in enumerate(captured.state.optimizers):
@@ -248,7 +272,8 @@ def _capture(captured: Captured, examples: list[Tensor], warmup: int, check: boo
 def capturable(optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[None]:
     """Sets `capturable` in the groups of torch's fused optimisers, and puts it back.
 
-    torch refuses to capture a step while it is False, even a fused one, whose step count lies on the device already.
+    torch refuses to capture a step while it is False, even a fused one, whose step count lies on
+    the device already.
     """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     changed = [group for group in groups if group.get("fused") and group.get("capturable") is False]
@@ -262,23 +287,32 @@ def capturable(optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[None]:
 
 
 def require_capturable(optimizer: torch.optim.Optimizer, index: int) -> None:
-    """Raises FastganError for an optimiser that keeps its step count on the host, or whose state, not yet born, does not begin
-    at zero.
+    """Raises FastganError for an optimiser that keeps its step count on the host, or whose state,
+    not yet born, does not begin at zero.
     """
     group, name = optimizer.param_groups[0], f"optimizer {index} ({type(optimizer).__name__})"
     cuda = any(p.is_cuda for p in group["params"])
-    on_host = not isinstance(optimizer, FlatAdam) and "capturable" in group and not (group["capturable"] or group.get("fused"))
+    on_host = (
+        not isinstance(optimizer, FlatAdam)
+        and "capturable" in group
+        and not (group["capturable"] or group.get("fused"))
+    )
     if cuda and on_host:
         remedy = "fused=True or capturable=True" if "fused" in group else "capturable=True"
         raise FastganError(f"{name} keeps its step on the host: make it with {remedy}")
     if unborn(optimizer):
-        raise FastganError(f"the state of {name} does not begin at zero: take one step before capture")
+        raise FastganError(
+            f"the state of {name} does not begin at zero: take one step before capture"
+        )
 
 
 def unborn(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether an optimiser's state is still to be made, and does not begin at zero, to which a warm-up is undone."""
+    """Whether an optimiser's state is still to be made, and does not begin at zero, to which a
+    warm-up is undone."""
     elsewhere = isinstance(optimizer, (torch.optim.NAdam, torch.optim.ASGD, torch.optim.Rprop))
-    return not optimizer.state and (elsewhere or any(group.get("dampening") for group in optimizer.param_groups))
+    return not optimizer.state and (
+        elsewhere or any(group.get("dampening") for group in optimizer.param_groups)
+    )
 
 
 def clear_gradients(state: State) -> None:
@@ -289,26 +323,29 @@ def clear_gradients(state: State) -> None:
 
 
 ROUNDING = 1e-3
-"""Mean difference of eager runs, relative to the mean value, that sums in another order may make: little, but Adam makes whole
-steps of the roundings that are a bias's gradient before a batch norm.
+"""Mean difference of eager runs, relative to the mean value, that sums in another order may make:
+little, but Adam makes whole steps of the roundings that are a bias's gradient before a batch norm.
 """
 
 SLACK = 8.0
-"""How many times further than eager runs from each other a replay may be from the nearest of them: four draws show their
-spread roughly.
+"""How many times further than eager runs from each other a replay may be from the nearest of them:
+four draws show their spread roughly.
 """
 
 
 def compare(captured: Captured, examples: Sequence[Tensor]) -> str | None:
-    """What differs between eager steps and replays from one state by more than eager steps from themselves, or None.
+    """What differs between eager steps and replays from one state by more than eager steps from
+    themselves, or None.
 
-    Two steps each, the second with other inputs and lr. Where eager runs are equal bit for bit, the replay must be. Where they
-    are not, as with sums by atomics, they must be under deterministic algorithms, or differ by roundings alone: else something
-    changes that is not in the state.
+    Two steps each, the second with other inputs and lr. Where eager runs are equal bit for bit, the
+    replay must be. Where they are not, as with sums by atomics, they must be under deterministic
+    algorithms, or differ by roundings alone: else something changes that is not in the state.
     """
     state = captured.state
     start = state.take()
-    rates = [g["lr"] for o in state.optimizers for g in o.param_groups if isinstance(g.get("lr"), Tensor)]
+    rates = [
+        g["lr"] for o in state.optimizers for g in o.param_groups if isinstance(g.get("lr"), Tensor)
+    ]
 
     def run(step: Callable[..., Any]) -> list[list[Tensor]]:
         state.restore(start)
@@ -318,24 +355,33 @@ def compare(captured: Captured, examples: Sequence[Tensor]) -> str | None:
                 for rate in rates:
                     rate.mul_(0.5)
             output = step(*given)
-        return [[t.detach().clone() for t in state.tensors()], [t.detach().clone() for t in _leaves(output)]]
+        return [
+            [t.detach().clone() for t in state.tensors()],
+            [t.detach().clone() for t in _leaves(output)],
+        ]
 
     runs = [run(captured.step), run(captured.step)]
     steady = _same(*runs)
     if not steady:
         with deterministic():
             named = _same(run(captured.step), run(captured.step))
-        if not named and (found := max(_relative(a, b) for a, b in zip(*runs, strict=True))) > ROUNDING:
+        if (
+            not named
+            and (found := max(_relative(a, b) for a, b in zip(*runs, strict=True))) > ROUNDING
+        ):
             state.restore(start)
             return (
-                f"a replay differs from the eager step as eager steps from each other, by {found:.2g} of what they compute: "
+                "a replay differs from the eager step as eager steps from each other, by "
+                f"{found:.2g} of what they compute: "
                 "state= does not name all its state"
             )
         runs += [run(captured.step), run(captured.step)]
     replay = run(captured)
     state.restore(start)
     names = _names(state)
-    for i, (found, *eager) in enumerate(zip(*([*r[0], *r[1]] for r in (replay, *runs)), strict=True)):
+    for i, (found, *eager) in enumerate(
+        zip(*([*r[0], *r[1]] for r in (replay, *runs)), strict=True)
+    ):
         off = min(_distance(found, value) for value in eager)
         spread = max(_distance(a, b) for a, b in itertools.combinations(eager, 2))
         if not steady and found.is_floating_point():
@@ -344,17 +390,26 @@ def compare(captured: Captured, examples: Sequence[Tensor]) -> str | None:
             inside = i < len(replay[0])
             where = names.get(i, f"state tensor {i}") if inside else f"output {i - len(replay[0])}"
             cause = (
-                "state= does not name all its state" if inside else "it depends on something that is not an input or in state="
+                "state= does not name all its state"
+                if inside
+                else "it depends on something that is not an input or in state="
             )
             than = "" if steady else f", eager steps from each other by {spread:.3g}"
-            return f"a replay differs from the eager step in {where} (by {off:.3g} on average{than}): {cause}"
+            return (
+                f"a replay differs from the eager step in {where} (by {off:.3g} on "
+                f"average{than}): {cause}"
+            )
     return None
 
 
 @contextlib.contextmanager
 def deterministic() -> Iterator[None]:
-    """PyTorch's deterministic algorithms, as far as it has them, and nothing said where it has none."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    """PyTorch's deterministic algorithms, as far as it has them, and nothing said where it has
+    none."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -365,7 +420,11 @@ def deterministic() -> Iterator[None]:
 
 
 def _same(a: list[list[Tensor]], b: list[list[Tensor]]) -> bool:
-    return all(_distance(x, y) == 0 for some, others in zip(a, b, strict=True) for x, y in zip(some, others, strict=True))
+    return all(
+        _distance(x, y) == 0
+        for some, others in zip(a, b, strict=True)
+        for x, y in zip(some, others, strict=True)
+    )
 
 
 def _relative(a: list[Tensor], b: list[Tensor]) -> float:
@@ -379,7 +438,8 @@ def _mean(value: Tensor) -> float:
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
-    """mean |a - b|, which Adam's few parameters with a gradient near zero do not rule; NaN equals NaN, inf for a NaN alone."""
+    """mean |a - b|, which Adam's few parameters with a gradient near zero do not rule; NaN equals
+    NaN, inf for a NaN alone."""
     difference = (a.double() - b.double()).abs()
     same = (a == b) | (a.isnan() & b.isnan())  # infinities that agree, too
     return _mean(torch.where(same, 0.0, torch.where(difference.isnan(), torch.inf, difference)))
@@ -390,7 +450,11 @@ def kind(value: Tensor) -> str:
 
 
 def _names(state: State) -> dict[int, str]:
-    by_id = {id(value): name for module in state.modules for name, value in [*module.named_parameters(), *module.named_buffers()]}
+    by_id = {
+        id(value): name
+        for module in state.modules
+        for name, value in [*module.named_parameters(), *module.named_buffers()]
+    }
     return {i: by_id[id(value)] for i, value in enumerate(state.tensors()) if id(value) in by_id}
 
 

@@ -7,19 +7,31 @@ from typing import Any
 
 from fastgan.errors import FastganError
 from fastgan.graphs.backends import Graph
-from fastgan.graphs.capture import State, baked, capturable, clear_gradients, require_capturable, unborn
+from fastgan.graphs.capture import (
+    State,
+    baked,
+    capturable,
+    clear_gradients,
+    require_capturable,
+    unborn,
+)
 from fastgan.graphs.host_reads import HostRead, NoHostReads
 
 
 class StepGraphs:
-    """The engine's own graphs: one for each set of lazy terms that are due, sharing one memory pool; falls back to eager
-    steps with a reason, after `give_up`, which undoes what was done for the graphs.
+    """The engine's own graphs: one for each set of lazy terms that are due, sharing one memory
+    pool; falls back to eager steps with a reason, after `give_up`, which undoes what was done for
+    the graphs.
     """
 
     LIMIT = 16
 
     def __init__(
-        self, state: State, backend: Callable[[], Graph], warmup: int = 3, give_up: Callable[[], None] = lambda: None
+        self,
+        state: State,
+        backend: Callable[[], Graph],
+        warmup: int = 3,
+        give_up: Callable[[], None] = lambda: None,
     ) -> None:
         self.state, self.backend, self.warmup, self.give_up = state, backend, warmup, give_up
         self.reason: str | None = None
@@ -35,7 +47,10 @@ class StepGraphs:
                 return step()  # warm-up could not be undone; the next step finds the state there
             try:
                 if len(self.variants) >= self.LIMIT:
-                    raise FastganError("an optimizer option that is a Python number changes too often: make it a tensor")
+                    raise FastganError(
+                        "an optimizer option that is a Python number changes too often: make it a "
+                        "tensor"
+                    )
                 self.variants[key] = self._capture(step)
             except (HostRead, FastganError, RuntimeError) as error:
                 self.reason = str(error).splitlines()[0]

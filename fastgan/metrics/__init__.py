@@ -5,5 +5,13 @@ from fastgan.metrics.distances import frechet_distance, kernel_distance
 from fastgan.metrics.evaluate import Balance, Distances, Report, class_balance, evaluate
 
 __all__ = [
-    "Balance", "Classifier", "Distances", "Report", "class_balance", "evaluate", "fit", "frechet_distance", "kernel_distance",
-]  # fmt: skip
+    "Balance",
+    "Classifier",
+    "Distances",
+    "Report",
+    "class_balance",
+    "evaluate",
+    "fit",
+    "frechet_distance",
+    "kernel_distance",
+]

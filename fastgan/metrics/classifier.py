@@ -1,4 +1,5 @@
-"""A small network fitted on the real images, as an instrument: it names classes, and its features carry the distances."""
+"""A small network fitted on the real images, as an instrument: it names classes, and its features
+carry the distances."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from fastgan import files
 from fastgan.errors import FastganError
 
 SIDE = 32
-"""Longer side that images are brought down to (bilinear, antialiased); smaller images stay as they are."""
+"""Longer side that images are brought down to (bilinear, antialiased); smaller images stay as they
+are."""
 
 FEATURES = 64
 """Width of the penultimate layer, which the distances use."""
@@ -31,7 +33,8 @@ MIN_STEPS = 200
 """Small data sets are gone through more often than EPOCHS times, for at least so many steps."""
 
 VERSION = 1
-"""Part of the cache key: raise it when the network or its training changes, for then scores aren't comparable."""
+"""Part of the cache key: raise it when the network or its training changes, for then scores aren't
+comparable."""
 
 
 def shrink(images: Tensor) -> Tensor:
@@ -51,7 +54,11 @@ class Network(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for before, after, kernel in ((channels, 32, 5), (32, 64, 3), (64, 96, 3)):
-            layers += [nn.Conv2d(before, after, kernel, 2, kernel // 2, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+            layers += [
+                nn.Conv2d(before, after, kernel, 2, kernel // 2, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+            ]
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten())
         self.narrow = nn.Sequential(nn.Linear(96 * 16, FEATURES), nn.ReLU(), nn.Dropout(0.2))
         self.head = nn.Linear(FEATURES, classes)
@@ -65,7 +72,8 @@ class Network(nn.Module):
 
 @dataclass
 class Classifier:
-    """A fitted network. accuracy: share of right answers on held-out reals. task: "classes", or "rotations" for unlabelled data.
+    """A fitted network. accuracy: share of right answers on held-out reals. task: "classes", or
+        "rotations" for unlabelled data.
 
     key: identifies data, network and training; scores are comparable only where it is equal.
     """
@@ -82,7 +90,9 @@ class Classifier:
     def _run(self, images: Tensor, call: Any) -> Tensor:
         channels = self.network.body[0].in_channels
         if images.ndim != 4 or images.shape[1] != channels:
-            raise FastganError(f"expected images of shape (N, {channels}, H, W), not {tuple(images.shape)}")
+            raise FastganError(
+                f"expected images of shape (N, {channels}, H, W), not {tuple(images.shape)}"
+            )
         if not images.is_floating_point():
             raise FastganError("expected float images in [0, 1]: divide uint8 by 255")
         self.network.eval()
@@ -98,15 +108,24 @@ class Classifier:
 
 
 def fit(
-    images: Tensor, labels: Tensor | None, *, classes: list[str] | None = None, seed: int = 0, epochs: int | None = None
+    images: Tensor,
+    labels: Tensor | None,
+    *,
+    classes: list[str] | None = None,
+    seed: int = 0,
+    epochs: int | None = None,
 ) -> Classifier:
-    """Fit on uint8 images (n, C, H, W) and int64 labels (n,), on the CPU; a tenth is held out for the accuracy.
+    """Fit on uint8 images (n, C, H, W) and int64 labels (n,), on the CPU; a tenth is held out for
+    the accuracy.
 
-    The seed decides everything. Without labels the network learns to tell by how many quarter turns an image was rotated, which
-    needs shape and texture too. Raises FastganError for other types, or fewer than 40 images.
+    The seed decides everything. Without labels the network learns to tell by how many quarter turns
+    an image was rotated, which needs shape and texture too. Raises FastganError for other types, or
+    fewer than 40 images.
     """
     if images.ndim != 4 or images.dtype != torch.uint8:
-        raise FastganError(f"expected uint8 images (N, C, H, W), not {images.dtype} {tuple(images.shape)}")
+        raise FastganError(
+            f"expected uint8 images (N, C, H, W), not {images.dtype} {tuple(images.shape)}"
+        )
     if len(images) < 40:
         raise FastganError(f"{len(images)} images are too few to measure against: at least 40")
     began = time.monotonic()
@@ -117,7 +136,9 @@ def fit(
         task, names = "classes", classes or [str(i) for i in range(int(labels.max()) + 1)]
     order = torch.randperm(len(images), generator=dice)
     apart = max(10, len(images) // 10)
-    small = torch.cat([shrink(part.float() / 255).mul(255).round().byte() for part in images.split(1000)])
+    small = torch.cat(
+        [shrink(part.float() / 255).mul(255).round().byte() for part in images.split(1000)]
+    )
     test, train = order[:apart], order[apart:]
     if epochs is None:
         epochs = max(EPOCHS, -(-MIN_STEPS * BATCH // len(train)))
@@ -134,7 +155,9 @@ def fit(
     return Classifier(network, task, right / apart, apart, names, "", time.monotonic() - began)
 
 
-def _batch(images: Tensor, labels: Tensor | None, index: Tensor, dice: torch.Generator) -> tuple[Tensor, Tensor]:
+def _batch(
+    images: Tensor, labels: Tensor | None, index: Tensor, dice: torch.Generator
+) -> tuple[Tensor, Tensor]:
     x = images[index].float() / 255
     if labels is not None:
         return x, labels[index]
@@ -145,7 +168,14 @@ def _batch(images: Tensor, labels: Tensor | None, index: Tensor, dice: torch.Gen
     return torch.stack([image.rot90(int(turn), (1, 2)) for image, turn in zip(x, turns)]), turns
 
 
-def _train(network: Network, images: Tensor, labels: Tensor | None, train: Tensor, epochs: int, dice: torch.Generator) -> None:
+def _train(
+    network: Network,
+    images: Tensor,
+    labels: Tensor | None,
+    train: Tensor,
+    epochs: int,
+    dice: torch.Generator,
+) -> None:
     network.train()
     size = min(BATCH, len(train))
     per_epoch = len(train) // size
@@ -154,7 +184,10 @@ def _train(network: Network, images: Tensor, labels: Tensor | None, train: Tenso
     warm_up = max(1, total // 5)
 
     def rate(step: int) -> float:
-        return min((step + 1) / warm_up, 0.5 + 0.5 * math.cos(math.pi * max(0, step - warm_up) / max(1, total - warm_up)))
+        return min(
+            (step + 1) / warm_up,
+            0.5 + 0.5 * math.cos(math.pi * max(0, step - warm_up) / max(1, total - warm_up)),
+        )
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     for _ in range(epochs):
@@ -169,9 +202,16 @@ def _train(network: Network, images: Tensor, labels: Tensor | None, train: Tenso
 
 
 def cached(
-    images: Tensor, labels: Tensor | None, *, fingerprint: str, folder: Path, classes: list[str] | None = None, seed: int = 0
+    images: Tensor,
+    labels: Tensor | None,
+    *,
+    fingerprint: str,
+    folder: Path,
+    classes: list[str] | None = None,
+    seed: int = 0,
 ) -> Classifier:
-    """`fit`, or what an earlier `fit` on the same data left in `folder` (safetensors). An unreadable file is fitted anew."""
+    """`fit`, or what an earlier `fit` on the same data left in `folder` (safetensors). An
+    unreadable file is fitted anew."""
     described = [
         VERSION,
         fingerprint,
@@ -198,7 +238,10 @@ def cached(
         "names": made.names,
         "channels": images.shape[1],
     }
-    data = save_safetensors({k: v.contiguous() for k, v in made.network.state_dict().items()}, {"about": json.dumps(about)})
+    data = save_safetensors(
+        {k: v.contiguous() for k, v in made.network.state_dict().items()},
+        {"about": json.dumps(about)},
+    )
     with contextlib.suppress(OSError):  # a cache that can't be written costs time, not correctness
         folder.mkdir(parents=True, exist_ok=True)
         files.write_atomically(path, data)
@@ -215,4 +258,6 @@ def _read(path: Path, key: str) -> Classifier | None:
     except Exception:  # a damaged cache file of whatever kind is made anew
         return None
     network.eval().requires_grad_(False)
-    return Classifier(network, about["task"], about["accuracy"], about["held_out"], about["names"], key)
+    return Classifier(
+        network, about["task"], about["accuracy"], about["held_out"], about["names"], key
+    )

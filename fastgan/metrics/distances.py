@@ -1,4 +1,5 @@
-"""Distances between two sets of features: Frechet (FD) and kernel (KD). Not FID and KID: those use Inception."""
+"""Distances between two sets of features: Frechet (FD) and kernel (KD). Not FID and KID: those use
+Inception."""
 
 from __future__ import annotations
 
@@ -9,11 +10,13 @@ from fastgan.errors import FastganError
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """|mu_a - mu_b|^2 + tr(A + B - 2 (A B)^(1/2)) of the Gaussians fitted to features a (n, d) and b (m, d), in float64.
+    """|mu_a - mu_b|^2 + tr(A + B - 2 (A B)^(1/2)) of the Gaussians fitted to features a (n, d) and
+    b (m, d), in float64.
 
-    The trace of the root comes from the eigenvalues of A^(1/2) B A^(1/2), which is symmetric: no complex root, exact for
-    singular covariances (n <= d) too. Biased upwards for small n: compare only at equal n, with the real-vs-real floor beside it.
-    (Dowson & Landau 1982; Heusel et al. 2017.) Raises FastganError for fewer than two samples or non-finite features.
+    The trace of the root comes from the eigenvalues of A^(1/2) B A^(1/2), which is symmetric: no
+    complex root, exact for singular covariances (n <= d) too. Biased upwards for small n: compare
+    only at equal n, with the real-vs-real floor beside it. (Dowson & Landau 1982; Heusel et al.
+    2017.) Raises FastganError for fewer than two samples or non-finite features.
     """
     a, b = _check(a, b)
     mean = (a.mean(0) - b.mean(0)).square().sum()
@@ -26,9 +29,11 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 def kernel_distance(a: Tensor, b: Tensor) -> float:
-    """Unbiased squared MMD of features a (n, d) and b (m, d) under the cubic kernel (x.y/d + 1)^3, in float64.
+    """Unbiased squared MMD of features a (n, d) and b (m, d) under the cubic kernel (x.y/d + 1)^3,
+    in float64.
 
-    Around 0, also below it, for two samples of one distribution, whatever n. (Binkowski et al. 2018.)
+    Around 0, also below it, for two samples of one distribution, whatever n. (Binkowski et al.
+    2018.)
     """
     a, b = _check(a, b)
     n, m, width = len(a), len(b), a.shape[1]
@@ -49,7 +54,9 @@ def _covariance(x: Tensor) -> Tensor:
 
 def _check(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise FastganError(f"features must be (n, d) and (m, d), not {tuple(a.shape)} and {tuple(b.shape)}")
+        raise FastganError(
+            f"features must be (n, d) and (m, d), not {tuple(a.shape)} and {tuple(b.shape)}"
+        )
     if len(a) < 2 or len(b) < 2:
         raise FastganError("a distance needs at least two samples on each side")
     a, b = a.detach().cpu().double(), b.detach().cpu().double()

@@ -1,4 +1,5 @@
-"""The multilayer perceptrons of the first GAN (Goodfellow et al. 2014): rectifiers and a sigmoid against maxout and dropout."""
+"""The multilayer perceptrons of the first GAN (Goodfellow et al. 2014): rectifiers and a sigmoid
+against maxout and dropout."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from torch import Tensor, nn
 
 
 class Maxout(nn.Module):
-    """(B, inputs) -> (B, units): the largest of `pieces` affine maps for each unit (Goodfellow et al. 2013)."""
+    """(B, inputs) -> (B, units): the largest of `pieces` affine maps for each unit (Goodfellow et
+    al. 2013)."""
 
     def __init__(self, inputs: int, units: int, pieces: int = 5) -> None:
         super().__init__()
@@ -18,9 +20,12 @@ class Maxout(nn.Module):
 
 
 class Generator(nn.Module):
-    """(B, latent) -> (B, channels, size, size) in [-1, 1]; two hidden layers of `hidden` rectifiers."""
+    """(B, latent) -> (B, channels, size, size) in [-1, 1]; two hidden layers of `hidden`
+    rectifiers."""
 
-    def __init__(self, size: int = 28, channels: int = 1, latent: int = 100, hidden: int = 1200) -> None:
+    def __init__(
+        self, size: int = 28, channels: int = 1, latent: int = 100, hidden: int = 1200
+    ) -> None:
         super().__init__()
         self.size, self.channels, self.latent, self.hidden = size, channels, latent, hidden
         self.layers = nn.Sequential(
@@ -40,9 +45,22 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """(B, channels, size, size) -> logits (B, 1); two maxout layers with dropout."""
 
-    def __init__(self, size: int = 28, channels: int = 1, hidden: int = 240, pieces: int = 5, dropout: float = 0.5) -> None:
+    def __init__(
+        self,
+        size: int = 28,
+        channels: int = 1,
+        hidden: int = 240,
+        pieces: int = 5,
+        dropout: float = 0.5,
+    ) -> None:
         super().__init__()
-        self.size, self.channels, self.hidden, self.pieces, self.dropout = size, channels, hidden, pieces, dropout
+        self.size, self.channels, self.hidden, self.pieces, self.dropout = (
+            size,
+            channels,
+            hidden,
+            pieces,
+            dropout,
+        )
         self.layers = nn.Sequential(
             nn.Dropout(dropout * 0.4),
             Maxout(channels * size * size, hidden, pieces),

@@ -16,13 +16,16 @@ def levels(size: int) -> int:
     """How often 4 pixels double to `size`. Raises FastganError for other sizes."""
     count = size.bit_length() - 3
     if size < 8 or size != 4 * 2**count:
-        raise FastganError(f"residual networks make images of 8, 16, 32, 64 or 128 pixels, not {size}: use --size 32")
+        raise FastganError(
+            f"residual networks make images of 8, 16, 32, 64 or 128 pixels, not {size}: use --size "
+            "32"
+        )
     return count
 
 
 class UpBlock(nn.Module):
-    """(B, inputs, H, W) -> (B, outputs, 2H, 2W): BN, ReLU, nearest upsampling, 3x3; BN, ReLU, 3x3; the shortcut's 1x1 comes
-    before its upsampling.
+    """(B, inputs, H, W) -> (B, outputs, 2H, 2W): BN, ReLU, nearest upsampling, 3x3; BN, ReLU, 3x3;
+    the shortcut's 1x1 comes before its upsampling.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -44,7 +47,9 @@ class DownBlock(nn.Module):
     first: no ReLU before the first convolution.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, down: bool = True, first: bool = False) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, down: bool = True, first: bool = False
+    ) -> None:
         super().__init__()
         self.down, self.first = down, first
         self.conv1 = nn.Conv2d(inputs, outputs, 3, 1, 1)
@@ -53,7 +58,8 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv2(F.relu(self.conv1(x if self.first else F.relu(x))))
-        if self.down:  # a 1x1 convolution of a pooled map is the pooled 1x1 convolution, for a quarter of the work
+        # a 1x1 convolution of a pooled map is the pooled 1x1 convolution, for a quarter of the work
+        if self.down:
             return F.avg_pool2d(h, 2) + self._short(F.avg_pool2d(x, 2))
         return h + self._short(x)
 
@@ -62,7 +68,8 @@ class DownBlock(nn.Module):
 
 
 def init_weights(module: nn.Module) -> None:
-    """Glorot uniform, sqrt(2) wider before a ReLU, zero biases (as in Miyato's code for the ResNets)."""
+    """Glorot uniform, sqrt(2) wider before a ReLU, zero biases (as in Miyato's code for the
+    ResNets)."""
     for name, layer in module.named_modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             residual = isinstance(layer, nn.Conv2d) and "shortcut" not in name
@@ -74,12 +81,16 @@ def init_weights(module: nn.Module) -> None:
 class Generator(nn.Module):
     """(B, latent) -> (B, channels, size, size) in [-1, 1]."""
 
-    def __init__(self, size: int = 32, channels: int = 3, latent: int = 128, width: int = 256) -> None:
+    def __init__(
+        self, size: int = 32, channels: int = 3, latent: int = 128, width: int = 256
+    ) -> None:
         super().__init__()
         self.size, self.channels, self.latent, self.width = size, channels, latent, width
         self.dense = nn.Linear(latent, 16 * width)
         self.blocks = nn.Sequential(*(UpBlock(width, width) for _ in range(levels(size))))
-        self.last = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, channels, 3, 1, 1), nn.Tanh())
+        self.last = nn.Sequential(
+            nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, channels, 3, 1, 1), nn.Tanh()
+        )
         init_weights(self)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -92,7 +103,9 @@ class Discriminator(nn.Module):
     spectral: spectral norm on every layer and sum pooling (SNGAN), else neither (WGAN-GP's critic).
     """
 
-    def __init__(self, size: int = 32, channels: int = 3, width: int = 128, spectral: bool = True) -> None:
+    def __init__(
+        self, size: int = 32, channels: int = 3, width: int = 128, spectral: bool = True
+    ) -> None:
         super().__init__()
         self.size, self.channels, self.width, self.spectral = size, channels, width, spectral
         down = levels(size) - 2  # the last map is 8x8, two plain blocks follow

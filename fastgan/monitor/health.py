@@ -1,7 +1,8 @@
-"""Watches a training run for what goes wrong with GANs: collapse, a side too strong, oscillation, stall, non-finite values.
+"""Watches a training run for what goes wrong with GANs: collapse, a side too strong, oscillation,
+stall, non-finite values.
 
-The rules read metric rows (means over a log interval) and, now and then, a few samples. What each threshold rests on, and the
-runs it was tried on, is in docs/watching.md.
+The rules read metric rows (means over a log interval) and, now and then, a few samples. What each
+threshold rests on, and the runs it was tried on, is in docs/watching.md.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ QUIET = 1000
 """Steps during which a cause that was named is not named again."""
 
 BUCKET = 25
-"""Rows are averaged to buckets of at least this many steps: 25 batches of 64 give accuracies to about 0.01."""
+"""Rows are averaged to buckets of at least this many steps: 25 batches of 64 give accuracies to
+about 0.01."""
 
 SPAN = 500
 """Steps for which a side must be too strong, or samples stand still, before it is said."""
@@ -30,24 +32,29 @@ MEMORY = 1000
 """Steps over which swings are counted."""
 
 LOW_SPREAD, LOW_NEAREST = 0.4, 0.2
-"""Collapse: mean distance between samples, or median distance to the nearest other sample, against the reals'."""
+"""Collapse: mean distance between samples, or median distance to the nearest other sample, against
+the reals'."""
 
 STILL = 0.01
 """Stall: mean change of the samples from fixed latents, against the mean distance between reals."""
 
 REMEDIES = {
-    "collapse": "go back to an earlier checkpoint; lower the learning rates, raise the batch size or regularise D (R1)",
+    "collapse": "go back to an earlier checkpoint; lower the learning rates, raise the batch size "
+    "or regularise D (R1)",
     "discriminator-too-strong": "lower D's learning rate, regularise D (R1), or use more data",
     "generator-too-strong": "raise D's learning rate or width, or lower G's learning rate",
     "oscillation": "lower both learning rates, use Adam with beta1 <= 0.5, or regularise D (R1)",
-    "stall": "raise the learning rates if they are tiny; otherwise look for a generator that gets no gradient (saturated output)",
-    "non-finite": "go back to the last good checkpoint with a lower learning rate, or train in fp32",
+    "stall": "raise the learning rates if they are tiny; otherwise look for a generator that gets "
+    "no gradient (saturated output)",
+    "non-finite": "go back to the last good checkpoint with a lower learning rate, or train in "
+    "fp32",
 }
 
 
 @dataclass(frozen=True)
 class Alert:
-    """One warning. cause: a key of REMEDIES. evidence: the numbers it rests on. remedy: what to try first."""
+    """One warning. cause: a key of REMEDIES. evidence: the numbers it rests on. remedy: what to try
+    first."""
 
     cause: str
     step: int
@@ -60,10 +67,11 @@ class Alert:
 
 @dataclass(frozen=True)
 class Limits:
-    """What D's outputs mean under a family of losses, as thresholds. `margin` is mean output on reals minus mean output on fakes.
+    """What D's outputs mean under a family of losses, as thresholds. `margin` is mean output on
+    reals minus mean output on fakes.
 
-    D is too strong from (strong_accuracy, strong_margin) on, too weak below (weak_accuracy, weak_margin); an accuracy of None is
-    not looked at.
+    D is too strong from (strong_accuracy, strong_margin) on, too weak below (weak_accuracy,
+    weak_margin); an accuracy of None is not looked at.
     """
 
     strong_accuracy: float | None
@@ -73,9 +81,12 @@ class Limits:
 
 
 LIMITS = {
-    # Healthy DCGANs reach accuracies of 0.995 with margins up to 11; sigmoid(-6) leaves G 0.2 % of a clear-cut decision.
+    # Healthy DCGANs reach accuracies of 0.995 with margins up to 11; sigmoid(-6) leaves G 0.2 % of
+    # a clear-cut decision.
     "logits": Limits(0.995, 12.0, 0.56, 0.1),
-    "relativistic": Limits(None, 12.0, None, 0.05),  # only differences of outputs are trained: zero means nothing
+    "relativistic": Limits(
+        None, 12.0, None, 0.05
+    ),  # only differences of outputs are trained: zero means nothing
     "hinge": Limits(0.995, 3.0, 0.56, 0.1),  # beyond a margin of 2 D's loss is zero
     "least-squares": Limits(None, 0.97, None, 0.03),  # targets 1 and 0
     "wasserstein": Limits(None, math.inf, None, 0.0),  # a strong critic is the aim
@@ -83,15 +94,16 @@ LIMITS = {
 
 
 def limits(loss: str) -> Limits:
-    """How D's outputs are read under a loss of the table; those of an objective's own loss count as logits."""
+    """How D's outputs are read under a loss of the table; those of an objective's own loss count as
+    logits."""
     return LIMITS[LOSSES[loss].outputs if loss in LOSSES else "logits"]
 
 
 class Health:
     """Collects evidence and returns alerts, each cause at most once in 1,000 steps.
 
-    loss: name of the adversarial loss; it decides how D's outputs are read (`limits`). The state is JSON and complete: a resumed
-    run warns exactly like a straight one.
+    loss: name of the adversarial loss; it decides how D's outputs are read (`limits`). The state is
+    JSON and complete: a resumed run warns exactly like a straight one.
     """
 
     def __init__(self, loss: str = "non-saturating") -> None:
@@ -106,7 +118,8 @@ class Health:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the evidence (not what was named): networks or data have changed, as between the stages of a pyramid."""
+        """Forget the evidence (not what was named): networks or data have changed, as between the
+        stages of a pyramid."""
         self.pending: dict[str, float] = {}
         self.pending_weight: dict[str, float] = {}
         self.buckets: list[dict[str, float]] = []
@@ -117,10 +130,17 @@ class Health:
         self.top_rate = 0.0
 
     def observe(self, step: int, row: Mapping[str, Any]) -> list[Alert]:
-        """Take the metric row of `step`: floats by key ("loss/D", "D/logit_real", "D/acc_fake", ...). Any may be missing."""
-        numbers = {key: float(value) for key, value in row.items() if isinstance(value, (int, float))}
+        """Take the metric row of `step`: floats by key ("loss/D", "D/logit_real", "D/acc_fake",
+        ...). Any may be missing."""
+        numbers = {
+            key: float(value) for key, value in row.items() if isinstance(value, (int, float))
+        }
         if bad := sorted(key for key, value in numbers.items() if not math.isfinite(value)):
-            return self._alert("non-finite", step, f"{', '.join(bad[:4])} {'is' if len(bad) == 1 else 'are'} not finite")
+            return self._alert(
+                "non-finite",
+                step,
+                f"{', '.join(bad[:4])} {'is' if len(bad) == 1 else 'are'} not finite",
+            )
         weight = max(step - self.last_step, 1)
         self.last_step = step
         for key, value in _facts(numbers).items():
@@ -132,13 +152,20 @@ class Health:
         bucket = {key: total / self.pending_weight[key] for key, total in self.pending.items()}
         self.pending, self.pending_weight = {}, {}
         self.top_rate = max(self.top_rate, bucket.get("rate", 0.0))
-        self.buckets = [b for b in self.buckets if b["to"] > step - MEMORY] + [{"from": step - steps, "to": step, **bucket}]
+        self.buckets = [b for b in self.buckets if b["to"] > step - MEMORY] + [
+            {"from": step - steps, "to": step, **bucket}
+        ]
         return self._judge_growth(step) or [*self._judge_strength(step), *self._judge_swings(step)]
 
     def observe_samples(
-        self, step: int, fakes: Tensor, fixed_fakes: Tensor | None = None, reals: Tensor | None = None
+        self,
+        step: int,
+        fakes: Tensor,
+        fixed_fakes: Tensor | None = None,
+        reals: Tensor | None = None,
     ) -> list[Alert]:
-        """Take a few images, float NCHW in [-1, 1]: fresh samples, those of the fixed latents, and about as many reals.
+        """Take a few images, float NCHW in [-1, 1]: fresh samples, those of the fixed latents, and
+        about as many reals.
 
         Without reals nothing is said about collapse and stall. At most 64 images of each are used.
         """
@@ -152,7 +179,8 @@ class Health:
             return []
         spread, nearest = _distances(fake)
         look = {"step": float(step), "spread": spread / real_spread}
-        # Few or repeated reals put the nearest one at distance 0, which says nothing about the samples.
+        # Few or repeated reals put the nearest one at distance 0, which says nothing about the
+        # samples.
         look["nearest"] = nearest / max(real_nearest, 0.1 * real_spread)
         if fixed_fakes is not None:
             # Sixteen images in whole thousandths: this goes into every checkpoint.
@@ -169,7 +197,8 @@ class Health:
 
     @property
     def diversity(self) -> float | None:
-        """Mean distance between the last samples against the reals' (1: as diverse as the data), None before the first look."""
+        """Mean distance between the last samples against the reals' (1: as diverse as the data),
+        None before the first look."""
         return self.looks[-1]["spread"] if self.looks else None
 
     def state_dict(self) -> dict[str, Any]:
@@ -193,35 +222,54 @@ class Health:
         if not recent or recent[0]["from"] > step - SPAN or any("margin" not in b for b in recent):
             return []
 
-        def all_of(test: Callable[[float, float], bool], accuracy: float | None, margin: float) -> bool:
+        def all_of(
+            test: Callable[[float, float], bool], accuracy: float | None, margin: float
+        ) -> bool:
             return all(
-                test(b["margin"], margin) and (accuracy is None or "accuracy" not in b or test(b["accuracy"], accuracy))
+                test(b["margin"], margin)
+                and (accuracy is None or "accuracy" not in b or test(b["accuracy"], accuracy))
                 for b in recent
             )
 
-        facts = f"over {SPAN} steps D's outputs are {_mean(recent, 'real'):.3g} on reals and {_mean(recent, 'fake'):.3g} on fakes"
+        facts = (
+            f"over {SPAN} steps D's outputs are {_mean(recent, 'real'):.3g} on reals and "
+            f"{_mean(recent, 'fake'):.3g} on fakes"
+        )
         if any("accuracy" in b for b in recent):
             facts += f", its accuracy {_mean(recent, 'accuracy'):.3f}"
         if all_of(float.__ge__, limits.strong_accuracy, limits.strong_margin):
             return self._alert("discriminator-too-strong", step, facts)
         if all_of(float.__le__, limits.weak_accuracy, limits.weak_margin):
             if all(_swing(recent, key) < 0.01 for key in ("margin", "loss_g", "loss_d")):
-                return self._alert("stall", step, facts + ", and no loss has moved by 0.01: neither network learns")
+                return self._alert(
+                    "stall", step, facts + ", and no loss has moved by 0.01: neither network learns"
+                )
             return self._alert("generator-too-strong", step, facts + ": it can't tell them apart")
         return []
 
     def _judge_growth(self, step: int) -> list[Alert]:
-        """D's outputs without bound: the run diverges long before a value overflows. Scores of a Wasserstein critic may drift."""
+        """D's outputs without bound: the run diverges long before a value overflows. Scores of a
+        Wasserstein critic may drift."""
         recent = self.buckets[-4:]
         sizes = [abs(b[key]) for b in recent for key in ("real", "fake") if key in b]
-        if len(recent) < 4 or math.isinf(self.limits.strong_margin) or not sizes or min(sizes) < 1000:
+        if (
+            len(recent) < 4
+            or math.isinf(self.limits.strong_margin)
+            or not sizes
+            or min(sizes) < 1000
+        ):
             return []
-        return self._alert("oscillation", step, f"D's outputs have grown to {max(sizes):.2g}: the run diverges")
+        return self._alert(
+            "oscillation", step, f"D's outputs have grown to {max(sizes):.2g}: the run diverges"
+        )
 
     def _judge_swings(self, step: int) -> list[Alert]:
-        """D wins nearly always, then is beaten, and again: at least four changes of the lead within MEMORY steps."""
+        """D wins nearly always, then is beaten, and again: at least four changes of the lead within
+        MEMORY steps."""
         if self.limits.strong_accuracy is None:
-            changes = _changes([b["margin"] for b in self.buckets if "margin" in b], *self._margin_band())
+            changes = _changes(
+                [b["margin"] for b in self.buckets if "margin" in b], *self._margin_band()
+            )
             what = "the margin of D's outputs"
         else:
             changes = _changes([b["accuracy"] for b in self.buckets if "accuracy" in b], 0.75, 0.95)
@@ -232,10 +280,15 @@ class Health:
         if changes < 4:
             return []
         first = int(self.buckets[0]["from"])
-        return self._alert("oscillation", step, f"{what} swung from one extreme to the other {changes} times since step {first}")
+        return self._alert(
+            "oscillation",
+            step,
+            f"{what} swung from one extreme to the other {changes} times since step {first}",
+        )
 
     def _margin_band(self) -> tuple[float, float]:
-        """Where accuracies mean nothing: the margin falls below a fifth of its usual size, or below 0, and grows above twice."""
+        """Where accuracies mean nothing: the margin falls below a fifth of its usual size, or below
+        0, and grows above twice."""
         sizes = sorted(abs(b["margin"]) for b in self.buckets if "margin" in b)
         usual = sizes[len(sizes) // 2] if sizes else 0.0
         return 0.2 * usual, 2.0 * usual
@@ -247,23 +300,30 @@ class Health:
         latest = self.buckets[-1] if self.buckets else {}
         # A learning rate that was scheduled down ends a run in stillness, as it should.
         ended = self.top_rate > 0 and latest.get("rate", self.top_rate) < 0.1 * self.top_rate
-        # Where D can't tell samples from reals there is nothing left to learn; networks that never learned are seen elsewhere.
+        # Where D can't tell samples from reals there is nothing left to learn; networks that never
+        # learned are seen elsewhere.
         settled = abs(latest.get("margin", 1.0)) <= self.limits.weak_margin
         if ended or settled:
             return []
         since, most = int(run[0]["since"]), max(look["moved"] for look in run)
-        facts = f"since step {since} samples from fixed latents have moved by at most {100 * most:.1g} % of what parts two reals"
+        facts = (
+            f"since step {since} samples from fixed latents have moved by at most "
+            f"{100 * most:.1g} % of what parts two reals"
+        )
         if "margin" in latest:
             facts += f", though D tells them from reals (margin {latest['margin']:.3g})"
         return self._alert("stall", step, facts)
 
     def _judge_diversity(self, step: int) -> list[Alert]:
         now = self.looks[-1]
-        run = _tail(self.looks, lambda look: look["spread"] < LOW_SPREAD or look["nearest"] < LOW_NEAREST)
+        run = _tail(
+            self.looks, lambda look: look["spread"] < LOW_SPREAD or look["nearest"] < LOW_NEAREST
+        )
         if not run:
             self.best_spread = max(self.best_spread, now["spread"])
             return []
-        # An untrained generator makes one grey image: only samples that were diverse, or had SPAN steps, can collapse.
+        # An untrained generator makes one grey image: only samples that were diverse, or had SPAN
+        # steps, can collapse.
         fell = self.best_spread >= 0.6 or now["spread"] < 0.5 * self.best_spread
         if len(run) < 3 or step - run[0]["step"] < (200 if fell else SPAN):
             return []
@@ -274,19 +334,32 @@ class Health:
         start = f"since step {int(run[0]['step'])} ({len(run)} looks)"
         facts = f"{start} samples are alike: {now['spread']:.2f} times as far apart as reals"
         facts += f", nearest neighbours {now['nearest']:.2f} times"
-        facts += f", after {self.best_spread:.2f} at best" if fell else ", and they never were diverse"
+        facts += (
+            f", after {self.best_spread:.2f} at best" if fell else ", and they never were diverse"
+        )
         return self._alert("collapse", step, facts)
 
 
 _STATE = (
-    "named", "last_step", "pending", "pending_weight", "buckets", "looks", "fixed", "fixed_step", "best_spread", "top_rate",
-)  # fmt: skip
+    "named",
+    "last_step",
+    "pending",
+    "pending_weight",
+    "buckets",
+    "looks",
+    "fixed",
+    "fixed_step",
+    "best_spread",
+    "top_rate",
+)
 
 
 def describe(images: Tensor) -> Tensor:
-    """Features (n <= 64, F) of images (n, C, H, W): means and standard deviations of an 8x8 grid of cells, on the CPU.
+    """Features (n <= 64, F) of images (n, C, H, W): means and standard deviations of an 8x8 grid of
+    cells, on the CPU.
 
-    Cell means see layout and brightness, deviations see texture; both ignore single pixels, which samples and reals differ in.
+    Cell means see layout and brightness, deviations see texture; both ignore single pixels, which
+    samples and reals differ in.
     """
     images = images.detach()[:64].float()
     rows, columns = (_pooling(side, min(8, side)).to(images.device) for side in images.shape[2:])
@@ -296,7 +369,8 @@ def describe(images: Tensor) -> Tensor:
 
 
 def _pooling(side: int, cells: int) -> Tensor:
-    """The matrix (cells, side) that averages over `cells` nearly equal runs: faster than a pooling op."""
+    """The matrix (cells, side) that averages over `cells` nearly equal runs: faster than a pooling
+    op."""
     matrix = torch.zeros(cells, side)
     for cell in range(cells):
         first, last = cell * side // cells, -(-(cell + 1) * side // cells)
@@ -325,7 +399,12 @@ def _facts(row: Mapping[str, float]) -> dict[str, float]:
         "loss_g": row.get("loss/G"),
         "rate": row.get("lr/G", row.get("lr")),
     }
-    real, fake, hit_real, hit_fake = find("logit_real"), find("logit_fake"), find("acc_real"), find("acc_fake")
+    real, fake, hit_real, hit_fake = (
+        find("logit_real"),
+        find("logit_fake"),
+        find("acc_real"),
+        find("acc_fake"),
+    )
     if real is not None and fake is not None:
         facts |= {"real": real, "fake": fake, "margin": real - fake}
     if hit_real is not None and hit_fake is not None:
@@ -351,7 +430,9 @@ def _changes(values: list[float], low: float, high: float) -> int:
     return sum(a != b for a, b in itertools.pairwise(sides))
 
 
-def _tail(looks: list[dict[str, float]], test: Callable[[dict[str, float]], bool]) -> list[dict[str, float]]:
+def _tail(
+    looks: list[dict[str, float]], test: Callable[[dict[str, float]], bool]
+) -> list[dict[str, float]]:
     """The longest run of looks at the end that all pass."""
     start = len(looks)
     while start and test(looks[start - 1]):

@@ -45,7 +45,9 @@ class TensorBoard:
         # Steps that are trained again replace those of a run that was killed after its checkpoint.
         self.writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
         lines = [f"| {name} | {value} |" for name, value in config.items() if value is not None]
-        self.writer.add_text("options", "\n".join(["| option | value |", "|---|---|", *lines]), step)
+        self.writer.add_text(
+            "options", "\n".join(["| option | value |", "|---|---|", *lines]), step
+        )
         self.writer.flush()
 
     def row(self, step: int, row: Mapping[str, float]) -> None:

@@ -19,21 +19,33 @@ _PAPER = (255, 255, 255)
 _INK = (38, 41, 46)
 _FAINT_INK = (112, 118, 126)
 _RULE = (232, 234, 237)
-# Okabe-Ito hues: they stay apart for colour-blind readers; the order puts D's and G's curves in blue and orange.
-_HUES = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233), (90, 90, 90), (150, 110, 60))
+# Okabe-Ito hues: they stay apart for colour-blind readers; the order puts D's and G's curves in
+# blue and orange.
+_HUES = (
+    (0, 114, 178),
+    (213, 94, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (230, 159, 0),
+    (86, 180, 233),
+    (90, 90, 90),
+    (150, 110, 60),
+)
 
 
 def pixels(images: Any) -> np.ndarray:
     """Turn float NCHW in [0, 1] (torch or NumPy, 1 or 3 channels) into uint8 NHWC with 3 channels.
 
-    uint8 passes unchanged; out-of-range values are clipped, NaN becomes 0. Raises FastganError for another rank or channel count.
+    uint8 passes unchanged; out-of-range values are clipped, NaN becomes 0. Raises FastganError for
+    another rank or channel count.
     """
     if hasattr(images, "detach"):
         images = images.detach().float().cpu().numpy()
     array = np.asarray(images)
     if array.ndim != 4 or array.shape[1] not in (1, 3) or 0 in array.shape:
         raise FastganError(
-            f"a picture grid takes images of shape (N, 1 or 3, H, W), not {array.shape}; add the missing axis or use 3 channels"
+            f"a picture grid takes images of shape (N, 1 or 3, H, W), not {array.shape}; add the "
+            "missing axis or use 3 channels"
         )
     if array.dtype != np.uint8:
         array = np.clip(np.nan_to_num(array.astype(np.float32), nan=0.0), 0.0, 1.0)
@@ -42,7 +54,8 @@ def pixels(images: Any) -> np.ndarray:
 
 
 def _magnify(side: int, scale: int | None) -> int:
-    """Integer factor that brings a cell's longer side to about 84 pixels (28 -> 84, 32 -> 96, 64 and larger stay)."""
+    """Integer factor that brings a cell's longer side to about 84 pixels (28 -> 84, 32 -> 96, 64
+    and larger stay)."""
     if scale is not None:
         if scale < 1:
             raise FastganError(f"scale must be a whole number of at least 1, not {scale}")
@@ -50,12 +63,15 @@ def _magnify(side: int, scale: int | None) -> int:
     return max(1, round(84 / side))
 
 
-def grid(images: Any, *, columns: int | None = None, padding: int = 2, scale: int | None = None) -> Image.Image:
+def grid(
+    images: Any, *, columns: int | None = None, padding: int = 2, scale: int | None = None
+) -> Image.Image:
     """Lay images out row by row.
 
-    images: float NCHW in [0, 1] (or uint8), torch or NumPy, 1 or 3 channels. columns: default is the near-square layout.
-    padding: white pixels between and around cells. scale: integer magnification (nearest neighbour, so that pixels stay
-    pixels); by default small images grow to about 84 pixels a side.
+    images: float NCHW in [0, 1] (or uint8), torch or NumPy, 1 or 3 channels. columns: default is
+        the near-square layout.
+    padding: white pixels between and around cells. scale: integer magnification (nearest neighbour,
+    so that pixels stay pixels); by default small images grow to about 84 pixels a side.
     """
     cells = pixels(images)
     count, height, width, _ = cells.shape
@@ -78,13 +94,21 @@ def _tile(cells: np.ndarray, columns: int, padding: int, factor: int) -> np.ndar
     return canvas
 
 
-def save_grid(path: Target, images: Any, *, columns: int | None = None, padding: int = 2, scale: int | None = None) -> None:
+def save_grid(
+    path: Target,
+    images: Any,
+    *,
+    columns: int | None = None,
+    padding: int = 2,
+    scale: int | None = None,
+) -> None:
     """Write `grid(images)` as PNG to a path or an open binary file."""
     save(grid(images, columns=columns, padding=padding, scale=scale), path)
 
 
 def save(picture: Image.Image, target: Target) -> None:
-    """Write a picture as PNG to a path or an open binary file (a caller that wants an atomic write passes its temporary file)."""
+    """Write a picture as PNG to a path or an open binary file (a caller that wants an atomic write
+    passes its temporary file)."""
     if isinstance(target, (str, os.PathLike)):
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         picture.save(os.fspath(target), format="PNG")
@@ -109,7 +133,8 @@ _SPEED = ("images_per_s", "img/s", "images/s", "imgs_per_s")
 
 
 def panel_of(key: str) -> str | None:
-    """Name of the panel a metric is drawn in; None for bookkeeping that is no curve (step, time, epoch, ...)."""
+    """Name of the panel a metric is drawn in; None for bookkeeping that is no curve (step, time,
+    epoch, ...)."""
     name = key.lower()
     last = name.rsplit("/", 1)[-1]
     if name in _SKIP or last in _SKIP or last.startswith(("time", "wall", "seconds")):
@@ -143,25 +168,35 @@ _ORDER = (
 )
 
 
-def curves(rows: Sequence[Mapping[str, Any]], path: Target, *, title: str | None = None, width: int = 960) -> None:
+def curves(
+    rows: Sequence[Mapping[str, Any]], path: Target, *, title: str | None = None, width: int = 960
+) -> None:
     """Write `draw_curves(rows)` as PNG to a path or an open binary file."""
     save(draw_curves(rows, title=title, width=width), path)
 
 
-def draw_curves(rows: Sequence[Mapping[str, Any]], *, title: str | None = None, width: int = 960) -> Image.Image:
-    """Draw metric rows ({"step": int, "loss/D": float, ...}) as stacked panels that share the step axis.
+def draw_curves(
+    rows: Sequence[Mapping[str, Any]], *, title: str | None = None, width: int = 960
+) -> Image.Image:
+    """Draw metric rows ({"step": int, "loss/D": float, ...}) as stacked panels that share the step
+    axis.
 
-    A row may lack any key. Each curve is smoothed over about a fiftieth of the run, with its raw line faint behind it;
-    non-finite values are gaps marked by a red tick at the panel's foot.
+    A row may lack any key. Each curve is smoothed over about a fiftieth of the run, with its raw
+    line faint behind it; non-finite values are gaps marked by a red tick at the panel's foot.
     """
     panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
     keys = list(dict.fromkeys(key for row in rows for key in row))
     for key in keys:
         panel = panel_of(key)
-        points = [(row["step"], row[key]) for row in rows if "step" in row and _is_number(row.get(key))]
+        points = [
+            (row["step"], row[key]) for row in rows if "step" in row and _is_number(row.get(key))
+        ]
         if panel is None or not points:
             continue
-        panels.setdefault(panel, {})[key] = (np.array([p[0] for p in points], float), np.array([p[1] for p in points], float))
+        panels.setdefault(panel, {})[key] = (
+            np.array([p[0] for p in points], float),
+            np.array([p[1] for p in points], float),
+        )
     names = [name for name in _ORDER if name in panels]
     return _Chart(width, [(name, panels[name]) for name in names], title).draw()
 
@@ -171,7 +206,8 @@ def _is_number(value: Any) -> bool:
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Centred triangular moving average that ignores non-finite values and shrinks at the ends; non-finite inputs stay NaN."""
+    """Centred triangular moving average that ignores non-finite values and shrinks at the ends;
+    non-finite inputs stay NaN."""
     good = np.isfinite(values)
     if window < 2 or good.sum() < 3:
         return np.where(good, values, np.nan)
@@ -215,30 +251,61 @@ class _Chart:
 
     S = 2
 
-    def __init__(self, width: int, panels: list[tuple[str, dict[str, tuple[np.ndarray, np.ndarray]]]], title: str | None):
+    def __init__(
+        self,
+        width: int,
+        panels: list[tuple[str, dict[str, tuple[np.ndarray, np.ndarray]]]],
+        title: str | None,
+    ):
         self.panels, self.title = panels, title
         self.panel_height = 178 if len(panels) <= 4 else 150
         self.left, self.right, self.head, self.gap, self.foot = 66, 22, 46 if title else 14, 14, 40
         self.caption = 24
         self.width = width
-        self.height = self.head + max(1, len(panels)) * (self.caption + self.panel_height + self.gap) + self.foot
+        self.height = (
+            self.head
+            + max(1, len(panels)) * (self.caption + self.panel_height + self.gap)
+            + self.foot
+        )
         self.image = Image.new("RGB", (self.width * self.S, self.height * self.S), _PAPER)
         self.pen = ImageDraw.Draw(self.image)
 
-    def text(self, x: float, y: float, text: str, size: int = 12, fill: tuple[int, int, int] = _INK, anchor: str = "lm") -> None:
-        self.pen.text((x * self.S, y * self.S), text, font=_font(size * self.S), fill=fill, anchor=anchor)
+    def text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        size: int = 12,
+        fill: tuple[int, int, int] = _INK,
+        anchor: str = "lm",
+    ) -> None:
+        self.pen.text(
+            (x * self.S, y * self.S), text, font=_font(size * self.S), fill=fill, anchor=anchor
+        )
 
-    def line(self, points: Sequence[tuple[float, float]], fill: tuple[int, int, int], width: float) -> None:
+    def line(
+        self, points: Sequence[tuple[float, float]], fill: tuple[int, int, int], width: float
+    ) -> None:
         if len(points) > 1:
             self.pen.line(
-                [(x * self.S, y * self.S) for x, y in points], fill=fill, width=max(1, round(width * self.S)), joint="curve"
+                [(x * self.S, y * self.S) for x, y in points],
+                fill=fill,
+                width=max(1, round(width * self.S)),
+                joint="curve",
             )
 
     def draw(self) -> Image.Image:
         if self.title:
-            self.text(self.left, 25, _shorten(self.title, _font(18), self.width - self.left - self.right), 18)
+            self.text(
+                self.left,
+                25,
+                _shorten(self.title, _font(18), self.width - self.left - self.right),
+                18,
+            )
         every = [steps for _, series in self.panels for steps, _ in series.values()]
-        low, high = (min(s.min() for s in every), max(s.max() for s in every)) if every else (0.0, 1.0)
+        low, high = (
+            (min(s.min() for s in every), max(s.max() for s in every)) if every else (0.0, 1.0)
+        )
         if not every:
             self.text(self.width / 2, self.height / 2, "no metrics yet", 16, _FAINT_INK, "mm")
         if high <= low:
@@ -250,12 +317,26 @@ class _Chart:
         return self.image.resize((self.width, self.height), Image.Resampling.LANCZOS)
 
     def panel(
-        self, top: float, name: str, series: dict[str, tuple[np.ndarray, np.ndarray]], low: float, high: float, *, last: bool
+        self,
+        top: float,
+        name: str,
+        series: dict[str, tuple[np.ndarray, np.ndarray]],
+        low: float,
+        high: float,
+        *,
+        last: bool,
     ) -> None:
-        x0, x1, y0, y1 = self.left, self.width - self.right, top + self.caption, top + self.caption + self.panel_height
+        x0, x1, y0, y1 = (
+            self.left,
+            self.width - self.right,
+            top + self.caption,
+            top + self.caption + self.panel_height,
+        )
         window = {key: max(1, len(values) // 50) for key, (_, values) in series.items()}
         smoothed = {key: smooth(values, window[key]) for key, (_, values) in series.items()}
-        bottom, ceiling = _range(name, [values for _, values in series.values()], list(smoothed.values()))
+        bottom, ceiling = _range(
+            name, [values for _, values in series.values()], list(smoothed.values())
+        )
 
         def at(step: float, value: float) -> tuple[float, float]:
             y = y1 - (value - bottom) / (ceiling - bottom) * (y1 - y0)
@@ -285,13 +366,22 @@ class _Chart:
             for run in _runs(steps, smoothed[key]):
                 if len(run) == 1:
                     x, y = at(*run[0])
-                    self.pen.ellipse([(x - 2) * self.S, (y - 2) * self.S, (x + 2) * self.S, (y + 2) * self.S], fill=hues[key])
+                    self.pen.ellipse(
+                        [(x - 2) * self.S, (y - 2) * self.S, (x + 2) * self.S, (y + 2) * self.S],
+                        fill=hues[key],
+                    )
                 self.line([at(*p) for p in run], hues[key], 1.8)
         self.line([(x0, y0), (x0, y1), (x1, y1)], (150, 155, 162), 1)
         self.text(x0, top + 11, name, 14)
-        self.legend(x1, top + 11, {key: (hues[key], _last(series[key][1])) for key in sorted(series, key=_rank)})
+        self.legend(
+            x1,
+            top + 11,
+            {key: (hues[key], _last(series[key][1])) for key in sorted(series, key=_rank)},
+        )
 
-    def legend(self, right: float, y: float, entries: dict[str, tuple[tuple[int, int, int], float | None]]) -> None:
+    def legend(
+        self, right: float, y: float, entries: dict[str, tuple[tuple[int, int, int], float | None]]
+    ) -> None:
         font = _font(12 * self.S)
         x = right
         for key, (hue, value) in reversed(entries.items()):
@@ -307,7 +397,13 @@ class _Chart:
 def _rank(key: str) -> tuple[int, str]:
     """D before G and real before fake, so that a colour means the same side in each panel."""
     last = key.rsplit("/", 1)[-1].lower()
-    first = 0 if last == "d" or last.endswith("real") else 1 if last == "g" or last.endswith("fake") else 2
+    first = (
+        0
+        if last == "d" or last.endswith("real")
+        else 1
+        if last == "g" or last.endswith("fake")
+        else 2
+    )
     return first, key
 
 
@@ -328,7 +424,8 @@ def _runs(steps: np.ndarray, values: np.ndarray) -> list[list[tuple[float, float
 
 
 def _range(name: str, raw: list[np.ndarray], smoothed: list[np.ndarray]) -> tuple[float, float]:
-    """Vertical range: the smoothed curves and the middle 98 % of the raw ones, so that one spike does not flatten the rest."""
+    """Vertical range: the smoothed curves and the middle 98 % of the raw ones, so that one spike
+    does not flatten the rest."""
     finite = [v[np.isfinite(v)] for v in raw]
     if name == "accuracy of D":
         return (0.38 if all((v >= 0.4).all() for v in finite) else -0.02), 1.02

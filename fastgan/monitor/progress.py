@@ -12,17 +12,20 @@ REFRESH = 0.5
 """Seconds between two refreshes (bar) or two lines (log file), on every stream."""
 
 GONE = (OSError, ValueError)
-"""What a reader that went away (`| head`, a closed terminal, a full disk under a log) raises: no reason to stop training."""
+"""What a reader that went away (`| head`, a closed terminal, a full disk under a log) raises: no
+reason to stop training."""
 
 
 class Progress:
     """Shows `step` of `total` with images/s, the losses and the time left.
 
-    total: last step. start: the step a resumed run begins at, so that the time left counts only what this process does.
+    total: last step. start: the step a resumed run begins at, so that the time left counts only
+        what this process does.
     seconds: the run ends after that time, whatever step it has reached.
-    stream: default standard error. On a terminal a tqdm bar is redrawn at most twice a second. Anywhere else one plain line is
-    written at most twice a second, then ever more rarely (after t seconds, one each t/50), so that a run of days leaves a
-    readable log; the last state is always written by `close`.
+    stream: default standard error. On a terminal a tqdm bar is redrawn at most twice a second.
+    Anywhere else one plain line is written at most twice a second, then ever more rarely (after t
+    seconds, one each t/50), so that a run of days leaves a readable log; the last state is always
+    written by `close`.
     """
 
     def __init__(
@@ -61,13 +64,19 @@ class Progress:
             )
             self.bar.monitor_interval = 0
 
-    def update(self, step: int, images_per_s: float | None = None, row: Mapping[str, Any] | None = None) -> None:
+    def update(
+        self, step: int, images_per_s: float | None = None, row: Mapping[str, Any] | None = None
+    ) -> None:
         """Record that `step` is done; `row` replaces the metrics shown. Cheap between refreshes."""
         self.step = int(step)
         if images_per_s is not None:
             self.rate = float(images_per_s)
         if row:
-            self.row = {k: float(v) for k, v in row.items() if isinstance(v, (int, float)) and _worth_showing(k)}
+            self.row = {
+                k: float(v)
+                for k, v in row.items()
+                if isinstance(v, (int, float)) and _worth_showing(k)
+            }
         now = self.clock()
         wait = REFRESH if self.bar is not None else max(REFRESH, (now - self.began) / 50)
         if now - self.shown_at >= wait:
@@ -108,10 +117,15 @@ class Progress:
                 self.bar.refresh()
             return
         share = 100 * self.step / self.total if self.total else 100.0
-        parts = [f"step {self.step:>{len(str(self.total))}}/{self.total} ({share:3.0f} %)", *self._facts()]
+        parts = [
+            f"step {self.step:>{len(str(self.total))}}/{self.total} ({share:3.0f} %)",
+            *self._facts(),
+        ]
         if self.step > self.start:
             done = self.step >= self.total or self.closed
-            parts.append(f"took {duration(now - self.began)}" if done else f"{self._left(now)} left")
+            parts.append(
+                f"took {duration(now - self.began)}" if done else f"{self._left(now)} left"
+            )
         self._print((f"{self.label}: " if self.label else "") + "  ".join(parts))
 
     def _left(self, now: float) -> str:

@@ -22,8 +22,8 @@ from fastgan.runs.run_folder import RunFolder
 
 
 class Reporter:
-    """Writes rows, alerts and pictures into the run folder (None: nowhere) and to the logger (None: none), and shows them on
-    the progress line (None: quietly).
+    """Writes rows, alerts and pictures into the run folder (None: nowhere) and to the logger (None:
+    none), and shows them on the progress line (None: quietly).
 
     remedy: what to do about a run that diverges.
     """
@@ -36,8 +36,9 @@ class Reporter:
 
     @contextmanager
     def accessory(self, what: str) -> Iterator[None]:
-        """Around all that a run can do without, which is all but its checkpoints: a failure inside costs one line, not the
-        training. What fails again and again is named once, until it works again.
+        """Around all that a run can do without, which is all but its checkpoints: a failure inside
+        costs one line, not the training. What fails again and again is named once, until it works
+        again.
         """
         try:
             yield
@@ -50,12 +51,23 @@ class Reporter:
             if not known:
                 self.warn(f"{line}; training goes on without it")
 
-    def row(self, step: int, images: int, row: Mapping[str, float], images_per_s: float, window: int) -> None:
-        """One row of means over the last `window` steps. Raises FastganError where one is not finite."""
+    def row(
+        self, step: int, images: int, row: Mapping[str, float], images_per_s: float, window: int
+    ) -> None:
+        """One row of means over the last `window` steps. Raises FastganError where one is not
+        finite."""
         bad = [name for name, value in row.items() if not math.isfinite(value)]
         if bad:
-            self.diverged(f"{', '.join(bad)} is not finite between steps {step - window + 1} and {step}")
-        full = {"step": step, "images": images, **row, "images_per_s": round(images_per_s, 2), "time": round(time.time(), 2)}
+            self.diverged(
+                f"{', '.join(bad)} is not finite between steps {step - window + 1} and {step}"
+            )
+        full = {
+            "step": step,
+            "images": images,
+            **row,
+            "images_per_s": round(images_per_s, 2),
+            "time": round(time.time(), 2),
+        }
         if self.folder is not None:
             with self.accessory("metrics.jsonl"):
                 self.folder.append(self.folder.metrics, full)
@@ -78,7 +90,12 @@ class Reporter:
         for alert in alerts:
             self.say(str(alert))
             if self.folder is not None:
-                row = {"step": alert.step, "cause": alert.cause, "evidence": alert.evidence, "remedy": alert.remedy}
+                row = {
+                    "step": alert.step,
+                    "cause": alert.cause,
+                    "evidence": alert.evidence,
+                    "remedy": alert.remedy,
+                }
                 with self.accessory("alerts.jsonl"):
                     self.folder.append(self.folder.alerts, row)
             if self.logger is not None:
@@ -98,10 +115,13 @@ class Reporter:
                 print(f"fastgan: {line}", file=sys.stderr)
 
     def picture(self, name: str, step: int, images: Tensor) -> None:
-        """A grid of images (n, C, H, W) in [0, 1], where they are grey or RGB: `samples` of a step, or another name."""
+        """A grid of images (n, C, H, W) in [0, 1], where they are grey or RGB: `samples` of a step,
+        or another name."""
         if self.folder is None or images.shape[1] not in (1, 3):
             return
-        path = self.folder.path / (f"samples/{step:08d}.png" if name == "samples" else f"{name}.png")
+        path = self.folder.path / (
+            f"samples/{step:08d}.png" if name == "samples" else f"{name}.png"
+        )
         with self.accessory(name):
             if not path.parent.is_dir():  # somebody may have tidied up
                 path.parent.mkdir()

@@ -14,13 +14,16 @@ from fastgan.distributed.context import DistributedContext
 
 
 class Statistics:
-    """A window of `size` steps of named scalars in one device tensor; writing never reads the device.
+    """A window of `size` steps of named scalars in one device tensor; writing never reads the
+    device.
 
-    Lazy terms are absent from most steps: a host-side mask says which entries count, so a row holds means over the steps that
-    computed the term.
+    Lazy terms are absent from most steps: a host-side mask says which entries count, so a row holds
+    means over the steps that computed the term.
     """
 
-    def __init__(self, size: int, device: torch.device, ranks: DistributedContext | None = None) -> None:
+    def __init__(
+        self, size: int, device: torch.device, ranks: DistributedContext | None = None
+    ) -> None:
         self.size, self.device, self.ranks = size, device, ranks or DistributedContext()
         self.names: list[str] = []
         self.values = torch.zeros(size, 0, device=device)
@@ -34,7 +37,9 @@ class Statistics:
         places = self._places.get(names)
         if places is None:
             places = self._places[names] = self._make_room(names)
-        values = [value if value.dtype == torch.float32 else value.float() for value in logged.values()]
+        values = [
+            value if value.dtype == torch.float32 else value.float() for value in logged.values()
+        ]
         columns, where = places
         if columns == self._all:
             torch.stack(values, out=self.values[self.filled])

@@ -1,4 +1,5 @@
-"""What is trained against what: losses, regularisers, schedules, phases and the standard adversarial objective."""
+"""What is trained against what: losses, regularisers, schedules, phases and the standard
+adversarial objective."""
 
 from fastgan.objectives.adversarial import Adversarial
 from fastgan.objectives.base import Noise, Objective, Phase

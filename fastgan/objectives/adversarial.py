@@ -1,4 +1,5 @@
-"""The standard two-player objective: a generator, a discriminator, one of `LOSSES`, three gradient regularisers."""
+"""The standard two-player objective: a generator, a discriminator, one of `LOSSES`, three gradient
+regularisers."""
 
 from __future__ import annotations
 
@@ -74,7 +75,10 @@ class Adversarial(Objective):
 
     def phases(self) -> Sequence[Phase]:
         reuse = self.n_critic == 1 if self.reuse is None else self.reuse
-        return (Phase("D", ("D",), self.d_loss, repeat=self.n_critic), Phase("G", ("G",), self.g_loss, fresh=not reuse))
+        return (
+            Phase("D", ("D",), self.d_loss, repeat=self.n_critic),
+            Phase("G", ("G",), self.g_loss, fresh=not reuse),
+        )
 
     def conditions(self, step: Step) -> tuple[Tensor, ...]:
         return (step.batch["label"],) if self.conditional else ()
@@ -87,12 +91,18 @@ class Adversarial(Objective):
         real_logits, fake_logits = step.pair("D", real, fake, *given)
         terms = {"adv": LOSSES[self.loss].d(real_logits, fake_logits, step)}
         if self.r1 and (every := step.due("r1")):
-            terms["r1"] = 0.5 * self.r1 * every * regularizers.zero_centred_penalty(step.nets.D, real, *given)
+            terms["r1"] = (
+                0.5 * self.r1 * every * regularizers.zero_centred_penalty(step.nets.D, real, *given)
+            )
         if self.r2:
-            terms["r2"] = 0.5 * self.r2 * regularizers.zero_centred_penalty(step.nets.D, fake, *given)
+            terms["r2"] = (
+                0.5 * self.r2 * regularizers.zero_centred_penalty(step.nets.D, fake, *given)
+            )
         if self.gp:
             epsilon = step.rand("gradient-penalty", (1, 1, 1))
-            terms["gp"] = self.gp * regularizers.gradient_penalty(step.nets.D, real, fake, epsilon, *given)
+            terms["gp"] = self.gp * regularizers.gradient_penalty(
+                step.nets.D, real, fake, epsilon, *given
+            )
         return terms
 
     def g_loss(self, step: Step) -> Mapping[str, Tensor]:
@@ -105,18 +115,29 @@ class Adversarial(Objective):
     def check(self, nets: Mapping[str, Any]) -> None:
         for name in ("G", "D"):
             if name not in nets:
-                raise FastganError(f"the adversarial objective needs a network {name!r}: pass generator= and discriminator=")
+                raise FastganError(
+                    f"the adversarial objective needs a network {name!r}: pass generator= and "
+                    "discriminator="
+                )
 
     def check_images(self, fake: Tensor, step: Step) -> None:
         real = step.batch["image"]
         if fake.shape != real.shape:
             made, data = ("x".join(map(str, (*t.shape[2:], *t.shape[1:2]))) for t in (fake, real))
             remedy = "change the network, or --size and --channels"
-            raise FastganError(f"the generator makes {made} (HxWxC) images, but the data are {data}: {remedy}")
+            raise FastganError(
+                f"the generator makes {made} (HxWxC) images, but the data are {data}: {remedy}"
+            )
         last = ending(fake)
         if last in ("Sigmoid", "Relu", "Softmax") and bool(real.amin() < 0):
-            raise FastganError(f"the generator ends in {last}, so its images are never negative, but the data are: end in Tanh")
+            raise FastganError(
+                f"the generator ends in {last}, so its images are never negative, but the data "
+                "are: end in Tanh"
+            )
         logits = step.nets.D(fake.detach().requires_grad_(), *self.conditions(step))
         last = ending(logits) if hasattr(logits, "grad_fn") else None
         if last in ("Sigmoid", "Softmax"):
-            raise FastganError(f"the discriminator ends in {last}, but the losses take logits: remove its last layer")
+            raise FastganError(
+                f"the discriminator ends in {last}, but the losses take logits: remove its last "
+                "layer"
+            )

@@ -1,4 +1,5 @@
-"""What is trained against what: an objective names noise, phases and how images are generated. The engine knows no GAN kind."""
+"""What is trained against what: an objective names noise, phases and how images are generated. The
+engine knows no GAN kind."""
 
 from __future__ import annotations
 
@@ -44,7 +45,9 @@ class Noise:
 
     def __post_init__(self) -> None:
         if self.kind not in ("normal", "uniform", "categorical"):
-            raise FastganError(f"unknown kind of noise {self.kind!r}: choose normal, uniform or categorical")
+            raise FastganError(
+                f"unknown kind of noise {self.kind!r}: choose normal, uniform or categorical"
+            )
         if self.kind == "categorical" and self.classes < 1:
             raise FastganError("categorical noise needs classes=, how many there are")
 
@@ -84,9 +87,14 @@ class Phase:
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name:
-            raise FastganError(f"a phase can't be named {self.name!r}: the name begins keys like 'D/accuracy', and has no /")
+            raise FastganError(
+                f"a phase can't be named {self.name!r}: the name begins keys like 'D/accuracy', "
+                "and has no /"
+            )
         if self.repeat < 1:
-            raise FastganError(f"phase {self.name!r} must be repeated at least once, not {self.repeat} times")
+            raise FastganError(
+                f"phase {self.name!r} must be repeated at least once, not {self.repeat} times"
+            )
 
 
 class Objective:
@@ -139,19 +147,20 @@ class Objective:
     def generate(self, step: Step) -> Tensor:
         """Images (B, C, H, W) in [-1, 1] from `step.nets`, `step.noise` and `step.batch`.
 
-        Called once for a batch, and again where a second phase on that batch trains the generator; also used to sample.
+        Called once for a batch, and again where a second phase on that batch trains the generator;
+        also used to sample.
         """
         raise NotImplementedError
 
     def sample(self, step: Step) -> Tensor:
-        """What `Trainer.sample` shows; differs from `generate` where training sees only a part of the image (a pyramid level,
-        a residual).
+        """What `Trainer.sample` shows; differs from `generate` where training sees only a part of
+        the image (a pyramid level, a residual).
         """
         return self.generate(step)
 
     def schedule(self, step: int) -> Mapping[str, float]:
-        """Numbers that change during training (a fade-in, a weight), available to the losses as 0-dim tensors
-        `step.scalar[name]`.
+        """Numbers that change during training (a fade-in, a weight), available to the losses as
+        0-dim tensors `step.scalar[name]`.
         """
         return {}
 
@@ -159,7 +168,8 @@ class Objective:
         """Raise FastganError when the networks do not fit this objective."""
 
     def check_images(self, fake: Tensor, step: Step) -> None:
-        """Raise FastganError when generated images, or the networks that see them, do not fit; called once, before training.
+        """Raise FastganError when generated images, or the networks that see them, do not fit;
+        called once, before training.
 
         fake: 4 images with their graph, of copies of the networks.
         """
@@ -183,8 +193,8 @@ class Named(dict):
 
 
 def draw(noise: Mapping[str, Noise], seed: int, position: Tensor, count: int) -> Named:
-    """The random inputs of `count` samples from global sample index `position` (0-dim int64 tensor) on; a pure function of
-    its arguments.
+    """The random inputs of `count` samples from global sample index `position` (0-dim int64 tensor)
+    on; a pure function of its arguments.
     """
     drawn = Named()
     for name, spec in noise.items():
@@ -192,7 +202,11 @@ def draw(noise: Mapping[str, Noise], seed: int, position: Tensor, count: int) ->
         if spec.kind == "normal":
             drawn[name] = random.normal(seed, position, count, spec.shape, stream=stream)
         elif spec.kind == "uniform":
-            drawn[name] = random.uniform(seed, position, count, spec.shape, stream=stream) * (spec.high - spec.low) + spec.low
+            drawn[name] = (
+                random.uniform(seed, position, count, spec.shape, stream=stream)
+                * (spec.high - spec.low)
+                + spec.low
+            )
         else:
             drawn[name] = (
                 (random.uniform(seed, position, count, spec.shape, stream=stream) * spec.classes)
@@ -203,9 +217,11 @@ def draw(noise: Mapping[str, Noise], seed: int, position: Tensor, count: int) ->
 
 
 class Step:
-    """What a loss sees. `nets`, `batch`, `noise` and `scalar` by name; `fake` made once; `rand`, `pair`, `due` and `log`.
+    """What a loss sees. `nets`, `batch`, `noise` and `scalar` by name; `fake` made once; `rand`,
+    `pair`, `due` and `log`.
 
-    Nothing here reads the device, so that a step can be captured: losses keep to that too (no `.item()`, no `if` on a tensor).
+    Nothing here reads the device, so that a step can be captured: losses keep to that too (no
+    `.item()`, no `if` on a tensor).
     """
 
     def __init__(
@@ -239,10 +255,12 @@ class Step:
 
     @property
     def fake(self) -> Tensor:
-        """The generated batch (B, C, H, W) of this round; attached to the generator's graph only in phases that train it.
+        """The generated batch (B, C, H, W) of this round; attached to the generator's graph only in
+        phases that train it.
 
-        A network that generator and discriminator share learns from the fakes in the generator's phase alone, as in a loop that
-        gives D `fake.detach()`. Made once, and again where an earlier phase or repeat has changed what it was made of.
+        A network that generator and discriminator share learns from the fakes in the generator's
+        phase alone, as in a loop that gives D `fake.detach()`. Made once, and again where an
+        earlier phase or repeat has changed what it was made of.
         """
         if self._fake is None or (self._live and not self._fake.requires_grad):
             self._fake = self._generate()
@@ -253,8 +271,11 @@ class Step:
         """Samples in the batch."""
         return len(next(iter((self.batch or self.noise).values())))
 
-    def pair(self, net: str, real: Tensor, fake: Tensor, *conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """`net` on reals and on fakes, real first, with separate batch statistics; one call where that is known to be the same.
+    def pair(
+        self, net: str, real: Tensor, fake: Tensor, *conditions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`net` on reals and on fakes, real first, with separate batch statistics; one call where
+        that is known to be the same.
 
         Two calls too where an input requires gradients: the other half's would be computed in vain.
         """
@@ -266,15 +287,25 @@ class Step:
         return module(real, *conditions), module(fake, *conditions)
 
     def due(self, term: str) -> int:
-        """k where a term of interval k is to be computed now, 0 elsewhere; a Python number, constant within a captured step."""
+        """k where a term of interval k is to be computed now, 0 elsewhere; a Python number,
+        constant within a captured step."""
         return self._due.get(term, 0)
 
     def rand(self, name: str, shape: tuple[int, ...] = (), kind: str = "uniform") -> Tensor:
-        """(B, *shape) random numbers, uniform in [0, 1) or "normal", a pure function of (seed, step, sample) and `name`."""
+        """(B, *shape) random numbers, uniform in [0, 1) or "normal", a pure function of (seed,
+        step, sample) and `name`."""
         draw_ = random.normal if kind == "normal" else random.uniform
         if self._position is None:
-            raise FastganError("step.rand can't be used while sampling: declare the noise in the objective instead")
-        return draw_(self._seed, self._position, self.size, shape, stream=random.stream_id(f"{self._phase}/{name}"))
+            raise FastganError(
+                "step.rand can't be used while sampling: declare the noise in the objective instead"
+            )
+        return draw_(
+            self._seed,
+            self._position,
+            self.size,
+            shape,
+            stream=random.stream_id(f"{self._phase}/{name}"),
+        )
 
     def log(self, name: str, value: Tensor) -> None:
         """Log a 0-dim tensor under "<phase>/<name>"."""

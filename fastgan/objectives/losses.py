@@ -23,7 +23,8 @@ STATISTICS = ("logit_real", "logit_fake", "acc_real", "acc_fake")
 
 @dataclass(frozen=True)
 class Loss:
-    """A pair of losses: d(real_logits, fake_logits) and g(real_logits or None, fake_logits), each a 0-dim fp32 tensor.
+    """A pair of losses: d(real_logits, fake_logits) and g(real_logits or None, fake_logits), each a
+        0-dim fp32 tensor.
 
     step: where given, `STATISTICS` are logged there: the loss's kernel has computed them already.
     """
@@ -46,4 +47,7 @@ class Loss:
         return value
 
 
-LOSSES = {row.name: Loss(row.name, row.source, g_needs_real=row.paired) for row in loss_table.LOSSES.values()}
+LOSSES = {
+    row.name: Loss(row.name, row.source, g_needs_real=row.paired)
+    for row in loss_table.LOSSES.values()
+}

@@ -1,4 +1,5 @@
-"""Gradient regularisers of a discriminator. All are exact in second order and return a 0-dim tensor, the mean over samples."""
+"""Gradient regularisers of a discriminator. All are exact in second order and return a 0-dim
+tensor, the mean over samples."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ import torch
 from torch import Tensor
 
 
-def input_gradient(discriminator: Callable[..., Tensor], images: Tensor, *conditions: Tensor) -> Tensor:
+def input_gradient(
+    discriminator: Callable[..., Tensor], images: Tensor, *conditions: Tensor
+) -> Tensor:
     """d sum(D(images)) / d images with its graph, shape of `images`.
 
     `images` are detached first: no gradient reaches a generator.
@@ -18,18 +21,28 @@ def input_gradient(discriminator: Callable[..., Tensor], images: Tensor, *condit
     return torch.autograd.grad(logits.float().sum(), images, create_graph=True)[0]
 
 
-def zero_centred_penalty(discriminator: Callable[..., Tensor], images: Tensor, *conditions: Tensor) -> Tensor:
-    """E |grad_x D(x)|^2: R1 on reals, R2 on fakes (Mescheder et al. 2018, eq. 9). Multiply by gamma / 2."""
-    return input_gradient(discriminator, images, *conditions).float().square().flatten(1).sum(1).mean()
+def zero_centred_penalty(
+    discriminator: Callable[..., Tensor], images: Tensor, *conditions: Tensor
+) -> Tensor:
+    """E |grad_x D(x)|^2: R1 on reals, R2 on fakes (Mescheder et al. 2018, eq. 9). Multiply by gamma
+    / 2."""
+    return (
+        input_gradient(discriminator, images, *conditions).float().square().flatten(1).sum(1).mean()
+    )
 
 
 def gradient_penalty(
-    discriminator: Callable[..., Tensor], real: Tensor, fake: Tensor, epsilon: Tensor, *conditions: Tensor
+    discriminator: Callable[..., Tensor],
+    real: Tensor,
+    fake: Tensor,
+    epsilon: Tensor,
+    *conditions: Tensor,
 ) -> Tensor:
-    """E (|grad_x D(x)| - 1)^2 at x = epsilon*real + (1-epsilon)*fake (Gulrajani et al. 2017, eq. 3). Multiply by lambda = 10.
+    """E (|grad_x D(x)| - 1)^2 at x = epsilon*real + (1-epsilon)*fake (Gulrajani et al. 2017, eq.
+    3). Multiply by lambda = 10.
 
-    epsilon: (B, 1, 1, 1) uniform in [0, 1), from `step.rand`. The root is taken of the sum + 1e-12, so that a zero gradient
-    has a finite derivative.
+    epsilon: (B, 1, 1, 1) uniform in [0, 1), from `step.rand`. The root is taken of the sum + 1e-12,
+    so that a zero gradient has a finite derivative.
     """
     mixed = fake.detach() + epsilon * (real - fake.detach())
     gradient = input_gradient(discriminator, mixed, *conditions).float()

@@ -21,7 +21,8 @@ class Constant:
 
 @dataclass(frozen=True)
 class Linear:
-    """From `start` to `end` over `steps` steps, beginning after `delay` steps; `end` from then on."""
+    """From `start` to `end` over `steps` steps, beginning after `delay` steps; `end` from then
+    on."""
 
     start: float
     end: float
@@ -48,7 +49,8 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Exponential:
-    """`start` / `rate`**step, never below `floor` (Goodfellow et al. 2014: 0.1 / 1.000004**step down to 1e-6)."""
+    """`start` / `rate`**step, never below `floor` (Goodfellow et al. 2014: 0.1 / 1.000004**step
+    down to 1e-6)."""
 
     start: float
     rate: float

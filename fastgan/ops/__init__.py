@@ -1,4 +1,5 @@
-"""Registered operators: each has a PyTorch reference, one or more engines behind ``impl=``, and a proof (``fastgan verify``).
+"""Registered operators: each has a PyTorch reference, one or more engines behind ``impl=``, and a
+proof (``fastgan verify``).
 
 Public names are loaded on first use, so that importing one op does not pay for the others.
 """
@@ -17,7 +18,14 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "conv.fused": ("conv_moments", "conv_transpose_moments"),
     "images": ("gather", "gather_random_flip"),
     "loss": ("adversarial",),
-    "norm.functional": ("affine", "affine_act", "batch_norm", "instance_norm", "moments", "update_running_stats"),
+    "norm.functional": (
+        "affine",
+        "affine_act",
+        "batch_norm",
+        "instance_norm",
+        "moments",
+        "update_running_stats",
+    ),
     "adam.flat_parameters": ("FlatParameters",),
     "adam.functional": ("adam_ema_",),
     "adam.optimizer": ("FlatAdam",),
@@ -32,7 +40,9 @@ __all__ = sorted(_MODULE_OF)
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    value = globals()[name] = getattr(
+        importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name
+    )
     return value
 
 

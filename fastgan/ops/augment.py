@@ -1,7 +1,7 @@
 """DiffAugment: colour, translation, cutout, differentiable in the images.
 
-Zhao, Liu, Lin, Zhu, Han, "Differentiable augmentation for data-efficient GAN training", 2020. Per sample, with draws that are a
-function of (seed, stream, global sample index):
+Zhao, Liu, Lin, Zhu, Han, "Differentiable augmentation for data-efficient GAN training", 2020. Per
+sample, with draws that are a function of (seed, stream, global sample index):
 
     colour       x <- x + b, b in [-0.5, 0.5);  x <- (x - mean_c x) s + mean_c x, s in [0, 2);
                  x <- (x - mean x) k + mean x, k in [0.5, 1.5)
@@ -27,14 +27,20 @@ from fastgan.ops.random import bits
 POLICIES = ("color", "translation", "cutout")
 TRANSLATION_RATIO = 0.125
 CUTOUT_RATIO = 0.5
-WORDS = 7  # a sample's draws, in order: brightness, saturation, contrast, ty, tx, cutout y, cutout x
+WORDS = (
+    7  # a sample's draws, in order: brightness, saturation, contrast, ty, tx, cutout y, cutout x
+)
 
 
 def parse_policy(policy: str) -> tuple[bool, bool, bool]:
-    """(color, translation, cutout) switches of a comma-separated policy; FastganError for a name unknown or out of order."""
+    """(color, translation, cutout) switches of a comma-separated policy; FastganError for a name
+    unknown or out of order."""
     names = [name.strip() for name in policy.split(",") if name.strip()]
     if names != [name for name in POLICIES if name in names]:
-        raise FastganError(f"DiffAugment policy '{policy}': name color, translation, cutout in this order, each at most once")
+        raise FastganError(
+            f"DiffAugment policy '{policy}': name color, translation, cutout in this order, each "
+            "at most once"
+        )
     return "color" in names, "translation" in names, "cutout" in names
 
 
@@ -44,17 +50,25 @@ def extents(size: int) -> tuple[int, int]:
 
 
 def draws(words: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
-    """Words (B, 7) as fp32 (b, s, k) and int64 (ty, tx, cutout top, cutout left), each (B,); integers unbiased to 2^-32."""
+    """Words (B, 7) as fp32 (b, s, k) and int64 (ty, tx, cutout top, cutout left), each (B,);
+    integers unbiased to 2^-32."""
     u = (words[:, :3] >> 8).to(torch.float32) * 2.0**-24
     (shift_h, cut_h), (shift_w, cut_w) = extents(height), extents(width)
     spans = (2 * shift_h + 1, 2 * shift_w + 1, height + 1 - cut_h % 2, width + 1 - cut_w % 2)
     starts = (-shift_h, -shift_w, -(cut_h // 2), -(cut_w // 2))
-    whole = [((words[:, 3 + i] * span) >> 32) + start for i, (span, start) in enumerate(zip(spans, starts))]
+    whole = [
+        ((words[:, 3 + i] * span) >> 32) + start
+        for i, (span, start) in enumerate(zip(spans, starts))
+    ]
     return (u[:, 0] - 0.5, u[:, 1] * 2.0, u[:, 2] + 0.5, *whole)
 
 
 def diffaugment_reference(
-    images: Tensor, seed: int, position: Tensor, stream: int, policy: str = "color,translation,cutout"
+    images: Tensor,
+    seed: int,
+    position: Tensor,
+    stream: int,
+    policy: str = "color,translation,cutout",
 ) -> Tensor:
     color, translation, cutout = parse_policy(policy)
     n, _, height, width = images.shape
@@ -62,14 +76,22 @@ def diffaugment_reference(
     x = images if images.dtype == torch.float64 else images.float()
     if color:
         b, s, k = (v.to(x.dtype).view(n, 1, 1, 1) for v in (b, s, k))
-        x = k * s * x + k * (1 - s) * x.mean(1, keepdim=True) + (1 - k) * x.mean((1, 2, 3), keepdim=True) + b
+        x = (
+            k * s * x
+            + k * (1 - s) * x.mean(1, keepdim=True)
+            + (1 - k) * x.mean((1, 2, 3), keepdim=True)
+            + b
+        )
     rows = torch.arange(height, device=x.device)
     cols = torch.arange(width, device=x.device)
     if translation:
         from_h, from_w = rows + ty.view(n, 1), cols + tx.view(n, 1)
         inside_h, inside_w = (from_h >= 0) & (from_h < height), (from_w >= 0) & (from_w < width)
         sample = torch.arange(n, device=x.device).view(n, 1, 1)
-        h, w = from_h.clamp(0, height - 1).view(n, height, 1), from_w.clamp(0, width - 1).view(n, 1, width)
+        h, w = (
+            from_h.clamp(0, height - 1).view(n, height, 1),
+            from_w.clamp(0, width - 1).view(n, 1, width),
+        )
         moved = x.permute(0, 2, 3, 1)[sample, h, w].permute(0, 3, 1, 2)
         x = moved.where(inside_h.view(n, 1, height, 1) & inside_w.view(n, 1, 1, width), 0.0)
     if cutout:
@@ -92,7 +114,9 @@ def _diffaugment(
     offset: bool,
 ) -> Tensor:
     reach = (*extents(x.shape[2]), *extents(x.shape[3]))
-    return kernel.diffaugment(x, position, seed, stream, (color, translation, cutout), reach, adjoint, offset)
+    return kernel.diffaugment(
+        x, position, seed, stream, (color, translation, cutout), reach, adjoint, offset
+    )
 
 
 @_diffaugment.register_fake
@@ -125,7 +149,9 @@ _diffaugment.register_autograd(_backward, setup_context=_setup_context)
 
 
 def _unsupported(engine: str, dtype: torch.dtype) -> str | None:
-    return f"no kernel takes {dtype} images" if engine == "triton" and dtype == torch.float64 else None
+    return (
+        f"no kernel takes {dtype} images" if engine == "triton" and dtype == torch.float64 else None
+    )
 
 
 _choose = Dispatcher("diffaugment", ("triton", "reference"), _unsupported)
@@ -140,14 +166,19 @@ def diffaugment(
     stream: int,
     impl: str = "auto",
 ) -> Tensor:
-    """Augment (B, C, H, W) images (fp32, fp16, bf16; fp32 inside) in [-1, 1]; differentiable in the images, to any order.
+    """Augment (B, C, H, W) images (fp32, fp16, bf16; fp32 inside) in [-1, 1]; differentiable in the
+    images, to any order.
 
-    `policy` names what is applied, always in the order color, translation, cutout. `position` (0-dim int64 on the images'
-    device) is the global index of the first sample. Raises FastganError for a bad policy, type or rank.
+    `policy` names what is applied, always in the order color, translation, cutout. `position`
+    (0-dim int64 on the images' device) is the global index of the first sample. Raises FastganError
+    for a bad policy, type or rank.
     """
     switches = parse_policy(policy)
     if images.dim() != 4 or not images.is_floating_point():
-        raise FastganError(f"DiffAugment takes floating (B, C, H, W) images, not {tuple(images.shape)} {images.dtype}")
+        raise FastganError(
+            f"DiffAugment takes floating (B, C, H, W) images, not {tuple(images.shape)} "
+            f"{images.dtype}"
+        )
     if _choose(impl, images) == "reference":
         return diffaugment_reference(images, seed, position, stream, policy)
     return _diffaugment(images, position, seed, stream, *switches, False, True)

@@ -13,7 +13,9 @@ from fastgan.ops.dispatch import Dispatcher
 
 
 @torch.library.custom_op("fastgan::average_", mutates_args=("averages",))
-def _average_(averages: Sequence[Tensor], live: Sequence[Tensor], share: Tensor, rows: Tensor) -> None:
+def _average_(
+    averages: Sequence[Tensor], live: Sequence[Tensor], share: Tensor, rows: Tensor
+) -> None:
     kernel.average_(rows, share)
 
 
@@ -48,30 +50,46 @@ def average_rows(averages: Sequence[Tensor], live: Sequence[Tensor]) -> Tensor:
         for at in range(0, a.numel(), block):
             rows.append((a.data_ptr() + 4 * at, b.data_ptr() + 4 * at, min(block, a.numel() - at)))
     on_gpu = averages[0].is_cuda
-    table = torch.tensor(rows, dtype=torch.int64, pin_memory=on_gpu)  # pinned: the host does not wait
+    table = torch.tensor(
+        rows, dtype=torch.int64, pin_memory=on_gpu
+    )  # pinned: the host does not wait
     return table.to(averages[0].device, non_blocking=on_gpu)
 
 
 @torch.no_grad()
 def average_(
-    averages: Sequence[Tensor], live: Sequence[Tensor], share: Tensor, *, rows: Tensor | None = None, impl: str = "auto"
+    averages: Sequence[Tensor],
+    live: Sequence[Tensor],
+    share: Tensor,
+    *,
+    rows: Tensor | None = None,
+    impl: str = "auto",
 ) -> None:
-    """averages[i] += share * (live[i] - averages[i]) in place, rounded once or twice (torch.lerp's two formulas).
+    """averages[i] += share * (live[i] - averages[i]) in place, rounded once or twice (torch.lerp's
+    two formulas).
 
-    averages, live: tensors of equal shapes; share: 0-dim on their device, fp32 (their type for the reference). rows:
-    `average_rows` of these tensors, which saves making it (a captured step needs it made before). FastganError for unequal
-    shapes.
+    averages, live: tensors of equal shapes; share: 0-dim on their device, fp32 (their type for the
+    reference). rows: `average_rows` of these tensors, which saves making it (a captured step needs
+    it made before). FastganError for unequal shapes.
     """
     for a, b in zip(averages, live, strict=True):
         if a.shape != b.shape:
-            raise FastganError(f"the average of a tensor of shape {tuple(b.shape)} can't have shape {tuple(a.shape)}")
+            raise FastganError(
+                f"the average of a tensor of shape {tuple(b.shape)} can't have shape "
+                f"{tuple(a.shape)}"
+            )
     if not averages:
         return
     walkable = all(map(_walkable, averages, live)) and share.dtype == torch.float32
     if _choose(impl, averages[0], walkable) == "reference":
         torch._foreach_lerp_(list(averages), list(live), [share.to(a.dtype) for a in averages])
     else:
-        _average_(list(averages), list(live), share, average_rows(averages, live) if rows is None else rows)
+        _average_(
+            list(averages),
+            list(live),
+            share,
+            average_rows(averages, live) if rows is None else rows,
+        )
 
 
 def average_reference_(averages: Sequence[Tensor], live: Sequence[Tensor], share: Tensor) -> None:

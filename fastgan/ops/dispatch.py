@@ -1,13 +1,14 @@
 """Which engine runs a call: ``impl = "auto" | "reference" | "cudnn" | "gemm" | "triton"``.
 
-``auto`` never fails: it takes the tuning table's engine where that covers the call, otherwise the next in the op's order of
-preference, and remembers why (:func:`why`). A named engine that cannot run the call raises one line. A decision is made once
-per (op, impl, device, dtype, facts) and is a dictionary lookup afterwards: no device query, no table search.
+``auto`` never fails: it takes the tuning table's engine where that covers the call, otherwise the
+next in the op's order of preference, and remembers why (:func:`why`). A named engine that cannot
+run the call raises one line. A decision is made once per (op, impl, device, dtype, facts) and is a
+dictionary lookup afterwards: no device query, no table search.
 
     _choose = Dispatcher("batch_norm", ("triton", "cudnn", "reference"), unsupported)
 
-    def unsupported(engine: str, dtype: torch.dtype, *facts) -> str | None:      # a reason, or None where the engine covers
-    the call
+    # a reason, or None where the engine covers the call
+    def unsupported(engine: str, dtype: torch.dtype, *facts) -> str | None:
         channels_last, = facts
         return None if engine != "triton" or channels_last else "needs channels_last"
 
@@ -38,8 +39,9 @@ if _override not in (None, *IMPLS):
 
 
 def pytorch_at_once(impl: str, x: torch.Tensor) -> bool:
-    """Whether a call takes PyTorch before any engine is asked: ``auto`` on a CPU tensor outside the interpreter, or under a
-    torch.func transform or a forward-mode derivative, which no kernel knows.
+    """Whether a call takes PyTorch before any engine is asked: ``auto`` on a CPU tensor outside the
+    interpreter, or under a torch.func transform or a forward-mode derivative, which no kernel
+    knows.
     """
     if impl != "auto" or _override not in (None, "auto"):
         return False
@@ -54,8 +56,8 @@ def transformed() -> bool:
 
 
 def batched(gradient: torch.Tensor | None) -> bool:
-    """Whether a backward is asked for many gradients at once, by torch.func or by `is_grads_batched=True`: no kernel takes
-    those.
+    """Whether a backward is asked for many gradients at once, by torch.func or by
+    `is_grads_batched=True`: no kernel takes those.
     """
     if torch.compiler.is_compiling() or gradient is None:
         return False
@@ -63,14 +65,18 @@ def batched(gradient: torch.Tensor | None) -> bool:
 
 
 def plain(*tensors: torch.Tensor | None) -> bool:
-    """Whether the cheap eager path may run: no tracing, no dispatch mode, no torch.func transform, no tensor subclass."""
+    """Whether the cheap eager path may run: no tracing, no dispatch mode, no torch.func transform,
+    no tensor subclass."""
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or transformed():
         return False
-    return all(t is None or type(t) is torch.Tensor or type(t) is torch.nn.Parameter for t in tensors)
+    return all(
+        t is None or type(t) is torch.Tensor or type(t) is torch.nn.Parameter for t in tensors
+    )
 
 
 def eager(function: type[torch.autograd.Function]) -> Callable[..., Any]:
-    """``function.apply`` for `plain` arguments: without the look for torch.func, which is half of its host time."""
+    """``function.apply`` for `plain` arguments: without the look for torch.func, which is half of
+    its host time."""
     return super(torch.autograd.Function, function).apply  # type: ignore[misc]
 
 
@@ -88,30 +94,44 @@ class Decision:
 
 
 @functools.cache
-@torch.compiler.assume_constant_result  # a tracer would follow the look for a C compiler down to the file system
+# a tracer would follow the look for a C compiler down to the file system
+@torch.compiler.assume_constant_result
 def missing(engine: str, device: torch.device) -> str | None:
-    """Why ``engine`` cannot run anything on ``device``, or None. Asked of the driver once per device."""
+    """Why ``engine`` cannot run anything on ``device``, or None. Asked of the driver once per
+    device."""
     if engine in ("reference", "gemm"):
         return None
     if engine == "cudnn":
-        return None if device.type == "cuda" and torch.backends.cudnn.is_available() else f"no cuDNN for a {device.type} tensor"
+        return (
+            None
+            if device.type == "cuda" and torch.backends.cudnn.is_available()
+            else f"no cuDNN for a {device.type} tensor"
+        )
     if not has_triton:
         return "Triton is not installed"
     if INTERPRET and device.type != "cpu":
         return "the interpreter (TRITON_INTERPRET=1) takes CPU tensors"
     if not INTERPRET and (device.type != "cuda" or torch.version.hip):
-        return f"no Triton kernels for a {device.type} tensor: they need an NVIDIA GPU, or TRITON_INTERPRET=1 for CPU tensors"
+        return (
+            f"no Triton kernels for a {device.type} tensor: they need an NVIDIA GPU, or "
+            "TRITON_INTERPRET=1 for CPU tensors"
+        )
     if reason := toolchain.lacking():
         return reason
     return None if INTERPRET else toolchain.too_old(*torch.cuda.get_device_capability(device))
 
 
 class Dispatcher:
-    """The choice for one op. ``engines`` in order of preference, ``reference`` last; ``unsupported`` sees only hashable facts,
-    so decisions can be kept.
+    """The choice for one op. ``engines`` in order of preference, ``reference`` last;
+    ``unsupported`` sees only hashable facts, so decisions can be kept.
     """
 
-    def __init__(self, op: str, engines: tuple[str, ...], unsupported: Callable[..., str | None] | None = None) -> None:
+    def __init__(
+        self,
+        op: str,
+        engines: tuple[str, ...],
+        unsupported: Callable[..., str | None] | None = None,
+    ) -> None:
         self.op = op
         self.engines = engines
         self.unsupported = unsupported
@@ -120,9 +140,15 @@ class Dispatcher:
         self._kept: dict[Hashable, Decision] = {}
         _DISPATCHERS[op] = self
 
-    def __call__(self, impl: str, x: torch.Tensor, *facts: Hashable, shape: tuple[tuple[str, int], ...] | None = None) -> str:
-        """The engine for a call on ``x``. ``shape`` (named sizes, e.g. ``(("c", 64), ("rows", 4096))``) lets the tuning table
-        choose the engine.
+    def __call__(
+        self,
+        impl: str,
+        x: torch.Tensor,
+        *facts: Hashable,
+        shape: tuple[tuple[str, int], ...] | None = None,
+    ) -> str:
+        """The engine for a call on ``x``. ``shape`` (named sizes, e.g. ``(("c", 64), ("rows",
+        4096))``) lets the tuning table choose the engine.
         """
         if _override is not None and impl == "auto":
             impl = _override if _override in self.engines else "auto"
@@ -149,12 +175,21 @@ class Dispatcher:
             raise FastganError(f'impl="{impl}" for {self.op}: choose one of {", ".join(IMPLS)}')
         if impl != "auto":
             if impl not in self.engines:
-                raise FastganError(f'{self.op} has no engine "{impl}": choose one of auto, {", ".join(self.engines)}')
+                raise FastganError(
+                    f'{self.op} has no engine "{impl}": choose one of auto, '
+                    f"{', '.join(self.engines)}"
+                )
             if reason := self._reason(impl, device, dtype, facts, away):
-                raise FastganError(f'{self.op} cannot run with impl="{impl}": {reason}; use impl="auto"')
+                raise FastganError(
+                    f'{self.op} cannot run with impl="{impl}": {reason}; use impl="auto"'
+                )
             return Decision(self.op, impl)
         order = list(self.engines)
-        chosen = tuning.engine(self.op, DTYPE_NAMES.get(dtype, str(dtype)), dict(shape), device) if shape is not None else None
+        chosen = (
+            tuning.engine(self.op, DTYPE_NAMES.get(dtype, str(dtype)), dict(shape), device)
+            if shape is not None
+            else None
+        )
         if chosen in order:
             order.remove(chosen)
             order.insert(0, chosen)
@@ -167,12 +202,20 @@ class Dispatcher:
         return Decision(self.op, "reference", tuple(skipped))
 
     def _reason(
-        self, engine: str, device: torch.device, dtype: torch.dtype, facts: tuple[Hashable, ...], away: bool
+        self,
+        engine: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        facts: tuple[Hashable, ...],
+        away: bool,
     ) -> str | None:
         if reason := missing(engine, device):
             return reason
         if away and engine == "triton":  # it launches on the current device, whatever the tensors
-            return f"the tensor is on {device}, another GPU is current: torch.cuda.set_device({device.index})"
+            return (
+                f"the tensor is on {device}, another GPU is current: "
+                f"torch.cuda.set_device({device.index})"
+            )
         return self.unsupported(engine, dtype, *facts) if self.unsupported else None
 
 
@@ -180,17 +223,21 @@ _DISPATCHERS: dict[str, Dispatcher] = {}
 
 
 def why(op: str | None = None) -> str:
-    """One line for the last decision of ``op``, or of every op called so far: the engine, and what the ones before it lacked."""
+    """One line for the last decision of ``op``, or of every op called so far: the engine, and what
+    the ones before it lacked."""
     if op is not None and op not in _DISPATCHERS:
-        raise FastganError(f"no op named {op!r}: choose from {', '.join(sorted(_DISPATCHERS)) or 'none (no ops imported)'}")
+        raise FastganError(
+            f"no op named {op!r}: choose from "
+            f"{', '.join(sorted(_DISPATCHERS)) or 'none (no ops imported)'}"
+        )
     chosen = [_DISPATCHERS[op]] if op else list(_DISPATCHERS.values())
     return "\n".join(str(d.last) for d in chosen if d.last) or "not called yet"
 
 
 @contextlib.contextmanager
 def prefer(impl: str) -> Iterator[None]:
-    """Within the block, ops called with impl="auto" use ``impl`` where they have it (and raise if it cannot run the call);
-    "auto" changes nothing. FASTGAN_IMPL does so for a process.
+    """Within the block, ops called with impl="auto" use ``impl`` where they have it (and raise if
+    it cannot run the call); "auto" changes nothing. FASTGAN_IMPL does so for a process.
     """
     global _override
     if impl not in IMPLS:

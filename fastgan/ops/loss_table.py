@@ -1,7 +1,8 @@
 """The one table of adversarial losses; read without torch, which the formulas alone import.
 
-To add one: a row here and its branch in `_terms` of kernels/loss.py. The operator, the objectives, the recipes' `--loss`, the
-watch over a run and `fastgan verify` read the table; every other name is refused.
+To add one: a row here and its branch in `_terms` of kernels/loss.py. The operator, the objectives,
+the recipes' `--loss`, the watch over a run and `fastgan verify` read the table; every other name is
+refused.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """d(r, f), g(r, f): 0-dim losses of the two sides on fp32 or float64 logits r (real) and f (fake), by methods of tensors,
-    differentiable to any order.
+    """d(r, f), g(r, f): 0-dim losses of the two sides on fp32 or float64 logits r (real) and f
+    (fake), by methods of tensors, differentiable to any order.
 
-    paired: r[i] belongs to f[i], and the generator's side reads both; otherwise g must not touch r, which may be None.
+    paired: r[i] belongs to f[i], and the generator's side reads both; otherwise g must not touch r,
+        which may be None.
     outputs: what D's outputs mean, a key of fastgan.monitor.health.LIMITS.
     """
 
@@ -35,7 +37,8 @@ def _sp(x: Tensor) -> Tensor:
     """log(1 + e^x)."""
     import torch.nn.functional as F
 
-    # Above 40 softplus(x) equals x to float64 rounding; the default threshold of 20 would cost 2e-9.
+    # Above 40 softplus(x) equals x to float64 rounding; the default threshold of 20 would cost
+    # 2e-9.
     return F.softplus(x, threshold=40.0)
 
 

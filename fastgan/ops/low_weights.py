@@ -1,7 +1,9 @@
-"""Convolutions and linear layers read the low-precision copy that FlatAdam wrote, where autocast would cast the parameter.
+"""Convolutions and linear layers read the low-precision copy that FlatAdam wrote, where autocast
+would cast the parameter.
 
-The copy is the parameter rounded once to nearest even, which is what autocast's cast gives: the same bits without a launch. Its
-gradient reaches the parameter's .grad in the type it was computed in: one rounding, autocast's, and no cast back.
+The copy is the parameter rounded once to nearest even, which is what autocast's cast gives: the
+same bits without a launch. Its gradient reaches the parameter's .grad in the type it was computed
+in: one rounding, autocast's, and no cast back.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from torch.overrides import TorchFunctionMode
 from fastgan.ops.adam.optimizer import FlatAdam
 from fastgan.ops.dispatch import transformed
 
-# What autocast runs in low precision of the layers that have weights; none of them writes to an argument.
+# What autocast runs in low precision of the layers that have weights; none of them writes to an
+# argument.
 LAYERS = {
     torch.conv1d,
     torch.conv2d,
@@ -42,16 +45,21 @@ class _Copy(torch.autograd.Function):
 
 
 class LowWeights(TorchFunctionMode):
-    """Inside, `LAYERS` and `cast` take the low-precision copies of these optimisers' parameters, under autocast to their type.
+    """Inside, `LAYERS` and `cast` take the low-precision copies of these optimisers' parameters,
+    under autocast to their type.
 
-    A parameter that anybody writes to is copied anew (its version tells); one whose `.data` is read, through which writes leave
-    no trace, is cast by autocast from then on. So is one with hooks of its own, and all of them under torch.func.
+    A parameter that anybody writes to is copied anew (its version tells); one whose `.data` is
+    read, through which writes leave no trace, is cast by autocast from then on. So is one with
+    hooks of its own, and all of them under torch.func.
     """
 
     def __init__(self, adams: Iterable[FlatAdam]) -> None:
         super().__init__()
         self._where = {
-            id(p): (adam, i) for adam in adams if adam.low is not None for i, p in enumerate(adam.flat.parameters)
+            id(p): (adam, i)
+            for adam in adams
+            if adam.low is not None
+            for i, p in enumerate(adam.flat.parameters)
         }
 
         self._nodes: dict[int, Tensor] = {}
@@ -85,16 +93,22 @@ class LowWeights(TorchFunctionMode):
             return value
         adam, index = found
         kind = value.device.type
-        if not torch.is_autocast_enabled(kind) or torch.get_autocast_dtype(kind) != adam.copies[index].dtype:
+        if (
+            not torch.is_autocast_enabled(kind)
+            or torch.get_autocast_dtype(kind) != adam.copies[index].dtype
+        ):
             return value
         if transformed() or value._backward_hooks or value._post_accumulate_grad_hooks:
             return value
         copy = adam.copy_of(index)
         if not (value.requires_grad and torch.is_grad_enabled()):
             return copy
-        # one node a parameter, as autocast's cache has: where its uses' gradients are added, and in which order
+        # one node a parameter, as autocast's cache has: where its uses' gradients are added, and in
+        # which order
         if id(value) not in self._nodes:
-            value.grad_dtype = None  # not for others: what autograd casts before it adds stays as it was
+            value.grad_dtype = (
+                None  # not for others: what autograd casts before it adds stays as it was
+            )
             self._nodes[id(value)] = _Copy.apply(value, copy)
         return self._nodes[id(value)]
 
@@ -103,10 +117,12 @@ _active: LowWeights | None = None
 
 
 def read(w: Tensor) -> Tensor:
-    """A parameter's copy where it is at hand, for a layer that works on a view of its weight; else w itself."""
+    """A parameter's copy where it is at hand, for a layer that works on a view of its weight; else
+    w itself."""
     return w if _active is None else _active._low(w)
 
 
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """x.to(dtype), for what is only read: without a launch where x is a parameter whose copy is at hand."""
+    """x.to(dtype), for what is only read: without a launch where x is a parameter whose copy is at
+    hand."""
     return (x if x.dtype == dtype else read(x)).to(dtype)

@@ -1,4 +1,5 @@
-"""One file a GAN kind. A recipe is a dataclass of options with a `build`; this table names them without importing torch."""
+"""One file a GAN kind. A recipe is a dataclass of options with a `build`; this table names them
+without importing torch."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ def find(name: str) -> type[Config]:
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, 1, 0.4)
         raise FastganError(
-            f"unknown recipe {name!r}: {f'did you mean {near[0]!r}? ' if near else ''}there are {', '.join(RECIPES)}"
+            f"unknown recipe {name!r}: {f'did you mean {near[0]!r}? ' if near else ''}there are "
+            f"{', '.join(RECIPES)}"
         )
     module, _, cls = RECIPES[name].partition(":")
     return getattr(importlib.import_module(module), cls)

@@ -1,4 +1,5 @@
-"""Conditional GAN: a DCGAN that is told the class (Mirza & Osindero 2014, arXiv 1411.1784, with convolutions)."""
+"""Conditional GAN: a DCGAN that is told the class (Mirza & Osindero 2014, arXiv 1411.1784, with
+convolutions)."""
 
 from __future__ import annotations
 
@@ -22,17 +23,27 @@ class Cgan(Dcgan):
 
         if not images.classes:
             raise FastganError(
-                "recipe cgan needs labels: put the images of each class into a folder of its own, or use --recipe dcgan"
+                "recipe cgan needs labels: put the images of each class into a folder of its own, "
+                "or use --recipe dcgan"
             )
         if self.model:
             nets = load_networks(self.model, images, self.latent)
         else:
             nets = {
-                "G": ConditionalGenerator(images.size, images.channels, self.latent, self.base_width, images.classes),
-                "D": ConditionalDiscriminator(images.size, images.channels, self.base_width, images.classes),
+                "G": ConditionalGenerator(
+                    images.size, images.channels, self.latent, self.base_width, images.classes
+                ),
+                "D": ConditionalDiscriminator(
+                    images.size, images.channels, self.base_width, images.classes
+                ),
             }
         return RecipeParts(
             nets=nets,
-            objective=Adversarial(self.loss, (self.latent, 1, 1), r1=self.r1, lazy_r1=self.lazy_r1, conditional=True),
-            optimizers={"G": adam(self.lr_g, (self.beta1, self.beta2)), "D": adam(self.lr_d, (self.beta1, self.beta2))},
+            objective=Adversarial(
+                self.loss, (self.latent, 1, 1), r1=self.r1, lazy_r1=self.lazy_r1, conditional=True
+            ),
+            optimizers={
+                "G": adam(self.lr_g, (self.beta1, self.beta2)),
+                "D": adam(self.lr_d, (self.beta1, self.beta2)),
+            },
         )

@@ -1,4 +1,5 @@
-"""What all recipes share: their options (torch-free, so that help is fast) and what a recipe builds."""
+"""What all recipes share: their options (torch-free, so that help is fast) and what a recipe
+builds."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def run_option(default: Any, help: str, *, choices: tuple[str, ...] = ()) -> Any
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What a recipe must know of the data: side in pixels, channels, number of classes (0 without labels)."""
+    """What a recipe must know of the data: side in pixels, channels, number of classes (0 without
+    labels)."""
 
     size: int
     channels: int
@@ -36,7 +38,8 @@ class ImageSpec:
 
 @dataclass
 class RecipeParts:
-    """What a recipe builds: networks by name, objective, optimiser factories and schedules by network."""
+    """What a recipe builds: networks by name, objective, optimiser factories and schedules by
+    network."""
 
     nets: dict[str, nn.Module]
     objective: Objective
@@ -52,8 +55,13 @@ class Config:
     recipe: ClassVar[str]
     summary: ClassVar[str]
 
-    data: str = run_option("fashion-mnist", "folder, .zip, .npz, .npy or idx file of images, or fashion-mnist (bundled)")
-    size: int | None = run_option(None, "side of the images in pixels; default: what the data have, or the recipe's")
+    data: str = run_option(
+        "fashion-mnist",
+        "folder, .zip, .npz, .npy or idx file of images, or fashion-mnist (bundled)",
+    )
+    size: int | None = run_option(
+        None, "side of the images in pixels; default: what the data have, or the recipe's"
+    )
     channels: int | None = run_option(None, "1 (grey) or 3 (colour); default: what the data have")
     flip: bool = run_option(False, "mirror images at random")
     steps: int = run_option(20_000, "updates of the generator")
@@ -62,31 +70,47 @@ class Config:
     out: str | None = run_option(None, "run folder; default: runs/<recipe>")
     device: str = run_option("auto", "auto, cpu, cuda or cuda:N")
     precision: str = run_option(
-        "auto", "auto is bf16 on Ampere and newer GPUs, fp32 elsewhere", choices=("auto", "fp32", "tf32", "bf16", "fp16")
+        "auto",
+        "auto is bf16 on Ampere and newer GPUs, fp32 elsewhere",
+        choices=("auto", "fp32", "tf32", "bf16", "fp16"),
     )
     sync_bn: bool = run_option(False, "under torchrun: batch statistics of all processes together")
     impl: str = run_option(
-        "auto", "engine of the operators: auto swaps layers on a GPU", choices=("auto", "reference", "cudnn", "triton")
+        "auto",
+        "engine of the operators: auto swaps layers on a GPU",
+        choices=("auto", "reference", "cudnn", "triton"),
     )
-    graph: str = run_option("auto", "replay steps as CUDA graphs: auto is on with one GPU", choices=("auto", "on", "off"))
+    graph: str = run_option(
+        "auto",
+        "replay steps as CUDA graphs: auto is on with one GPU",
+        choices=("auto", "on", "off"),
+    )
     ema_decay: float = run_option(0.999, "decay of the averaged generator")
     log_every: int = run_option(50, "steps between rows of metrics")
     sample_every: int = run_option(500, "steps between sample pictures")
     checkpoint_every: int = run_option(1000, "steps between checkpoints")
-    checkpoint_minutes: float = run_option(10.0, "save also when the last checkpoint is so old; 0: by steps alone")
+    checkpoint_minutes: float = run_option(
+        10.0, "save also when the last checkpoint is so old; 0: by steps alone"
+    )
     keep: int = run_option(3, "checkpoints kept")
     log: str = run_option(
-        "none", "also log there (installed by the extra of that name)", choices=("none", "tensorboard", "wandb")
+        "none",
+        "also log there (installed by the extra of that name)",
+        choices=("none", "tensorboard", "wandb"),
     )
     strict: bool = run_option(False, "stop at an image that can't be read")
-    model: str | None = run_option(None, "pkg.mod:build, a function that returns your own (generator, discriminator)")
+    model: str | None = run_option(
+        None, "pkg.mod:build, a function that returns your own (generator, discriminator)"
+    )
 
     def build(self, images: ImageSpec) -> RecipeParts:
-        """Networks, objective and optimisers for these images. Raises FastganError where they do not fit."""
+        """Networks, objective and optimisers for these images. Raises FastganError where they do
+        not fit."""
         raise NotImplementedError
 
     def defaults_for(self) -> tuple[int | None, int | None]:
-        """(size, channels) to ask of the data where neither the user nor the recipe's networks care."""
+        """(size, channels) to ask of the data where neither the user nor the recipe's networks
+        care."""
         return self.size, self.channels
 
 
@@ -104,14 +128,19 @@ def type_of(config: type[Config], name: str) -> tuple[type, bool]:
 
 
 def merge(config: type[Config], values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Check names and types of options that come from a file. Raises FastganError naming the nearest known option."""
+    """Check names and types of options that come from a file. Raises FastganError naming the
+    nearest known option."""
     known = fields_of(config)
     checked = {}
     for name, value in values.items():
         key = name.replace("-", "_")
         if key not in known:
             near = difflib.get_close_matches(key, known, 1, 0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"the options of {config.recipe} are: {', '.join(known)}"
+            hint = (
+                f"did you mean {near[0]!r}?"
+                if near
+                else f"the options of {config.recipe} are: {', '.join(known)}"
+            )
             raise FastganError(f"{where}: unknown option {name!r}; {hint}")
         kind, _ = type_of(config, key)
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -120,7 +149,9 @@ def merge(config: type[Config], values: Mapping[str, Any], where: str) -> dict[s
             raise FastganError(f"{where}: {name} must be {article(kind)}, not {value!r}")
         choices = known[key].metadata["choices"]
         if choices and value not in choices:
-            raise FastganError(f"{where}: {name} must be one of {', '.join(choices)}, not {value!r}")
+            raise FastganError(
+                f"{where}: {name} must be one of {', '.join(choices)}, not {value!r}"
+            )
         checked[key] = value
     return checked
 
@@ -130,8 +161,8 @@ def article(kind: type) -> str:
 
 
 def load_networks(name: str, images: ImageSpec, latent: int) -> dict[str, nn.Module]:
-    """Somebody's own networks from "pkg.mod:build": called with those of size, channels, classes and latent that it takes;
-    returns (G, D) or a dict.
+    """Somebody's own networks from "pkg.mod:build": called with those of size, channels, classes
+    and latent that it takes; returns (G, D) or a dict.
     """
     import inspect
     import os
@@ -146,21 +177,33 @@ def load_networks(name: str, images: ImageSpec, latent: int) -> dict[str, nn.Mod
         build = imports.find(name)
     except (ImportError, AttributeError, SyntaxError) as error:
         raise FastganError(f"--model {name}: {error}") from error
-    offered = {"size": images.size, "channels": images.channels, "classes": images.classes, "latent": latent}
+    offered = {
+        "size": images.size,
+        "channels": images.channels,
+        "classes": images.classes,
+        "latent": latent,
+    }
     parameters = inspect.signature(build).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     try:
-        made = build(**{key: value for key, value in offered.items() if takes_all or key in parameters})
+        made = build(
+            **{key: value for key, value in offered.items() if takes_all or key in parameters}
+        )
     except Exception as error:
         line = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{os.path.basename(line.filename)} line {line.lineno}"
         why = " ".join(str(error).split())
-        raise FastganError(f"--model {name} failed: {type(error).__name__}: {why} ({where})") from error
+        raise FastganError(
+            f"--model {name} failed: {type(error).__name__}: {why} ({where})"
+        ) from error
     if isinstance(made, tuple) and len(made) == 2:
         return {"G": made[0], "D": made[1]}
     if isinstance(made, dict):
         return made
-    raise FastganError(f"--model {name} returned {type(made).__name__}: return (generator, discriminator), or a dict of networks")
+    raise FastganError(
+        f"--model {name} returned {type(made).__name__}: return (generator, discriminator), or a "
+        "dict of networks"
+    )
 
 
 def as_dict(config: Config) -> dict[str, Any]:

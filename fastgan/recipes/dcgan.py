@@ -1,4 +1,5 @@
-"""DCGAN: all-convolutional networks with batch normalisation (Radford, Metz, Chintala 2016, arXiv 1511.06434)."""
+"""DCGAN: all-convolutional networks with batch normalisation (Radford, Metz, Chintala 2016, arXiv
+1511.06434)."""
 
 from __future__ import annotations
 
@@ -39,5 +40,8 @@ class Dcgan(Config):
         return RecipeParts(
             nets=nets,
             objective=Adversarial(self.loss, (self.latent, 1, 1), r1=self.r1, lazy_r1=self.lazy_r1),
-            optimizers={"G": adam(self.lr_g, (self.beta1, self.beta2)), "D": adam(self.lr_d, (self.beta1, self.beta2))},
+            optimizers={
+                "G": adam(self.lr_g, (self.beta1, self.beta2)),
+                "D": adam(self.lr_d, (self.beta1, self.beta2)),
+            },
         )

@@ -1,4 +1,5 @@
-"""The original GAN: multilayer perceptrons, SGD with rising momentum (Goodfellow et al. 2014, arXiv 1406.2661)."""
+"""The original GAN: multilayer perceptrons, SGD with rising momentum (Goodfellow et al. 2014, arXiv
+1406.2661)."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ class Gan(Config):
     lr_min: float = option(1e-6, "the learning rate never falls below this")
     momentum: float = option(0.5, "momentum at the start")
     momentum_end: float = option(0.7, "momentum at the end of its rise")
-    momentum_steps: int = option(150_000, "steps of that rise (250 epochs of 60,000 images at batch 100)")
+    momentum_steps: int = option(
+        150_000, "steps of that rise (250 epochs of 60,000 images at batch 100)"
+    )
 
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.mlp import Discriminator, Generator
@@ -38,7 +41,9 @@ class Gan(Config):
         else:
             nets = {
                 "G": Generator(images.size, images.channels, self.latent, self.hidden_g),
-                "D": Discriminator(images.size, images.channels, self.hidden_d, self.pieces, self.dropout),
+                "D": Discriminator(
+                    images.size, images.channels, self.hidden_d, self.pieces, self.dropout
+                ),
             }
         # The original's D minimises half the sum of its two losses, ours the sum: at SGD, half the
         # learning rate is the same, and the whole of it diverges.

@@ -1,4 +1,5 @@
-"""What the recipes on residual networks share: options, Adam's numbers, a learning rate that falls to 0."""
+"""What the recipes on residual networks share: options, Adam's numbers, a learning rate that falls
+to 0."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Residual(Config):
-    """Base of sngan and wgan-gp: both papers train Miyato's and Gulrajani's CIFAR networks with the same schedule."""
+    """Base of sngan and wgan-gp: both papers train Miyato's and Gulrajani's CIFAR networks with the
+    same schedule."""
 
     size: int | None = run_option(32, "side of the images in pixels: 8, 16, 32, 64 or 128")
     steps: int = run_option(100_000, "updates of the generator")
@@ -26,8 +28,11 @@ class Residual(Config):
     beta1: float = option(0.0, "Adam's first decay")
     beta2: float = option(0.9, "Adam's second decay")
 
-    def built(self, images: ImageSpec, networks: Callable[[], dict[str, nn.Module]], objective: Objective) -> RecipeParts:
-        """The recipe's own networks, or those of --model, with the shared optimisers and schedules."""
+    def built(
+        self, images: ImageSpec, networks: Callable[[], dict[str, nn.Module]], objective: Objective
+    ) -> RecipeParts:
+        """The recipe's own networks, or those of --model, with the shared optimisers and
+        schedules."""
         from fastgan.objectives import Linear
         from fastgan.trainer.optimizers import adam
 

@@ -1,4 +1,5 @@
-"""SNGAN: residual networks with spectral normalisation and the hinge loss (Miyato et al. 2018, arXiv 1802.05957, CIFAR-10)."""
+"""SNGAN: residual networks with spectral normalisation and the hinge loss (Miyato et al. 2018,
+arXiv 1802.05957, CIFAR-10)."""
 
 from __future__ import annotations
 

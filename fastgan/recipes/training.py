@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | None) -> Trainer:
-    """The trainer of a configuration: data first, because the networks depend on their size, channels and classes."""
+    """The trainer of a configuration: data first, because the networks depend on their size,
+    channels and classes."""
     import torch
 
     from fastgan import data
@@ -23,12 +24,17 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
     from fastgan.trainer.stage import Stage
     from fastgan.trainer.trainer import Trainer
 
-    with join(pick_device(local_device(config.device))).together():  # first, so that a failure from here on ends all processes
+    with join(
+        pick_device(local_device(config.device))
+    ).together():  # first, so that a failure from here on ends all processes
         size, channels = config.defaults_for()
         dataset = data.open(config.data, size=size, channels=channels, strict=config.strict)
         shape = dataset.fields["image"].shape
         if shape[0] != shape[1]:
-            raise FastganError(f"the images of {config.data} are {shape[0]}x{shape[1]}: give --size to make them square")
+            raise FastganError(
+                f"the images of {config.data} are {shape[0]}x{shape[1]}: give --size to make them "
+                "square"
+            )
         config = dataclasses.replace(config, size=shape[0], channels=shape[2])
         images = ImageSpec(size=shape[0], channels=shape[2], classes=len(dataset.classes or ()))
         with torch.random.fork_rng([]):
@@ -37,7 +43,13 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
                 built = config.build(images)
             except ValueError as error:
                 raise FastganError(f"recipe {config.recipe} can't be built: {error}") from error
-    stage = Stage(built.nets, built.objective, optimizers=built.optimizers, schedules=built.schedules, ema=built.ema)
+    stage = Stage(
+        built.nets,
+        built.objective,
+        optimizers=built.optimizers,
+        schedules=built.schedules,
+        ema=built.ema,
+    )
     return Trainer(
         stages=[stage],
         data=dataset,

@@ -1,4 +1,5 @@
-"""WGAN-GP: residual networks, a critic without normalisation, a gradient penalty (Gulrajani et al. 2017, arXiv 1704.00028)."""
+"""WGAN-GP: residual networks, a critic without normalisation, a gradient penalty (Gulrajani et al.
+2017, arXiv 1704.00028)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,9 @@ from fastgan.recipes.residual import Residual
 @dataclass(frozen=True, kw_only=True)
 class WganGp(Residual):
     recipe: ClassVar[str] = "wgan-gp"
-    summary: ClassVar[str] = "residual networks, Wasserstein loss with gradient penalty, five steps of the critic"
+    summary: ClassVar[str] = (
+        "residual networks, Wasserstein loss with gradient penalty, five steps of the critic"
+    )
 
     width: int = option(128, "channels of both networks")
     gp: float = option(10.0, "weight of the gradient penalty")

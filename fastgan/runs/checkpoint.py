@@ -1,5 +1,5 @@
-"""Checkpoints without pickle: trees of tensors, numbers and strings as safetensors + JSON, in folders that appear whole or
-not at all.
+"""Checkpoints without pickle: trees of tensors, numbers and strings as safetensors + JSON, in
+folders that appear whole or not at all.
 """
 
 from __future__ import annotations
@@ -31,19 +31,33 @@ def flatten(tree: Any, tensors: dict[str, torch.Tensor], prefix: str = "") -> An
     if isinstance(tree, torch.Tensor):
         key = prefix or "value"
         tensors[key] = tree.detach()
-        layout = tree.dim() == 4 and tree.is_contiguous(memory_format=torch.channels_last) and not tree.is_contiguous()
+        layout = (
+            tree.dim() == 4
+            and tree.is_contiguous(memory_format=torch.channels_last)
+            and not tree.is_contiguous()
+        )
         return {"$tensor": key, "$channels_last": True} if layout else {"$tensor": key}
     if isinstance(tree, Mapping):
-        items = [[key, flatten(value, tensors, f"{prefix}/{key}" if prefix else str(key))] for key, value in tree.items()]
-        return dict(items) if all(isinstance(key, str) and not key.startswith("$") for key, _ in items) else {"$items": items}
+        items = [
+            [key, flatten(value, tensors, f"{prefix}/{key}" if prefix else str(key))]
+            for key, value in tree.items()
+        ]
+        return (
+            dict(items)
+            if all(isinstance(key, str) and not key.startswith("$") for key, _ in items)
+            else {"$items": items}
+        )
     if isinstance(tree, tuple):
-        return {"$tuple": [flatten(value, tensors, f"{prefix}/{i}") for i, value in enumerate(tree)]}
+        return {
+            "$tuple": [flatten(value, tensors, f"{prefix}/{i}") for i, value in enumerate(tree)]
+        }
     if isinstance(tree, list):
         return [flatten(value, tensors, f"{prefix}/{i}") for i, value in enumerate(tree)]
     if tree is None or isinstance(tree, (bool, int, float, str)):
         return tree
     raise FastganError(
-        f"a checkpoint can't hold {prefix or 'this'}: a {type(tree).__name__}; only tensors, numbers, strings, lists and dicts"
+        f"a checkpoint can't hold {prefix or 'this'}: a {type(tree).__name__}; only tensors, "
+        "numbers, strings, lists and dicts"
     )
 
 
@@ -52,7 +66,11 @@ def unflatten(tree: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     if isinstance(tree, dict):
         if "$tensor" in tree:
             value = tensors[tree["$tensor"]]
-            return value.contiguous(memory_format=torch.channels_last) if tree.get("$channels_last") else value
+            return (
+                value.contiguous(memory_format=torch.channels_last)
+                if tree.get("$channels_last")
+                else value
+            )
         if "$items" in tree:
             return {key: unflatten(value, tensors) for key, value in tree["$items"]}
         if "$tuple" in tree:
@@ -65,7 +83,10 @@ def unflatten(tree: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
 
 def pack(tensors: Mapping[str, torch.Tensor]) -> bytes:
     """safetensors bytes; tied and channels_last tensors are written as plain copies."""
-    return serialise({key: value.cpu().contiguous().clone() for key, value in tensors.items()}, metadata={"format": "pt"})
+    return serialise(
+        {key: value.cpu().contiguous().clone() for key, value in tensors.items()},
+        metadata={"format": "pt"},
+    )
 
 
 def _tensors(path: Path, sha256: str) -> dict[str, torch.Tensor]:
@@ -83,7 +104,9 @@ def _blaming(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         why = " ".join(str(error).split()) or type(error).__name__
-        raise FastganError(f"checkpoint {path} is damaged ({why}): remove that folder to go on from the one before") from error
+        raise FastganError(
+            f"checkpoint {path} is damaged ({why}): remove that folder to go on from the one before"
+        ) from error
 
 
 class Checkpoints:
@@ -113,11 +136,12 @@ class Checkpoints:
     def save(
         self, step: int, groups: Mapping[str, Any], state: Mapping[str, Any], passing: bool = False
     ) -> Path:
-        """Write one checkpoint: a safetensors file for each group (nets, ema, optimizers ...) and state.json with their
-        SHA-256; then drop the oldest. After a failure every checkpoint of before is still whole. Raises FastganError.
+        """Write one checkpoint: a safetensors file for each group (nets, ema, optimizers ...) and
+        state.json with their SHA-256; then drop the oldest. After a failure every checkpoint of
+        before is still whole. Raises FastganError.
 
-        passing: the next save drops it, so that saves by time, which may follow each other closely, take the place of one
-        of those that are far enough apart to go back to, not of all.
+        passing: the next save drops it, so that saves by time, which may follow each other closely,
+        take the place of one of those that are far enough apart to go back to, not of all.
         """
         content: dict[str, bytes] = {}
         trees = {}
@@ -136,19 +160,29 @@ class Checkpoints:
                 files.remove_folder(self._passing)
         self._passing = path if passing else None
         for old in self.steps()[: -self.keep]:
-            with contextlib.suppress(OSError):  # one that can't be dropped now is dropped by a later save
+            with contextlib.suppress(
+                OSError
+            ):  # one that can't be dropped now is dropped by a later save
                 files.remove_folder(self.path(old))
         return path
 
     def load(self, step: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(groups, state) of checkpoint `step`, or of the newest. Raises FastganError where there is none or it is damaged."""
+        """(groups, state) of checkpoint `step`, or of the newest. Raises FastganError where there
+        is none or it is damaged."""
         while True:
-            steps = self.steps() or self.steps()  # while they were listed, the last may have given way to a new one
+            steps = (
+                self.steps() or self.steps()
+            )  # while they were listed, the last may have given way to a new one
             if not steps:
-                raise FastganError(f"no checkpoint in {self.folder}: start the run again with another --out")
+                raise FastganError(
+                    f"no checkpoint in {self.folder}: start the run again with another --out"
+                )
             chosen = steps[-1] if step is None else step
             if chosen not in steps:
-                raise FastganError(f"no checkpoint of step {chosen} in {self.folder}: there are {', '.join(map(str, steps))}")
+                raise FastganError(
+                    f"no checkpoint of step {chosen} in {self.folder}: there are "
+                    f"{', '.join(map(str, steps))}"
+                )
             try:
                 return self._read(self.path(chosen))
             except FastganError:
@@ -160,11 +194,15 @@ class Checkpoints:
         with _blaming(path):
             state = json.loads(files.read(path / STATE, files.TEXT))
             if state["format"] > FORMAT:
-                raise FastganError(f"checkpoint {path} was written by a newer fastgan: update this one")
+                raise FastganError(
+                    f"checkpoint {path} was written by a newer fastgan: update this one"
+                )
             groups, sums = {}, state.pop("sha256")
             for name, tree in state.pop("trees").items():
                 file = f"{name}.safetensors"
-                groups[name] = unflatten(tree, _tensors(path / file, sums[file]) if file in sums else {})
+                groups[name] = unflatten(
+                    tree, _tensors(path / file, sums[file]) if file in sums else {}
+                )
             if self.path(state["step"]) != path:
                 raise ValueError(f"it says it is of step {state['step']}")
         return groups, state

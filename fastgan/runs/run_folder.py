@@ -19,15 +19,25 @@ from fastgan.runs.checkpoint import STATE, Checkpoints
 
 LOCK = "run.lock"
 STARTING = f"{files.TEMPORARY}start"
-"""Lies in a run folder from its making until the first checkpoint: a folder that has it never became a run."""
+"""Lies in a run folder from its making until the first checkpoint: a folder that has it never
+became a run."""
 
 PICTURES = ("reals.png", "curves.png", "samples")
 OWN = (
-    "config.toml", "run.json", "metrics.jsonl", "metrics.csv", "alerts.jsonl", *PICTURES, *layout.LOGGERS, "checkpoints", LOCK,
-)  # fmt: skip
+    "config.toml",
+    "run.json",
+    "metrics.jsonl",
+    "metrics.csv",
+    "alerts.jsonl",
+    *PICTURES,
+    *layout.LOGGERS,
+    "checkpoints",
+    LOCK,
+)
 FOLDERS = ("samples", *layout.LOGGERS, "checkpoints")
 NEEDED = ("config.toml", "run.json", "checkpoints")
-"""What is read to use a run. Where a file of the others is a folder, or a folder a file, that is in the way of training only."""
+"""What is read to use a run. Where a file of the others is a folder, or a folder a file, that is in
+the way of training only."""
 
 _MADE = ({"spec": object}, {"why_not": str})
 _STAGE = {
@@ -46,11 +56,13 @@ FACTS = {
     "demo?": range(2**63),
     "changes?": [dict],
 }
-"""What of run.json is used, as a pattern of schema.check; the trees under "spec" are describe.rebuild's to check."""
+"""What of run.json is used, as a pattern of schema.check; the trees under "spec" are
+describe.rebuild's to check."""
 
 
 class RunFolder:
-    """config.toml, run.json, metrics.jsonl, metrics.csv, alerts.jsonl, reals.png, curves.png, samples/, checkpoints/."""
+    """config.toml, run.json, metrics.jsonl, metrics.csv, alerts.jsonl, reals.png, curves.png,
+    samples/, checkpoints/."""
 
     def __init__(self, path: str | Path, *, keep: int = 3) -> None:
         self.path = Path(path).expanduser()
@@ -69,29 +81,39 @@ class RunFolder:
         return self.path / "alerts.jsonl"
 
     def exists(self) -> bool:
-        """Whether a run (or anything else) already lies here; the remains of a start that was interrupted do not count."""
+        """Whether a run (or anything else) already lies here; the remains of a start that was
+        interrupted do not count."""
         if files.kind(self.path) != "folder":
             return files.kind(self.path, follow=False) is not None
         with files.explained(f"can't look into {self.path}"):
             names = set(os.listdir(self.path))
         if STARTING in names:
-            names = {name for name in names - set(OWN) if not name.startswith((files.TEMPORARY, files.ASIDE))}
+            names = {
+                name
+                for name in names - set(OWN)
+                if not name.startswith((files.TEMPORARY, files.ASIDE))
+            }
         return bool(names - {LOCK})
 
     def refuse_existing(self) -> None:
         """Raises FastganError where something lies here already."""
         if self.exists():
-            raise FastganError(f"{self.path} exists already: choose another --out, or go on with it by --resume {self.path}")
+            raise FastganError(
+                f"{self.path} exists already: choose another --out, or go on with it by --resume "
+                f"{self.path}"
+            )
 
     def create(self) -> None:
-        """Make the folder for a new run; `begun` ends what this begins. Raises FastganError where something lies there."""
+        """Make the folder for a new run; `begun` ends what this begins. Raises FastganError where
+        something lies there."""
         self.refuse_existing()
         try:
             with files.explained(f"can't write to {self.path}"):
                 self._made = [p for p in (self.path, *self.path.parents) if files.kind(p) is None]
                 self.path.mkdir(parents=True, exist_ok=True)
                 self._take_lock()
-                self.refuse_existing()  # again: until the lock was held, another start could make a run here
+                # again: until the lock was held, another start could make a run here
+                self.refuse_existing()
                 self._claimed = True
                 files.write(self.path / STARTING, b"")
                 self._clear()
@@ -101,7 +123,8 @@ class RunFolder:
             raise
 
     def begun(self) -> None:
-        """The new run has all it needs to be resumed: from here on it is one. Raises FastganError."""
+        """The new run has all it needs to be resumed: from here on it is one. Raises
+        FastganError."""
         with files.explained(f"can't write to {self.path}"):
             (self.path / STARTING).unlink()
             files.sync_folder(self.path)
@@ -114,7 +137,9 @@ class RunFolder:
                 (self.path / STARTING).unlink(missing_ok=True)
         with contextlib.suppress(OSError, FastganError):
             if self._claimed or (self._lock is not None and not self.exists()):
-                (self.path / LOCK).unlink(missing_ok=True)  # while it is held: whoever waits for it sees that it is gone
+                (self.path / LOCK).unlink(
+                    missing_ok=True
+                )  # while it is held: whoever waits for it sees that it is gone
         self.close()
         with contextlib.suppress(OSError):
             for folder in self._made:
@@ -132,7 +157,8 @@ class RunFolder:
                 self._take_lock()
                 if files.kind(self.path / STARTING) is not None:
                     raise FastganError(
-                        f"the run in {self.path} was interrupted before it began: start it again, without resuming"
+                        f"the run in {self.path} was interrupted before it began: start it again, "
+                        "without resuming"
                     )
             for folder in (self.path, self.path / "samples", self.path / "checkpoints"):
                 files.sweep(folder)
@@ -145,20 +171,26 @@ class RunFolder:
         return read_facts(self.path)
 
     def remove_demo(self) -> None:
-        """Remove a run that a demo has made and nobody went on with. Raises FastganError for anything else."""
+        """Remove a run that a demo has made and nobody went on with. Raises FastganError for
+        anything else."""
         refusal = FastganError(
-            f"{self.path} exists and is not a demo as the demo left it: choose another --out, or remove it yourself"
+            f"{self.path} exists and is not a demo as the demo left it: choose another --out, or "
+            "remove it yourself"
         )
         if files.kind(self.path / "run.json") is None:
             raise refusal
         self.open()
         try:
-            foreign = set(os.listdir(self.path)) - set(OWN).difference(layout.LOGGERS)  # a demo has no logger
+            foreign = set(os.listdir(self.path)) - set(OWN).difference(
+                layout.LOGGERS
+            )  # a demo has no logger
             demo = self.facts().get("demo")
             if foreign or demo is None or max(self.checkpoints.steps(), default=0) > demo:
                 raise refusal
             with files.explained(f"can't remove {self.path}"):
-                files.write(self.path / STARTING, b"")  # whoever stops in between leaves a start that never began
+                files.write(
+                    self.path / STARTING, b""
+                )  # whoever stops in between leaves a start that never began
                 self._clear()
                 (self.path / STARTING).unlink()
         finally:
@@ -170,10 +202,14 @@ class RunFolder:
             self._lock = None
 
     def write(self, name: str, data: bytes | str) -> None:
-        files.replace(self.path / name, data.encode(errors="backslashreplace") if isinstance(data, str) else data)
+        files.replace(
+            self.path / name,
+            data.encode(errors="backslashreplace") if isinstance(data, str) else data,
+        )
 
     def append(self, path: Path, row: dict[str, Any]) -> None:
-        """Append one line. A row that can't be written is kept and written before the next one. Raises FastganError."""
+        """Append one line. A row that can't be written is kept and written before the next one.
+        Raises FastganError."""
         self._pending.setdefault(path, []).append(json.dumps(row) + "\n")
         self._flush(path)
 
@@ -181,7 +217,10 @@ class RunFolder:
         lines = self._pending.get(path)
         if not lines:
             return
-        with files.explained(f"can't write {path}"), open(path, "ab", buffering=0, opener=files.plain) as f:
+        with (
+            files.explained(f"can't write {path}"),
+            open(path, "ab", buffering=0, opener=files.plain) as f,
+        ):
             whole = f.seek(0, os.SEEK_END)
             try:
                 files.write_all(f, "".join(lines).encode())
@@ -192,11 +231,15 @@ class RunFolder:
         lines.clear()
 
     def sync_rows(self) -> None:
-        """Flush rows to the disk before a checkpoint that stands after them is made. Raises FastganError."""
+        """Flush rows to the disk before a checkpoint that stands after them is made. Raises
+        FastganError."""
         for path in (self.metrics, self.alerts):
             self._flush(path)
             if files.kind(path) is not None:
-                with files.explained(f"can't write {path}"), open(path, "r+b", buffering=0, opener=files.plain) as f:
+                with (
+                    files.explained(f"can't write {path}"),
+                    open(path, "r+b", buffering=0, opener=files.plain) as f,
+                ):
                     os.fsync(f.fileno())
 
     def write_table(self) -> None:
@@ -204,7 +247,8 @@ class RunFolder:
         self.write("metrics.csv", as_csv(self.rows(self.metrics)))
 
     def rows(self, path: Path) -> list[dict[str, Any]]:
-        """The whole lines of a .jsonl file; those that are damaged are left out. Raises FastganError."""
+        """The whole lines of a .jsonl file; those that are damaged are left out. Raises
+        FastganError."""
         found: list[dict[str, Any]] = []
         values = (int, float) if path == self.metrics else (int, float, str)
         if files.kind(path) is not None:
@@ -222,7 +266,9 @@ class RunFolder:
     def rewind(self, step: int) -> None:
         """Drop rows of steps after `step`: they are made again. Raises FastganError."""
         for path in (self.metrics, self.alerts):
-            kept = "".join(json.dumps(row) + "\n" for row in self.rows(path) if row["step"] <= step).encode()
+            kept = "".join(
+                json.dumps(row) + "\n" for row in self.rows(path) if row["step"] <= step
+            ).encode()
             if files.kind(path) is not None and files.read(path) != kept:
                 files.replace(path, kept)
 
@@ -234,7 +280,8 @@ class RunFolder:
                     picture.unlink()
 
     def _clear(self) -> None:
-        """Remove what a run makes, but for the lock and the mark of a start; called by the holder of the lock."""
+        """Remove what a run makes, but for the lock and the mark of a start; called by the holder
+        of the lock."""
         for name in OWN:
             if name != LOCK:
                 files.remove(self.path / name)
@@ -243,7 +290,8 @@ class RunFolder:
                 files.remove(left)
 
     def _take_lock(self) -> None:
-        """Hold the run from here on; its own names are then plain files and folders. Raises FastganError."""
+        """Hold the run from here on; its own names are then plain files and folders. Raises
+        FastganError."""
         refuse_links(self.path, writing=True)
         lock = files.Lock(self.path / LOCK)
         if lock.held is False:
@@ -261,7 +309,8 @@ class RunFolder:
 
 
 def refuse_links(run: Path, *, writing: bool = False) -> None:
-    """Raises FastganError where one of a run's own names is not the plain file or folder that a run makes.
+    """Raises FastganError where one of a run's own names is not the plain file or folder that a run
+    makes.
 
     writing: nor may a file have other names (hard links), for it would change under those, too.
     """
@@ -270,14 +319,22 @@ def refuse_links(run: Path, *, writing: bool = False) -> None:
         if kind in ("file", "folder") and kind != right and name not in NEEDED and not writing:
             continue
         if kind not in (None, right):
-            what = {"link": "a link", "folder": "a folder", "file": "a file"}.get(kind, "no regular file")
-            raise FastganError(f"{run / name} is {what}, where a run has a {right} of its own: remove it")
+            what = {"link": "a link", "folder": "a folder", "file": "a file"}.get(
+                kind, "no regular file"
+            )
+            raise FastganError(
+                f"{run / name} is {what}, where a run has a {right} of its own: remove it"
+            )
         if writing and kind == "file" and os.lstat(run / name).st_nlink > 1:
-            raise FastganError(f"{run / name} is the same file as another one (a hard link): put a copy of its own there")
+            raise FastganError(
+                f"{run / name} is the same file as another one (a hard link): put a copy of its "
+                "own there"
+            )
 
 
 def refuse_own(path: Path) -> None:
-    """Raises FastganError where what is written to `path` would take the place of what a run has, or lie among it."""
+    """Raises FastganError where what is written to `path` would take the place of what a run has,
+    or lie among it."""
     files.kind(path)
     whole = Path(os.path.realpath(path))
     for run in whole.parents:
@@ -286,7 +343,8 @@ def refuse_own(path: Path) -> None:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """The run.json of a run folder. Raises FastganError where there is none, or one that no run has written."""
+    """The run.json of a run folder. Raises FastganError where there is none, or one that no run has
+    written."""
     file = path / "run.json"
     refuse_links(path)
     if files.kind(file) is None:
@@ -314,7 +372,8 @@ def read_facts(path: Path) -> dict[str, Any]:
 def read_checkpoint(
     checkpoints: Checkpoints, facts: dict[str, Any], step: int | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(groups, state) of a checkpoint of the run with these facts; the newest for None. Raises FastganError."""
+    """(groups, state) of a checkpoint of the run with these facts; the newest for None. Raises
+    FastganError."""
     groups, state = checkpoints.load(step)
     with checkpoints.whole(state["step"]):
         schema.check(state, {"stage": range(len(facts["stages"])), "identity": dict}, STATE)

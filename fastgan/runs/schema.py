@@ -11,8 +11,9 @@ DEEPEST = 300
 def check(value: Any, pattern: Any, where: str) -> None:
     """Raises ValueError naming the first field below `where` that does not fit.
 
-    pattern: a type (bool is no int), None, a range, a tuple of alternatives, [pattern] of a list's items, {str: pattern} of a
-    mapping's values, or {"name": pattern} of a record's fields, "name?" where one may be absent.
+    pattern: a type (bool is no int), None, a range, a tuple of alternatives, [pattern] of a list's
+    items, {str: pattern} of a mapping's values, or {"name": pattern} of a record's fields, "name?"
+    where one may be absent.
     """
     if isinstance(pattern, tuple):
         for one in pattern:
@@ -42,7 +43,9 @@ def _fits(value: Any, pattern: Any) -> bool:
     if isinstance(pattern, range):
         return type(value) is int and value in pattern
     if isinstance(pattern, type):
-        return isinstance(value, pattern) and (pattern is object or type(value) is not bool or pattern is bool)
+        return isinstance(value, pattern) and (
+            pattern is object or type(value) is not bool or pattern is bool
+        )
     return isinstance(value, type(pattern))
 
 
@@ -54,6 +57,11 @@ def _short(value: Any) -> str:
 def depth(value: Any) -> int:
     """How deeply lists and dicts lie in each other."""
     level, found = [value], 0
-    while level := [v for c in level if isinstance(c, (dict, list)) for v in (c.values() if isinstance(c, dict) else c)]:
+    while level := [
+        v
+        for c in level
+        if isinstance(c, (dict, list))
+        for v in (c.values() if isinstance(c, dict) else c)
+    ]:
         found += 1
     return found

@@ -1,5 +1,5 @@
-"""Networks and objectives as JSON: class and constructor arguments, so that a run can be loaded without the script that made
-it and without pickle.
+"""Networks and objectives as JSON: class and constructor arguments, so that a run can be loaded
+without the script that made it and without pickle.
 """
 
 from __future__ import annotations
@@ -30,26 +30,39 @@ MOVED = {
 }
 """Modules under their names of before version 0.2, as runs of that time have them."""
 
-OURS = ("fastgan.models.", "fastgan.ops.norm.modules", "fastgan.ops.norm.sync", "fastgan.ops.conv.modules", "fastgan.objectives.")
+OURS = (
+    "fastgan.models.",
+    "fastgan.ops.norm.modules",
+    "fastgan.ops.norm.sync",
+    "fastgan.ops.conv.modules",
+    "fastgan.objectives.",
+)
 """Packages whose networks, objectives and schedules are made from any run."""
 
 LAYERS = frozenset(
     """
     Identity Linear Bilinear Flatten Unflatten Embedding EmbeddingBag Fold Unfold
     Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d
-    BatchNorm1d BatchNorm2d BatchNorm3d SyncBatchNorm InstanceNorm1d InstanceNorm2d InstanceNorm3d GroupNorm LayerNorm RMSNorm
+    BatchNorm1d BatchNorm2d BatchNorm3d SyncBatchNorm InstanceNorm1d InstanceNorm2d InstanceNorm3d
+    GroupNorm LayerNorm RMSNorm
     LocalResponseNorm CrossMapLRN2d
-    ReLU ReLU6 LeakyReLU PReLU RReLU ELU CELU SELU GELU GLU SiLU Mish Sigmoid Tanh Softplus Softsign Softmax Softmax2d Softmin
-    LogSoftmax LogSigmoid Softshrink Hardshrink Tanhshrink Hardtanh Hardsigmoid Hardswish Threshold
+    ReLU ReLU6 LeakyReLU PReLU RReLU ELU CELU SELU GELU GLU SiLU Mish Sigmoid Tanh Softplus
+    Softsign Softmax Softmax2d Softmin
+    LogSoftmax LogSigmoid Softshrink Hardshrink Tanhshrink Hardtanh Hardsigmoid Hardswish
+    Threshold
     Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout
-    MaxPool1d MaxPool2d MaxPool3d AvgPool1d AvgPool2d AvgPool3d LPPool1d LPPool2d AdaptiveAvgPool1d AdaptiveAvgPool2d
+    MaxPool1d MaxPool2d MaxPool3d AvgPool1d AvgPool2d AvgPool3d LPPool1d LPPool2d
+    AdaptiveAvgPool1d AdaptiveAvgPool2d
     AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d
-    ReflectionPad1d ReflectionPad2d ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d ZeroPad1d ZeroPad2d
+    ReflectionPad1d ReflectionPad2d ReflectionPad3d ReplicationPad1d ReplicationPad2d
+    ReplicationPad3d ZeroPad1d ZeroPad2d
     ZeroPad3d ConstantPad1d ConstantPad2d ConstantPad3d CircularPad1d CircularPad2d CircularPad3d
-    PixelShuffle PixelUnshuffle ChannelShuffle Upsample UpsamplingNearest2d UpsamplingBilinear2d CosineSimilarity
+    PixelShuffle PixelUnshuffle ChannelShuffle Upsample UpsamplingNearest2d UpsamplingBilinear2d
+    CosineSimilarity
     """.split()  # noqa: SIM905  (a table that is read by eye)
 )
-"""Classes of torch.nn that are made from any run: their constructors take plain values, and call none of them."""
+"""Classes of torch.nn that are made from any run: their constructors take plain values, and call
+none of them."""
 
 
 class NotSerializable(Exception):
@@ -59,8 +72,8 @@ class NotSerializable(Exception):
 def serialize(value: Any) -> Any:
     """JSON for a module, dataclass, function or plain value. Raises NotSerializable.
 
-    A constructor argument is read from the attribute of the same name (as torch.nn's own modules keep them), falling back to
-    its default.
+    A constructor argument is read from the attribute of the same name (as torch.nn's own modules
+    keep them), falling back to its default.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -72,7 +85,10 @@ def serialize(value: Any) -> Any:
         return {"$dtype": str(value).removeprefix("torch.")}
     if type(value) in CONTAINERS:
         children = list(value.named_children())
-        return {"$container": CONTAINERS[type(value)], "children": [[name, serialize(child)] for name, child in children]}
+        return {
+            "$container": CONTAINERS[type(value)],
+            "children": [[name, serialize(child)] for name, child in children],
+        }
     if inspect.isfunction(value) or inspect.isclass(value):
         if "<" in value.__qualname__:
             raise NotSerializable(f"{value.__qualname__} is a local function or class")
@@ -90,10 +106,16 @@ def _name(cls: type) -> str:
 
 def _arguments(value: Any) -> dict[str, Any]:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: serialize(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        return {
+            f.name: serialize(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init
+        }
     arguments = {}
     for name, parameter in inspect.signature(type(value).__init__).parameters.items():
-        if name == "self" or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or name in ("device", "dtype"):
+        if (
+            name == "self"
+            or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            or name in ("device", "dtype")
+        ):
             continue
         if hasattr(value, name) and not inspect.ismethod(getattr(value, name)):
             kept = getattr(value, name)
@@ -106,7 +128,8 @@ def _arguments(value: Any) -> dict[str, Any]:
             arguments[name] = serialize(kept)
         elif parameter.default is parameter.empty:
             raise NotSerializable(
-                f"{type(value).__name__}.__init__ takes {name!r}, but the object keeps no attribute of that name"
+                f"{type(value).__name__}.__init__ takes {name!r}, but the object keeps no "
+                "attribute of that name"
             )
     return arguments
 
@@ -116,9 +139,11 @@ class Untrusted(FastganError):
 
 
 def find(name: Any, folders: Mapping[str, str] | None = None) -> Any:
-    """The class named "module:qualified.name": of fastgan or LAYERS; of any module only for those who trust the run.
+    """The class named "module:qualified.name": of fastgan or LAYERS; of any module only for those
+    who trust the run.
 
-    folders: None: not trusted. Else where its modules lay when it was trained, see imports.find. Raises FastganError.
+    folders: None: not trusted. Else where its modules lay when it was trained, see imports.find.
+        Raises FastganError.
     """
     module, _, path = str(name).partition(":")
     module = MOVED.get(module, module)
@@ -130,8 +155,10 @@ def find(name: Any, folders: Mapping[str, str] | None = None) -> Any:
             return cls
     if folders is None:
         raise Untrusted(
-            f"run.json names {printable(str(name))}, code that is neither fastgan's nor a layer of torch.nn. If you know"
-            " where the run comes from, trust it (add --trust to the command, or trust=True to load and sample),"
+            f"run.json names {printable(str(name))}, code that is neither fastgan's nor a layer of "
+            "torch.nn. If you know"
+            " where the run comes from, trust it (add --trust to the command, or trust=True to "
+            "load and sample),"
             " or pass the network itself, load(path, generator=net)"
         )
     try:
@@ -141,8 +168,10 @@ def find(name: Any, folders: Mapping[str, str] | None = None) -> Any:
     except Exception as error:  # importing runs the user's own code
         was = folders.get(module.partition(".")[0])
         raise FastganError(
-            f"can't find {printable(str(name))} ({' '.join(str(error).split())}){f', which lay in {was}' if was else ''}:"
-            " put the folder that has it on PYTHONPATH, or pass the network itself, load(path, generator=net)"
+            f"can't find {printable(str(name))} "
+            f"({' '.join(str(error).split())}){f', which lay in {was}' if was else ''}:"
+            " put the folder that has it on PYTHONPATH, or pass the network itself, load(path, "
+            "generator=net)"
         ) from error
 
 
@@ -153,8 +182,8 @@ def makeable(cls: type) -> bool:
 def rebuild(spec: Any, folders: Mapping[str, str] | None = None) -> Any:
     """The inverse of `describe`; modules come with fresh weights.
 
-    folders: None makes nothing but fastgan's own classes and LAYERS; a mapping, as for `find`, whatever the description names.
-    Raises FastganError, also for what `describe` never gives.
+    folders: None makes nothing but fastgan's own classes and LAYERS; a mapping, as for `find`,
+    whatever the description names. Raises FastganError, also for what `describe` never gives.
     """
     try:
         return _rebuild(spec, folders)
@@ -162,7 +191,9 @@ def rebuild(spec: Any, folders: Mapping[str, str] | None = None) -> Any:
         raise
     except Exception as error:
         why = " ".join(str(error).split()) or type(error).__name__
-        raise FastganError(f"run.json is damaged: a description can't be followed ({type(error).__name__}: {why})") from error
+        raise FastganError(
+            f"run.json is damaged: a description can't be followed ({type(error).__name__}: {why})"
+        ) from error
 
 
 def _rebuild(spec: Any, folders: Mapping[str, str] | None) -> Any:
@@ -187,16 +218,22 @@ def _rebuild(spec: Any, folders: Mapping[str, str] | None) -> Any:
         return made
     cls = find(spec["$object"], folders)
     if not (isinstance(cls, type) and makeable(cls)):
-        raise FastganError(f"{printable(spec['$object'])} is no network, objective or dataclass: it is not made from a file")
+        raise FastganError(
+            f"{printable(spec['$object'])} is no network, objective or dataclass: it is not made "
+            "from a file"
+        )
     arguments = {name: _rebuild(value, folders) for name, value in spec["args"].items()}
     try:
         return cls(**arguments)
     except Exception as error:  # the constructor may be the user's own
-        raise FastganError(f"can't make {printable(spec['$object'])} again: {' '.join(str(error).split())}") from error
+        raise FastganError(
+            f"can't make {printable(spec['$object'])} again: {' '.join(str(error).split())}"
+        ) from error
 
 
 def foreign(value: Any) -> Iterator[str]:
-    """Names in a JSON tree of the modules of classes and functions that only those who trust a run may have imported."""
+    """Names in a JSON tree of the modules of classes and functions that only those who trust a run
+    may have imported."""
     if isinstance(value, dict):
         for key in ("$object", "$name"):
             if key in value:
@@ -204,12 +241,15 @@ def foreign(value: Any) -> Iterator[str]:
                     find(value[key])
                 except Untrusted:
                     yield value[key].partition(":")[0]
-    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+    for inner in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    ):
         yield from foreign(inner)
 
 
 def serialize_network(module: nn.Module) -> dict[str, Any]:
-    """{"spec": ...} where the module can be made again with the same state_dict keys and shapes, else {"why_not": reason}."""
+    """{"spec": ...} where the module can be made again with the same state_dict keys and shapes,
+    else {"why_not": reason}."""
     try:
         spec = serialize(module)
         with torch.device("meta"):
@@ -218,16 +258,23 @@ def serialize_network(module: nn.Module) -> dict[str, Any]:
         return {"why_not": str(error).splitlines()[0] if str(error) else type(error).__name__}
     mine = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     if mine != {key: tuple(value.shape) for key, value in again.state_dict().items()}:
-        return {"why_not": f"{type(module).__name__}(...) made from its attributes has other parameters than this one"}
+        return {
+            "why_not": f"{type(module).__name__}(...) made from its attributes has other "
+            "parameters than this one"
+        }
     if (difference := unlike(module, again)) is not None:
-        return {"why_not": f"{type(module).__name__}(...) made from its attributes differs in {difference}"}
+        return {
+            "why_not": f"{type(module).__name__}(...) made from its attributes differs in "
+            f"{difference}"
+        }
     return {"spec": spec}
 
 
 def unlike(mine: nn.Module, again: nn.Module, prefix: str = "") -> str | None:
     """The first place where two modules differ in class, children or a plain attribute, or None.
 
-    A constructor argument that is kept under another name, and so was rebuilt from its default, shows itself here.
+    A constructor argument that is kept under another name, and so was rebuilt from its default,
+    shows itself here.
     """
     if class_name(mine) != class_name(again):
         return f"{prefix or 'class'}: {type(again).__name__} for {type(mine).__name__}"
@@ -235,7 +282,12 @@ def unlike(mine: nn.Module, again: nn.Module, prefix: str = "") -> str | None:
     if list(children) != list(others):
         return f"the parts of {prefix or type(mine).__name__}"
     for key, value in vars(mine).items():
-        if key != "training" and not key.startswith("_") and is_plain(value) and vars(again).get(key, value) != value:
+        if (
+            key != "training"
+            and not key.startswith("_")
+            and is_plain(value)
+            and vars(again).get(key, value) != value
+        ):
             return f"{prefix}{key}: {vars(again).get(key)!r} for {value!r}"
     for name, child in children.items():
         if (found := unlike(child, others[name], f"{prefix}{name}.")) is not None:
@@ -244,9 +296,12 @@ def unlike(mine: nn.Module, again: nn.Module, prefix: str = "") -> str | None:
 
 
 def class_name(module: nn.Module) -> tuple[str, ...]:
-    """Names of a module's class and its bases: parametrized modules have a class of their own each, with the same name."""
+    """Names of a module's class and its bases: parametrized modules have a class of their own each,
+    with the same name."""
     return tuple(f"{cls.__module__}.{cls.__qualname__}" for cls in type(module).__mro__)
 
 
 def is_plain(value: Any) -> bool:
-    return isinstance(value, (bool, int, float, str)) or (isinstance(value, (tuple, list)) and all(map(is_plain, value)))
+    return isinstance(value, (bool, int, float, str)) or (
+        isinstance(value, (tuple, list)) and all(map(is_plain, value))
+    )

@@ -8,8 +8,11 @@ from typing import Any
 
 
 def dumps(options: Mapping[str, Any]) -> str:
-    """One `key = value` line for each option that is not None: strings, numbers, booleans and flat lists."""
-    return "".join(f"{key} = {value_text(value)}\n" for key, value in options.items() if value is not None)
+    """One `key = value` line for each option that is not None: strings, numbers, booleans and flat
+    lists."""
+    return "".join(
+        f"{key} = {value_text(value)}\n" for key, value in options.items() if value is not None
+    )
 
 
 def value_text(value: Any) -> str:

@@ -47,15 +47,25 @@ def of(trainer: RunFacts) -> dict[str, Any]:
     """JSON-able facts on which the numbers of a run depend."""
     stages = []
     for stage in trainer.stages:
-        nets = {name: {key: list(value.shape) for key, value in net.state_dict().items()} for name, net in stage.nets.items()}
-        schedules = {net: {k: named(v) for k, v in options.items()} for net, options in stage.schedules.items()}
+        nets = {
+            name: {key: list(value.shape) for key, value in net.state_dict().items()}
+            for name, net in stage.nets.items()
+        }
+        schedules = {
+            net: {k: named(v) for k, v in options.items()}
+            for net, options in stage.schedules.items()
+        }
         stages.append(
             {
                 "networks": nets,
                 "objective": named(stage.objective),
-                "noise": {name: dataclasses.asdict(noise) for name, noise in stage.objective.noise.items()},
+                "noise": {
+                    name: dataclasses.asdict(noise) for name, noise in stage.objective.noise.items()
+                },
                 "lazy": dict(stage.objective.lazy),
-                "phases": {p.name: [list(p.trains), p.repeat, p.fresh] for p in stage.objective.phases()},
+                "phases": {
+                    p.name: [list(p.trains), p.repeat, p.fresh] for p in stage.objective.phases()
+                },
                 "schedules": schedules,
                 "ema": [name for name in stage.ema if name in stage.nets],
                 "steps": stage.steps,
@@ -75,16 +85,25 @@ def of(trainer: RunFacts) -> dict[str, Any]:
 def of_stage(trainer: RunFacts) -> dict[str, Any]:
     """The facts that belong to the stage being trained: its data and optimisers."""
     return {
-        "data": {name: {"images": len(d), "fingerprint": d.fingerprint} for name, d in trainer.datasets.items()},
-        "optimizers": {name: of_optimizer(optimizer) for name, optimizer in trainer.optimizers.items()},
+        "data": {
+            name: {"images": len(d), "fingerprint": d.fingerprint}
+            for name, d in trainer.datasets.items()
+        },
+        "optimizers": {
+            name: of_optimizer(optimizer) for name, optimizer in trainer.optimizers.items()
+        },
     }
 
 
 def of_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Class (FlatAdam's is the one it stands for), options as constructed (schedules change those of the groups), and how many
-    parameters it holds.
+    """Class (FlatAdam's is the one it stands for), options as constructed (schedules change those
+    of the groups), and how many parameters it holds.
     """
-    plain = {key: value for key, value in optimizer.defaults.items() if isinstance(value, (bool, int, float, str, tuple, list))}
+    plain = {
+        key: value
+        for key, value in optimizer.defaults.items()
+        if isinstance(value, (bool, int, float, str, tuple, list))
+    }
     return {
         "class": getattr(optimizer, "replaces", None) or type(optimizer).__name__,
         "options": plain,
@@ -106,15 +125,21 @@ def compare(then: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None
     for field, before, after in differences(then, json.loads(json.dumps(now)), ""):
         if len(now.get("stages", ())) == 1:
             field = field.removeprefix("stages[0].")
-        other = "go on with it on purpose (reschedule=True)" if "schedules" in field.split(".") else "start a new run"
+        other = (
+            "go on with it on purpose (reschedule=True)"
+            if "schedules" in field.split(".")
+            else "start a new run"
+        )
         field, before, after = (printable(str(part)) for part in (field, before, after))
         raise FastganError(
-            f"can't go on with {path}: {field} was {before} and is {after} now; make it the same again, or {other}"
+            f"can't go on with {path}: {field} was {before} and is {after} now; make it the same "
+            f"again, or {other}"
         )
 
 
 def reschedule(then: dict[str, Any], now: Mapping[str, Any], step: int) -> str | None:
-    """Give `then` the schedules of `now`; one line that says what changes at `step` of the stage, or None where nothing does."""
+    """Give `then` the schedules of `now`; one line that says what changes at `step` of the stage,
+    or None where nothing does."""
     changed: dict[str, list[str]] = {}
     for before, after in zip(then["stages"], json.loads(json.dumps(now))["stages"], strict=False):
         for net in {**before["schedules"], **after["schedules"]}:
@@ -122,13 +147,19 @@ def reschedule(then: dict[str, Any], now: Mapping[str, Any], step: int) -> str |
             for option in {**old, **new}:
                 if old.get(option) != new.get(option):
                     values = [at(old.get(option), step), at(new.get(option), step, ours=True)]
-                    changed.setdefault(f"{option} goes on with {values[1]} instead of {values[0]}", []).append(net)
+                    changed.setdefault(
+                        f"{option} goes on with {values[1]} instead of {values[0]}", []
+                    ).append(net)
         before["schedules"] = after["schedules"]
-    return printable("; ".join(f"{' and '.join(nets)}: {what}" for what, nets in changed.items())) or None
+    return (
+        printable("; ".join(f"{' and '.join(nets)}: {what}" for what, nets in changed.items()))
+        or None
+    )
 
 
 def changed_rates(then: dict[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """Give the optimisers of `then` the learning rates of `now`: {network: (rate then, rate now)} of those that differ."""
+    """Give the optimisers of `then` the learning rates of `now`: {network: (rate then, rate now)}
+    of those that differ."""
     changed = {}
     for net, after in now["optimizers"].items():
         before = then["optimizers"].get(net, {}).get("options", {})
@@ -140,7 +171,8 @@ def changed_rates(then: dict[str, Any], now: Mapping[str, Any]) -> dict[str, tup
 
 
 def at(spec: Any, step: int, *, ours: bool = False) -> str:
-    """A described schedule's value at `step`, or what is known of it; `ours`: of this program, not of a file."""
+    """A described schedule's value at `step`, or what is known of it; `ours`: of this program, not
+    of a file."""
     if spec is None:
         return "no schedule"
     try:
@@ -156,7 +188,11 @@ def differences(then: Any, now: Any, prefix: str) -> list[tuple[str, Any, Any]]:
     if isinstance(then, Mapping) and isinstance(now, Mapping):
         found = []
         for key in dict.fromkeys([*then, *now]):
-            found += differences(then.get(key, "absent"), now.get(key, "absent"), f"{prefix}.{key}" if prefix else str(key))
+            found += differences(
+                then.get(key, "absent"),
+                now.get(key, "absent"),
+                f"{prefix}.{key}" if prefix else str(key),
+            )
         return found
     if (
         isinstance(then, list)
@@ -164,12 +200,17 @@ def differences(then: Any, now: Any, prefix: str) -> list[tuple[str, Any, Any]]:
         and len(then) == len(now)
         and any(isinstance(v, (dict, list)) for v in then)
     ):
-        return [d for i, (a, b) in enumerate(zip(then, now, strict=True)) for d in differences(a, b, f"{prefix}[{i}]")]
+        return [
+            d
+            for i, (a, b) in enumerate(zip(then, now, strict=True))
+            for d in differences(a, b, f"{prefix}[{i}]")
+        ]
     return [] if then == now else [(prefix, then, now)]
 
 
 def rebuilding(trainer: RunFacts) -> dict[str, Any]:
-    """How `fastgan.load` makes the networks and objectives again: classes and arguments, or why that can't be done."""
+    """How `fastgan.load` makes the networks and objectives again: classes and arguments, or why
+    that can't be done."""
     stages: list[dict[str, Any]] = []
     for stage in trainer.stages:
         try:
@@ -178,9 +219,21 @@ def rebuilding(trainer: RunFacts) -> dict[str, Any]:
             objective = {"why_not": str(error)}
         nets = trainer.descriptions[len(stages)]
         averaged = [name for name in stage.ema if name in stage.nets]
-        stages.append({"nets": nets, "objective": objective, "ema": averaged, "steps": stage.steps, "size": stage.size})
+        stages.append(
+            {
+                "nets": nets,
+                "objective": objective,
+                "ema": averaged,
+                "steps": stage.steps,
+                "size": stage.size,
+            }
+        )
     first = next((d for d in trainer.datasets.values()), None)
     classes = first.classes if first is not None else None
     names = {*foreign(stages), str(trainer.config.get("model")).partition(":")[0]}
-    modules = {name.partition(".")[0]: folder for name in sorted(names) if (folder := imports.folder_of(name)) is not None}
+    modules = {
+        name.partition(".")[0]: folder
+        for name in sorted(names)
+        if (folder := imports.folder_of(name)) is not None
+    }
     return {"stages": stages, "classes": classes, "seed": trainer.seed, "modules": modules}

@@ -1,4 +1,5 @@
-"""FlatAdam in the place of torch's Adam: one launch updates all parameters of a network, and their averages with them."""
+"""FlatAdam in the place of torch's Adam: one launch updates all parameters of a network, and their
+averages with them."""
 
 from __future__ import annotations
 
@@ -17,8 +18,10 @@ from fastgan.trainer.optimizers import Ema
 def engine_of(impl: str, size: int, device: torch.device, captured: bool = False) -> str | None:
     """The engine of FlatAdam for a network of `size` parameters, or None for torch's Adam.
 
-    "auto" takes what was measured, and without a measurement FlatAdam where steps are captured on a GPU. The table's
-    name is `flat_adam`: entries of `adam_ema` are the kernel's tiles, and say nothing of torch's Adam.
+    "auto" takes what was measured, and without a measurement FlatAdam where steps are captured on a
+    GPU. The table's name is `flat_adam`: entries of `adam_ema` are the kernel's tiles, and say
+    nothing of torch's
+        Adam.
     """
     if impl == "auto":
         default = "triton" if captured and dispatch.missing("triton", device) is None else "auto"
@@ -27,12 +30,18 @@ def engine_of(impl: str, size: int, device: torch.device, captured: bool = False
 
 
 def replaceable(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether FlatAdam computes what this optimiser does: plain Adam or AdamW, one group of fp32 parameters, nothing done yet."""
-    if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW) or len(optimizer.param_groups) > 1 or optimizer.state:
+    """Whether FlatAdam computes what this optimiser does: plain Adam or AdamW, one group of fp32
+    parameters, nothing done yet."""
+    if (
+        type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW)
+        or len(optimizer.param_groups) > 1
+        or optimizer.state
+    ):
         return False
     group = optimizer.param_groups[0]
     if "step" in vars(optimizer) or "initial_lr" in group:
-        return False  # a learning-rate scheduler holds it, and would go on changing the one that was replaced
+        # a learning-rate scheduler holds it, and would go on changing the one that was replaced
+        return False
     numbers = (group["lr"], *group["betas"], group["eps"], group["weight_decay"])
     if any(isinstance(value, torch.Tensor) for value in numbers) or any(
         group[k] for k in ("amsgrad", "maximize", "differentiable")
@@ -52,12 +61,16 @@ def replace_adams(
     captured: bool = False,
     low_precision: torch.dtype | None = None,
 ) -> dict[str, torch.optim.Optimizer]:
-    """The optimisers, with FlatAdam for those it can stand for, where `impl`, the tuning table or a captured step says so.
+    """The optimisers, with FlatAdam for those it can stand for, where `impl`, the tuning table or a
+    captured step says so.
 
-    low_precision: the type of the copy that they keep of the parameters. kept: names that stay as they are (optimisers
-    that somebody else holds too). Parameters that two optimisers train stay with torch's: they can lie in one flat buffer only.
+    low_precision: the type of the copy that they keep of the parameters. kept: names that stay as
+    they are (optimisers that somebody else holds too). Parameters that two optimisers train stay
+    with torch's: they can lie in one flat buffer only.
     """
-    uses = Counter(id(p) for o in optimizers.values() for group in o.param_groups for p in group["params"])
+    uses = Counter(
+        id(p) for o in optimizers.values() for group in o.param_groups for p in group["params"]
+    )
     made = dict(optimizers)
     for name, optimizer in optimizers.items():
         parameters = optimizer.param_groups[0]["params"]
@@ -70,8 +83,11 @@ def replace_adams(
     return made
 
 
-def share_averages(adams: Mapping[str, FlatAdam], ema: Ema, names: Collection[str], decay: torch.Tensor) -> None:
-    """Let the optimisers of `names` keep the averages of their networks' parameters, with `decay` (0-dim, on the device)."""
+def share_averages(
+    adams: Mapping[str, FlatAdam], ema: Ema, names: Collection[str], decay: torch.Tensor
+) -> None:
+    """Let the optimisers of `names` keep the averages of their networks' parameters, with `decay`
+    (0-dim, on the device)."""
     for name in names:
         adam = adams[name]
         adam.average_into(ema.take_over(adam.flat.parameters), decay)

@@ -16,7 +16,8 @@ IGNORABLE = ("SIGHUP", "SIGUSR1")
 
 
 class GracefulStop:
-    """A context in which these signals set `name`; a second SIGINT raises KeyboardInterrupt at once.
+    """A context in which these signals set `name`; a second SIGINT raises KeyboardInterrupt at
+    once.
 
     Only the main thread may install handlers; in other threads signals do nothing here.
     parent: the process that started this one and whose end counts as SIGHUP: torchrun,

@@ -68,8 +68,14 @@ def load(
     run, groups, state = _open(path, step)
     kind = "ema" if ema and network in groups["ema"] else "nets"
     if network not in groups[kind]:
-        raise FastganError(f"{path} has no network {network!r}: there are {', '.join(groups['nets'])}")
-    net = generator if generator is not None else _network(run, state, network, groups[kind][network], Path(path), trust)
+        raise FastganError(
+            f"{path} has no network {network!r}: there are {', '.join(groups['nets'])}"
+        )
+    net = (
+        generator
+        if generator is not None
+        else _network(run, state, network, groups[kind][network], Path(path), trust)
+    )
     load_network(net, groups[kind][network], network)
     return net.eval().requires_grad_(False)
 
@@ -115,18 +121,29 @@ def sample(
         >>> fastgan.sample("runs/to-sample", 5, seed=3, device="cpu").shape
         torch.Size([5, 1, 8, 8])
     """
-    with out_of_memory(f"out of memory while sampling {n} images on {device}: ask for fewer at a time, or use another device"):
+    with out_of_memory(
+        f"out of memory while sampling {n} images on {device}: ask for fewer at a time, or use "
+        "another device"
+    ):
         return _sample(path, n, seed, labels, step, device, data, trust)
 
 
 def _sample(
-    path: str | Path, n: int, seed: int | None, labels: Any, step: int | None, device: str, data: Any, trust: bool
+    path: str | Path,
+    n: int,
+    seed: int | None,
+    labels: Any,
+    step: int | None,
+    device: str,
+    data: Any,
+    trust: bool,
 ) -> Tensor:
     run, groups, state = _open(path, step)
     described = run["stages"][state["stage"]]
     if "spec" not in described["objective"]:
         raise FastganError(
-            f"can't sample {path} without its script: {described['objective']['why_not']}; use Trainer(..., resume=True).sample()"
+            f"can't sample {path} without its script: {described['objective']['why_not']}; use "
+            "Trainer(..., resume=True).sample()"
         )
     where = pick_device(device)
     objective = _objective(described, folders_of(run, trust))
@@ -147,11 +164,17 @@ def _sample(
         raise FastganError(f"can't sample {n} images: ask for at least one")
     if seed is not None and not 0 <= seed < 2**32:
         raise FastganError(f"seed must lie in [0, 2**32), not {seed}")
-    datasets = open_streams(data, size=described["size"], channels=None, strict=False) if data is not None else {}
+    datasets = (
+        open_streams(data, size=described["size"], channels=None, strict=False)
+        if data is not None
+        else {}
+    )
     first_step = sum(stage["steps"] for stage in run["stages"][: state["stage"]])
     scalar = _scalars(objective, state["step"] - first_step, where)
     if labels is not None:
-        _check_labels(labels, n, run["classes"] if getattr(objective, "conditional", True) else None, path)
+        _check_labels(
+            labels, n, run["classes"] if getattr(objective, "conditional", True) else None, path
+        )
     elif not datasets and run["classes"]:
         labels = torch.arange(n) % len(run["classes"])
     seed = run["seed"] if seed is None else seed
@@ -174,12 +197,17 @@ def _sample(
         raise
 
 
-def _generate(objective: Objective, nets: Mapping[str, nn.Module], n: int, **options: Any) -> Tensor:
-    """`sampling.generate`, where a failure of networks and objective that come from a file is one line."""
+def _generate(
+    objective: Objective, nets: Mapping[str, nn.Module], n: int, **options: Any
+) -> Tensor:
+    """`sampling.generate`, where a failure of networks and objective that come from a file is one
+    line."""
     try:
         numbers = sum(math.prod(noise.shape) for noise in objective.noise.values())
         if numbers > LARGEST_NOISE:
-            raise FastganError(f"run.json is damaged: it asks for {numbers} random numbers an image")
+            raise FastganError(
+                f"run.json is damaged: it asks for {numbers} random numbers an image"
+            )
         return sampling.generate(objective, nets, n, **options)
     except (FastganError, MemoryError):
         raise
@@ -187,11 +215,16 @@ def _generate(objective: Objective, nets: Mapping[str, nn.Module], n: int, **opt
         if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise
         why = " ".join(str(error).split())
-        raise FastganError(f"the run's networks and objective make no images: {type(error).__name__}: {why}") from error
+        raise FastganError(
+            f"the run's networks and objective make no images: {type(error).__name__}: {why}"
+        ) from error
 
 
-def samples_of(run: str | Path, n: int, *, seed: int = 0, trust: bool = False) -> tuple[Tensor, Tensor | None]:
-    """n images (n, C, H, W) in [0, 1] of a run's averaged generator, and of the untrained one (None: it can't be made anew).
+def samples_of(
+    run: str | Path, n: int, *, seed: int = 0, trust: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """n images (n, C, H, W) in [0, 1] of a run's averaged generator, and of the untrained one
+    (None: it can't be made anew).
 
     trust: as for `load`. Raises FastganError.
     """
@@ -220,10 +253,21 @@ def _untrained(run: Path, n: int, seed: int, trust: bool) -> Tensor | None:
     scalar = _scalars(objective, 0, where)
     labels = torch.arange(n) % len(facts["classes"]) if facts.get("classes") else None
     precision = resolve("fp32", where)
-    return _generate(objective, nets, n, seed=seed, device=where, precision=precision, labels=labels, scalar=scalar)
+    return _generate(
+        objective,
+        nets,
+        n,
+        seed=seed,
+        device=where,
+        precision=precision,
+        labels=labels,
+        scalar=scalar,
+    )
 
 
-def _open(path: str | Path, step: int | None) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def _open(
+    path: str | Path, step: int | None
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     folder = Path(path).expanduser()
     facts = read_facts(folder)
     return facts, *read_checkpoint(Checkpoints(folder / "checkpoints"), facts, step)
@@ -242,7 +286,9 @@ def _objective(described: dict[str, Any], folders: dict[str, str] | None) -> Obj
 
 
 def _scalars(objective: Objective, step: int, device: torch.device) -> dict[str, Tensor]:
-    return {name: torch.tensor(value, device=device) for name, value in objective.schedule(step).items()}
+    return {
+        name: torch.tensor(value, device=device) for name, value in objective.schedule(step).items()
+    }
 
 
 def _check_labels(labels: Any, n: int, classes: list[str] | None, path: str | Path) -> None:
@@ -252,20 +298,31 @@ def _check_labels(labels: Any, n: int, classes: list[str] | None, path: str | Pa
     if len(values) not in (1, n):
         raise FastganError(f"{len(values)} labels for {n} images: give one, or one for each")
     if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < len(classes):
-        raise FastganError(f"labels of {path} go from 0 to {len(classes) - 1} ({', '.join(classes)})")
+        raise FastganError(
+            f"labels of {path} go from 0 to {len(classes) - 1} ({', '.join(classes)})"
+        )
 
 
 def _network(
-    run: dict[str, Any], state: dict[str, Any], name: str, weights: Mapping[str, Tensor], path: Path, trust: bool
+    run: dict[str, Any],
+    state: dict[str, Any],
+    name: str,
+    weights: Mapping[str, Tensor],
+    path: Path,
+    trust: bool,
 ) -> nn.Module:
     """A network made again, which these weights fit. Raises FastganError."""
     described = run["stages"][state["stage"]]
     if name not in described["nets"]:
-        raise FastganError(f"{path} has no network {name!r}: there are {', '.join(described['nets'])}")
+        raise FastganError(
+            f"{path} has no network {name!r}: there are {', '.join(described['nets'])}"
+        )
     how = described["nets"][name]
     if "spec" not in how:
         remedy = "make it yourself and pass it, load(path, generator=net)"
-        raise FastganError(f"network {name!r} of {path} can't be made again ({how['why_not']}): {remedy}")
+        raise FastganError(
+            f"network {name!r} of {path} can't be made again ({how['why_not']}): {remedy}"
+        )
     folders = folders_of(run, trust)
     with torch.random.fork_rng([]):
         with torch.device("meta"):  # before memory is taken for whatever sizes the file asks for

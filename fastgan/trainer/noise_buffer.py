@@ -10,15 +10,16 @@ import torch
 from fastgan.objectives.base import Named, Noise, draw
 
 NUMBERS = 1 << 14
-"""Numbers of one draw, about: a draw of ten costs PyTorch as many operators, and nearly as long, as one of thousands."""
+"""Numbers of one draw, about: a draw of ten costs PyTorch as many operators, and nearly as long, as
+one of thousands."""
 
 STEPS = 64
 """Most steps of one draw."""
 
 
 class NoiseBuffer:
-    """Noise by step, as `draw` gives it. Draws begin at multiples of a fixed number of steps: where a run was stopped changes
-    nothing.
+    """Noise by step, as `draw` gives it. Draws begin at multiples of a fixed number of steps: where
+    a run was stopped changes nothing.
 
     rounds: fresh batches of a step. batch_size: samples of each.
     """
@@ -35,7 +36,12 @@ class NoiseBuffer:
         block, within = divmod(step, self.steps)
         size = self.rounds * self.batch_size
         if block != self._block:
-            self._drawn = draw(self.noise, self.seed, torch.tensor(block * self.steps * size), self.steps * size)
+            self._drawn = draw(
+                self.noise, self.seed, torch.tensor(block * self.steps * size), self.steps * size
+            )
             self._block = block
         starts = range(within * size, (within + 1) * size, self.batch_size)
-        return [Named({name: value[at : at + self.batch_size] for name, value in self._drawn.items()}) for at in starts]
+        return [
+            Named({name: value[at : at + self.batch_size] for name, value in self._drawn.items()})
+            for at in starts
+        ]

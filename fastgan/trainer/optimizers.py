@@ -24,18 +24,25 @@ def adam(
 
 
 class SGD(torch.optim.SGD):
-    """torch's SGD with plain momentum whose lr and momentum may also be 0-dim device tensors, which a captured step follows.
+    """torch's SGD with plain momentum whose lr and momentum may also be 0-dim device tensors, which
+    a captured step follows.
 
     Polyak 1964: buffer = momentum * buffer + gradient; parameter -= lr * buffer.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.0) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.0
+    ) -> None:
         super().__init__(parameters, lr=lr, momentum=momentum)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]  # torch's stub has two overloads
         """One update; with Python numbers torch's own."""
-        if not any(isinstance(group[key], torch.Tensor) for group in self.param_groups for key in ("lr", "momentum")):
+        if not any(
+            isinstance(group[key], torch.Tensor)
+            for group in self.param_groups
+            for key in ("lr", "momentum")
+        ):
             return super().step(closure)
         loss = None
         if closure is not None:
@@ -60,18 +67,24 @@ def build_optimizers(
     nets: Mapping[str, nn.Module],
     trained: Collection[str] | None = None,
 ) -> dict[str, torch.optim.Optimizer]:
-    """One optimiser for each network that has trainable parameters and is among `trained` (None: all).
+    """One optimiser for each network that has trainable parameters and is among `trained` (None:
+    all).
 
-    spec: {network: optimiser or factory(parameters)}, or one factory for all, or None for Adam(2e-4, (0.5, 0.999)); networks
-    not named get the default.
-    Raises FastganError for a name that is no network, and for an optimiser that does not hold its network's parameters.
+    spec: {network: optimiser or factory(parameters)}, or one factory for all, or None for
+    Adam(2e-4, (0.5, 0.999)); networks not named get the default.
+    Raises FastganError for a name that is no network, and for an optimiser that does not hold its
+    network's parameters.
     """
     if isinstance(spec, torch.optim.Optimizer):
-        raise FastganError("one optimizer can't serve two networks: pass optimizers={'G': ..., 'D': ...}")
+        raise FastganError(
+            "one optimizer can't serve two networks: pass optimizers={'G': ..., 'D': ...}"
+        )
     by_name: Mapping[str, Any] = spec if isinstance(spec, Mapping) else dict.fromkeys(nets, spec)
     for name in by_name:
         if name not in nets:
-            raise FastganError(f"optimizers names {name!r}, which is not among the networks: {', '.join(nets)}")
+            raise FastganError(
+                f"optimizers names {name!r}, which is not among the networks: {', '.join(nets)}"
+            )
     built = {}
     for name, net in nets.items():
         parameters = [p for p in net.parameters() if p.requires_grad]
@@ -81,31 +94,41 @@ def build_optimizers(
         try:
             optimizer = chosen if isinstance(chosen, torch.optim.Optimizer) else chosen(parameters)
         except ValueError as error:
-            raise FastganError(f"the optimizer of network {name!r} can't be made: {error}") from error
+            raise FastganError(
+                f"the optimizer of network {name!r} can't be made: {error}"
+            ) from error
         if not isinstance(optimizer, torch.optim.Optimizer):
-            raise FastganError(f"optimizers[{name!r}] gave a {type(optimizer).__name__}, not a torch optimizer")
+            raise FastganError(
+                f"optimizers[{name!r}] gave a {type(optimizer).__name__}, not a torch optimizer"
+            )
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         if not held & {id(p) for p in parameters}:
             raise FastganError(
-                f"optimizers[{name!r}] holds no parameter of network {name!r}: build it from that network's parameters()"
+                f"optimizers[{name!r}] holds no parameter of network {name!r}: build it from that "
+                "network's parameters()"
             )
         built[name] = optimizer
     return built
 
 
 class Ema:
-    """Exponential moving averages of networks (Yazici et al. 2019), in eval mode, ready to sample from.
+    """Exponential moving averages of networks (Yazici et al. 2019), in eval mode, ready to sample
+    from.
 
-    Parameters and running statistics of normalisation are averaged with min(decay, (1+t)/(10+t)) at update t, every other
-    buffer is copied:
+    Parameters and running statistics of normalisation are averaged with min(decay, (1+t)/(10+t)) at
+    update t, every other buffer is copied:
     an average of weights with the statistics of other weights draws bad images.
     """
 
-    def __init__(self, nets: Mapping[str, nn.Module], decay: float, trained: Collection[str] | None = None) -> None:
+    def __init__(
+        self, nets: Mapping[str, nn.Module], decay: float, trained: Collection[str] | None = None
+    ) -> None:
         if not 0 <= decay < 1:
             raise FastganError(f"ema_decay must lie in [0, 1), not {decay}")
         self.decay = decay
-        self.nets = {name: copy.deepcopy(net).eval().requires_grad_(False) for name, net in nets.items()}
+        self.nets = {
+            name: copy.deepcopy(net).eval().requires_grad_(False) for name, net in nets.items()
+        }
         self._averaged: list[torch.Tensor] = []
         self._live: list[torch.Tensor] = []
         self._rows: torch.Tensor | None = None
@@ -115,9 +138,13 @@ class Ema:
             if trained is not None and name not in trained:
                 continue  # a network of an earlier stage keeps the average it came with
             live = dict(net.named_parameters()) | dict(net.named_buffers())
-            for key, value in (dict(self.nets[name].named_parameters()) | dict(self.nets[name].named_buffers())).items():
+            for key, value in (
+                dict(self.nets[name].named_parameters()) | dict(self.nets[name].named_buffers())
+            ).items():
                 is_parameter = isinstance(value, nn.Parameter)
-                if value.is_floating_point() and (is_parameter or key.endswith(("running_mean", "running_var"))):
+                if value.is_floating_point() and (
+                    is_parameter or key.endswith(("running_mean", "running_var"))
+                ):
                     if isinstance(value, nn.Parameter):
                         self._parameters[id(live[key])] = value
                     self._averaged.append(value.data)
@@ -126,10 +153,15 @@ class Ema:
                     self._copied.append((value, live[key]))
 
     def take_over(self, live: Sequence[torch.Tensor]) -> list[nn.Parameter]:
-        """The averages of these parameters, which the caller keeps from now on: `update` leaves them alone."""
+        """The averages of these parameters, which the caller keeps from now on: `update` leaves
+        them alone."""
         taken = [self._parameters[id(p)] for p in live]
         pointers = {p.data_ptr() for p in live}
-        rest = [pair for pair in zip(self._averaged, self._live, strict=True) if pair[1].data_ptr() not in pointers]
+        rest = [
+            pair
+            for pair in zip(self._averaged, self._live, strict=True)
+            if pair[1].data_ptr() not in pointers
+        ]
         self._averaged, self._live = [a for a, _ in rest], [b for _, b in rest]
         self._rows = None
         return taken
@@ -140,10 +172,13 @@ class Ema:
 
     @torch.no_grad()
     def update(self, share: torch.Tensor) -> None:
-        """One update; `share` is 1 - weight(t) as a 0-dim fp32 tensor on the device, so that a graph can replay it."""
+        """One update; `share` is 1 - weight(t) as a 0-dim fp32 tensor on the device, so that a
+        graph can replay it."""
         if self._averaged:
             if self._rows is None and not self._averaged[0].is_cpu:
                 self._rows = average_rows(self._averaged, self._live)
             average_(self._averaged, self._live, share, rows=self._rows)
         if self._copied:
-            torch._foreach_copy_([mine for mine, _ in self._copied], [live for _, live in self._copied])
+            torch._foreach_copy_(
+                [mine for mine, _ in self._copied], [live for _, live in self._copied]
+            )

@@ -1,7 +1,9 @@
-"""Reals and fakes as one batch: how `Step.pair` calls a network once, and which networks may be called so.
+"""Reals and fakes as one batch: how `Step.pair` calls a network once, and which networks may be
+called so.
 
-One pass is two passes where samples are independent but for fastgan's own batch normalisation, whose statistics go by half under
-`grouped(2)`. That is decided before training: by what the network is made of, then by a trial on copies.
+One pass is two passes where samples are independent but for fastgan's own batch normalisation,
+whose statistics go by half under `grouped(2)`. That is decided before training: by what the network
+is made of, then by a trial on copies.
 """
 
 from __future__ import annotations
@@ -20,25 +22,37 @@ from fastgan.devices import seed_generators
 from fastgan.distributed.context import DistributedContext
 from fastgan.objectives import Objective
 from fastgan.objectives.base import Named, Step
-from fastgan.ops.norm.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, ConditionalBatchNorm2d, grouped
+from fastgan.ops.norm.modules import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    ConditionalBatchNorm2d,
+    grouped,
+)
 from fastgan.ops.spectral import modules as spectral
 from fastgan.precision import Precision
 from fastgan.trainer.step import StepRunner
 
 SAMPLES = 12
-"""Samples of each half in the trial: layers that take 2, 3, 4 or 6 samples together take this many, and show themselves."""
+"""Samples of each half in the trial: layers that take 2, 3, 4 or 6 samples together take this many,
+and show themselves."""
 
 ROUNDING = 1e-4
-"""Relative L2 norm up to which two outputs in fp32 are the same: a convolution of another batch size may sum in another order,
-about 1e-6 a layer; a minibatch standard deviation over both halves moves logits by 1e-2."""
+"""Relative L2 norm up to which two outputs in fp32 are the same: a convolution of another batch
+size may sum in another order, about 1e-6 a layer; a minibatch standard deviation over both halves
+moves logits by 1e-2."""
 
 GROUPED = (BatchNorm1d, BatchNorm2d, BatchNorm3d, ConditionalBatchNorm2d)
 
 
-def one_pass(net: nn.Module, real: Tensor, fake: Tensor, *conditions: Any) -> tuple[Any, Any] | None:
-    """`net` on reals and fakes in one call, batch statistics by half; None, before the call, where they do not make one batch.
+def one_pass(
+    net: nn.Module, real: Tensor, fake: Tensor, *conditions: Any
+) -> tuple[Any, Any] | None:
+    """`net` on reals and fakes in one call, batch statistics by half; None, before the call, where
+    they do not make one batch.
 
-    Conditions with a row for each sample are doubled, numbers and 0-dim tensors are given as they are.
+    Conditions with a row for each sample are doubled, numbers and 0-dim tensors are given as they
+    are.
     """
     count = len(real)
     if real.shape != fake.shape or real.device != fake.device:
@@ -51,14 +65,17 @@ def one_pass(net: nn.Module, real: Tensor, fake: Tensor, *conditions: Any) -> tu
             value = torch.cat([value, value])
         doubled.append(value)
     if real.dtype == torch.float32 and fake.dtype in (torch.bfloat16, torch.float16):
-        real = real.to(fake.dtype)  # as autocast does before the first layer; else the batch would be fp32
+        real = real.to(
+            fake.dtype
+        )  # as autocast does before the first layer; else the batch would be fp32
     with grouped(2):
         y = net(torch.cat([real, fake]), *doubled)
     return halves(y, count)
 
 
 def halves(y: Any, count: int) -> tuple[Any, Any]:
-    """An output for 2 `count` samples as two: of tensors the rows, of tuples, lists and dicts each entry.
+    """An output for 2 `count` samples as two: of tensors the rows, of tuples, lists and dicts each
+    entry.
 
     Raises ValueError where a tensor's rows are no samples.
     """
@@ -79,31 +96,44 @@ def halves(y: Any, count: int) -> tuple[Any, Any]:
 
 
 def why_two(net: nn.Module) -> str | None:
-    """What a network in training holds that needs a pass for each half, or None where a trial must tell."""
+    """What a network in training holds that needs a pass for each half, or None where a trial must
+    tell."""
     for name, module in net.named_modules():
         at = f" {name}" if name else ""
         kind = type(module).__name__
         if kind == "OptimizedModule" or module._compiled_call_impl is not None:
             return "it is compiled"
-        if isinstance(module, _BatchNorm) and type(module) not in GROUPED and (module.training or module.running_mean is None):
+        if (
+            isinstance(module, _BatchNorm)
+            and type(module) not in GROUPED
+            and (module.training or module.running_mean is None)
+        ):
             return f"{kind}{at} takes its statistics over the whole batch"
         if spectral.holder_of(module) is not None:
             return f"the spectral norm of{at or ' it'} has another sigma for each half"
-        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+        hooks = (
+            module._forward_hooks,
+            module._forward_pre_hooks,
+            module._backward_hooks,
+            module._backward_pre_hooks,
+        )
         if any(not spectral.is_ours(hook) for some in hooks for hook in some.values()):
             return f"{kind}{at} has a hook"
     return None
 
 
 def differs(net: nn.Module, real: Tensor, fake: Tensor, *conditions: Any) -> str | None:
-    """How one call of a copy of `net` differs from two calls of another, beyond rounding, or None."""
+    """How one call of a copy of `net` differs from two calls of another, beyond rounding, or
+    None."""
     apart, together = copy.deepcopy(net), copy.deepcopy(net)
     with torch.no_grad():
         expected = apart(real, *conditions), apart(fake, *conditions)
         try:
             found = one_pass(together, real, fake, *conditions)
         except Exception as error:  # what somebody's network may raise at another batch size
-            return f"both as one batch: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            return (
+                f"both as one batch: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            )
         if found is None:
             return "reals, fakes and conditions do not make one batch"
         ours, theirs = list(_tensors(found)), list(_tensors(expected))
@@ -136,9 +166,12 @@ def _same(found: Tensor, expected: Tensor) -> bool:
 
 
 class _Trial(StepRunner):
-    """Runs an objective's losses on disposable networks and tries every network that they give to `pair`."""
+    """Runs an objective's losses on disposable networks and tries every network that they give to
+    `pair`."""
 
-    known: dict[str, str | None]  # of the networks themselves: a copy of a compiled one is not compiled
+    known: dict[
+        str, str | None
+    ]  # of the networks themselves: a copy of a compiled one is not compiled
     found: dict[str, str | None]
 
     def begin(self, *args: Any, **kwargs: Any) -> Step:
@@ -147,8 +180,13 @@ class _Trial(StepRunner):
         def pair(net: str, real: Tensor, fake: Tensor, *conditions: Any) -> tuple[Any, Any]:
             module = self.nets[net]
             if self.found.setdefault(net, None) is None:
-                self.found[net] = self.known[net] or differs(module, real.detach(), fake.detach(), *conditions)
-            if self.found[net] is None and (both := one_pass(module, real, fake, *conditions)) is not None:
+                self.found[net] = self.known[net] or differs(
+                    module, real.detach(), fake.detach(), *conditions
+                )
+            if (
+                self.found[net] is None
+                and (both := one_pass(module, real, fake, *conditions)) is not None
+            ):
                 return both  # the loss may not take views of one tensor
             return module(real, *conditions), module(fake, *conditions)
 
@@ -161,7 +199,9 @@ def _exact() -> Iterator[None]:
     """Within it fp32 is fp32 on a GPU, and no algorithms are searched for."""
     before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, False
     try:
-        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, benchmark=False, allow_tf32=False):
+        with torch.backends.cudnn.flags(
+            enabled=torch.backends.cudnn.enabled, benchmark=False, allow_tf32=False
+        ):
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
@@ -176,10 +216,12 @@ def decide(
     device: torch.device,
     ranks: DistributedContext | None = None,
 ) -> dict[str, str | None]:
-    """{network given to `step.pair`: None where one pass serves, else why there are two}; the same on all ranks.
+    """{network given to `step.pair`: None where one pass serves, else why there are two}; the same
+    on all ranks.
 
-    `batch`: SAMPLES samples of each stream, on the device. Every loss is run once, in fp32, on copies whose weights are moved a
-    little (a layer that begins at zero hides those before it) and whose dropout is off; networks and generators stay as they are.
+    `batch`: SAMPLES samples of each stream, on the device. Every loss is run once, in fp32, on
+    copies whose weights are moved a little (a layer that begins at zero hides those before it) and
+    whose dropout is off; networks and generators stay as they are.
     """
     names = list(nets)
     with torch.random.fork_rng([device] if device.type == "cuda" else []), _exact():
@@ -192,13 +234,27 @@ def decide(
             for module in net.modules():
                 if isinstance(module, _DropoutNd):
                     module.training = False
-        trial = _Trial(objective, copies, {}, seed=seed, batch_size=SAMPLES, precision=Precision("fp32", device.type))
+        trial = _Trial(
+            objective,
+            copies,
+            {},
+            seed=seed,
+            batch_size=SAMPLES,
+            precision=Precision("fp32", device.type),
+        )
         trial.known, trial.found = {name: why_two(net) for name, net in nets.items()}, {}
         position = torch.zeros((), dtype=torch.int64, device=device)
-        scalar = Named({name: torch.tensor(value, device=device) for name, value in objective.schedule(0).items()})
+        scalar = Named(
+            {
+                name: torch.tensor(value, device=device)
+                for name, value in objective.schedule(0).items()
+            }
+        )
         try:
             trial.run([batch] * trial.rounds, [position] * trial.rounds, scalar, trial.due(0))
-        except Exception as error:  # a user's loss that can't take these outputs, or too little memory for a trial
+        except (
+            Exception
+        ) as error:  # a user's loss that can't take these outputs, or too little memory for a trial
             why = f"the trial raised {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             trial.found = {name: trial.found.get(name) or why for name in trial.found or names}
     found = {}

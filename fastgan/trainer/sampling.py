@@ -18,7 +18,8 @@ from fastgan.ops.images import gather
 from fastgan.precision import Precision
 
 CHUNK = 64
-"""Samples of one forward pass, whatever is asked for: the result must not depend on how many are asked for."""
+"""Samples of one forward pass, whatever is asked for: the result must not depend on how many are
+asked for."""
 
 
 @contextmanager
@@ -34,7 +35,9 @@ def evaluating(nets: Mapping[str, nn.Module]) -> Iterator[None]:
             module.training = mode
 
 
-def conditions(datasets: Mapping[str, Dataset], seed: int, first: int, count: int, device: torch.device) -> dict[str, Tensor]:
+def conditions(
+    datasets: Mapping[str, Dataset], seed: int, first: int, count: int, device: torch.device
+) -> dict[str, Tensor]:
     """What conditional generators are given for the samples from `first` to `first + count - 1`.
 
     These are rows of the data in a fixed order; labels take each class in turn.
@@ -48,7 +51,9 @@ def conditions(datasets: Mapping[str, Dataset], seed: int, first: int, count: in
             if spec.kind == "image":
                 value = gather(value, torch.arange(count, device=device))
             elif spec.kind == "label" and dataset.classes:
-                value = torch.from_numpy(np.arange(first, first + count) % len(dataset.classes)).to(device)
+                value = torch.from_numpy(np.arange(first, first + count) % len(dataset.classes)).to(
+                    device
+                )
             batch[key] = value
     return batch
 
@@ -73,7 +78,11 @@ def generate(
     if n < 1:
         raise FastganError(f"can't sample {n} images: ask for at least one")
     made = []
-    wanted = None if labels is None else torch.as_tensor(labels, dtype=torch.int64, device=device).reshape(-1)
+    wanted = (
+        None
+        if labels is None
+        else torch.as_tensor(labels, dtype=torch.int64, device=device).reshape(-1)
+    )
     if wanted is not None:
         if len(wanted) not in (1, n):
             raise FastganError(f"{len(wanted)} labels for {n} images: give one, or one for each")

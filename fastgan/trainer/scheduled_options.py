@@ -1,4 +1,5 @@
-"""Scheduled options of optimisers: set before each step, and held on the device where steps are captured."""
+"""Scheduled options of optimisers: set before each step, and held on the device where steps are
+captured."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from fastgan.trainer.optimizers import SGD, Schedule
 
 @dataclass
 class ScheduledOption:
-    """An option of one parameter group that became a tensor: what it was, and the number it stands for now."""
+    """An option of one parameter group that became a tensor: what it was, and the number it stands
+    for now."""
 
     net: str
     index: int
@@ -33,15 +35,22 @@ class ScheduledOptions:
     Raises FastganError for a schedule of an unknown network or option.
     """
 
-    def __init__(self, schedules: Mapping[str, Mapping[str, Schedule]], optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
+    def __init__(
+        self,
+        schedules: Mapping[str, Mapping[str, Schedule]],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+    ) -> None:
         for net, options in schedules.items():
             if net not in optimizers:
-                raise FastganError(f"schedules names {net!r}, which has no optimizer: {', '.join(optimizers)}")
+                raise FastganError(
+                    f"schedules names {net!r}, which has no optimizer: {', '.join(optimizers)}"
+                )
             for option in options:
                 if option not in optimizers[net].param_groups[0]:
                     known = ", ".join(k for k in optimizers[net].param_groups[0] if k != "params")
                     raise FastganError(
-                        f"schedules[{net!r}] sets {option!r}, which {type(optimizers[net]).__name__} does not have: {known}"
+                        f"schedules[{net!r}] sets {option!r}, which "
+                        f"{type(optimizers[net]).__name__} does not have: {known}"
                     )
         self.schedules, self.optimizers = schedules, optimizers
         self._held: list[ScheduledOption] = []
@@ -63,18 +72,23 @@ class ScheduledOptions:
     def hold(self, device: torch.device) -> None:
         """Turn scheduled options into device tensors, so that a captured step follows them.
 
-        torch's SGD follows a tensor only in its fused form, which it takes then. Raises FastganError for options that an
-        optimiser reads on the host, before anything is turned.
+        torch's SGD follows a tensor only in its fused form, which it takes then. Raises
+        FastganError for options that an optimiser reads on the host, before anything is turned.
         """
         for net, options in self.schedules.items():
             for option in options:
-                if option != "lr" and not (option == "momentum" and isinstance(self.optimizers[net], SGD)):
+                if option != "lr" and not (
+                    option == "momentum" and isinstance(self.optimizers[net], SGD)
+                ):
                     kind = type(self.optimizers[net]).__name__
-                    raise FastganError(f"a schedule of {option!r} can't be captured: {kind} keeps it on the host")
+                    raise FastganError(
+                        f"a schedule of {option!r} can't be captured: {kind} keeps it on the host"
+                    )
         self._held = []
         for net, options in self.schedules.items():
             optimizer = self.optimizers[net]
-            # FlatAdam computes with float64 scalars, as torch does with Python's; the other kernels read float32.
+            # FlatAdam computes with float64 scalars, as torch does with Python's; the other kernels
+            # read float32.
             dtype = torch.float64 if isinstance(optimizer, FlatAdam) else torch.float32
             for index, group in enumerate(optimizer.param_groups):
                 for option in options:
@@ -84,11 +98,14 @@ class ScheduledOptions:
                         others = {key: group[key] for key in ("fused", "foreach")}
                         group |= {"fused": True, "foreach": False}
                         optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]  # as made with fused=True
-                    self._held.append(ScheduledOption(net, index, group, option, before, float(before), others))
+                    self._held.append(
+                        ScheduledOption(net, index, group, option, before, float(before), others)
+                    )
                     group[option] = torch.as_tensor(before, dtype=dtype, device=device)
 
     def release(self) -> None:
-        """Undo `hold`, with the values of the step last applied: eager steps must not read a rate from the device."""
+        """Undo `hold`, with the values of the step last applied: eager steps must not read a rate
+        from the device."""
         for held in self._held:
             if isinstance(held.before, Tensor):
                 held.before.fill_(held.value)
@@ -101,7 +118,8 @@ class ScheduledOptions:
         self._held = []
 
     def plain(self, net: str, state: dict[str, Any]) -> dict[str, Any]:
-        """An optimiser's state_dict as it is without `hold`, so that checkpoints are the same with graphs and without."""
+        """An optimiser's state_dict as it is without `hold`, so that checkpoints are the same with
+        graphs and without."""
         for held in self._held:
             if held.net == net:
                 value = torch.tensor(held.value) if isinstance(held.before, Tensor) else held.value
@@ -112,7 +130,9 @@ class ScheduledOptions:
         """Scheduled learning rates, as rows of metrics show them."""
         held = {h.net: h.value for h in self._held if h.option == "lr" and h.index == 0}
         return {
-            f"lr/{net}": held[net] if net in held else float(self.optimizers[net].param_groups[0]["lr"])
+            f"lr/{net}": held[net]
+            if net in held
+            else float(self.optimizers[net].param_groups[0]["lr"])
             for net, options in self.schedules.items()
             if "lr" in options
         }

@@ -1,4 +1,5 @@
-"""A stretch of training with one set of networks: what it is (Stage) and its live state (ActiveStage)."""
+"""A stretch of training with one set of networks: what it is (Stage) and its live state
+(ActiveStage)."""
 
 from __future__ import annotations
 
@@ -89,14 +90,24 @@ def place(net: nn.Module, device: torch.device, memory_format: torch.memory_form
 
 
 def is_compiled(net: nn.Module) -> bool:
-    """Whether torch.compile was applied to a part of it, whose tracing the engine's function mode would disturb."""
-    return any(type(m).__name__ == "OptimizedModule" or m._compiled_call_impl is not None for m in net.modules())
+    """Whether torch.compile was applied to a part of it, whose tracing the engine's function mode
+    would disturb."""
+    return any(
+        type(m).__name__ == "OptimizedModule" or m._compiled_call_impl is not None
+        for m in net.modules()
+    )
 
 
-def open_streams(data: Any, *, size: int | None, channels: int | None, strict: bool) -> dict[str, Dataset]:
-    """Data sets by stream name: a dict of sources is several streams, anything else is the stream "image"."""
+def open_streams(
+    data: Any, *, size: int | None, channels: int | None, strict: bool
+) -> dict[str, Dataset]:
+    """Data sets by stream name: a dict of sources is several streams, anything else is the stream
+    "image"."""
     sources = data if isinstance(data, Mapping) else {"image": data}
-    return {name: open_data(source, size=size, channels=channels, strict=strict) for name, source in sources.items()}
+    return {
+        name: open_data(source, size=size, channels=channels, strict=strict)
+        for name, source in sources.items()
+    }
 
 
 class ActiveStage:
@@ -123,14 +134,23 @@ class ActiveStage:
     ) -> None:
         self.impl = impl
         self.ranks = ranks or DistributedContext()
-        self.stage, self.datasets, self.device, self.precision = stage, dict(datasets), device, precision
+        self.stage, self.datasets, self.device, self.precision = (
+            stage,
+            dict(datasets),
+            device,
+            precision,
+        )
         self.memory_format = memory_format
-        self.nets = {name: place(net, device, memory_format).train() for name, net in stage.nets.items()}
+        self.nets = {
+            name: place(net, device, memory_format).train() for name, net in stage.nets.items()
+        }
         if sync_bn and self.ranks.world > 1:
             for net in self.nets.values():
                 sync.convert(net)
         if impl in ("cudnn", "triton") or (impl == "auto" and device.type == "cuda"):
-            from fastgan.acceleration import accelerate  # imports every operator, which the plain path has no use for
+            from fastgan.acceleration import (
+                accelerate,
+            )  # imports every operator, which the plain path has no use for
 
             for net in self.nets.values():
                 accelerate(net)
@@ -144,13 +164,19 @@ class ActiveStage:
             impl,
             channels_last=memory_format == torch.channels_last,
             captured=graphs is not None,
-            low_precision=precision.copied if not any(map(is_compiled, self.nets.values())) else None,
+            low_precision=precision.copied
+            if not any(map(is_compiled, self.nets.values()))
+            else None,
         )
         self.rates = ScheduledOptions(stage.schedules, self.optimizers)
         unknown = [name for name in stage.ema if name not in self.nets and name != "G"]
         if unknown:
-            raise FastganError(f"ema names {unknown[0]!r}, which is not among the networks: {', '.join(self.nets)}")
-        self.ema = Ema({name: self.nets[name] for name in stage.ema if name in self.nets}, ema_decay, trained)
+            raise FastganError(
+                f"ema names {unknown[0]!r}, which is not among the networks: {', '.join(self.nets)}"
+            )
+        self.ema = Ema(
+            {name: self.nets[name] for name in stage.ema if name in self.nets}, ema_decay, trained
+        )
         self.seed = seed + index * STAGE_SEEDS
         self.runner = StepRunner(
             stage.objective,
@@ -177,26 +203,59 @@ class ActiveStage:
             for name, dataset in datasets.items()
         ]
         alone = device.type == "cpu" and graphs is None and self.ranks.world == 1
-        self._ahead = NoiseBuffer(stage.objective.noise, self.seed, batch_size, self.runner.rounds) if alone else None
-        self._slots = [[stream.slots() for stream in self.streams] for _ in range(self.runner.rounds)]
-        self._positions = [torch.zeros((), dtype=torch.int64, device=device) for _ in range(self.runner.rounds)]
+        self._ahead = (
+            NoiseBuffer(stage.objective.noise, self.seed, batch_size, self.runner.rounds)
+            if alone
+            else None
+        )
+        self._slots = [
+            [stream.slots() for stream in self.streams] for _ in range(self.runner.rounds)
+        ]
+        self._positions = [
+            torch.zeros((), dtype=torch.int64, device=device) for _ in range(self.runner.rounds)
+        ]
         self._scalars = self.scalars(0)
         self._share = torch.zeros((), device=device)
         self._keep = torch.zeros((), dtype=torch.float64, device=device)
         self._adams = {name: o for name, o in self.optimizers.items() if isinstance(o, FlatAdam)}
-        # In one launch where it comes to the same: one update a step of this network alone, which no overflow of fp16 skips.
+        # In one launch where it comes to the same: one update a step of this network alone, which
+        # no overflow of fp16 skips.
         members = {name: {id(p) for p in net.parameters()} for name, net in self.nets.items()}
-        inside = [name for name, adam in self._adams.items() if members[name].issuperset(map(id, adam.flat.parameters))]
-        updates = {name: sum(p.repeat for p in self.runner.phases if name in p.trains) for name in self._adams}
-        together = [name for name in inside if name in self.ema.nets and updates[name] == 1 and not self.runner.scalers]
+        inside = [
+            name
+            for name, adam in self._adams.items()
+            if members[name].issuperset(map(id, adam.flat.parameters))
+        ]
+        updates = {
+            name: sum(p.repeat for p in self.runner.phases if name in p.trains)
+            for name in self._adams
+        }
+        together = [
+            name
+            for name in inside
+            if name in self.ema.nets and updates[name] == 1 and not self.runner.scalers
+        ]
         fused_optimizers.share_averages(self._adams, self.ema, together, self._keep)
-        self.ranks.same([value for net in [*self.nets.values(), *self.ema.nets.values()] for value in net.state_dict().values()])
+        self.ranks.same(
+            [
+                value
+                for net in [*self.nets.values(), *self.ema.nets.values()]
+                for value in net.state_dict().values()
+            ]
+        )
         for adam in self._adams.values():
             adam.renew_copies()
         self.pairs = self._pairs(stage.objective)
         self.graphs = (
             StepGraphs(
-                State([*self.nets.values(), *self.ema.nets.values(), *self.optimizers.values(), *self.runner.scalers.values()]),
+                State(
+                    [
+                        *self.nets.values(),
+                        *self.ema.nets.values(),
+                        *self.optimizers.values(),
+                        *self.runner.scalers.values(),
+                    ]
+                ),
                 graphs,
                 give_up=self.rates.release,
             )
@@ -206,20 +265,36 @@ class ActiveStage:
         self._hold_rates()
 
     def _pairs(self, objective: Objective) -> list[str]:
-        """Lets `step.pair` call networks once where that is the same; a line for each network, or one that says why none."""
+        """Lets `step.pair` call networks once where that is the same; a line for each network, or
+        one that says why none."""
         if objective.one_pass is False:
             return ["two passes: the objective asks for them"]
         if objective.one_pass is None and self.device.type != "cuda":
             return ["two passes: on a CPU one is no faster"]
         if objective.one_pass is None and self.impl == "reference":
             return ["two passes: that is the reference"]
-        from fastgan.trainer import pairing, sampling  # imports every operator, which the plain path has no use for
+        from fastgan.trainer import (
+            pairing,
+            sampling,
+        )  # imports every operator, which the plain path has no use for
 
         few = sampling.conditions(self.datasets, self.seed, 0, pairing.SAMPLES, self.device)
         with prefer(self.impl):
-            found = pairing.decide(objective, self.nets, self._merge([few]), seed=self.seed, device=self.device, ranks=self.ranks)
-        self.runner.one_pass = {name: pairing.one_pass for name, why in found.items() if why is None}
-        return [f"{name}: {'one pass' if why is None else f'two passes: {why}'}" for name, why in found.items()]
+            found = pairing.decide(
+                objective,
+                self.nets,
+                self._merge([few]),
+                seed=self.seed,
+                device=self.device,
+                ranks=self.ranks,
+            )
+        self.runner.one_pass = {
+            name: pairing.one_pass for name, why in found.items() if why is None
+        }
+        return [
+            f"{name}: {'one pass' if why is None else f'two passes: {why}'}"
+            for name, why in found.items()
+        ]
 
     @property
     def images_per_step(self) -> int:
@@ -236,14 +311,22 @@ class ActiveStage:
             for key, value in part.items():
                 if key in merged:
                     raise FastganError(f"two streams both give {key!r}: rename one of them")
-                merged[key] = value.contiguous(memory_format=self.memory_format) if value.dim() == 4 else value
+                merged[key] = (
+                    value.contiguous(memory_format=self.memory_format)
+                    if value.dim() == 4
+                    else value
+                )
         return merged
 
     def scalars(self, step: int) -> dict[str, Tensor]:
-        return {name: torch.tensor(value, device=self.device) for name, value in self.stage.objective.schedule(step).items()}
+        return {
+            name: torch.tensor(value, device=self.device)
+            for name, value in self.stage.objective.schedule(step).items()
+        }
 
     def train_step(self, step: int) -> dict[str, Tensor]:
-        """Step number `step` of this stage, then the averages. Returns what was logged, on the device."""
+        """Step number `step` of this stage, then the averages. Returns what was logged, on the
+        device."""
         with prefer(self.impl):
             self._fill(step)
             due = self.runner.due(step)
@@ -254,7 +337,10 @@ class ActiveStage:
     def _fill(self, step: int) -> None:
         """All that the host decides about a step, written to device memory that the step reads."""
         # Networks that draw for themselves (dropout) resume exactly too.
-        seed_generators((self.seed * 0x9E3779B97F4A7C15 + step * self.ranks.world + self.ranks.rank) % 2**63, self.device)
+        seed_generators(
+            (self.seed * 0x9E3779B97F4A7C15 + step * self.ranks.world + self.ranks.rank) % 2**63,
+            self.device,
+        )
         self.rates.apply(step)
         positions = self.runner.positions(step)
         for where, slots, position in zip(self._positions, self._slots, positions, strict=True):
@@ -263,7 +349,9 @@ class ActiveStage:
                 stream.fill(slot, position)
         for stream in self.streams:
             if not stream.resident:
-                rounds = self.runner.rounds  # the coming batches follow each other, be they of this step or of later ones
+                rounds = (
+                    self.runner.rounds
+                )  # the coming batches follow each other, be they of this step or of later ones
                 for ahead in range((step + 1) * rounds, (step + 1) * rounds + stream.depth):
                     stream.prefetch(ahead * self.runner.batch_size)
         for name, value in self.stage.objective.schedule(step).items():
@@ -274,10 +362,14 @@ class ActiveStage:
         for adam in self._adams.values():
             adam.sync_hyper()
 
-    def _on_device(self, due: dict[str, int], noise: Sequence[Mapping[str, Tensor]] | None = None) -> dict[str, Tensor]:
-        """The step itself, from filled slots: nothing here depends on the host but which lazy terms are due."""
+    def _on_device(
+        self, due: dict[str, int], noise: Sequence[Mapping[str, Tensor]] | None = None
+    ) -> dict[str, Tensor]:
+        """The step itself, from filled slots: nothing here depends on the host but which lazy terms
+        are due."""
         batches = [
-            self._merge([s.assemble(slot) for s, slot in zip(self.streams, slots, strict=True)]) for slots in self._slots
+            self._merge([s.assemble(slot) for s, slot in zip(self.streams, slots, strict=True)])
+            for slots in self._slots
         ]
         logged = self.runner.run(batches, self._positions, self._scalars, due, noise)
         self.ema.update(self._share)
@@ -300,12 +392,15 @@ class ActiveStage:
         return {
             "nets": {name: net.state_dict() for name, net in self.nets.items()},
             "ema": {name: net.state_dict() for name, net in self.ema.nets.items()},
-            "optimizers": {name: self.rates.plain(name, o.state_dict()) for name, o in self.optimizers.items()},
+            "optimizers": {
+                name: self.rates.plain(name, o.state_dict()) for name, o in self.optimizers.items()
+            },
             "scalers": {name: scaler.state_dict() for name, scaler in self.runner.scalers.items()},
         }
 
     def load_state(self, groups: Mapping[str, Any], own_rates: Collection[str] = ()) -> None:
-        """Take over what `state` gave. own_rates: networks whose optimisers keep their learning rates."""
+        """Take over what `state` gave. own_rates: networks whose optimisers keep their learning
+        rates."""
         for kind, mine in (("nets", self.nets), ("ema", self.ema.nets)):
             for name, net in mine.items():
                 load_network(net, groups[kind][name], f"{kind}/{name}")
@@ -319,7 +414,8 @@ class ActiveStage:
         self._hold_rates()
 
     def _hold_rates(self) -> None:
-        """Where steps are captured, scheduled rates move to the device; a schedule that can't leaves eager steps."""
+        """Where steps are captured, scheduled rates move to the device; a schedule that can't
+        leaves eager steps."""
         if self.graphs is not None and self.graphs.reason is None:
             try:
                 self.rates.hold(self.device)
@@ -328,8 +424,17 @@ class ActiveStage:
 
     def finite(self) -> bool:
         """Whether all parameters and buffers are finite; reads the device."""
-        values = [v for net in self.nets.values() for v in net.state_dict().values() if v.is_floating_point() and v.numel()]
-        return bool(torch.stack([value.sum().isfinite() for value in values]).all()) if values else True
+        values = [
+            v
+            for net in self.nets.values()
+            for v in net.state_dict().values()
+            if v.is_floating_point() and v.numel()
+        ]
+        return (
+            bool(torch.stack([value.sum().isfinite() for value in values]).all())
+            if values
+            else True
+        )
 
 
 def load_network(net: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
@@ -346,5 +451,6 @@ def check_network(net: nn.Module, state: Mapping[str, Tensor], name: str) -> Non
             here = tuple(mine[key].shape) if key in mine else "absent"
             there = tuple(state[key].shape) if key in state else "absent"
             raise FastganError(
-                f"network {name} is not the one that was trained: {printable(key)} is {here} here and {there} in the checkpoint"
+                f"network {name} is not the one that was trained: {printable(key)} is {here} here "
+                f"and {there} in the checkpoint"
             )

@@ -38,14 +38,17 @@ def sum_terms(terms: Mapping[str, Tensor]) -> Tensor:
     total: Tensor | None = None
     for name, value in terms.items():
         if value.dim():
-            raise FastganError(f"loss term {name!r} has shape {tuple(value.shape)}: reduce it to one number")
+            raise FastganError(
+                f"loss term {name!r} has shape {tuple(value.shape)}: reduce it to one number"
+            )
         total = value.float() if total is None else total + value.float()
     assert total is not None
     return total
 
 
 def drop_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """optimizer.zero_grad(set_to_none=True), without what torch's does for its profiler at every step."""
+    """optimizer.zero_grad(set_to_none=True), without what torch's does for its profiler at every
+    step."""
     if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
         optimizer.zero_grad(set_to_none=True)
         return
@@ -55,7 +58,8 @@ def drop_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 
 class StepRunner:
-    """Runs the phases of one objective on one set of networks; the part of training that a CUDA graph holds."""
+    """Runs the phases of one objective on one set of networks; the part of training that a CUDA
+    graph holds."""
 
     def __init__(
         self,
@@ -75,21 +79,42 @@ class StepRunner:
         self.rounds = sum(p.repeat for p in self.phases if p.fresh)
         self.one_pass: dict[str, OnePass] = {}
         """Networks that `Step.pair` may call once for reals and fakes."""
-        self._parameters = [(name, p) for name, net in self.nets.items() for p in net.parameters() if p.requires_grad]
-        self.scalers = {phase.name: scaler for phase in self.phases if (scaler := precision.scaler()) is not None}
-        self._by_net = {name: [p for net, p in self._parameters if net == name] for name in self.nets}
+        self._parameters = [
+            (name, p)
+            for name, net in self.nets.items()
+            for p in net.parameters()
+            if p.requires_grad
+        ]
+        self.scalers = {
+            phase.name: scaler
+            for phase in self.phases
+            if (scaler := precision.scaler()) is not None
+        }
+        self._by_net = {
+            name: [p for net, p in self._parameters if net == name] for name in self.nets
+        }
         self._wanted: dict[tuple[str, ...], list[tuple[nn.Parameter, bool]]] = {}
         self._check()
-        self._trained = [frozenset(id(p) for name in phase.trains for p in self._by_net[name]) for phase in self.phases]
+        self._trained = [
+            frozenset(id(p) for name in phase.trains for p in self._by_net[name])
+            for phase in self.phases
+        ]
         self._behind: dict[tuple[str, ...], frozenset[int]] = {}
         self._relations: dict[tuple[int, tuple[str, ...]], tuple[bool, bool]] = {}
-        self._graphs_to = [(self._graph_to(i, False), self._graph_to(i, True)) for i in range(len(self.phases))]
+        self._graphs_to = [
+            (self._graph_to(i, False), self._graph_to(i, True)) for i in range(len(self.phases))
+        ]
         self._low = LowWeights(o for o in self.optimizers.values() if isinstance(o, FlatAdam))
-        self._optimizers = [[self.optimizers[name] for name in p.trains if name in self.optimizers] for p in self.phases]
+        self._optimizers = [
+            [self.optimizers[name] for name in p.trains if name in self.optimizers]
+            for p in self.phases
+        ]
 
     def _check(self) -> None:
         if not self.phases or not self.phases[0].fresh:
-            raise FastganError("an objective needs at least one phase, and its first phase must be fresh")
+            raise FastganError(
+                "an objective needs at least one phase, and its first phase must be fresh"
+            )
         names = [p.name for p in self.phases]
         if len(set(names)) != len(names):
             raise FastganError(f"two phases of the objective share a name: {', '.join(names)}")
@@ -97,11 +122,13 @@ class StepRunner:
             for name in phase.trains:
                 if name not in self.nets:
                     raise FastganError(
-                        f"phase {phase.name!r} trains {name!r}, which is not among the networks: {', '.join(self.nets)}"
+                        f"phase {phase.name!r} trains {name!r}, which is not among the networks: "
+                        f"{', '.join(self.nets)}"
                     )
 
     def positions(self, step: int) -> list[int]:
-        """Global sample index at which each fresh round of `step` begins, for all ranks together."""
+        """Global sample index at which each fresh round of `step` begins, for all ranks
+        together."""
         return [(step * self.rounds + r) * self.batch_size for r in range(self.rounds)]
 
     def due(self, step: int) -> dict[str, int]:
@@ -109,20 +136,28 @@ class StepRunner:
         return {name: every for name, every in self.objective.lazy.items() if step % every == 0}
 
     def _graph_to(self, index: int, kept: bool) -> tuple[str, ...]:
-        """Networks that the fake of phase `index` must carry a graph to: those it trains, with `kept` those of later phases that
-        keep its batch, and those of phases that train a part of these: who makes the fake shows in the whole graph alone.
+        """Networks that the fake of phase `index` must carry a graph to: those it trains, with
+        `kept` those of later phases that keep its batch, and those of phases that train a part of
+        these: who makes the fake shows in the whole graph alone.
         """
         group = [index]
         while kept and group[-1] + 1 < len(self.phases) and not self.phases[group[-1] + 1].fresh:
             group.append(group[-1] + 1)
-        others = [i for i, mine in enumerate(self._trained) if any(mine & self._trained[g] for g in group)]
-        return tuple(dict.fromkeys(name for i in (*group, *others) for name in self.phases[i].trains))
+        others = [
+            i for i, mine in enumerate(self._trained) if any(mine & self._trained[g] for g in group)
+        ]
+        return tuple(
+            dict.fromkeys(name for i in (*group, *others) for name in self.phases[i].trains)
+        )
 
     def _relation(self, index: int, graph_to: tuple[str, ...]) -> tuple[bool, bool]:
-        """(whether phase `index` gets the fake with its graph, whether it changes what the fake was made of).
+        """(whether phase `index` gets the fake with its graph, whether it changes what the fake was
+        made of).
 
-        It gets the graph if it trains parameters behind the fake; not if it trains others besides, and only a part of what a
-        generator's phase trains there: that is a discriminator which shares parameters with the generator.
+        It gets the graph if it trains parameters behind the fake; not if it trains others besides,
+        and only a part of what a generator's phase trains there: that is a discriminator which
+        shares parameters with the
+            generator.
         """
         if graph_to not in self._behind:
             return False, False
@@ -142,8 +177,8 @@ class StepRunner:
         due: Mapping[str, int],
         noise: Sequence[Mapping[str, Tensor]] | None = None,
     ) -> dict[str, Tensor]:
-        """One step. batches, positions: one for each fresh round, on the device; noise: the same, where it is drawn already.
-        Returns what was logged, as 0-dim tensors on the device.
+        """One step. batches, positions: one for each fresh round, on the device; noise: the same,
+        where it is drawn already. Returns what was logged, as 0-dim tensors on the device.
         """
         logged: dict[str, Tensor] = {}
         round_ = -1
@@ -154,15 +189,17 @@ class StepRunner:
                     round_ += 1
                     graph_to = self._graphs_to[index][repeat == phase.repeat - 1]
                     drawn = noise[round_] if noise is not None else None
-                    step = self.begin(batches[round_], positions[round_], scalar, due, graph_to, drawn)
+                    step = self.begin(
+                        batches[round_], positions[round_], scalar, due, graph_to, drawn
+                    )
                 assert step is not None
                 logged.update(self._phase(index, repeat, step))
         return logged
 
     @contextmanager
     def _training(self, names: tuple[str, ...]) -> Iterator[None]:
-        """Only the parameters of `names`, shared with other networks or not, require gradients inside; those the user froze stay
-        frozen.
+        """Only the parameters of `names`, shared with other networks or not, require gradients
+        inside; those the user froze stay frozen.
         """
         wanted = self._wanted.get(names)
         if wanted is None:
@@ -187,11 +224,23 @@ class StepRunner:
         noise: Mapping[str, Tensor] | None = None,
     ) -> Step:
         if noise is None:
-            noise = draw(self.objective.noise, self.seed, position, self.batch_size // self.ranks.world)
-        step = Step(self.objective, self.nets, self.seed, batch=batch, noise=noise, scalar=scalar, due=due, position=position)
+            noise = draw(
+                self.objective.noise, self.seed, position, self.batch_size // self.ranks.world
+            )
+        step = Step(
+            self.objective,
+            self.nets,
+            self.seed,
+            batch=batch,
+            noise=noise,
+            scalar=scalar,
+            due=due,
+            position=position,
+        )
 
         def generate() -> Tensor:
-            # A loss may look at the fake without gradients first: the graph is what later phases are trained through.
+            # A loss may look at the fake without gradients first: the graph is what later phases
+            # are trained through.
             with torch.enable_grad(), self._training(graph_to), self.precision.autocast():
                 fake = self.objective.generate(step)
             if graph_to not in self._behind:
@@ -238,7 +287,9 @@ class StepRunner:
             scaler.update()
         logged = step.logged
         if repeat:
-            logged = {f"{phase.name}/{key.split('/', 1)[1]}": value for key, value in logged.items()}
+            logged = {
+                f"{phase.name}/{key.split('/', 1)[1]}": value for key, value in logged.items()
+            }
         logged[f"loss/{phase.name}"] = total.detach()
         if len(terms) > 1:
             logged |= {f"loss/{phase.name}/{name}": value.detach() for name, value in terms.items()}

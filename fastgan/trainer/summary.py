@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
 
 def summary(trainer: Trainer) -> str:
-    """A table for each network: layers, output shapes, parameters; then bytes of weights, optimiser and averages, and of a
-    batch's activations.
+    """A table for each network: layers, output shapes, parameters; then bytes of weights, optimiser
+    and averages, and of a batch's activations.
     """
     lines: list[str] = []
     stage = trainer.active
-    shapes: dict[str, list[tuple[str, str, tuple[int, ...], int]]] = {name: [] for name in stage.nets}
+    shapes: dict[str, list[tuple[str, str, tuple[int, ...], int]]] = {
+        name: [] for name in stage.nets
+    }
     hooks = []
     for name, net in stage.nets.items():
         for layer_name, layer in net.named_modules():
@@ -29,12 +31,20 @@ def summary(trainer: Trainer) -> str:
     position = torch.zeros((), dtype=torch.int64, device=trainer.device)
     noise = draw(stage.stage.objective.noise, stage.seed, position, trainer.batch_size)
     step = Step(
-        stage.stage.objective, stage.nets, stage.seed, batch=batch, noise=noise, scalar=stage.scalars(0), position=position
+        stage.stage.objective,
+        stage.nets,
+        stage.seed,
+        batch=batch,
+        noise=noise,
+        scalar=stage.scalars(0),
+        position=position,
     )
     with torch.no_grad(), torch.random.fork_rng([]):
         fake = stage.stage.objective.generate(step)
         if "D" in stage.nets and not shapes["D"]:
-            given = (batch["label"],) if getattr(stage.stage.objective, "conditional", False) else ()
+            given = (
+                (batch["label"],) if getattr(stage.stage.objective, "conditional", False) else ()
+            )
             stage.nets["D"](fake, *given)
     for hook in hooks:
         hook.remove()
@@ -47,7 +57,10 @@ def summary(trainer: Trainer) -> str:
             activations += 4 * int(torch.Size(shape).numel())
     parameters = sum(p.numel() for net in stage.nets.values() for p in net.parameters())
     averaged = sum(p.numel() for net in stage.ema.nets.values() for p in net.parameters())
-    lines.append(f"memory: weights, gradients and Adam {megabytes(16 * parameters)}, averages {megabytes(4 * averaged)}, ")
+    lines.append(
+        f"memory: weights, gradients and Adam {megabytes(16 * parameters)}, averages "
+        f"{megabytes(4 * averaged)}, "
+    )
     lines[-1] += f"activations of one pass about {megabytes(activations)}"
     return "\n".join(lines)
 
@@ -55,7 +68,14 @@ def summary(trainer: Trainer) -> str:
 def _recorder(rows: list[tuple[str, str, tuple[int, ...], int]], name: str):
     def hook(layer: nn.Module, _: object, output: object) -> None:
         if isinstance(output, Tensor):
-            rows.append((name, type(layer).__name__, tuple(output.shape), sum(p.numel() for p in layer.parameters())))
+            rows.append(
+                (
+                    name,
+                    type(layer).__name__,
+                    tuple(output.shape),
+                    sum(p.numel() for p in layer.parameters()),
+                )
+            )
 
     return hook
 

@@ -1,5 +1,5 @@
-"""The Trainer: drives stages, and leaves a run behind. What a step does is in step.py, what a run folder holds in
-run_folder.py."""
+"""The Trainer: drives stages, and leaves a run behind. What a step does is in step.py, what a run
+folder holds in run_folder.py."""
 
 from __future__ import annotations
 
@@ -178,11 +178,27 @@ class Trainer:
         self.stages = (
             list(stages)
             if stages
-            else [_single_stage(generator, discriminator, nets, objective, loss, latent_shape, optimizers, schedules, ema)]
+            else [
+                _single_stage(
+                    generator,
+                    discriminator,
+                    nets,
+                    objective,
+                    loss,
+                    latent_shape,
+                    optimizers,
+                    schedules,
+                    ema,
+                )
+            ]
         )
         self.data, self.size, self.channels = data, size, channels
         self.batch_size, self.seed, self.flip, self.ema_decay = batch_size, seed, flip, ema_decay
-        self.log_every, self.sample_every, self.checkpoint_every = log_every, sample_every, checkpoint_every
+        self.log_every, self.sample_every, self.checkpoint_every = (
+            log_every,
+            sample_every,
+            checkpoint_every,
+        )
         self.checkpoint_minutes = checkpoint_minutes
         self.strict, self.resident_bytes, self.show_progress = strict, resident_bytes, progress
         self.device = pick_device(local_device(device))
@@ -196,23 +212,38 @@ class Trainer:
             self.rescheduled: str | None = None
             self.step = 0
             self.stats = Statistics(log_every, self.device, self.ranks)
-            self.watch = Health(getattr(self.stages[0].objective, "loss", "non-saturating")) if watch else None
+            self.watch = (
+                Health(getattr(self.stages[0].objective, "loss", "non-saturating"))
+                if watch
+                else None
+            )
             self.stopped_by: str | None = None
             self._stop_request = GracefulStop()
             self._path = Path(out).expanduser() if out is not None else None
-            self.folder = RunFolder(self._path, keep=keep) if self._path is not None and self.ranks.first else None
+            self.folder = (
+                RunFolder(self._path, keep=keep)
+                if self._path is not None and self.ranks.first
+                else None
+            )
             self._logger = find_logger(log, out) if self.ranks.first else None
-            self.config = {**(config if config is not None else self._python_config()), "precision": self.precision.name}
+            self.config = {
+                **(config if config is not None else self._python_config()),
+                "precision": self.precision.name,
+            }
             self.reporter = Reporter(self.folder, self.watch, self._remedy())
             # Before anything is swapped: a network is made again from the classes its author wrote.
-            self.descriptions = [{name: serialize_network(net) for name, net in stage.nets.items()} for stage in self.stages]
+            self.descriptions = [
+                {name: serialize_network(net) for name, net in stage.nets.items()}
+                for stage in self.stages
+            ]
             self._index = -1
             self._active: ActiveStage | None = None
             self._parent = os.getppid() if self.ranks.world > 1 else None
             self._saved_step, self._saved_at = -1, time.monotonic()
             if self.folder is not None and not resume and self.folder.exists():
                 raise FastganError(
-                    f"{self.folder.path} exists already: choose another out, or go on with it (resume=True, --resume)"
+                    f"{self.folder.path} exists already: choose another out, or go on with it "
+                    "(resume=True, --resume)"
                 )
             try:
                 with memory_explained(batch_size):
@@ -258,7 +289,9 @@ class Trainer:
                 self.reporter.progress.close()
                 self.reporter.progress = None
 
-    def sample(self, n: int = GRID, *, seed: int | None = None, labels: Any = None, ema: bool = True) -> Tensor:
+    def sample(
+        self, n: int = GRID, *, seed: int | None = None, labels: Any = None, ema: bool = True
+    ) -> Tensor:
         """Images from the averaged generator.
 
         Args:
@@ -287,7 +320,8 @@ class Trainer:
             )
 
     def save(self) -> Path:
-        """Write a checkpoint of the present state. All processes call this, and the first one writes.
+        """Write a checkpoint of the present state. All processes call this, and the first one
+        writes.
 
         Returns:
             The folder of the checkpoint.
@@ -302,14 +336,23 @@ class Trainer:
             raise FastganError("nothing to save to: this trainer was made without out=")
         with self.ranks.together():
             stats = self.stats.state_dict()
-            path = self._path if self.folder is None else self._write_checkpoint(self.folder, stats, passing)
+            path = (
+                self._path
+                if self.folder is None
+                else self._write_checkpoint(self.folder, stats, passing)
+            )
         self._saved_step, self._saved_at = self.step, time.monotonic()
         return path
 
     def _write_checkpoint(self, folder: RunFolder, stats: dict[str, Any], passing: bool) -> Path:
         self.reporter.sync()
         watch = self.watch.state_dict() if self.watch else None
-        state = {"images": self.images, "stage": self._index, "watch": watch, "identity": fingerprint.of_stage(self)}
+        state = {
+            "images": self.images,
+            "stage": self._index,
+            "watch": watch,
+            "identity": fingerprint.of_stage(self),
+        }
         groups = {**self.active.state(), "others": self._other_nets(), "stats": stats}
         return folder.checkpoints.save(self.step, groups, state, passing)
 
@@ -346,7 +389,10 @@ class Trainer:
     @property
     def images(self) -> int:
         """Images of the data seen so far."""
-        return self._images_before + (self.step - self._first_step(self._index)) * self.active.images_per_step
+        return (
+            self._images_before
+            + (self.step - self._first_step(self._index)) * self.active.images_per_step
+        )
 
     @property
     def active(self) -> ActiveStage:
@@ -354,14 +400,17 @@ class Trainer:
         return self._active
 
     def _other_nets(self) -> dict[str, dict[str, Tensor]]:
-        """Weights of the networks that only other stages hold: later stages may use them, or begin from them."""
+        """Weights of the networks that only other stages hold: later stages may use them, or begin
+        from them."""
         seen = {id(net) for net in self.active.nets.values()}
         found = {}
         for index, stage in enumerate(self.stages):
             for name, net in stage.nets.items():
                 if id(net) not in seen:
                     seen.add(id(net))
-                    found[f"{index}/{name}"] = {key: value.contiguous() for key, value in net.state_dict().items()}
+                    found[f"{index}/{name}"] = {
+                        key: value.contiguous() for key, value in net.state_dict().items()
+                    }
         return found
 
     def _first_step(self, index: int) -> int:
@@ -396,7 +445,12 @@ class Trainer:
         few = sampling.conditions(datasets, self.seed, 0, 4, self.device)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             layout = choose_memory_format(
-                stage.objective, stage.nets, few, seed=self.seed, device=self.device, precision=self.precision
+                stage.objective,
+                stage.nets,
+                few,
+                seed=self.seed,
+                device=self.device,
+                precision=self.precision,
             )
         self._active = ActiveStage(
             stage,
@@ -417,7 +471,10 @@ class Trainer:
         )
         if before is not None:
             for name, net in before.ema.nets.items():
-                if stage.nets.get(name) is before.stage.nets[name] and name in self._active.ema.nets:
+                if (
+                    stage.nets.get(name) is before.stage.nets[name]
+                    and name in self._active.ema.nets
+                ):
                     self._active.ema.nets[name].load_state_dict(net.state_dict())
         if self.watch is not None:
             self.watch.enter(getattr(stage.objective, "loss", "non-saturating"))
@@ -426,13 +483,19 @@ class Trainer:
         for i, earlier in enumerate(self.stages[:index]):
             rounds = sum(p.repeat for p in earlier.objective.phases() if p.fresh)
             self._images_before += (
-                (self._first_step(i + 1) - self._first_step(i)) * rounds * (earlier.batch_size or self.batch_size)
+                (self._first_step(i + 1) - self._first_step(i))
+                * rounds
+                * (earlier.batch_size or self.batch_size)
             )
 
     def _begin_run(self) -> None:
         if self.folder is None:
             return
-        facts = {"fastgan": fastgan.__version__, **fingerprint.rebuilding(self), "identity": fingerprint.of(self)}
+        facts = {
+            "fastgan": fastgan.__version__,
+            **fingerprint.rebuilding(self),
+            "identity": fingerprint.of(self),
+        }
         facts["pairs"] = self.active.pairs
         self.folder.create()
         try:
@@ -454,7 +517,9 @@ class Trainer:
             try:
                 self.reporter.logger = self._logger(folder.path, self.config, self.step)
             except Exception as error:  # other people's code
-                raise FastganError(f"can't log to {self._logger.__name__}: {' '.join(str(error).split())}") from error
+                raise FastganError(
+                    f"can't log to {self._logger.__name__}: {' '.join(str(error).split())}"
+                ) from error
 
     def _resume(self, reschedule: bool) -> None:
         assert self._path is not None
@@ -466,7 +531,11 @@ class Trainer:
         changes = []
         if reschedule:
             step = max(folder.checkpoints.steps(), default=0)
-            changes.append(fingerprint.reschedule(facts["identity"], now, step - self._first_step(self._stage_of(step))))
+            changes.append(
+                fingerprint.reschedule(
+                    facts["identity"], now, step - self._first_step(self._stage_of(step))
+                )
+            )
         fingerprint.compare(facts["identity"], now, self._path)
         groups, state = read_checkpoint(folder.checkpoints, facts)
         self._enter(state["stage"])
@@ -474,7 +543,9 @@ class Trainer:
         with folder.checkpoints.whole(state["step"]):
             rates = fingerprint.changed_rates(state["identity"], here) if reschedule else {}
             for net, (old, new) in rates.items():
-                if "lr" not in self.active.stage.schedules.get(net, {}):  # a schedule has its own line
+                if "lr" not in self.active.stage.schedules.get(
+                    net, {}
+                ):  # a schedule has its own line
                     changes.append(f"{net}: lr goes on with {new:g} instead of {old:g}")
         self.rescheduled = "; ".join(filter(None, changes)) or None
         fingerprint.compare(state["identity"], here, self._path)
@@ -482,7 +553,11 @@ class Trainer:
             self.active.load_state(groups, own_rates=rates)
             for name in self._other_nets():
                 index, _, net = name.partition("/")
-                load_network(self.stages[int(index)].nets[net], groups["others"][name], f"{net} of stage {index}")
+                load_network(
+                    self.stages[int(index)].nets[net],
+                    groups["others"][name],
+                    f"{net} of stage {index}",
+                )
             self.stats.load_state_dict(groups["stats"])
             self.step = state["step"]
             if self.watch is not None and state["watch"] is not None:
@@ -493,13 +568,22 @@ class Trainer:
 
     def _go_on_in(self, folder: RunFolder, facts: dict[str, Any]) -> None:
         """Make the folder of a resumed run what it was at the step that it goes on from."""
-        lost = [path.name for path in folder.checkpoints.incomplete() if path > folder.checkpoints.path(self.step)]
+        lost = [
+            path.name
+            for path in folder.checkpoints.incomplete()
+            if path > folder.checkpoints.path(self.step)
+        ]
         if lost:
-            self.reporter.warn(f"{folder.checkpoints.folder / lost[-1]} has no state.json: going on from step {self.step}")
+            self.reporter.warn(
+                f"{folder.checkpoints.folder / lost[-1]} has no state.json: going on from step "
+                f"{self.step}"
+            )
         folder.rewind(self.step)
         missing = self.step // self.log_every - len(folder.rows(folder.metrics))
         if missing > 0:
-            self.reporter.warn(f"{folder.metrics} has lost {missing} of its {self.step // self.log_every} rows")
+            self.reporter.warn(
+                f"{folder.metrics} has lost {missing} of its {self.step // self.log_every} rows"
+            )
         folder.write("config.toml", toml.dumps(self.config))
         if self.rescheduled:
             facts.setdefault("changes", []).append({"step": self.step, "what": self.rescheduled})
@@ -519,21 +603,43 @@ class Trainer:
 
     def _remedy(self) -> str:
         """What to do about a run that diverges: a command where one began it."""
-        rates = {name: value for name, value in self.config.items() if name in ("lr", "lr_g", "lr_d")}
+        rates = {
+            name: value for name, value in self.config.items() if name in ("lr", "lr_g", "lr_d")
+        }
         if self._path is None:
             go_on = "Start again with lower learning rates"
         elif self.config.get("recipe") == "python" or not rates:
-            go_on = "Go on from there with lower learning rates in optimizers= or schedules=, resume=True and reschedule=True"
+            go_on = (
+                "Go on from there with lower learning rates in optimizers= or schedules=, "
+                "resume=True and reschedule=True"
+            )
         else:
-            flags = " ".join(f"--{name.replace('_', '-')} {value / 2:g}" for name, value in rates.items())
-            go_on = f"Go on from there at half the rate: fastgan train --resume {shlex.quote(str(self._path))} {flags}"
-        return go_on if self.precision.name == "fp32" else f"{go_on}; or start again with precision fp32"
+            flags = " ".join(
+                f"--{name.replace('_', '-')} {value / 2:g}" for name, value in rates.items()
+            )
+            go_on = (
+                "Go on from there at half the rate: fastgan train --resume "
+                f"{shlex.quote(str(self._path))} {flags}"
+            )
+        return (
+            go_on
+            if self.precision.name == "fp32"
+            else f"{go_on}; or start again with precision fp32"
+        )
 
     def _python_config(self) -> dict[str, Any]:
         keys = (
-            "batch_size", "seed", "flip", "ema_decay", "log_every", "sample_every", "checkpoint_every", "checkpoint_minutes",
-            "size", "channels",
-        )  # fmt: skip
+            "batch_size",
+            "seed",
+            "flip",
+            "ema_decay",
+            "log_every",
+            "sample_every",
+            "checkpoint_every",
+            "checkpoint_minutes",
+            "size",
+            "channels",
+        )
         known = {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
         return {
             "recipe": "python",
@@ -556,11 +662,21 @@ class Trainer:
                 if self.watch is not None and self.watch.diversity is not None:
                     row["diversity"] = self.watch.diversity
                 now = time.monotonic()
-                self.reporter.row(self.step, self.images, row, (self.images - images) / max(now - clock, 1e-9), self.log_every)
+                self.reporter.row(
+                    self.step,
+                    self.images,
+                    row,
+                    (self.images - images) / max(now - clock, 1e-9),
+                    self.log_every,
+                )
                 clock, images = now, self.images
             elif self.reporter.progress is not None:
                 self.reporter.progress.update(self.step)
-            if self._backend is not None and (why := self.active.graph_reason) is not None and why != self._told:
+            if (
+                self._backend is not None
+                and (why := self.active.graph_reason) is not None
+                and why != self._told
+            ):
                 if self.graph == "on":
                     raise FastganError(f"graph='on', but steps can't be captured: {why}")
                 self._told = why
@@ -578,8 +694,8 @@ class Trainer:
         self.reporter.curves()
 
     def _asked_to_stop(self, until: float | None) -> bool:
-        """Whether a signal came or the time is over; all ranks stop after the same step, and save after the same one where the
-        last checkpoint is too old.
+        """Whether a signal came or the time is over; all ranks stop after the same step, and save
+        after the same one where the last checkpoint is too old.
         """
         now = time.monotonic()
         old = bool(self.checkpoint_minutes) and now - self._saved_at >= 60 * self.checkpoint_minutes

@@ -1,3 +1,3 @@
-"""The proof: every registered op against float64 (``fastgan verify``), and every kernel compiled for GPUs that need not be
-there (``--aot``).
+"""The proof: every registered op against float64 (``fastgan verify``), and every kernel compiled
+for GPUs that need not be there (``--aot``).
 """

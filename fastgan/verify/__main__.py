@@ -1,4 +1,5 @@
-"""``python -m fastgan.verify``: what ``fastgan verify`` runs, with torch, triton and numpy alone."""
+"""``python -m fastgan.verify``: what ``fastgan verify`` runs, with torch, triton and numpy
+alone."""
 
 from __future__ import annotations
 
@@ -59,10 +60,16 @@ def parser() -> Parser:
 def needed_environment(aot: bool) -> dict[str, str | None] | None:
     """Variables to change before Triton may be imported, or None if this process will do.
 
-    TRITON_INTERPRET is read when @triton.jit decorates: without a GPU a run needs it set, ahead-of-time compilation needs it
-    unset.
+    TRITON_INTERPRET is read when @triton.jit decorates: without a GPU a run needs it set,
+    ahead-of-time compilation needs it unset.
     """
-    interpreting = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
+    interpreting = os.environ.get("TRITON_INTERPRET", "0").lower() in (
+        "1",
+        "true",
+        "on",
+        "yes",
+        "y",
+    )
     if aot:
         return {"TRITON_INTERPRET": None} if interpreting else None
     if interpreting:
@@ -73,12 +80,15 @@ def needed_environment(aot: bool) -> dict[str, str | None] | None:
 
 
 def again(arguments: Sequence[str], change: dict[str, str | None]) -> int:
-    """Runs ``python -m fastgan.verify`` with the same arguments in a child with a changed environment; its exit code."""
+    """Runs ``python -m fastgan.verify`` with the same arguments in a child with a changed
+    environment; its exit code."""
     env = {**os.environ, **{k: v for k, v in change.items() if v is not None}}
     for key, value in change.items():
         if value is None:
             env.pop(key, None)
-    return subprocess.run([sys.executable, "-m", "fastgan.verify", *arguments], env=env, check=False).returncode
+    return subprocess.run(
+        [sys.executable, "-m", "fastgan.verify", *arguments], env=env, check=False
+    ).returncode
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,7 +106,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _progress(done: int, total: int) -> None:
     if sys.stderr.isatty():
-        print(f"\r{done}/{total} checks", end="" if done < total else "\r\033[K", file=sys.stderr, flush=True)
+        print(
+            f"\r{done}/{total} checks",
+            end="" if done < total else "\r\033[K",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -105,8 +120,17 @@ def _verify(options: argparse.Namespace) -> int:
 
     if toolchain.INTERPRET and (reason := toolchain.lacking()):
         raise FastganError(f"nothing can be verified here: {reason}")
-    result = runner.run(options.op, options.level, None, options.jobs or runner.default_workers(), options.family, _progress)
-    print(json.dumps(result.as_json(), indent=1) if options.json else report.text(result, options.all))
+    result = runner.run(
+        options.op,
+        options.level,
+        None,
+        options.jobs or runner.default_workers(),
+        options.family,
+        _progress,
+    )
+    print(
+        json.dumps(result.as_json(), indent=1) if options.json else report.text(result, options.all)
+    )
     return int(result.failed)
 
 

@@ -19,8 +19,9 @@ def tree_sum(data: np.ndarray, axis: int) -> np.ndarray:
 
 
 def install() -> None:
-    """Lets tl.sum add as a tree: a GPU reduces in registers and then by shuffles, Triton's interpreter (NumPy along an outer
-    axis) one row after another, which costs an fp32 sum 2 to 4 times the error. Only where kernels are interpreted.
+    """Lets tl.sum add as a tree: a GPU reduces in registers and then by shuffles, Triton's
+    interpreter (NumPy along an outer axis) one row after another, which costs an fp32 sum 2 to 4
+    times the error. Only where kernels are interpreted.
     """
     if not INTERPRET:
         return

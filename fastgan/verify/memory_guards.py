@@ -1,7 +1,7 @@
 """Memory that shows wrong accesses: outputs start as NaN, and NaN guards lie around every tensor.
 
-An element never written stays NaN and fails its comparison; a read beyond a tensor brings NaN into the result; a write beyond
-it changes a guard.
+An element never written stays NaN and fails its comparison; a read beyond a tensor brings NaN into
+the result; a write beyond it changes a guard.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-# 16 bits at a time: a NaN in fp32, fp16 and bf16, and in fp32 and bf16 a signalling one, so that a kernel which reads it,
-# computes and writes the result back leaves other bits behind
+# 16 bits at a time: a NaN in fp32, fp16 and bf16, and in fp32 and bf16 a signalling one, so that a
+# kernel which reads it, computes and writes the result back leaves other bits behind
 FILL = 0xFFA5 - 0x10000
 HEAD = 4096  # keeps the allocator's alignment
 TAIL = 1 << 17  # a block that ignores its mask stays within: 32768 fp32 elements
@@ -38,7 +38,13 @@ class Guards:
         self.buffers.append((buffer, nbytes))
         return buffer.view(torch.uint8)
 
-    def empty(self, size: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    def empty(
+        self,
+        size: tuple[int, ...],
+        stride: tuple[int, ...],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Tensor:
         """Like torch.empty_strided, guarded; not a view in autograd's sense."""
         extent = 0 if 0 in size else 1 + sum((n - 1) * s for n, s in zip(size, stride))
         buffer = self.storage(extent * dtype.itemsize, device)
@@ -51,8 +57,8 @@ class Guards:
         return any(bool((part != FILL).any()) for part in outside)
 
     def copy(self, value: Any, memo: dict[int, Tensor] | None = None) -> Any:
-        """A guarded deep copy of a call's arguments: tensors that share memory share it in the copy too. Leaves lose
-        requires_grad.
+        """A guarded deep copy of a call's arguments: tensors that share memory share it in the copy
+        too. Leaves lose requires_grad.
         """
         memo = {} if memo is None else memo
         if isinstance(value, Tensor):
@@ -60,7 +66,9 @@ class Guards:
             key = storage.data_ptr() or id(value)
             if key not in memo:
                 memo[key] = self.storage(storage.nbytes(), value.device)
-                source = _empty(0, dtype=torch.uint8, device=value.device).set_(storage, 0, (storage.nbytes(),), (1,))
+                source = _empty(0, dtype=torch.uint8, device=value.device).set_(
+                    storage, 0, (storage.nbytes(),), (1,)
+                )
                 memo[key][HEAD : HEAD + storage.nbytes()].copy_(source)
             offset = HEAD // value.dtype.itemsize + value.storage_offset()
             out = _empty(0, dtype=value.dtype, device=value.device)
@@ -76,7 +84,8 @@ class Guards:
 
 @contextlib.contextmanager
 def poisoned(guards: Guards) -> Iterator[None]:
-    """Within the block, torch.empty, empty_like, empty_strided and Tensor.new_empty give guarded memory full of NaN."""
+    """Within the block, torch.empty, empty_like, empty_strided and Tensor.new_empty give guarded
+    memory full of NaN."""
     plain = {name: getattr(torch, name) for name in ("empty", "empty_like", "empty_strided")}
     new_empty, new_empty_strided = Tensor.new_empty, Tensor.new_empty_strided
 
@@ -87,11 +96,17 @@ def poisoned(guards: Guards) -> Iterator[None]:
             device = kwargs.get("device")
             like = args[0] if args and isinstance(args[0], Tensor) else None
             where = (
-                torch.device(device) if device is not None else like.device if like is not None else torch.get_default_device()
+                torch.device(device)
+                if device is not None
+                else like.device
+                if like is not None
+                else torch.get_default_device()
             )
             if where.type == "meta" or torch.compiler.is_compiling():
                 return make(*args, **kwargs)
-            shape = make(*args, **{**kwargs, "device": "meta"})  # sizes, strides and dtype without memory
+            shape = make(
+                *args, **{**kwargs, "device": "meta"}
+            )  # sizes, strides and dtype without memory
             if type(shape) is not Tensor:
                 return make(*args, **kwargs)
             out = guards.empty(tuple(shape.size()), shape.stride(), shape.dtype, where)

@@ -1,9 +1,9 @@
-"""The one list of operators. An op registered here brings its proof (``fastgan verify``), its compile report (``--aot``), its
-benchmark and its test.
+"""The one list of operators. An op registered here brings its proof (``fastgan verify``), its
+compile report (``--aot``), its benchmark and its test.
 
-A family's cases (``fastgan/verify/cases/norm.py``) ends with ``register(Op(...))`` calls; :func:`load` imports every family.
-Nothing
-here needs a GPU or Triton. How to add an op, with a worked example: docs/verification.md.
+A family's cases (``fastgan/verify/cases/norm.py``) ends with ``register(Op(...))`` calls;
+:func:`load` imports every family. Nothing here needs a GPU or Triton. How to add an op, with a
+worked example: docs/verification.md.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ FAMILIES: tuple[str, ...] = (
     "augment",
     "conv",
 )
-"""Modules under fastgan.verify.cases that register ops. A missing one is an error: an op that silently vanished would pass every
-check."""
+"""Modules under fastgan.verify.cases that register ops. A missing one is an error: an op that
+silently vanished would pass every check."""
 
 TAGS = frozenset({"quick", "full", "layer", "huge", "gradcheck"})
 DIRECTIONS = ("forward", "backward", "double")
@@ -45,10 +45,12 @@ ENGINES = ("reference", "cudnn", "gemm", "triton")
 class Case:
     """One sample call.
 
-    ``make(dtype, device, generator)`` returns the keyword arguments of both ``Op.fn`` and ``Op.reference``. ``generator``
-    lives on the CPU: draw there, then ``.to(device)``, so that a case has the same numbers everywhere. ``dtype`` is the
-    activation type; statistics, weights' masters and the like stay fp32 as in real use. Tensors of any other type (indices,
-    uint8 images, device scalars), and Python values, pass to gold unchanged.
+    ``make(dtype, device, generator)`` returns the keyword arguments of both ``Op.fn`` and
+    ``Op.reference``. ``generator`` lives on the CPU: draw there, then ``.to(device)``, so that a
+    case has the same numbers everywhere. ``dtype`` is the activation type; statistics, weights'
+    masters and the like stay fp32 as in real use. Tensors of any other type (indices, uint8 images,
+    device scalars), and
+    Python values, pass to gold unchanged.
 
     Tags: ``quick`` (a few hundred elements, adversarial shape: interpreter, every commit),
     ``full``, ``layer`` (a real network's layer; GPU only), ``huge`` (addresses beyond 2^31; GPU
@@ -62,7 +64,9 @@ class Case:
     dtypes: tuple[str, ...] | None = None  # narrower than the op's
     directions: tuple[str, ...] | None = None
     engines: tuple[str, ...] | None = None
-    shared: tuple[str, ...] = ()  # inputs too large to copy, guard or convert: passed as they are, never written
+    shared: tuple[
+        str, ...
+    ] = ()  # inputs too large to copy, guard or convert: passed as they are, never written
 
     def __post_init__(self) -> None:
         if unknown := set(self.tags) - TAGS:
@@ -71,12 +75,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Mask:
-    """How a piecewise-linear activation is judged by the kernel's own mask: near zero, rounding decides the sign, and a
-    gradient there is 0 or g.
+    """How a piecewise-linear activation is judged by the kernel's own mask: near zero, rounding
+    decides the sign, and a gradient there is 0 or g.
 
-    ``observed(kwargs, outputs)`` recovers from a forward run (named outputs) the boolean mask the kernel used, True where p > 0.
-    ``preactivation(kwargs64)`` returns float64 (p, |x*s| + |t|). A mask may differ from p > 0 only where |p| < 8 eps (|x*s| +
-    |t|); such places are counted in the report. ``Op.reference`` takes the mask as keyword ``argument`` (None: use its own).
+    ``observed(kwargs, outputs)`` recovers from a forward run (named outputs) the boolean mask the
+    kernel used, True where p > 0. ``preactivation(kwargs64)`` returns float64 (p, |x*s| + |t|). A
+    mask may differ from p > 0 only where |p| < 8 eps (|x*s| +
+    |t|); such places are counted in the report. ``Op.reference`` takes the mask as keyword
+    ``argument`` (None: use its own).
     """
 
     observed: Callable[[Kwargs, Outputs], Tensor]
@@ -86,8 +92,8 @@ class Mask:
 
 @dataclass(frozen=True)
 class Bound:
-    """An exception to fastgan/verify/bounds.py for one output; every one is printed in the summary with its reason. None keeps
-    the general bound.
+    """An exception to fastgan/verify/bounds.py for one output; every one is printed in the summary
+    with its reason. None keeps the general bound.
     """
 
     reason: str
@@ -100,12 +106,15 @@ class Bound:
 class Variant:
     """One compiled form of a kernel, for ahead-of-time compilation without a GPU.
 
-    ``signature``: runtime arguments in order, Triton's spelling (``"*bf16"``, ``"i32"``, ``"fp32"``; a tuple of those for a
-    tuple argument). ``constexprs``: those fixed in this form.
-    ``configs``: what the launcher may choose, e.g. ``{"BLOCK": 1024, "num_warps": 4, "num_stages": 2}``; num_warps and
-    num_stages are launch options, the rest constexprs (or the launcher's own, where the kernel has no such argument).
-    ``aligned``: arguments specialised as divisible by 16; None means every pointer, as from PyTorch's allocator.
-    ``tuned``: the name under which the launcher asks :mod:`fastgan.kernels.tuning`; committed entries are then compiled too.
+    ``signature``: runtime arguments in order, Triton's spelling (``"*bf16"``, ``"i32"``,
+    ``"fp32"``; a tuple of those for a tuple argument). ``constexprs``: those fixed in this form.
+    ``configs``: what the launcher may choose, e.g. ``{"BLOCK": 1024, "num_warps": 4, "num_stages":
+    2}``; num_warps and num_stages are launch options, the rest constexprs (or the launcher's own,
+    where the kernel has no such argument).
+    ``aligned``: arguments specialised as divisible by 16; None means every pointer, as from
+        PyTorch's allocator.
+    ``tuned``: the name under which the launcher asks :mod:`fastgan.kernels.tuning`; committed
+        entries are then compiled too.
     """
 
     name: str
@@ -122,9 +131,9 @@ class Variant:
 class Op:
     """One registered operator.
 
-    ``fn(**kwargs, impl=engine)`` and ``reference(**kwargs)`` return a tensor, a tuple, a NamedTuple or a dict of tensors, in
-    the same structure. The reference is plain PyTorch, runs in float64, and is differentiable as often as the op is; it must
-    share no code with the kernel.
+    ``fn(**kwargs, impl=engine)`` and ``reference(**kwargs)`` return a tensor, a tuple, a NamedTuple
+    or a dict of tensors, in the same structure. The reference is plain PyTorch, runs in float64,
+    and is differentiable as often as the op is; it must share no code with the kernel.
 
     Attributes:
         grad_inputs: Names of kwargs differentiated against.
@@ -171,7 +180,9 @@ class Op:
 
     def __post_init__(self) -> None:
         mine = (self.engines, self.directions, self.dtypes)
-        for what, given, known in zip(("engines", "directions", "dtypes"), mine, (ENGINES, DIRECTIONS, DTYPES)):
+        for what, given, known in zip(
+            ("engines", "directions", "dtypes"), mine, (ENGINES, DIRECTIONS, DTYPES)
+        ):
             if unknown := set(given) - set(known):
                 raise ValueError(f"op {self.name}: unknown {what} {sorted(unknown)}")
         names = [case.name for case in self.cases]
@@ -193,13 +204,14 @@ def register(op: Op) -> Op:
 
 
 def extend(name: str, *cases: Case) -> None:
-    """Gives a registered op more cases; ValueError if one's name is taken, KeyError for an unknown op."""
+    """Gives a registered op more cases; ValueError if one's name is taken, KeyError for an unknown
+    op."""
     _OPS[name] = replace(_OPS[name], cases=[*_OPS[name].cases, *cases])
 
 
 def load(families: Sequence[str] | None = None) -> dict[str, Op]:
-    """Imports the families (default: all of :data:`FAMILIES`; a dotted name is a module of your own) and returns every
-    registered op by name. ImportError if a family is missing.
+    """Imports the families (default: all of :data:`FAMILIES`; a dotted name is a module of your
+    own) and returns every registered op by name. ImportError if a family is missing.
     """
     for family in FAMILIES if families is None else families:
         importlib.import_module(family if "." in family else f"fastgan.verify.cases.{family}")
@@ -207,15 +219,21 @@ def load(families: Sequence[str] | None = None) -> dict[str, Op]:
 
 
 def ops(*names: str) -> list[Op]:
-    """The registered ops in order of registration, or those named; FastganError names an unknown one. Call :func:`load` first."""
+    """The registered ops in order of registration, or those named; FastganError names an unknown
+    one. Call :func:`load` first."""
     if unknown := [name for name in names if name not in _OPS]:
-        raise FastganError(f"no op named {unknown[0]!r}: choose from {', '.join(_OPS) or 'none (nothing registered)'}")
+        raise FastganError(
+            f"no op named {unknown[0]!r}: choose from "
+            f"{', '.join(_OPS) or 'none (nothing registered)'}"
+        )
     return [op for op in _OPS.values() if not names or op.name in names]
 
 
 class _Rounded(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, forward_to: torch.dtype | None, grad_to: torch.dtype | None) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, forward_to: torch.dtype | None, grad_to: torch.dtype | None
+    ) -> Tensor:
         ctx.dtypes = (forward_to, grad_to)
         return x.clone() if forward_to is None else x.to(forward_to).to(x.dtype)
 
@@ -226,11 +244,11 @@ class _Rounded(torch.autograd.Function):
 
 
 def rounded(x: Tensor, dtype: torch.dtype | None, grad: torch.dtype | None = None) -> Tensor:
-    """x rounded through ``dtype`` where a kernel stores or feeds it in that type, kept in x's own type; the gradient passes,
-    rounded through ``grad``.
+    """x rounded through ``dtype`` where a kernel stores or feeds it in that type, kept in x's own
+    type; the gradient passes, rounded through ``grad``.
 
-    For references of ops with ``rounds=True``: ``z = rounded(activation(x * s + t), round_to)``. None leaves that way alone.
-    Differentiable to any order.
+    For references of ops with ``rounds=True``: ``z = rounded(activation(x * s + t), round_to)``.
+    None leaves that way alone. Differentiable to any order.
     """
     if dtype is None and grad is None:
         return x

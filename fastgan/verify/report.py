@@ -9,7 +9,9 @@ from fastgan.verify.check import CheckRow
 from fastgan.verify.runner import Report, exceptions
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()
+) -> list[str]:
     """Lines of an aligned table; columns in ``right`` are right-aligned."""
     widths = [max(len(str(r[i])) for r in [head, *rows]) for i in range(len(head))]
     cell = lambda i, text: str(text).rjust(widths[i]) if i in right else str(text).ljust(widths[i])
@@ -23,8 +25,8 @@ def number(value: float) -> str:
 
 
 def worst_rows(rows: Sequence[CheckRow]) -> list[CheckRow]:
-    """One row per (op, case, type, engine, direction): the output closest to, or furthest over, its bounds; every failure is
-    kept.
+    """One row per (op, case, type, engine, direction): the output closest to, or furthest over, its
+    bounds; every failure is kept.
     """
     kept: dict[tuple[str, ...], CheckRow] = {}
     failures = []
@@ -39,12 +41,27 @@ def worst_rows(rows: Sequence[CheckRow]) -> list[CheckRow]:
 
 
 def text(report: Report, everything: bool = False) -> str:
-    """The whole report: table, exceptions to the bounds, what was not exercised, summary. Passing configuration sweeps are
-    folded unless ``everything``.
+    """The whole report: table, exceptions to the bounds, what was not exercised, summary. Passing
+    configuration sweeps are folded unless ``everything``.
     """
     rows = report.rows if everything else worst_rows(report.rows)
-    # "bound" beside the error is the tighter of the two L2 bounds: the general one, and twice PyTorch's own error
-    head = ("op", "case", "type", "engine", "direction", "output", "error", "bound", "PyTorch", "peak", "bound", "verdict", "")
+    # "bound" beside the error is the tighter of the two L2 bounds: the general one, and twice
+    # PyTorch's own error
+    head = (
+        "op",
+        "case",
+        "type",
+        "engine",
+        "direction",
+        "output",
+        "error",
+        "bound",
+        "PyTorch",
+        "peak",
+        "bound",
+        "verdict",
+        "",
+    )
     shown = [r for r in rows if everything or r.verdict == "FAIL" or "[" not in r.case]
     cells = [
         [r.op, r.case, r.type, r.engine, r.direction, r.output]
@@ -67,7 +84,9 @@ def text(report: Report, everything: bool = False) -> str:
     checked = len({r.op for r in report.rows})
     lines += ["", f"{checked} ops, {len(report.rows)} outputs, {report.seconds:.0f} s ({where})"]
     if report.slowest and report.seconds > 30:
-        lines.append("slowest: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.slowest))
+        lines.append(
+            "slowest: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.slowest)
+        )
     if failures:
         names = ", ".join(dict.fromkeys(r.op for r in failures))
         lines.append(f"FAILED: {len(failures)} of {len(report.rows)} outputs ({names})")

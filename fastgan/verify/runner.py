@@ -1,4 +1,5 @@
-"""What a run of ``fastgan verify`` checks, and what it cannot: the plan, its execution, and the list of things not exercised."""
+"""What a run of ``fastgan verify`` checks, and what it cannot: the plan, its execution, and the
+list of things not exercised."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ INTERPRETED_TYPES = ("fp32", "fp16")
 
 @dataclass(frozen=True)
 class CheckJob:
-    """One check: an engine of an op on a case, in a type, under a launch configuration (None: what the tables give)."""
+    """One check: an engine of an op on a case, in a type, under a launch configuration (None: what
+    the tables give)."""
 
     op: str
     case: str
@@ -50,7 +52,8 @@ class Report:
         return any(r.verdict == "FAIL" for r in self.rows) or not self.rows
 
     def as_json(self) -> dict[str, Any]:
-        """The report as plain data: rows with all numbers, exceptions to the bounds, what was not exercised."""
+        """The report as plain data: rows with all numbers, exceptions to the bounds, what was not
+        exercised."""
         return {
             "level": self.level,
             "failed": self.failed,
@@ -68,19 +71,30 @@ def exceptions(names: set[str]) -> list[str]:
     for op in registry.ops():
         if op.name in names:
             for output, bound in op.bounds.items():
-                limits = [("L2", bound.l2), ("times PyTorch's own", bound.ratio), ("peak", bound.peak)]
-                out.append(f"{op.name} {output}: {', '.join(f'{n} {v:g}' for n, v in limits if v is not None)}: {bound.reason}")
+                limits = [
+                    ("L2", bound.l2),
+                    ("times PyTorch's own", bound.ratio),
+                    ("peak", bound.peak),
+                ]
+                out.append(
+                    f"{op.name} {output}: "
+                    f"{', '.join(f'{n} {v:g}' for n, v in limits if v is not None)}: {bound.reason}"
+                )
     return out
 
 
 def configurations(op: Op, name: str) -> list[dict[str, Any]]:
-    """Every configuration kernel ``name`` of ``op`` may launch with: AOT variants' own, committed and user entries,
-    candidates.
+    """Every configuration kernel ``name`` of ``op`` may launch with: AOT variants' own, committed
+    and user entries, candidates.
     """
     found: list[dict[str, Any]] = []
     variants = op.kernels() if op.kernels and has_triton else ()
     own = [dict(c) for v in variants if v.tuned == name for c in v.configs]
-    for config in [*own, *(e.config for e in tuning.entries(name)), *(dict(c) for c in op.candidates.get(name, ()))]:
+    for config in [
+        *own,
+        *(e.config for e in tuning.entries(name)),
+        *(dict(c) for c in op.candidates.get(name, ())),
+    ]:
         if config and config not in found:
             found.append(config)
     return found
@@ -93,19 +107,30 @@ def tuned_names(op: Op) -> list[str]:
 
 
 def plan(ops: Sequence[Op], level: str, device: torch.device) -> tuple[list[CheckJob], list[str]]:
-    """The checks of a level (``quick`` or ``full``) on a device, and a line for each thing they cannot show."""
+    """The checks of a level (``quick`` or ``full``) on a device, and a line for each thing they
+    cannot show."""
     on_gpu = device.type == "cuda"
     jobs: list[CheckJob] = []
     missed: dict[str, list[str]] = {}
     for op in ops:
-        wanted = {"quick"} if level == "quick" else {"quick", "full", "layer", "huge"} if on_gpu else {"quick", "full"}
+        wanted = (
+            {"quick"}
+            if level == "quick"
+            else {"quick", "full", "layer", "huge"}
+            if on_gpu
+            else {"quick", "full"}
+        )
         cases = [c for c in op.cases if wanted & set(c.tags)]
         if not cases:
             missed.setdefault(f"no {level} case", []).append(op.name)
         if level == "full" and not on_gpu:
             for case in op.cases:
                 if case not in cases and {"layer", "huge"} & set(case.tags):
-                    kind = "addresses beyond 2^31" if "huge" in case.tags else "layer shapes of real networks"
+                    kind = (
+                        "addresses beyond 2^31"
+                        if "huge" in case.tags
+                        else "layer shapes of real networks"
+                    )
                     missed.setdefault(f"{kind} (needs a GPU)", []).append(f"{op.name}/{case.name}")
         for engine in op.engines:
             if engine == "reference":
@@ -116,8 +141,12 @@ def plan(ops: Sequence[Op], level: str, device: torch.device) -> tuple[list[Chec
             else:
                 types = [t for t in op.dtypes if on_gpu or t in INTERPRETED_TYPES]
                 for t in set(op.dtypes) - set(types):
-                    why = "the interpreter truncates where a GPU rounds" + (", and its bf16 dot is wrong" if op.uses_dot else "")
-                    missed.setdefault(f"{t} ({why if t == 'bf16' else 'the interpreter multiplies in fp32'})", []).append(op.name)
+                    why = "the interpreter truncates where a GPU rounds" + (
+                        ", and its bf16 dot is wrong" if op.uses_dot else ""
+                    )
+                    missed.setdefault(
+                        f"{t} ({why if t == 'bf16' else 'the interpreter multiplies in fp32'})", []
+                    ).append(op.name)
             for case in cases:
                 if case.engines is not None and engine not in case.engines:
                     continue
@@ -126,7 +155,13 @@ def plan(ops: Sequence[Op], level: str, device: torch.device) -> tuple[list[Chec
                     continue
                 # the kernels alone promise equal bits: cuDNN's fastest algorithms add with atomics
                 jobs += [
-                    CheckJob(op.name, case.name, t, engine, repeat=engine == "triton" and (on_gpu or i == 0))
+                    CheckJob(
+                        op.name,
+                        case.name,
+                        t,
+                        engine,
+                        repeat=engine == "triton" and (on_gpu or i == 0),
+                    )
                     for i, t in enumerate(here)
                 ]
             if level == "full" and engine == "triton":
@@ -134,12 +169,15 @@ def plan(ops: Sequence[Op], level: str, device: torch.device) -> tuple[list[Chec
                 for name in tuned_names(op):
                     for i in range(len(configurations(op, name))):
                         jobs += [
-                            CheckJob(op.name, c.name, t, engine, (name, i)) for c in first for t in types[: None if on_gpu else 1]
+                            CheckJob(op.name, c.name, t, engine, (name, i))
+                            for c in first
+                            for t in types[: None if on_gpu else 1]
                         ]
     lines = [f"{what}: {', '.join(dict.fromkeys(who))}" for what, who in missed.items()]
     if not on_gpu and INTERPRET:
         lines.append(
-            "warps and races between them, asynchronous copies, alignment, occupancy: one program at a time runs here, in NumPy"
+            "warps and races between them, asynchronous copies, alignment, occupancy: one program "
+            "at a time runs here, in NumPy"
         )
     return jobs, lines
 
@@ -173,11 +211,13 @@ def run(
     families: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Loads the registry and verifies the named ops (default: all) on ``device`` (default: the GPU if there is one, else the
-    CPU).
+    """Loads the registry and verifies the named ops (default: all) on ``device`` (default: the GPU
+    if there is one, else the CPU).
     """
     start = time.perf_counter()
-    device = device or torch.device("cuda" if torch.cuda.is_available() and not INTERPRET else "cpu")
+    device = device or torch.device(
+        "cuda" if torch.cuda.is_available() and not INTERPRET else "cpu"
+    )
     registry.load(families)
     jobs, not_exercised = plan(registry.ops(*names), level, device)
     done: list[tuple[CheckJob, list[CheckRow], float]] = []
@@ -190,7 +230,9 @@ def run(
                     progress(len(done), len(jobs))
     else:
         if device.type == "cpu":
-            torch.set_num_threads(1)  # a thread pool costs more than these sizes repay, and keeps sums in one order
+            torch.set_num_threads(
+                1
+            )  # a thread pool costs more than these sizes repay, and keeps sums in one order
         try:
             for job in jobs:
                 done.append((job, *execute(job, device)))
@@ -198,7 +240,9 @@ def run(
                     progress(len(done), len(jobs))
         finally:
             torch.set_num_threads(threads)
-    slowest = sorted(((f"{j.op}/{j.case} {j.type} {j.engine}", s) for j, _, s in done), key=lambda x: -x[1])[:5]
+    slowest = sorted(
+        ((f"{j.op}/{j.case} {j.type} {j.engine}", s) for j, _, s in done), key=lambda x: -x[1]
+    )[:5]
     rows = [r for _, some, _ in done for r in some]
     mode = "Triton interpreter on the CPU" if INTERPRET else "PyTorch on the CPU"
     mode = "GPU" if device.type == "cuda" else mode

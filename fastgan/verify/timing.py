@@ -1,5 +1,5 @@
-"""Time of a call on the device: graph replay on rotated inputs, medians of samples; and the ceilings to hold it against, from
-the same run.
+"""Time of a call on the device: graph replay on rotated inputs, medians of samples; and the
+ceilings to hold it against, from the same run.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Call = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of one call: median, 20th and 80th percentile of the samples. ``how``: graph (replayed), events (eager,
-    launches included) or cpu.
+    """Milliseconds of one call: median, 20th and 80th percentile of the samples. ``how``: graph
+    (replayed), events (eager, launches included) or cpu.
     """
 
     ms: float
@@ -37,12 +37,14 @@ def _timing(samples: Sequence[float], how: str) -> Timing:
     return Timing(statistics.median(ordered), at(0.2), at(0.8), how)
 
 
-def measure(calls: Sequence[Call], samples: int = 9, sample_ms: float = 5.0, graph: bool = True) -> Timing:
-    """Times ``calls``, one a set of inputs, all in one captured graph that is replayed; outputs stay alive, so that none
-    reuses a warm address.
+def measure(
+    calls: Sequence[Call], samples: int = 9, sample_ms: float = 5.0, graph: bool = True
+) -> Timing:
+    """Times ``calls``, one a set of inputs, all in one captured graph that is replayed; outputs
+    stay alive, so that none reuses a warm address.
 
-    ``graph=False`` leaves the launches in: what an uncaptured user sees. A call that cannot be captured is timed so, and
-    ``how`` says it.
+    ``graph=False`` leaves the launches in: what an uncaptured user sees. A call that cannot be
+    captured is timed so, and ``how`` says it.
     """
     if not torch.cuda.is_available():
         return _on_cpu(calls, samples)
@@ -50,7 +52,9 @@ def measure(calls: Sequence[Call], samples: int = 9, sample_ms: float = 5.0, gra
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(
         stream
-    ):  # compiles, tunes cuDNN and loads modules; backward runs on the stream of forward, so on the capture's
+        # compiles, tunes cuDNN and loads modules; backward runs on the stream of forward, so on the
+        # capture's
+    ):
         for _ in range(3):
             for call in calls:
                 call()
@@ -64,7 +68,9 @@ def measure(calls: Sequence[Call], samples: int = 9, sample_ms: float = 5.0, gra
             with torch.cuda.graph(captured, stream=stream):
                 kept += [call() for call in calls]
             replay, how = captured.replay, "graph"
-        except RuntimeError:  # something syncs or allocates outside the pool: eager time is still a time
+        except (
+            RuntimeError
+        ):  # something syncs or allocates outside the pool: eager time is still a time
             torch.cuda.synchronize()
             end_capture(torch.device("cuda", torch.cuda.current_device()))
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -94,8 +100,8 @@ def _on_cpu(calls: Sequence[Call], samples: int) -> Timing:
 
 
 def rotations(bytes_per_set: int, at_most: int = 16) -> int:
-    """Input sets to rotate among, so that together they exceed three times the last-level cache and no call finds its inputs
-    warm.
+    """Input sets to rotate among, so that together they exceed three times the last-level cache and
+    no call finds its inputs warm.
     """
     if not torch.cuda.is_available():
         return 2
@@ -104,7 +110,8 @@ def rotations(bytes_per_set: int, at_most: int = 16) -> int:
 
 
 def ceilings(toy: bool = False) -> dict[str, float]:
-    """Measured roofline peaks of this run: ``copy_gbs`` (device copy, read + write), ``matmul_tflops`` (bf16, 8192^3)."""
+    """Measured roofline peaks of this run: ``copy_gbs`` (device copy, read + write),
+    ``matmul_tflops`` (bf16, 8192^3)."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     size = 1 << (16 if toy or device == "cpu" else 29)
     a = torch.randint(0, 100, (size,), device=device, dtype=torch.uint8)
@@ -118,10 +125,25 @@ def ceilings(toy: bool = False) -> dict[str, float]:
 
 def gpu_state() -> dict[str, str]:
     """Clocks, power, temperature and driver as nvidia-smi tells them; empty without it."""
-    fields = ("driver_version", "clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "clocks_throttle_reasons.active")
-    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits", "-i", "0"]
+    fields = (
+        "driver_version",
+        "clocks.sm",
+        "clocks.mem",
+        "power.draw",
+        "temperature.gpu",
+        "clocks_throttle_reasons.active",
+    )
+    command = [
+        "nvidia-smi",
+        f"--query-gpu={','.join(fields)}",
+        "--format=csv,noheader,nounits",
+        "-i",
+        "0",
+    ]
     try:
-        line = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.splitlines()[0]
+        line = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.splitlines()[0]
     except (OSError, subprocess.SubprocessError, IndexError):
         return {}
     return dict(zip(fields, (v.strip() for v in line.split(","))))

@@ -1,8 +1,8 @@
-"""Makes tuning tables: for every layer-sized case, each candidate configuration checked against float64, then timed, the
-fastest kept.
+"""Makes tuning tables: for every layer-sized case, each candidate configuration checked against
+float64, then timed, the fastest kept.
 
-What a call may tune is found by running it: launchers name what they look up (``tuning.record``). An op with several engines
-also gets the fastest of them.
+What a call may tune is found by running it: launchers name what they look up (``tuning.record``).
+An op with several engines also gets the fastest of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from fastgan.verify.registry import Case, Kwargs, Op
 from fastgan.verify.runner import configurations
 from fastgan.verify.timing import measure, rotations
 
-FLAT_ADAM = "flat_adam"  # no op of the registry: the trainer's choice between FlatAdam and torch's Adam
+FLAT_ADAM = (
+    "flat_adam"  # no op of the registry: the trainer's choice between FlatAdam and torch's Adam
+)
 SLOWER = 1.03  # an entry must beat the default by more than the noise of a median
 
 
@@ -43,8 +45,11 @@ class Target:
     shape: Shape
 
 
-def targets(ops: Sequence[Op], device: torch.device, types: Sequence[str], tag: str = "layer") -> Iterator[Target]:
-    """Every distinct lookup that the ops' cases of a tag make in those types: forward and backward are run once."""
+def targets(
+    ops: Sequence[Op], device: torch.device, types: Sequence[str], tag: str = "layer"
+) -> Iterator[Target]:
+    """Every distinct lookup that the ops' cases of a tag make in those types: forward and backward
+    are run once."""
     seen = set()
     for op in ops:
         for case in op.cases:
@@ -72,13 +77,24 @@ def _calls(
     backward = "backward" in (case.directions or op.directions)
 
     def one(kwargs: Kwargs) -> Callable[[], Any]:
-        wanted = [t for n in op.grad_inputs for _, t in leaves(kwargs.get(n), n) if t.is_floating_point()] if backward else []
+        wanted = (
+            [
+                t
+                for n in op.grad_inputs
+                for _, t in leaves(kwargs.get(n), n)
+                if t.is_floating_point()
+            ]
+            if backward
+            else []
+        )
         for t in wanted:
             t.requires_grad_()
         cotangents: list[torch.Tensor] = []
 
         def call() -> Any:
-            outputs = [t for t in named(op, op.fn(**kwargs, impl=engine)).values() if t.requires_grad]
+            outputs = [
+                t for t in named(op, op.fn(**kwargs, impl=engine)).values() if t.requires_grad
+            ]
             if not outputs:
                 return None
             if not cotangents:
@@ -90,11 +106,14 @@ def _calls(
     return [one(converted(case, made, None, None)) for _ in range(sets)]
 
 
-def tune(target: Target, device: torch.device, default_ms: float | None = None) -> tuple[Entry, list[dict[str, Any]]]:
-    """The fastest right configuration for a lookup, and what was tried with error and time, the default (None) first.
+def tune(
+    target: Target, device: torch.device, default_ms: float | None = None
+) -> tuple[Entry, list[dict[str, Any]]]:
+    """The fastest right configuration for a lookup, and what was tried with error and time, the
+    default (None) first.
 
-    Where the launcher's default stands the entry's configuration is empty: it keeps a neighbour's winner from a shape where
-    that lost.
+    Where the launcher's default stands the entry's configuration is empty: it keeps a neighbour's
+    winner from a shape where that lost.
     """
     op = registry.ops(target.op)[0]
     case = next(c for c in op.cases if c.name == target.case)
@@ -106,12 +125,21 @@ def tune(target: Target, device: torch.device, default_ms: float | None = None) 
     tried: list[dict[str, Any]] = []
     for config in (None, *configurations(op, target.name)):
         found: dict[str, Any] = {"config": config}
-        with tuning.override({target.name: config or {}}):  # empty: the default, whatever a table says
-            rows = [r for c in (small, case) if c is not None for r in check(op, c, type_name, "triton", device, repeat=True)[0]]
+        with tuning.override(
+            {target.name: config or {}}
+        ):  # empty: the default, whatever a table says
+            rows = [
+                r
+                for c in (small, case)
+                if c is not None
+                for r in check(op, c, type_name, "triton", device, repeat=True)[0]
+            ]
             wrong = [r for r in rows if r.verdict == "FAIL"]
             found["error"] = max((r.error for r in rows if r.direction == "forward"), default=0.0)
             if wrong:
-                found["wrong"] = f"{wrong[0].case} {wrong[0].direction} {wrong[0].output}: {wrong[0].note}"
+                found["wrong"] = (
+                    f"{wrong[0].case} {wrong[0].direction} {wrong[0].output}: {wrong[0].note}"
+                )
             if config is None:  # what is launched without an entry, right or wrong
                 found["ms"] = default_ms or measure(calls).ms
             elif not wrong:
@@ -133,8 +161,8 @@ def tune(target: Target, device: torch.device, default_ms: float | None = None) 
 
 
 def tune_engine(op: Op, case: Case, type_name: str, device: torch.device) -> Entry | None:
-    """Which engine is fastest on a case, forward and backward together, for ops with more than one besides the reference; None
-    where there is no choice.
+    """Which engine is fastest on a case, forward and backward together, for ops with more than one
+    besides the reference; None where there is no choice.
     """
     from fastgan.ops import dispatch
 
@@ -156,7 +184,15 @@ def tune_engine(op: Op, case: Case, type_name: str, device: torch.device) -> Ent
     if not times or shape is None:
         return None
     best = min(times, key=lambda e: times[e])
-    return Entry(op.name, type_name, dict(shape), engine=best, ms=times[best], error=errors[best], **_stamp(device))
+    return Entry(
+        op.name,
+        type_name,
+        dict(shape),
+        engine=best,
+        ms=times[best],
+        error=errors[best],
+        **_stamp(device),
+    )
 
 
 def _stamp(device: torch.device) -> dict[str, Any]:
@@ -165,8 +201,8 @@ def _stamp(device: torch.device) -> dict[str, Any]:
 
 
 def networks() -> list[tuple[str, nn.Module, bool]]:
-    """(name, network, whether it is averaged) of the recipes' networks for images of 64 pixels or the recipe's own size, one of
-    each number of parameters.
+    """(name, network, whether it is averaged) of the recipes' networks for images of 64 pixels or
+    the recipe's own size, one of each number of parameters.
     """
     from fastgan.recipes import RECIPES, ImageSpec, find
 
@@ -184,8 +220,9 @@ def _size(net: nn.Module) -> int:
 
 
 def tune_flat_adam(net: nn.Module, averaged: bool, device: torch.device) -> Entry:
-    """Whether a network of this size is updated faster by FlatAdam, its average in the same launch, than by torch's fused Adam
-    and the multi-tensor average: "triton", or "reference" where that is not so, or is off by more than 1e-6 (relative L2).
+    """Whether a network of this size is updated faster by FlatAdam, its average in the same launch,
+    than by torch's fused Adam and the multi-tensor average: "triton", or "reference" where that is
+    not so, or is off by more than 1e-6 (relative L2).
     """
     times, results = {}, {}
     sets = rotations(6 * 4 * _size(net), at_most=4)
@@ -197,11 +234,22 @@ def tune_flat_adam(net: nn.Module, averaged: bool, device: torch.device) -> Entr
     error = relative_l2(results["triton"], results["reference"])
     better = error < 1e-6 and times["triton"] * SLOWER < times["reference"]
     best = "triton" if better else "reference"
-    return Entry(FLAT_ADAM, "fp32", {"n": _size(net)}, engine=best, ms=times[best], error=error, **_stamp(device))
+    return Entry(
+        FLAT_ADAM,
+        "fp32",
+        {"n": _size(net)},
+        engine=best,
+        ms=times[best],
+        error=error,
+        **_stamp(device),
+    )
 
 
-def _update(net: nn.Module, averaged: bool, device: torch.device, engine: str) -> tuple[Callable[[], None], list[torch.Tensor]]:
-    """(one update of a copy of the network and its average as the trainer does it, the tensors that it changes)."""
+def _update(
+    net: nn.Module, averaged: bool, device: torch.device, engine: str
+) -> tuple[Callable[[], None], list[torch.Tensor]]:
+    """(one update of a copy of the network and its average as the trainer does it, the tensors that
+    it changes)."""
     from fastgan.ops.adam.flat_parameters import FlatParameters
     from fastgan.ops.adam.optimizer import FlatAdam
     from fastgan.trainer.optimizers import Ema
@@ -210,12 +258,16 @@ def _update(net: nn.Module, averaged: bool, device: torch.device, engine: str) -
     parameters = [p for p in mine.parameters() if p.requires_grad]
     capturable = device.type == "cuda"
     adam: torch.optim.Optimizer
-    adam = torch.optim.Adam(parameters, lr=2e-4, betas=(0.5, 0.999), fused=True, capturable=capturable)
+    adam = torch.optim.Adam(
+        parameters, lr=2e-4, betas=(0.5, 0.999), fused=True, capturable=capturable
+    )
     if engine == "triton":
         adam = flat = FlatAdam.of(adam, FlatParameters(parameters), impl=engine)
     ema = Ema({"net": mine}, 0.999) if averaged else None
     if ema is not None and engine == "triton":
-        flat.average_into(ema.take_over(parameters), torch.tensor(0.999, dtype=torch.float64, device=device))
+        flat.average_into(
+            ema.take_over(parameters), torch.tensor(0.999, dtype=torch.float64, device=device)
+        )
     share = torch.tensor(0.001, device=device)
     generator = seed("flat_adam")
     for p in parameters:
@@ -237,8 +289,8 @@ def save(path: Path, table: Table) -> None:
 
 
 def merge(path: Path, device: torch.device, new: Sequence[Entry]) -> Table:
-    """Puts ``new`` into the table at ``path`` (made if missing), over entries of the same op, type and shape; writes and
-    returns it.
+    """Puts ``new`` into the table at ``path`` (made if missing), over entries of the same op, type
+    and shape; writes and returns it.
     """
     facts = tuning.device_facts(device)
     if facts is None:
@@ -253,21 +305,26 @@ def _key(e: Entry) -> tuple[Any, ...]:
 
 def _write(path: Path, gpu: str, capability: str, entries: Sequence[Entry]) -> Table:
     """The table of these entries, of equal ones the last, written to ``path``."""
-    table = Table(gpu, capability, triton_minor(), tuple({_key(e): e for e in entries}.values()), path)
+    table = Table(
+        gpu, capability, triton_minor(), tuple({_key(e): e for e in entries}.values()), path
+    )
     save(path, table)
     tuning.forget()
     return table
 
 
 def recheck(ship: bool, say: Callable[[str], None]) -> int:
-    """Takes what other Triton minor versions measured into tables of this one, the nearest version first: engines as they are,
-    configurations that this Triton compiles for that GPU without a spill and within its shared memory. What this version
-    measured stands. Needs no GPU. 0 where a table was there.
+    """Takes what other Triton minor versions measured into tables of this one, the nearest version
+    first: engines as they are, configurations that this Triton compiles for that GPU without a
+    spill and within its shared memory. What this version measured stands. Needs no GPU. 0 where a
+    table was there.
     """
     from fastgan.verify import aot
 
     if not has_triton:
-        raise FastganError("fastgan tune --recheck compiles, which needs Triton: pip install triton")
+        raise FastganError(
+            "fastgan tune --recheck compiles, which needs Triton: pip install triton"
+        )
     registry.load()
     others = sorted((t for t in tuning.tables() if tuning.minors_away(t)), key=tuning.minors_away)
     for table in others:
@@ -282,10 +339,17 @@ def recheck(ship: bool, say: Callable[[str], None]) -> int:
         for entry in todo:
             rows = aot.recheck(entry, table.capability) if entry.config else []
             if wrong := next((r for r in rows if r.verdict == "FAIL"), None):
-                say(f"left: {entry.op} {entry.type} {entry.shape} {entry.config}: {wrong.kernel} {wrong.note}")
+                say(
+                    f"left: {entry.op} {entry.type} {entry.shape} {entry.config}: {wrong.kernel} "
+                    f"{wrong.note}"
+                )
                 continue
             shared = max((r.shared for r in rows), default=entry.shared)
-            taken.append(replace(entry, shared=shared, rechecked=machine.describe(torch.device("cpu"))["triton"]))
+            taken.append(
+                replace(
+                    entry, shared=shared, rechecked=machine.describe(torch.device("cpu"))["triton"]
+                )
+            )
         if taken:
             _write(path, table.gpu, table.capability, [*old, *taken])
         say(f"{len(taken)} of {len(todo)} entries of {table.path} taken into {path}")
@@ -295,7 +359,8 @@ def recheck(ship: bool, say: Callable[[str], None]) -> int:
 
 
 def table_path(device: torch.device, ship: bool) -> Path:
-    """Where a device's table belongs: the user's folder, or (``ship``) the package's, to be committed."""
+    """Where a device's table belongs: the user's folder, or (``ship``) the package's, to be
+    committed."""
     facts = tuning.device_facts(device)
     if facts is None:
         raise FastganError("fastgan tune needs a GPU: tables are kept per GPU model")
@@ -303,10 +368,20 @@ def table_path(device: torch.device, ship: bool) -> Path:
     return root / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
 
 
-def run(names: Sequence[str], types: Sequence[str], budget: float, ship: bool, say: Callable[[str], None]) -> int:
-    """Tunes within a budget of seconds and writes after every entry; 0 if everything was reached, 1 if some is left."""
+def run(
+    names: Sequence[str],
+    types: Sequence[str],
+    budget: float,
+    ship: bool,
+    say: Callable[[str], None],
+) -> int:
+    """Tunes within a budget of seconds and writes after every entry; 0 if everything was reached, 1
+    if some is left."""
     if not torch.cuda.is_available() or not has_triton:
-        raise FastganError("fastgan tune needs an NVIDIA GPU and Triton: without, kernels launch with their safe defaults")
+        raise FastganError(
+            "fastgan tune needs an NVIDIA GPU and Triton: without, kernels launch with their safe "
+            "defaults"
+        )
     device = torch.device("cuda", torch.cuda.current_device())
     path, end, left, kept = table_path(device, ship), time.monotonic() + budget, 0, 0
     facts = tuning.device_facts(device)
@@ -323,18 +398,30 @@ def run(names: Sequence[str], types: Sequence[str], budget: float, ship: bool, s
         entry, tried = tune(target, device)
         wrong = sum("wrong" in t for t in tried)
         what = f"{target.name} {target.type} {dict(target.shape)}: default {tried[0]['ms']:.4f} ms"
-        merge(path, device, [replace(entry, shared=_shared(entry, facts.capability)) if entry.config else entry])
+        merge(
+            path,
+            device,
+            [replace(entry, shared=_shared(entry, facts.capability)) if entry.config else entry],
+        )
         kept += 1
         found = f"{entry.ms:.4f} ms with {entry.config}" if entry.config else "stands"
         say(f"{what}, {found}{f', {wrong} configurations WRONG' if wrong else ''}")
     for op in ops:
         for case in op.cases:
             for type_name in types:
-                if "layer" in case.tags and type_name in op.dtypes and len(op.engines) > 2 and time.monotonic() < end:
+                if (
+                    "layer" in case.tags
+                    and type_name in op.dtypes
+                    and len(op.engines) > 2
+                    and time.monotonic() < end
+                ):
                     fastest = tune_engine(op, case, type_name, device)
                     if fastest:
                         merge(path, device, [fastest])
-                        say(f"{op.name} {type_name} {fastest.shape}: {fastest.engine}, {fastest.ms:.4f} ms")
+                        say(
+                            f"{op.name} {type_name} {fastest.shape}: {fastest.engine}, "
+                            f"{fastest.ms:.4f} ms"
+                        )
     for name, net, averaged in networks() if not names or FLAT_ADAM in names else ():
         if (FLAT_ADAM, "fp32", (("n", _size(net)),)) in known:
             continue
@@ -350,7 +437,12 @@ def run(names: Sequence[str], types: Sequence[str], budget: float, ship: bool, s
 
 
 def _shared(entry: Entry, capability: str) -> int:
-    """Shared memory the entry's configuration needs on this GPU, by compiling for it: what decides whether it fits another."""
+    """Shared memory the entry's configuration needs on this GPU, by compiling for it: what decides
+    whether it fits another."""
     from fastgan.verify import aot
 
-    return max((r.shared for r in aot.recheck(entry, capability)), default=0) if capability in aot.SHARED_LIMIT else 0
+    return (
+        max((r.shared for r in aot.recheck(entry, capability)), default=0)
+        if capability in aot.SHARED_LIMIT
+        else 0
+    )

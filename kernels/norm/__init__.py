@@ -1,1 +1,2 @@
-"""Normalisation with activation: forward, backward, running statistics; the layout is in forward.py."""
+"""Normalisation with activation: forward, backward, running statistics; the layout is in
+forward.py."""

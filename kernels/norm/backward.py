@@ -1,15 +1,16 @@
-"""Backward of normalisation and activation over rows, and of the moments. Layout and segments as in forward.py.
+"""Backward of normalisation and activation over rows, and of the moments. Layout and segments as in
+forward.py.
 
     dp = dz act'(p)        dbeta = sum dp        dgamma = sum dp xhat        xhat = (x - mean) rstd
-    statistics given (eval, frozen, handed-on scale and shift):  dx = dp gamma rstd                           one reading of dz
-    and x: 3 passes
-    statistics of x itself (training):  dx = rstd (gamma dp - (sum gamma dp + xhat sum gamma dp xhat) / n)    the sums come
-    first: 5 passes
+    statistics given (eval, frozen, handed-on scale and shift), one reading of dz and x: 3 passes
+        dx = dp gamma rstd
+    statistics of x itself (training), the sums come first: 5 passes
+        dx = rstd (gamma dp - (sum gamma dp + xhat sum gamma dp xhat) / n)
 
-Kept from forward: x, gamma, beta and the statistics; p and with it the activation's mask are computed again by the expression
-that forward used.
-Sums are fp32, tile by tile and then over tiles in a fixed order; no atomics. Short segments take one launch and find dz and x
-in cache the second time.
+Kept from forward: x, gamma, beta and the statistics; p and with it the activation's mask are
+computed again by the expression that forward used.
+Sums are fp32, tile by tile and then over tiles in a fixed order; no atomics. Short segments take
+one launch and find dz and x in cache the second time.
 """
 
 from __future__ import annotations
@@ -35,7 +36,18 @@ from fastgan.kernels.norm.tiles import (
 
 
 @triton.jit
-def load_dp(dz_ptr, x_ptr, at, keep, mean, scale, beta, HAS_STATS: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr):
+def load_dp(
+    dz_ptr,
+    x_ptr,
+    at,
+    keep,
+    mean,
+    scale,
+    beta,
+    HAS_STATS: tl.constexpr,
+    ACT: tl.constexpr,
+    SLOPE: tl.constexpr,
+):
     """(dp, x - mean) of a tile in fp32; zero outside `keep`."""
     x = tl.load(x_ptr + at, mask=keep, other=0.0)
     dz = tl.load(dz_ptr + at, mask=keep, other=0.0).to(tl.float32)
@@ -71,7 +83,8 @@ def reduce_kernel(
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Partial (sum dp, sum dp xhat) of a split; with WRITE_DX also dx = dp gamma rstd, in the same reading."""
+    """Partial (sum dp, sum dp xhat) of a split; with WRITE_DX also dx = dp gamma rstd, in the same
+    reading."""
     segment, split = tl.program_id(0) // SPLITS, tl.program_id(0) % SPLITS
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     lane = tl.arange(0, BLOCK_R)
@@ -110,10 +123,17 @@ def reduce_kernel(
 
 @triton.jit(do_not_specialize=SIZES)
 def merge_sums_kernel(
-    part_ptr, sums_ptr, weight_ptr, C, SPLITS, HAS_WEIGHT: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr
+    part_ptr,
+    sums_ptr,
+    weight_ptr,
+    C,
+    SPLITS,
+    HAS_WEIGHT: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_C: tl.constexpr,
 ):
-    """sums[segment] = the sum of its SPLITS partial pairs, each times its own row of `weight` [SEGMENTS * SPLITS, C] with
-    HAS_WEIGHT."""
+    """sums[segment] = the sum of its SPLITS partial pairs, each times its own row of `weight`
+    [SEGMENTS * SPLITS, C] with HAS_WEIGHT."""
     segment = tl.program_id(1)
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     sum0 = tl.zeros((BLOCK_T, BLOCK_C), tl.float32)
@@ -172,13 +192,26 @@ def dx_kernel(
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    pid = tl.num_programs(0) - 1 - tl.program_id(0)  # backwards: the sums' pass left the end of dz and x in L2
+    pid = (
+        tl.num_programs(0) - 1 - tl.program_id(0)
+    )  # backwards: the sums' pass left the end of dz and x in L2
     segment, tile = pid // TILES, pid % TILES
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     lane = tl.arange(0, BLOCK_R)
     stats_row = segment // STATS_EVERY
     mean, rstd, gamma, beta = channel_vectors(
-        weight_ptr, bias_ptr, mean_ptr, var_ptr, segment // WEIGHT_EVERY, stats_row, c, C, eps, HAS_WEIGHT, HAS_BIAS, HAS_STATS
+        weight_ptr,
+        bias_ptr,
+        mean_ptr,
+        var_ptr,
+        segment // WEIGHT_EVERY,
+        stats_row,
+        c,
+        C,
+        eps,
+        HAS_WEIGHT,
+        HAS_BIAS,
+        HAS_STATS,
     )
     scale = rstd * gamma
     base = (segment * L + tile * BLOCK_R).to(tl.int64) * C
@@ -216,7 +249,8 @@ def segment_backward_kernel(
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Sums and dx in one launch: a program owns all rows of its channels, and finds them in cache the second time."""
+    """Sums and dx in one launch: a program owns all rows of its channels, and finds them in cache
+    the second time."""
     segment = tl.program_id(1)
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     lane = tl.arange(0, BLOCK_R)
@@ -224,14 +258,27 @@ def segment_backward_kernel(
     pitch = tl.cast(C, tl.int64)
     base = segment * L.to(tl.int64) * C
     mean, rstd, gamma, beta = channel_vectors(
-        weight_ptr, bias_ptr, mean_ptr, var_ptr, segment // WEIGHT_EVERY, segment, c, C, eps, HAS_WEIGHT, HAS_BIAS, True
+        weight_ptr,
+        bias_ptr,
+        mean_ptr,
+        var_ptr,
+        segment // WEIGHT_EVERY,
+        segment,
+        c,
+        C,
+        eps,
+        HAS_WEIGHT,
+        HAS_BIAS,
+        True,
     )
     scale = rstd * gamma
     sum0 = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     sum1 = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     for row in range(0, L, BLOCK_R):
         keep = (lane < L - row)[:, None] & (c < C)[None, :]
-        dp, x = load_dp(dz_ptr, x_ptr, base + row * pitch + offset, keep, mean, scale, beta, True, ACT, SLOPE)
+        dp, x = load_dp(
+            dz_ptr, x_ptr, base + row * pitch + offset, keep, mean, scale, beta, True, ACT, SLOPE
+        )
         sum0 += dp
         sum1 += dp * x
     total0, total1 = tl.sum(sum0, 0), tl.sum(sum1, 0) * rstd
@@ -268,8 +315,8 @@ def reduce(
     slope: float,
     write_dx: bool,
 ) -> tuple[Tensor | None, Tensor]:
-    """(dx = dp gamma rstd if `write_dx`, sums [A, 2, C] of dp and dp xhat) of dz, x [ROWS, C]; one reading, two launches (one
-    where no split is needed)."""
+    """(dx = dp gamma rstd if `write_dx`, sums [A, 2, C] of dp and dp xhat) of dz, x [ROWS, C]; one
+    reading, two launches (one where no split is needed)."""
     given = Vectors(weight, bias, mean, var)
     at, every = given.layout(x)
     config, parts, grid = split("norm_backward_once" if write_dx else "norm_reduce", at)
@@ -308,8 +355,8 @@ def dx(
     slope: float,
     weighted: bool = False,
 ) -> Tensor:
-    """dx of dz, x [ROWS, C]: through the statistics with `sums` [S, 2, C], else dp gamma rstd; one launch, two reads, one
-    write."""
+    """dx of dz, x [ROWS, C]: through the statistics with `sums` [S, 2, C], else dp gamma rstd; one
+    launch, two reads, one write."""
     given = Vectors(weight, bias, mean, var)
     at, every = given.layout(x)
     config, tiles, grid = tiled("norm_dx", at)
@@ -336,7 +383,14 @@ def dx(
 
 
 def train_backward(
-    dz: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, stats: Tensor, eps: float, act: str, slope: float
+    dz: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    stats: Tensor,
+    eps: float,
+    act: str,
+    slope: float,
 ) -> tuple[Tensor, Tensor]:
     """(dx, sums [A, 2, C] of dp and dp xhat) through the statistics [2, S, C] of x [ROWS, C]; one
     launch for short segments, else three (four with gamma per sample): sums, merge, dx.
@@ -350,7 +404,9 @@ def train_backward(
         through = sums
         if sets > segments:
             through = _merge(sums, segments, sets // segments, weight)
-        return dx(dz, x, weight, bias, mean, var, through, eps, act, slope, weighted=sets > segments), sums
+        return dx(
+            dz, x, weight, bias, mean, var, through, eps, act, slope, weighted=sets > segments
+        ), sums
     out = torch.empty_like(x)
     sums = torch.empty(segments, 2, at.channels, dtype=torch.float32, device=x.device)
     segment_backward_kernel[(cdiv(at.channels, config["BLOCK_C"]), segments)](

@@ -1,4 +1,5 @@
-"""Normalisation and activation over rows: z = act((x - mean) rstd gamma + beta), statistics per channel and segment.
+"""Normalisation and activation over rows: z = act((x - mean) rstd gamma + beta), statistics per
+channel and segment.
 
 Layout: x (N, C, *) lies channels innermost in memory (channels_last): ROWS = N * rows of C. They
 fall into S statistics segments of equal length (1: batch norm, 2: real | fake, N: instance norm)
@@ -60,7 +61,9 @@ def apply_kernel(
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    pid = tl.num_programs(0) - 1 - tl.program_id(0)  # backwards: the statistics pass left the end of x in L2
+    pid = (
+        tl.num_programs(0) - 1 - tl.program_id(0)
+    )  # backwards: the statistics pass left the end of x in L2
     segment, tile = pid // TILES, pid % TILES
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     lane = tl.arange(0, BLOCK_R)
@@ -112,7 +115,8 @@ def segment_forward_kernel(
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """The whole forward in one launch: a program owns all rows of its channels, and finds them in cache the second time."""
+    """The whole forward in one launch: a program owns all rows of its channels, and finds them in
+    cache the second time."""
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     lane = tl.arange(0, BLOCK_R)
     offset = lane[:, None] * C + c[None, :]
@@ -132,9 +136,22 @@ def segment_forward_kernel(
         tl.store(stats_ptr + (SEGMENTS + segment) * C + c, var, mask=c < C)
         if RUNNING:
             factor = running_factor(tracked_ptr, segment, SEGMENTS, momentum, CUMULATIVE)
-            update_running(running_mean_ptr, running_var_ptr, c, C, mean, var, L.to(tl.float32), factor)
+            update_running(
+                running_mean_ptr, running_var_ptr, c, C, mean, var, L.to(tl.float32), factor
+            )
         _, _, gamma, beta = channel_vectors(
-            weight_ptr, bias_ptr, stats_ptr, stats_ptr, segment // WEIGHT_EVERY, 0, c, C, eps, HAS_WEIGHT, HAS_BIAS, False
+            weight_ptr,
+            bias_ptr,
+            stats_ptr,
+            stats_ptr,
+            segment // WEIGHT_EVERY,
+            0,
+            c,
+            C,
+            eps,
+            HAS_WEIGHT,
+            HAS_BIAS,
+            False,
         )
         scale = gamma / tl.sqrt_rn(var + eps)
         for row in range(0, L, BLOCK_R):
@@ -155,8 +172,8 @@ def apply(
     act: str,
     slope: float,
 ) -> Tensor:
-    """act((x - mean) / sqrt(var + eps) weight + bias) of x [ROWS, C], or act(x weight + bias) without statistics; one launch,
-    one read, one write.
+    """act((x - mean) / sqrt(var + eps) weight + bias) of x [ROWS, C], or act(x weight + bias)
+    without statistics; one launch, one read, one write.
 
     weight, bias: [C] or [P, C]; mean, var: [C] or [S, C], S and P dividing each other's larger.
     """
@@ -165,7 +182,18 @@ def apply(
     config, tiles, grid = tiled("norm_apply", at)
     z = torch.empty_like(x)
     apply_kernel[grid](
-        x, z, *given.pointers(x), at.channels, at.rows, tiles, *every, eps, **given.flags(), ACT=act, SLOPE=slope, **config
+        x,
+        z,
+        *given.pointers(x),
+        at.channels,
+        at.rows,
+        tiles,
+        *every,
+        eps,
+        **given.flags(),
+        ACT=act,
+        SLOPE=slope,
+        **config,
     )
     return z
 
@@ -182,8 +210,8 @@ def train_forward(
     tracked: Tensor | None = None,
     momentum: float | None = 0.1,
 ) -> tuple[Tensor, Tensor]:
-    """(z like x, statistics [2, segments, C]) of x [ROWS, C] normalised by its own moments; one launch for short segments,
-    else three."""
+    """(z like x, statistics [2, segments, C]) of x [ROWS, C] normalised by its own moments; one
+    launch for short segments, else three."""
     sets = sets_of(weight, bias)
     at = rows_of(x, segments)
     config = one_launch("norm_segment_forward", at) if sets in (1, segments) else None

@@ -25,9 +25,12 @@ from fastgan.kernels.norm.tiles import (
 def moments_kernel(x_ptr, part_ptr, C, L, SPLITS, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
     segment, split = tl.program_id(0) // SPLITS, tl.program_id(0) % SPLITS
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    # Splits interleave tile by tile: memory is read in order, and its end is still in L2 when the next pass starts there.
+    # Splits interleave tile by tile: memory is read in order, and its end is still in L2 when the
+    # next pass starts there.
     base = segment.to(tl.int64) * L * C
-    pivot, count, mean, m2 = welford_rows(x_ptr, base, split * BLOCK_R, SPLITS * BLOCK_R, L, c, C, BLOCK_R, BLOCK_C)
+    pivot, count, mean, m2 = welford_rows(
+        x_ptr, base, split * BLOCK_R, SPLITS * BLOCK_R, L, c, C, BLOCK_R, BLOCK_C
+    )
     mean, m2 = merge_lanes(count, mean, m2, tl.sum(count))
     slot = (segment * SPLITS + split).to(tl.int64) * 2 * C + c
     tl.store(part_ptr + slot, pivot + mean, mask=c < C)
@@ -65,14 +68,20 @@ def merge_moments_kernel(
         count = tl.zeros((BLOCK_T, 1), tl.float32)
         mean = tl.zeros((BLOCK_T, BLOCK_C), tl.float32)
         m2 = tl.zeros((BLOCK_T, BLOCK_C), tl.float32)
-        pivot = tl.load(part_ptr + (segment * SPLITS).to(tl.int64) * 2 * C + c, mask=c < C, other=0.0)
+        pivot = tl.load(
+            part_ptr + (segment * SPLITS).to(tl.int64) * 2 * C + c, mask=c < C, other=0.0
+        )
         for t in range(0, SPLITS, BLOCK_T):
             split = t + tl.arange(0, BLOCK_T)
-            rows = whole_turns * TILE_ROWS + tl.minimum(tl.maximum(rest - split * TILE_ROWS, 0), TILE_ROWS)
+            rows = whole_turns * TILE_ROWS + tl.minimum(
+                tl.maximum(rest - split * TILE_ROWS, 0), TILE_ROWS
+            )
             n = tl.where(split < SPLITS, rows, 0).to(tl.float32)[:, None]
             slot = (segment * SPLITS + split).to(tl.int64)[:, None] * 2 * C + c[None, :]
             keep = (split < SPLITS)[:, None] & live
-            d = tl.where(keep, tl.load(part_ptr + slot, mask=keep, other=0.0) - pivot[None, :] - mean, 0.0)
+            d = tl.where(
+                keep, tl.load(part_ptr + slot, mask=keep, other=0.0) - pivot[None, :] - mean, 0.0
+            )
             share = n / tl.maximum(count + n, 1.0)
             m2 += tl.load(part_ptr + slot + C, mask=keep, other=0.0) + d * d * count * share
             mean += d * share
@@ -84,10 +93,17 @@ def merge_moments_kernel(
         tl.store(stats_ptr + (SEGMENTS + segment) * C + c, var, mask=c < C)
         if RUNNING:
             factor = running_factor(tracked_ptr, segment, SEGMENTS, momentum, CUMULATIVE)
-            update_running(running_mean_ptr, running_var_ptr, c, C, mean, var, L.to(tl.float32), factor)
+            update_running(
+                running_mean_ptr, running_var_ptr, c, C, mean, var, L.to(tl.float32), factor
+            )
 
 
-def count_first(tracked: Tensor | None, segments: int, running: tuple[Tensor, Tensor] | None, momentum: float | None) -> None:
+def count_first(
+    tracked: Tensor | None,
+    segments: int,
+    running: tuple[Tensor, Tensor] | None,
+    momentum: float | None,
+) -> None:
     """The count that a cumulative factor reads must be ready before the launch that reads it."""
     if tracked is not None and running is not None and momentum is None:
         tracked.add_(segments)
@@ -100,8 +116,8 @@ def moments(
     tracked: Tensor | None = None,
     momentum: float | None = 0.1,
 ) -> Tensor:
-    """fp32 [2, segments, C] mean and biased variance of x [ROWS, C]; two launches. `running` (mean, var) [C] is updated in
-    place, segment by segment;
+    """fp32 [2, segments, C] mean and biased variance of x [ROWS, C]; two launches. `running` (mean,
+    var) [C] is updated in place, segment by segment;
     `tracked` (int64, 0-dim) is increased by `segments`; momentum=None takes 1/count from it.
     """
     count_first(tracked, segments, running, momentum)
@@ -148,7 +164,8 @@ def moments_dx_kernel(
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """g = dy + dmean/n + dvar (2/n) (x - mean): what the moments add to the gradient of the tensor they were taken of."""
+    """g = dy + dmean/n + dvar (2/n) (x - mean): what the moments add to the gradient of the tensor
+    they were taken of."""
     pid = tl.program_id(0)
     segment, tile = pid // TILES, pid % TILES
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -161,18 +178,30 @@ def moments_dx_kernel(
     base = (segment * L + tile * BLOCK_R).to(tl.int64) * C
     at = base + (lane[:, None] * C + c[None, :])
     keep = (lane < L - tile * BLOCK_R)[:, None] & (c < C)[None, :]
-    g = k0[None, :] + k1[None, :] * (tl.load(x_ptr + at, mask=keep, other=0.0).to(tl.float32) - mean[None, :])
+    g = k0[None, :] + k1[None, :] * (
+        tl.load(x_ptr + at, mask=keep, other=0.0).to(tl.float32) - mean[None, :]
+    )
     if HAS_DY:
         g += tl.load(dy_ptr + at, mask=keep, other=0.0).to(tl.float32)
     tl.store(dx_ptr + at, g.to(dx_ptr.dtype.element_ty), mask=keep)
 
 
 def moments_backward(dy: Tensor | None, x: Tensor, stats: Tensor, dstats: Tensor) -> Tensor:
-    """g = dy + dmean/n + dvar (2/n) (x - mean) of x [ROWS, C] and stats, dstats [2, S, C]; one launch."""
+    """g = dy + dmean/n + dvar (2/n) (x - mean) of x [ROWS, C] and stats, dstats [2, S, C]; one
+    launch."""
     at = rows_of(x, stats.shape[1])
     config, tiles, grid = tiled("norm_moments_dx", at)
     out = torch.empty_like(x)
     moments_dx_kernel[grid](
-        pointer(dy, x), x, out, stats[0], *dstats.unbind(0), at.channels, at.rows, tiles, HAS_DY=dy is not None, **config
+        pointer(dy, x),
+        x,
+        out,
+        stats[0],
+        *dstats.unbind(0),
+        at.channels,
+        at.rows,
+        tiles,
+        HAS_DY=dy is not None,
+        **config,
     )
     return out

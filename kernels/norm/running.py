@@ -1,10 +1,13 @@
 """Running statistics of all the normalisation layers of a network in one launch.
 
-    running  <- (1 - m) running + m statistics      group by group (real, then fake), unbiased variance, count += groups
+    running  <- (1 - m) running + m statistics
 
-Pointers travel as kernel arguments, not as a table in memory: nothing is copied to the device per call, so addresses may
-change between calls and inside graph capture. Sizes are a small device table, kept per set of shapes (the first call of a
-set copies it: warm up before capture). One program a layer.
+group by group (real, then fake), unbiased variance, count += groups.
+
+Pointers travel as kernel arguments, not as a table in memory: nothing is copied to the device per
+call, so addresses may change between calls and inside graph capture. Sizes are a small device
+table, kept per set of shapes (the first call of a set copies it: warm up before capture). One
+program a layer.
 """
 
 from __future__ import annotations
@@ -60,13 +63,16 @@ def running_kernel(
         for group in range(groups):
             mean = tl.load(stats_ptr + group * C + c, mask=c < C, other=0.0)
             var = tl.load(stats_ptr + (groups + group) * C + c, mask=c < C, other=0.0)
-            factor = tl.where(momentum < 0, 1.0 / (seen + group + 1.0), momentum)  # momentum=None travels as -1
+            factor = tl.where(
+                momentum < 0, 1.0 / (seen + group + 1.0), momentum
+            )  # momentum=None travels as -1
             update_running(mean_ptr, var_ptr, c, C, mean, var, rows, factor)
 
 
 @functools.cache
 def device_table(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A small constant table on the device; kept for good, so that a captured launch finds it there."""
+    """A small constant table on the device; kept for good, so that a captured launch finds it
+    there."""
     return torch.tensor(values, dtype=dtype, device=device)
 
 
@@ -78,8 +84,8 @@ def update_all(
     rows: Sequence[int],
     momenta: Sequence[float],
 ) -> None:
-    """In place: every layer's running mean and var (fp32 [C]) with its statistics [2, groups, C] over rows[i] rows a group;
-    momentum -1 means None."""
+    """In place: every layer's running mean and var (fp32 [C]) with its statistics [2, groups, C]
+    over rows[i] rows a group; momentum -1 means None."""
     device = stats[0].device
     sizes = tuple(v for s, n in zip(stats, rows) for v in (s.shape[2], n, s.shape[1]))
     running_kernel[(len(stats),)](

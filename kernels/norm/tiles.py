@@ -1,4 +1,5 @@
-"""What the normalisation kernels share: jitted pieces, and the choice of tiles and splits. Layout in forward.py."""
+"""What the normalisation kernels share: jitted pieces, and the choice of tiles and splits. Layout
+in forward.py."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from torch import Tensor
 from fastgan.kernels import tuning
 from fastgan.kernels.common import cdiv, next_power_of_2, tl, triton
 
-# Sizes that change with the batch: one binary serves them all. C stays specialised, so that channels load in 16-byte vectors.
+# Sizes that change with the batch: one binary serves them all. C stays specialised, so that
+# channels load in 16-byte vectors.
 SIZES = ["L", "TILES", "SPLITS", "WEIGHT_EVERY", "STATS_EVERY", "SEGMENTS", "momentum"]
 
 SPLIT_PROGRAMS = 512
@@ -21,8 +23,8 @@ KiB in flight on each. Constant: every GPU sums in one order."""
 MERGE_CONFIG = {"BLOCK_T": 256, "BLOCK_C": 8, "num_warps": 4, "num_stages": 1}
 
 ONE_LAUNCH = {"MAX_ROWS": 1024}
-"""Segments up to this length take one launch. On an H200 both ways cost 10 us at 2048 rows of 512 channels, and from there on
-several launches win (`python -m fastgan.bench.gpu --stages norm`)."""
+"""Segments up to this length take one launch. On an H200 both ways cost 10 us at 2048 rows of 512
+channels, and from there on several launches win (`python -m fastgan.bench.gpu --stages norm`)."""
 
 
 @triton.jit
@@ -48,7 +50,9 @@ def channel_vectors(
     beta = tl.zeros(c.shape, tl.float32)
     if HAS_STATS:
         mean = tl.load(mean_ptr + stats_row * C + c, mask=live, other=0.0).to(tl.float32)
-        rstd = 1.0 / tl.sqrt_rn(tl.load(var_ptr + stats_row * C + c, mask=live, other=1.0).to(tl.float32) + eps)
+        rstd = 1.0 / tl.sqrt_rn(
+            tl.load(var_ptr + stats_row * C + c, mask=live, other=1.0).to(tl.float32) + eps
+        )
     if HAS_WEIGHT:
         gamma = tl.load(weight_ptr + weight_row * C + c, mask=live, other=1.0).to(tl.float32)
     if HAS_BIAS:
@@ -58,26 +62,32 @@ def channel_vectors(
 
 @triton.jit
 def preactivation(x, mean, scale, beta, HAS_STATS: tl.constexpr):
-    """(x - mean) scale + beta, or x scale + beta: the one expression of forward and backward, so that their masks agree."""
+    """(x - mean) scale + beta, or x scale + beta: the one expression of forward and backward, so
+    that their masks agree."""
     x = x.to(tl.float32)
     if HAS_STATS:
-        x = x - mean[None, :]  # before the product: x scale + (beta - mean scale) would cancel where |mean| >> std
+        x = (
+            x - mean[None, :]
+        )  # before the product: x scale + (beta - mean scale) would cancel where |mean| >> std
     return x * scale[None, :] + beta[None, :]
 
 
 @triton.jit
 def merge_lanes(count, mean, m2, total):
-    """Chan's merge of the rows of [R, C] (count, mean, M2) into [C] (mean, M2); empty lanes have count 0."""
+    """Chan's merge of the rows of [R, C] (count, mean, M2) into [C] (mean, M2); empty lanes have
+    count 0."""
     whole = tl.sum(count * mean, 0) / total
-    whole += tl.sum(count * (mean - whole[None, :]), 0) / total  # what rounding left of the first sum
+    whole += (
+        tl.sum(count * (mean - whole[None, :]), 0) / total
+    )  # what rounding left of the first sum
     d = mean - whole[None, :]
     return whole, tl.sum(m2 + count * d * d, 0)
 
 
 @triton.jit
 def welford_rows(x_ptr, base, first, step, L, c, C, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
-    """(pivot [C], count [R, 1], mean - pivot, M2 [R, C]) of rows first + lane, first + lane + step, ... below L of the segment
-    at element `base`."""
+    """(pivot [C], count [R, 1], mean - pivot, M2 [R, C]) of rows first + lane, first + lane + step,
+    ... below L of the segment at element `base`."""
     lane = tl.arange(0, BLOCK_R)
     offset = lane[:, None] * C + c[None, :]
     mean = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
@@ -101,7 +111,8 @@ def welford_rows(x_ptr, base, first, step, L, c, C, BLOCK_R: tl.constexpr, BLOCK
 
 @triton.jit
 def running_factor(tracked_ptr, segment, SEGMENTS, momentum, CUMULATIVE: tl.constexpr):
-    """momentum, or that of momentum=None from the device-side count, which has been increased by SEGMENTS already."""
+    """momentum, or that of momentum=None from the device-side count, which has been increased by
+    SEGMENTS already."""
     if CUMULATIVE:
         return 1.0 / (tl.load(tracked_ptr) - SEGMENTS + segment + 1).to(tl.float32)
     else:
@@ -109,7 +120,9 @@ def running_factor(tracked_ptr, segment, SEGMENTS, momentum, CUMULATIVE: tl.cons
 
 
 @triton.jit
-def count_batches(tracked_ptr, SEGMENTS, RUNNING: tl.constexpr, CUMULATIVE: tl.constexpr, TRACKED: tl.constexpr):
+def count_batches(
+    tracked_ptr, SEGMENTS, RUNNING: tl.constexpr, CUMULATIVE: tl.constexpr, TRACKED: tl.constexpr
+):
     # a cumulative factor reads the count, so there the host has it increased by a launch before
     if (RUNNING and TRACKED and not CUMULATIVE) and tl.program_id(0) == 0:
         tl.store(tracked_ptr, tl.load(tracked_ptr) + SEGMENTS)
@@ -117,19 +130,31 @@ def count_batches(tracked_ptr, SEGMENTS, RUNNING: tl.constexpr, CUMULATIVE: tl.c
 
 @triton.jit
 def update_running(running_mean_ptr, running_var_ptr, c, C, mean, var, n, factor):
-    """PyTorch's update with one segment's statistics of n rows: unbiased variance. The next segment may follow."""
+    """PyTorch's update with one segment's statistics of n rows: unbiased variance. The next segment
+    may follow."""
     live = c < C
     old_mean = tl.load(running_mean_ptr + c, mask=live, other=0.0).to(tl.float32)
     old_var = tl.load(running_var_ptr + c, mask=live, other=0.0).to(tl.float32)
     unbiased = var * (n / (n - 1.0))
-    tl.store(running_mean_ptr + c, ((1.0 - factor) * old_mean + factor * mean).to(running_mean_ptr.dtype.element_ty), mask=live)
-    tl.store(running_var_ptr + c, ((1.0 - factor) * old_var + factor * unbiased).to(running_var_ptr.dtype.element_ty), mask=live)
+    tl.store(
+        running_mean_ptr + c,
+        ((1.0 - factor) * old_mean + factor * mean).to(running_mean_ptr.dtype.element_ty),
+        mask=live,
+    )
+    tl.store(
+        running_var_ptr + c,
+        ((1.0 - factor) * old_var + factor * unbiased).to(running_var_ptr.dtype.element_ty),
+        mask=live,
+    )
     tl.debug_barrier()  # another thread may load them for the next segment
 
 
-def tile_config(itemsize: int, channels: int, rows: int, num_warps: int = 4, vectors: int = 2, wide: int = 128) -> dict[str, int]:
-    """A safe tile for segments of `rows` rows: `vectors` 16-byte loads a thread and tensor, whole channel vectors first, rows
-    for the rest, none longer than its segment. 16 bytes of fp32 hold half as many elements, which keeps registers in bounds.
+def tile_config(
+    itemsize: int, channels: int, rows: int, num_warps: int = 4, vectors: int = 2, wide: int = 128
+) -> dict[str, int]:
+    """A safe tile for segments of `rows` rows: `vectors` 16-byte loads a thread and tensor, whole
+    channel vectors first, rows for the rest, none longer than its segment. 16 bytes of fp32 hold
+    half as many elements, which keeps registers in bounds.
     """
     elements = num_warps * 32 * vectors * (16 // itemsize)
     block_c = min(next_power_of_2(channels), wide)
@@ -138,13 +163,15 @@ def tile_config(itemsize: int, channels: int, rows: int, num_warps: int = 4, vec
 
 
 def one_launch_tile(rows: int) -> dict[str, int]:
-    """The safe tile of a kernel that keeps a segment of `rows` rows in one program: few run, so each takes many warps."""
+    """The safe tile of a kernel that keeps a segment of `rows` rows in one program: few run, so
+    each takes many warps."""
     block_r = min(256, next_power_of_2(rows))
     return {"BLOCK_R": block_r, "BLOCK_C": 8, "num_warps": max(4, block_r // 16), "num_stages": 1}
 
 
 class Rows(NamedTuple):
-    """What a launch's configuration depends on: `segments` runs of `rows` rows of `channels` elements."""
+    """What a launch's configuration depends on: `segments` runs of `rows` rows of `channels`
+    elements."""
 
     dtype: torch.dtype
     channels: int
@@ -162,7 +189,9 @@ def rows_of(x: Tensor, segments: int) -> Rows:
 def _config(name: str, at: Rows, num_warps: int, vectors: int, wide: int) -> Mapping[str, Any]:
     """The tables' configuration of kernel `name`, or the safe one."""
     default = tile_config(at.dtype.itemsize, at.channels, at.rows, num_warps, vectors, wide)
-    return tuning.config(name, at.dtype, (("c", at.channels), ("rows", at.rows * at.segments)), default, at.device)
+    return tuning.config(
+        name, at.dtype, (("c", at.channels), ("rows", at.rows * at.segments)), default, at.device
+    )
 
 
 @tuning.kept
@@ -175,8 +204,8 @@ def tiled(name: str, at: Rows) -> tuple[Mapping[str, Any], int, tuple[int, int]]
 
 @tuning.kept
 def split(name: str, at: Rows, vectors: int = 2) -> tuple[Mapping[str, Any], int, tuple[int, int]]:
-    """(configuration, programs that share a segment, grid) of a reducing pass: enough to fill the GPU, none with fewer than
-    four tiles.
+    """(configuration, programs that share a segment, grid) of a reducing pass: enough to fill the
+    GPU, none with fewer than four tiles.
     """
     config = _config(name, at, 4, vectors, 128)
     across = cdiv(at.channels, config["BLOCK_C"])
@@ -187,11 +216,14 @@ def split(name: str, at: Rows, vectors: int = 2) -> tuple[Mapping[str, Any], int
 
 @tuning.kept
 def one_launch(name: str, at: Rows) -> Mapping[str, Any] | None:
-    """The configuration of the one-launch kernel `name` where it is the better choice, else None: the whole segment passes
-    through one program twice.
+    """The configuration of the one-launch kernel `name` where it is the better choice, else None:
+    the whole segment passes through one program twice.
     """
     shape = (("c", at.channels), ("rows", at.rows * at.segments))
-    if at.rows > tuning.config("norm_one_launch", at.dtype, shape, ONE_LAUNCH, at.device)["MAX_ROWS"]:
+    if (
+        at.rows
+        > tuning.config("norm_one_launch", at.dtype, shape, ONE_LAUNCH, at.device)["MAX_ROWS"]
+    ):
         return None
     return tuning.config(name, at.dtype, shape, one_launch_tile(at.rows), at.device)
 
@@ -200,11 +232,14 @@ def one_launch(name: str, at: Rows) -> Mapping[str, Any] | None:
 def merge_config(channels: int, parts: int, device: torch.device) -> Mapping[str, Any]:
     """The configuration of a merge over `parts` partial results."""
     default = {**MERGE_CONFIG, "BLOCK_T": min(256, next_power_of_2(parts))}
-    return tuning.config("norm_merge", "fp32", (("c", channels), ("splits", parts)), default, device)
+    return tuning.config(
+        "norm_merge", "fp32", (("c", channels), ("splits", parts)), default, device
+    )
 
 
 class Vectors(NamedTuple):
-    """weight, bias [C] or [P, C] and mean, var [C] or [S, C], any of them absent: what a pass over given statistics takes."""
+    """weight, bias [C] or [P, C] and mean, var [C] or [S, C], any of them absent: what a pass over
+    given statistics takes."""
 
     weight: Tensor | None
     bias: Tensor | None
@@ -212,7 +247,8 @@ class Vectors(NamedTuple):
     var: Tensor | None
 
     def layout(self, x: Tensor) -> tuple[Rows, tuple[int, int]]:
-        """x in as many segments as the larger of P and S, and how many of them share a row of weight, and of mean."""
+        """x in as many segments as the larger of P and S, and how many of them share a row of
+        weight, and of mean."""
         weights, stats = sets_of(self.weight, self.bias), sets_of(self.mean, self.var)
         segments = max(weights, stats)
         return rows_of(x, segments), (segments // weights, segments // stats)
@@ -221,7 +257,11 @@ class Vectors(NamedTuple):
         return [stand_in if v is None else v for v in self]
 
     def flags(self) -> dict[str, bool]:
-        return {"HAS_WEIGHT": self.weight is not None, "HAS_BIAS": self.bias is not None, "HAS_STATS": self.mean is not None}
+        return {
+            "HAS_WEIGHT": self.weight is not None,
+            "HAS_BIAS": self.bias is not None,
+            "HAS_STATS": self.mean is not None,
+        }
 
 
 def sets_of(*vectors: Tensor | None) -> int:

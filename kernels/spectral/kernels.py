@@ -1,4 +1,5 @@
-"""One power iteration of many layers at once: row and column products, the finish, the outer product."""
+"""One power iteration of many layers at once: row and column products, the finish, the outer
+product."""
 
 from __future__ import annotations
 
@@ -40,8 +41,8 @@ def row_product_kernel(
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """out = W v for a block of rows. FLAT: v is the raw vector in the flat `in_ptr`, to be normalised; else the layer's own
-    buffer."""
+    """out = W v for a block of rows. FLAT: v is the raw vector in the flat `in_ptr`, to be
+    normalised; else the layer's own buffer."""
     layer = tl.load(blocks_ptr + 2 * tl.program_id(0))
     block = tl.load(blocks_ptr + 2 * tl.program_id(0) + 1)
     at = layers_ptr + layer * 10
@@ -61,7 +62,9 @@ def row_product_kernel(
         column, entry = columns(m, P, si, so, vi, vo)
         v = tl.load(v_ptr + entry, mask=m < w, other=0.0) * scale
         keep = (r < h)[:, None] & (m < w)[None, :]
-        x = tl.load(weight_ptr + r.to(tl.int64)[:, None] * sr + column[None, :], mask=keep, other=0.0)
+        x = tl.load(
+            weight_ptr + r.to(tl.int64)[:, None] * sr + column[None, :], mask=keep, other=0.0
+        )
         total += x * v[None, :]
     tl.store(out_ptr + tl.load(at + 8) + r, tl.sum(total, 1), mask=r < h)
 
@@ -80,8 +83,8 @@ def column_product_kernel(
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """out = W^T u for a block of columns. FLAT: u is the raw vector in the flat `in_ptr`, to be normalised; else the layer's
-    own buffer."""
+    """out = W^T u for a block of columns. FLAT: u is the raw vector in the flat `in_ptr`, to be
+    normalised; else the layer's own buffer."""
     layer = tl.load(blocks_ptr + 2 * tl.program_id(0))
     block = tl.load(blocks_ptr + 2 * tl.program_id(0) + 1)
     at = layers_ptr + layer * 10
@@ -101,7 +104,9 @@ def column_product_kernel(
         r = first + tl.arange(0, BLOCK_R)
         u = tl.load(u_ptr + r, mask=r < h, other=0.0) * scale
         keep = (r < h)[:, None] & (m < w)[None, :]
-        x = tl.load(weight_ptr + r.to(tl.int64)[:, None] * sr + column[None, :], mask=keep, other=0.0)
+        x = tl.load(
+            weight_ptr + r.to(tl.int64)[:, None] * sr + column[None, :], mask=keep, other=0.0
+        )
         total += x * u[:, None]
     tl.store(out_ptr + tl.load(at + 9) + entry, tl.sum(total, 0), mask=m < w)
 
@@ -124,8 +129,8 @@ def finish_kernel(
     LAST_IS_V: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Unit vectors (kept for backward; the last group's also into the buffers) and sigma [groups, layers]; program = (layer,
-    group)."""
+    """Unit vectors (kept for backward; the last group's also into the buffers) and sigma [groups,
+    layers]; program = (layer, group)."""
     layer, group = tl.program_id(0), tl.program_id(1)
     at = layers_ptr + layer * 10
     h, w, u0, v0 = tl.load(at), tl.load(at + 1), tl.load(at + 8), tl.load(at + 9)

@@ -6,8 +6,8 @@
 2018, algorithm 1).
 
 A product is a launch: it normalises its input vector on load (the norm is summed anew by every
-program, in one order) and writes the raw product. The finishing launch
-normalises both vectors and needs no third product, for sigma = u^T (W v) = |W^T u| when v = W^T u /
+program, in one order) and writes the raw product. The finishing launch normalises both vectors and
+needs no third product, for sigma = u^T (W v) = |W^T u| when v = W^T u /
 |W^T u| (and |W v| where the iteration ends with u). No atomics: results repeat bit for bit.
 
 Weights are fp32 matrices [h, w] seen through strides: column m = o P + i lies at o so + i si, and
@@ -30,9 +30,21 @@ from torch import Tensor
 from fastgan.kernels import tuning
 from fastgan.kernels.common import cdiv, next_power_of_2
 from fastgan.kernels.norm.running import device_table
-from fastgan.kernels.spectral.kernels import column_product_kernel, finish_kernel, outer_kernel, row_product_kernel
+from fastgan.kernels.spectral.kernels import (
+    column_product_kernel,
+    finish_kernel,
+    outer_kernel,
+    row_product_kernel,
+)
 
-DEFAULT = {"ROWS": 8, "ROW_COLUMNS": 256, "COLUMNS": 64, "COLUMN_ROWS": 32, "num_warps": 4, "num_stages": 1}
+DEFAULT = {
+    "ROWS": 8,
+    "ROW_COLUMNS": 256,
+    "COLUMNS": 64,
+    "COLUMN_ROWS": 32,
+    "num_warps": 4,
+    "num_stages": 1,
+}
 CANDIDATES = [
     DEFAULT,
     {**DEFAULT, "ROWS": 4, "ROW_COLUMNS": 512},
@@ -48,8 +60,8 @@ Matrix = tuple[int, int, int, int, int, int, int, int]
 
 
 def matrix(weight: Tensor, dim: int) -> Matrix | None:
-    """(h, w, P, row stride, si, so, vi, vo) of a weight whose rows are dimension `dim` (0 or 1); None where strides do not
-    allow it."""
+    """(h, w, P, row stride, si, so, vi, vo) of a weight whose rows are dimension `dim` (0 or 1);
+    None where strides do not allow it."""
     return _matrix(weight.shape, weight.stride(), dim)
 
 
@@ -90,8 +102,11 @@ class LayerTables:
 
 
 @functools.cache
-def plan(matrices: tuple[Matrix, ...], rows: int, columns: int, device: torch.device) -> LayerTables:
-    """Tables for layers of these matrices, in blocks of `rows` and of `columns`; made once, before any graph capture."""
+def plan(
+    matrices: tuple[Matrix, ...], rows: int, columns: int, device: torch.device
+) -> LayerTables:
+    """Tables for layers of these matrices, in blocks of `rows` and of `columns`; made once, before
+    any graph capture."""
     table: list[int] = []
     row_blocks: list[int] = []
     column_blocks: list[int] = []
@@ -102,12 +117,18 @@ def plan(matrices: tuple[Matrix, ...], rows: int, columns: int, device: torch.de
         row_blocks += [v for b in range(cdiv(m[0], rows)) for v in (i, b)]
         column_blocks += [v for b in range(cdiv(m[1], columns)) for v in (i, b)]
     made = [device_table(tuple(t), torch.int32, device) for t in (table, row_blocks, column_blocks)]
-    return LayerTables(made[0], made[1], made[2], tuple(m[0] for m in matrices), tuple(m[1] for m in matrices))
+    return LayerTables(
+        made[0], made[1], made[2], tuple(m[0] for m in matrices), tuple(m[1] for m in matrices)
+    )
 
 
 def _config(matrices: tuple[Matrix, ...], device: torch.device) -> dict[str, int]:
     elements = sum(m[0] * m[1] for m in matrices)
-    return dict(tuning.config("spectral", "fp32", (("elements", elements), ("layers", len(matrices))), DEFAULT, device))
+    return dict(
+        tuning.config(
+            "spectral", "fp32", (("elements", elements), ("layers", len(matrices))), DEFAULT, device
+        )
+    )
 
 
 def power(
@@ -120,23 +141,35 @@ def power(
     v_first: bool,
     groups: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(sigma [groups, layers], unit u [groups, U], unit v [groups, V]), all fp32; `us`, `vs` are left as the last group leaves
-    them.
+    """(sigma [groups, layers], unit u [groups, U], unit v [groups, V]), all fp32; `us`, `vs` are
+    left as the last group leaves them.
 
-    `iterations` a group: 0 (eval) takes u and v as they are, in two launches for one group. `v_first`: v is updated before u.
+    `iterations` a group: 0 (eval) takes u and v as they are, in two launches for one group.
+        `v_first`: v is updated before u.
     """
     device = weights[0].device
     config = _config(matrices, device)
     tables = plan(matrices, config["ROWS"], config["COLUMNS"], device)
     layers, (total_u, total_v) = len(weights), tables.sizes
-    launch = {"LAYERS": layers, "num_warps": config["num_warps"], "num_stages": config["num_stages"]}
+    launch = {
+        "LAYERS": layers,
+        "num_warps": config["num_warps"],
+        "num_stages": config["num_stages"],
+    }
     by_rows = {**launch, "BLOCK_R": config["ROWS"], "BLOCK_C": config["ROW_COLUMNS"]}
     by_columns = {**launch, "BLOCK_R": config["COLUMN_ROWS"], "BLOCK_C": config["COLUMNS"]}
-    raw_u, unit_u = (torch.empty((groups, total_u), dtype=torch.float32, device=device) for _ in range(2))
-    raw_v, unit_v = (torch.empty((groups, total_v), dtype=torch.float32, device=device) for _ in range(2))
+    raw_u, unit_u = (
+        torch.empty((groups, total_u), dtype=torch.float32, device=device) for _ in range(2)
+    )
+    raw_v, unit_v = (
+        torch.empty((groups, total_v), dtype=torch.float32, device=device) for _ in range(2)
+    )
     sigma = torch.empty((groups, layers), dtype=torch.float32, device=device)
     w, u, v = tuple(weights), tuple(us), tuple(vs)
-    rows_grid, columns_grid = (tables.row_blocks.shape[0] // 2,), (tables.column_blocks.shape[0] // 2,)
+    rows_grid, columns_grid = (
+        (tables.row_blocks.shape[0] // 2,),
+        (tables.column_blocks.shape[0] // 2,),
+    )
 
     def row_product(source: Tensor | None, out: Tensor) -> None:
         row_product_kernel[rows_grid](
@@ -195,7 +228,13 @@ def power(
     return sigma, unit_u, unit_v
 
 
-def outer(dsigma: Tensor, unit_u: Tensor, unit_v: Tensor, like: Sequence[Tensor], matrices: tuple[Matrix, ...]) -> list[Tensor]:
+def outer(
+    dsigma: Tensor,
+    unit_u: Tensor,
+    unit_v: Tensor,
+    like: Sequence[Tensor],
+    matrices: tuple[Matrix, ...],
+) -> list[Tensor]:
     """dW = sum over groups of dsigma u v^T of every layer, laid out as the weights; one launch."""
     config = _config(matrices, dsigma.device)
     tables = plan(matrices, config["ROWS"], config["COLUMNS"], dsigma.device)

@@ -45,7 +45,11 @@ def network(name, dtype=torch.float32):
 
 def small(*layers):
     torch.manual_seed(1)
-    return nn.Sequential(*layers) if layers else nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(True))
+    return (
+        nn.Sequential(*layers)
+        if layers
+        else nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(True))
+    )
 
 
 def rows(module, status):
@@ -60,11 +64,18 @@ def image(channels=3):
 def fingerprint(module):
     """Everything revert has to give back, by identity."""
     return [
-        (path, type(m), sorted(k for k in m.__dict__), [(k, id(v)) for k, v in m._modules.items()],
-         [(k, id(v)) for k, v in m._parameters.items()], [(k, id(v)) for k, v in m._buffers.items()],
-         [(k, id(v), type(v)) for k, v in m._forward_pre_hooks.items()], [(k, id(v)) for k, v in m._forward_hooks.items()])
+        (
+            path,
+            type(m),
+            sorted(k for k in m.__dict__),
+            [(k, id(v)) for k, v in m._modules.items()],
+            [(k, id(v)) for k, v in m._parameters.items()],
+            [(k, id(v)) for k, v in m._buffers.items()],
+            [(k, id(v), type(v)) for k, v in m._forward_pre_hooks.items()],
+            [(k, id(v)) for k, v in m._forward_hooks.items()],
+        )
         for path, m in module.named_modules()
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -74,7 +85,9 @@ def test_accelerate_works_in_place_and_revert_restores_everything(name):
     keys = list(net.state_dict())
     assert accelerate(net) is net
     assert list(net.state_dict()) == keys
-    assert [id(p) for p in net.parameters()] == [i for *_, ps, _, _, _ in before for _, i in ps if i != id(None)]
+    assert [id(p) for p in net.parameters()] == [
+        i for *_, ps, _, _, _ in before for _, i in ps if i != id(None)
+    ]
     net(x)
     assert revert(net) is net
     assert fingerprint(net) == before
@@ -107,7 +120,9 @@ def test_class_names_and_isinstance_survive():
 
 def test_runs_inside_sequential_fuse_and_lone_modules_are_swapped():
     net = accelerate(TutorialGenerator(nz=5, ngf=2))
-    assert [row.module for row in rows(net, "fused")] == ["ConvTranspose2d > BatchNorm2d > ReLU"] * 4 + ["ConvTranspose2d > Tanh"]
+    assert [row.module for row in rows(net, "fused")] == [
+        "ConvTranspose2d > BatchNorm2d > ReLU"
+    ] * 4 + ["ConvTranspose2d > Tanh"]
     assert [row.path for row in rows(net, "fused")][:2] == ["main.0..2", "main.3..5"]
     net = accelerate(ResNetGenerator(4, nz=5))
     assert [row.path for row in rows(net, "swapped")] == ["bn"]
@@ -297,7 +312,9 @@ def test_a_hook_registered_later_sees_what_it_would_have_seen():
     handle = net[1].register_forward_hook(lambda module, args, out: seen.append(out.clone()))
     plain = revert(copy.deepcopy(net))
     net(image())
-    y = nn.functional.batch_norm(plain[0](image()), None, None, plain[1].weight, plain[1].bias, True)
+    y = nn.functional.batch_norm(
+        plain[0](image()), None, None, plain[1].weight, plain[1].bias, True
+    )
     assert torch.equal(seen[0], y)
     assert "hook on child 1" in rows(net, "left")[0].why
     handle.remove()
@@ -326,7 +343,9 @@ def test_backward_hooks_registered_later_fire():
 def test_global_hooks_see_every_child():
     net = accelerate(small())
     seen = []
-    handle = nn.modules.module.register_module_forward_hook(lambda module, args, out: seen.append(type(module).__name__))
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda module, args, out: seen.append(type(module).__name__)
+    )
     try:
         net(image())
     finally:
@@ -422,7 +441,9 @@ def test_the_report_is_a_table_and_a_dictionary():
         "engine": "PyTorch",
         "why": "",
     }
-    assert "cpu" in as_dict["engine"] or "Triton" in as_dict["engine"] or "triton" in as_dict["engine"]
+    assert (
+        "cpu" in as_dict["engine"] or "Triton" in as_dict["engine"] or "triton" in as_dict["engine"]
+    )
 
 
 def test_the_report_of_an_untouched_module_changes_nothing():
@@ -436,12 +457,21 @@ def test_the_report_of_an_untouched_module_changes_nothing():
 def test_spectral_norm_is_recognised_both_ways():
     for wrap in (parametrizations.spectral_norm, nn.utils.spectral_norm):
         net = accelerate(
-            small(wrap(nn.Conv2d(3, 4, 3)), nn.LeakyReLU(0.1), wrap(nn.ConvTranspose2d(4, 4, 3)), nn.BatchNorm2d(4), nn.ReLU())
+            small(
+                wrap(nn.Conv2d(3, 4, 3)),
+                nn.LeakyReLU(0.1),
+                wrap(nn.ConvTranspose2d(4, 4, 3)),
+                nn.BatchNorm2d(4),
+                nn.ReLU(),
+            )
         )
         kinds = [row.module for row in rows(net, "fused")]
         assert kinds == ["Conv2d > LeakyReLU", "ConvTranspose2d > BatchNorm2d > ReLU"]
         assert not rows(net, "left")
-        assert [row.module for row in rows(net, "swapped")] == ["Conv2d's spectral norm", "ConvTranspose2d's spectral norm"]
+        assert [row.module for row in rows(net, "swapped")] == [
+            "Conv2d's spectral norm",
+            "ConvTranspose2d's spectral norm",
+        ]
         assert [row.path for row in rows(net, "swapped")] == ["0", "2"]
         assert not rows(accelerate(revert(net), ops=["conv", "norm"]), "swapped")
 
@@ -451,7 +481,9 @@ def test_converting_to_synchronised_norm_afterwards():
     nn.SyncBatchNorm.convert_sync_batchnorm(net)
     assert type(net[1]) is nn.SyncBatchNorm
     assert net.eval()(image()).shape == (4, 4, 6, 6)
-    assert [row.why for row in rows(net, "left") if row.path == "1"] == ["not in the table of patterns"]
+    assert [row.why for row in rows(net, "left") if row.path == "1"] == [
+        "not in the table of patterns"
+    ]
 
 
 def test_a_norm_of_ours_with_an_activation_of_its_own_keeps_both_activations():
@@ -463,14 +495,18 @@ def test_a_norm_of_ours_with_an_activation_of_its_own_keeps_both_activations():
     expected = torch.autograd.grad(plain(x).square().sum(), [x, *net[0].parameters()])
     accelerate(net)
     assert report(net).count("fused") == 1
-    for a, b in zip(torch.autograd.grad(net(x).square().sum(), [x, *net[0].parameters()]), expected, strict=True):
+    for a, b in zip(
+        torch.autograd.grad(net(x).square().sum(), [x, *net[0].parameters()]), expected, strict=True
+    ):
         torch.testing.assert_close(a, b)
 
 
 def test_modules_used_in_several_places_fuse_in_each_of_them():
     act, head = nn.ReLU(True), nn.Sequential(nn.Conv2d(4, 4, 3, 1, 1), nn.BatchNorm2d(4), nn.Tanh())
     torch.manual_seed(1)
-    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), act, head, nn.Conv2d(4, 4, 3), act, head)
+    plain = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), act, head, nn.Conv2d(4, 4, 3), act, head
+    )
     net = accelerate(copy.deepcopy(plain))
     assert [row.path for row in rows(net, "fused")] == ["0..2", "4..5", "3.0..2"]
     assert torch.equal(net(image()), plain(image()))

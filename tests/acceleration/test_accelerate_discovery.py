@@ -1,4 +1,5 @@
-"""What the report says of runs outside any nn.Sequential: torch.fx finds them, nothing is rewritten and nothing stays behind."""
+"""What the report says of runs outside any nn.Sequential: torch.fx finds them, nothing is rewritten
+and nothing stays behind."""
 
 import copy
 
@@ -56,7 +57,10 @@ def found(net):
 
 def test_runs_that_a_forward_calls_one_by_one_are_named():
     net = nn.Sequential(Explicit())
-    expected = [("0.conv, bn, act", "Conv2d > BatchNorm2d > ReLU"), ("0.conv2, bn2", "Conv2d > InstanceNorm2d > leaky_relu")]
+    expected = [
+        ("0.conv, bn, act", "Conv2d > BatchNorm2d > ReLU"),
+        ("0.conv2, bn2", "Conv2d > InstanceNorm2d > leaky_relu"),
+    ]
     assert found(net) == expected
     accelerate(net)
     assert found(net) == expected
@@ -73,7 +77,9 @@ def test_discovery_leaves_nothing_behind():
     assert net.last is None
     assert float(net.calls) == 0
     assert torch.equal(torch.get_rng_state(), state)
-    assert [k for _, _, _, *rest in fingerprint(net) for k in rest] == [k for _, _, _, *rest in before for k in rest]
+    assert [k for _, _, _, *rest in fingerprint(net) for k in rest] == [
+        k for _, _, _, *rest in before for k in rest
+    ]
     plain = copy.deepcopy(net)
     torch.manual_seed(0)
     out = net(torch.ones(2, 3, 8, 8))
@@ -100,6 +106,9 @@ def test_what_somebody_else_sees_or_what_is_left_is_no_run():
 
 
 def test_residual_networks():
-    assert [path for path, _ in found(network("sngan-d")[0])][:2] == ["block1.conv1, activation", "block2.conv1, activation"]
+    assert [path for path, _ in found(network("sngan-d")[0])][:2] == [
+        "block1.conv1, activation",
+        "block2.conv1, activation",
+    ]
     assert found(network("sngan-g")[0]) == [("bn", "BatchNorm2d > relu"), ("out", "Conv2d > tanh")]
     assert not found(network("unet")[0])

@@ -1,5 +1,5 @@
-"""Accelerated networks on the Triton kernels: the interpreter is chosen when Triton is imported, so the checks run in a
-process of their own.
+"""Accelerated networks on the Triton kernels: the interpreter is chosen when Triton is imported, so
+the checks run in a process of their own.
 """
 
 from __future__ import annotations
@@ -19,6 +19,16 @@ def test_accelerated_networks_on_the_kernels():
     here = pathlib.Path(__file__).parents[1] / "support"
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     environment.pop("FASTGAN_IMPL", None)
-    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-x", str(here / "interpreted_swap.py")]
-    done = subprocess.run(command, env=environment, cwd=here.parents[1], capture_output=True, text=True, timeout=300)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--no-header",
+        "-x",
+        str(here / "interpreted_swap.py"),
+    ]
+    done = subprocess.run(
+        command, env=environment, cwd=here.parents[1], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -1,4 +1,5 @@
-"""accelerate(rewrite=True): norms joined with the activations that somebody's forward calls after them.
+"""accelerate(rewrite=True): norms joined with the activations that somebody's forward calls after
+them.
 
 Bit for bit on the CPU, on the kernels in a child process, and back.
 """
@@ -27,19 +28,25 @@ from fastgan.kernels.common import INTERPRET, has_triton
 from fastgan.ops.norm import modules as norms
 
 here = pathlib.Path(__file__).parents[1] / "support"
-kernels_only = pytest.mark.skipif(not INTERPRET, reason="runs in the child process with TRITON_INTERPRET=1")
+kernels_only = pytest.mark.skipif(
+    not INTERPRET, reason="runs in the child process with TRITON_INTERPRET=1"
+)
 cpu_only = pytest.mark.skipif(INTERPRET, reason="PyTorch's own kernels")
 STYLE = pytest.mark.parametrize("style", ten_styles.STYLES)
 C = ten_styles.C
 
 
-@pytest.mark.skipif(INTERPRET or not has_triton, reason="starts the child process that interprets the kernels")
+@pytest.mark.skipif(
+    INTERPRET or not has_triton, reason="starts the child process that interprets the kernels"
+)
 @pytest.mark.slow
 def test_joined_on_the_kernels():
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     environment.pop("FASTGAN_IMPL", None)
     command = [sys.executable, "-m", "pytest", "-q", __file__]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
@@ -104,7 +111,9 @@ def test_copies_and_saved_modules_go_on(style):
         net(example())
     for twin in (copy.deepcopy(net), _saved(net)):
         assert report(twin).to_dict() == report(net).to_dict()
-        assert [type(m).__name__ for m in twin.modules()] == [type(m).__name__ for m in net.modules()]
+        assert [type(m).__name__ for m in twin.modules()] == [
+            type(m).__name__ for m in net.modules()
+        ]
         with torch.no_grad():
             assert torch.equal(twin(example()), copy.deepcopy(net)(example()))
 
@@ -129,13 +138,21 @@ def test_outputs_are_plain_tensors(style):
 @kernels_only
 @STYLE
 def test_on_the_kernels_every_pair_runs_as_one(style, monkeypatch):
-    """Values, gradients and buffers by the project's bound through a few layers; and the norms are handed the activations."""
+    """Values, gradients and buffers by the project's bound through a few layers; and the norms are
+    handed the activations."""
     net = make(style).to(memory_format=torch.channels_last)
     plain, mine = copy.deepcopy(net), fast(net)
     handed = []
-    for module, name in ((norms, "batch_norm"), (norms, "instance_norm"), (joining, "batch_norm"), (joining, "instance_norm")):
+    for module, name in (
+        (norms, "batch_norm"),
+        (norms, "instance_norm"),
+        (joining, "batch_norm"),
+        (joining, "instance_norm"),
+    ):
         real = getattr(module, name)
-        counted = lambda *a, real=real, **kw: (handed.append(kw.get("activation")), real(*a, **kw))[1]
+        counted = lambda *a, real=real, **kw: (handed.append(kw.get("activation")), real(*a, **kw))[
+            1
+        ]
         monkeypatch.setattr(module, name, counted)
     for _ in range(2):
         handed.clear()
@@ -144,10 +161,18 @@ def test_on_the_kernels_every_pair_runs_as_one(style, monkeypatch):
         for one, leaf in zip((mine, plain), x):
             y = one(leaf)
             weights = torch.linspace(-1, 1, y.numel()).view_as(y)
-            results.append([y, *torch.autograd.grad((y * weights).sum(), [leaf, *one.parameters()]), *one.buffers()])
+            results.append(
+                [
+                    y,
+                    *torch.autograd.grad((y * weights).sum(), [leaf, *one.parameters()]),
+                    *one.buffers(),
+                ]
+            )
         largest = max(b.double().norm().item() for b in results[1][1:])
         for a, b in zip(*results, strict=True):
-            assert (a.double() - b.double()).norm() <= 2e-4 * max(b.double().norm().item(), 0.1 * largest)
+            assert (a.double() - b.double()).norm() <= 2e-4 * max(
+                b.double().norm().item(), 0.1 * largest
+            )
     assert None not in handed
     assert len(handed) >= ten_styles.STYLES[style][1]
 
@@ -205,7 +230,9 @@ class Twice(torch.autograd.Function):
 def same(mine, plain, how):
     mine.how = plain.how = how
     got, want = gradients(mine, example()), gradients(plain, example())
-    if not INTERPRET and mine.norm.momentum is not None:  # the cumulative average is one rounding off
+    if (
+        not INTERPRET and mine.norm.momentum is not None
+    ):  # the cumulative average is one rounding off
         assert_same(got, want)
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
@@ -270,7 +297,10 @@ def test_a_function_that_nobody_sees_is_never_joined_and_fails_at_once_where_it_
     same(mine, plain, "relu")
     mine.how = "function"
     if INTERPRET:
-        with pytest.warns(UserWarning, match="run apart"), pytest.raises(RuntimeError, match="invalid gradient"):
+        with (
+            pytest.warns(UserWarning, match="run apart"),
+            pytest.raises(RuntimeError, match="invalid gradient"),
+        ):
             mine(example().requires_grad_()).sum().backward()
 
 
@@ -280,7 +310,10 @@ def test_an_input_that_is_written_over_before_its_norm_runs_is_named():
     mine = fast(net)
     mine(example())
     mine.how = "written over"
-    with torch.no_grad(), pytest.raises(FastganError, match="written over before its output was used"):
+    with (
+        torch.no_grad(),
+        pytest.raises(FastganError, match="written over before its output was used"),
+    ):
         mine(example())
 
 
@@ -290,7 +323,10 @@ def test_hooks_transforms_and_compilation_see_the_plain_output():
     same(mine, plain, "relu")
     mine.eval()
     plain.eval()
-    got, want = (torch.func.grad(lambda x, n=n: n.norm(x).relu().square().sum())(example()) for n in (mine, plain))
+    got, want = (
+        torch.func.grad(lambda x, n=n: n.norm(x).relu().square().sum())(example())
+        for n in (mine, plain)
+    )
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
     mine.train()
     plain.train()
@@ -307,8 +343,12 @@ def test_the_first_forward_inside_a_checkpoint_decides_nothing():
     for _ in range(2):
         for net in (mine, plain):
             net.zero_grad()
-            checkpoint(net, example().requires_grad_(), use_reentrant=False).square().sum().backward()
-        torch.testing.assert_close(mine.norm.weight.grad, plain.norm.weight.grad, rtol=1e-4, atol=1e-4)
+            checkpoint(
+                net, example().requires_grad_(), use_reentrant=False
+            ).square().sum().backward()
+        torch.testing.assert_close(
+            mine.norm.weight.grad, plain.norm.weight.grad, rtol=1e-4, atol=1e-4
+        )
     assert "inside activation checkpointing" in str(report(mine))
 
 
@@ -339,7 +379,15 @@ def test_a_container_that_is_walked_by_hand_joins_too():
         def __init__(self):
             super().__init__()
             conv = lambda: nn.Conv2d(C, C, 3, 1, 1)
-            self.main = nn.Sequential(conv(), nn.BatchNorm2d(C), nn.ReLU(), conv(), nn.BatchNorm2d(C), conv(), nn.BatchNorm2d(C))
+            self.main = nn.Sequential(
+                conv(),
+                nn.BatchNorm2d(C),
+                nn.ReLU(),
+                conv(),
+                nn.BatchNorm2d(C),
+                conv(),
+                nn.BatchNorm2d(C),
+            )
 
         def forward(self, x):
             for layer in self.main:
@@ -394,7 +442,9 @@ def test_a_subclass_with_a_forward_of_its_own_joins_by_its_bases_function():
         got, want = gradients(mine, example()), gradients(plain, example())
         for a, b in zip(got, want, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-    assert [row.module for row in report(mine).rows if row.status == "joined"] == ["F.batch_norm > leaky_relu"]
+    assert [row.module for row in report(mine).rows if row.status == "joined"] == [
+        "F.batch_norm > leaky_relu"
+    ]
     assert isinstance(mine.own, OwnNorm)
     assert type(revert(mine).own) is OwnNorm
 

@@ -1,5 +1,5 @@
-"""An accelerated network computes what it computed: values, gradients, second order, buffers, and everything PyTorch wraps
-around a module.
+"""An accelerated network computes what it computed: values, gradients, second order, buffers, and
+everything PyTorch wraps around a module.
 
 On the CPU the accelerated modules run PyTorch's own kernels on the same numbers in the same order,
 so equality is exact (torch.equal) unless a bound is given.
@@ -42,7 +42,9 @@ def assert_same(got, expected):
     for i, (a, b) in enumerate(zip(got, expected)):
         assert a.dtype == b.dtype
         assert a.shape == b.shape
-        assert torch.equal(a, b), f"item {i} differs by {(a.double() - b.double()).abs().max().item()}"
+        assert torch.equal(a, b), (
+            f"item {i} differs by {(a.double() - b.double()).abs().max().item()}"
+        )
 
 
 @pytest.mark.parametrize("name", GANS)
@@ -59,14 +61,26 @@ def test_values_gradients_and_buffers(name, mode):
 @pytest.mark.parametrize("name", ["dcgan-g", "dcgan-d", "unet"])
 def test_channels_last(name):
     plain, fast, x = pair(name)
-    plain, fast = plain.to(memory_format=torch.channels_last), fast.to(memory_format=torch.channels_last)
+    plain, fast = (
+        plain.to(memory_format=torch.channels_last),
+        fast.to(memory_format=torch.channels_last),
+    )
     x = x.to(memory_format=torch.channels_last)
     assert_same(gradients(fast, x), gradients(plain, x))
     assert fast(x).stride() == plain(x).stride()
 
 
 @pytest.mark.parametrize(
-    "layer", [nn.ReLU(True), nn.ReLU(), nn.LeakyReLU(0.2, True), nn.LeakyReLU(-0.2), nn.Tanh(), nn.Sigmoid(), nn.SiLU(True)]
+    "layer",
+    [
+        nn.ReLU(True),
+        nn.ReLU(),
+        nn.LeakyReLU(0.2, True),
+        nn.LeakyReLU(-0.2),
+        nn.Tanh(),
+        nn.Sigmoid(),
+        nn.SiLU(True),
+    ],
 )
 @pytest.mark.parametrize("norm", [True, False])
 def test_every_activation_of_a_run(layer, norm):
@@ -97,7 +111,9 @@ def test_an_in_place_activation_still_alters_the_skip():
 def test_optimizers_made_before_go_on(name):
     net, x = network(name)
     plain = copy.deepcopy(net)
-    optimizers = {id(n): torch.optim.Adam(n.parameters(), 1e-2, betas=(0.5, 0.999)) for n in (net, plain)}
+    optimizers = {
+        id(n): torch.optim.Adam(n.parameters(), 1e-2, betas=(0.5, 0.999)) for n in (net, plain)
+    }
     for step in range(6):
         if step == 2:
             accelerate(net)
@@ -134,7 +150,11 @@ def test_state_dicts_load_both_ways(name):
 def test_deepcopy_trains_alone(name):
     _, fast, x = pair(name)
     if "hook" in name:
-        fast(x)  # the older hook leaves a non-leaf weight behind, which PyTorch cannot copy before the first call in eval either
+        fast(
+            x
+            # the older hook leaves a non-leaf weight behind, which PyTorch cannot copy before the
+            # first call in eval either
+        )
         fast.eval()
         with torch.no_grad():
             fast(x)
@@ -161,7 +181,12 @@ def r1_gradients(net, x):
     real = x.clone().requires_grad_()
     (g,) = torch.autograd.grad(net(real).sum(), real, create_graph=True)
     penalty = g.square().sum((1, 2, 3)).mean()
-    return [penalty, *torch.autograd.grad(penalty, list(net.parameters()), allow_unused=True, materialize_grads=True)]
+    return [
+        penalty,
+        *torch.autograd.grad(
+            penalty, list(net.parameters()), allow_unused=True, materialize_grads=True
+        ),
+    ]
 
 
 def penalty_gradients(net, x):
@@ -170,7 +195,12 @@ def penalty_gradients(net, x):
     between = (eps * x + (1 - eps) * x.flip(0)).requires_grad_()
     (g,) = torch.autograd.grad(net(between).sum(), between, create_graph=True)
     loss = 10 * (g.flatten(1).norm(dim=1) - 1).square().mean() + net(x).mean()
-    return [loss, *torch.autograd.grad(loss, list(net.parameters()), allow_unused=True, materialize_grads=True)]
+    return [
+        loss,
+        *torch.autograd.grad(
+            loss, list(net.parameters()), allow_unused=True, materialize_grads=True
+        ),
+    ]
 
 
 @pytest.mark.parametrize("name", ["dcgan-d", "patchgan", "sngan-d", "sngan-d-hook"])
@@ -179,14 +209,17 @@ def penalty_gradients(net, x):
 def test_double_backward_is_exact(name, second, dtype):
     plain, fast, x = pair(name, dtype)
     expected, got = second(plain, x), second(fast, x)
-    # The same formulas; several graph paths into one tensor may be summed in another order: a few roundings of the largest term.
+    # The same formulas; several graph paths into one tensor may be summed in another order: a few
+    # roundings of the largest term.
     eps = torch.finfo(dtype).eps
     for a, b in zip(got, expected):
         assert (a - b).abs().max() <= 32 * eps * b.abs().max().clamp_min(1e-3)
 
 
 def test_double_backward_against_finite_differences():
-    net = small(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Tanh(), nn.Conv2d(3, 2, 2), nn.Sigmoid()).double()
+    net = small(
+        nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Tanh(), nn.Conv2d(3, 2, 2), nn.Sigmoid()
+    ).double()
     fast = accelerate(net)
     names = [name for name, _ in fast.named_parameters()]
     x = torch.randn(3, 2, 5, 5, dtype=torch.float64, requires_grad=True)
@@ -216,7 +249,10 @@ def test_autocast_decides_the_output_type(name):
 def test_grad_scaler():
     plain, fast, x = pair("dcgan-d")
     for net in (plain, fast):
-        optimizer, scaler = torch.optim.SGD(net.parameters(), 0.1), torch.amp.GradScaler("cpu", init_scale=1024.0)
+        optimizer, scaler = (
+            torch.optim.SGD(net.parameters(), 0.1),
+            torch.amp.GradScaler("cpu", init_scale=1024.0),
+        )
         for scale in (1.0, float("inf"), 1.0):
             optimizer.zero_grad()
             scaler.scale(net(x).sum() * scale).backward()
@@ -234,13 +270,17 @@ def test_activation_checkpointing(name, reentrant):
     for net in (plain, fast):
         checkpoint(net, x, use_reentrant=reentrant).sum().backward()
     assert_same([p.grad for p in fast.parameters()], [p.grad for p in plain.parameters()])
-    assert_same([*fast.buffers()], [*plain.buffers()])  # recomputation updates the statistics twice, as ever
+    assert_same(
+        [*fast.buffers()], [*plain.buffers()]
+    )  # recomputation updates the statistics twice, as ever
 
 
 def test_activation_checkpointing_of_a_container():
     plain, fast, x = pair("dcgan-d")
     for net in (plain, fast):
-        torch.utils.checkpoint.checkpoint_sequential(net.main, 4, x.requires_grad_(), use_reentrant=False).sum().backward()
+        torch.utils.checkpoint.checkpoint_sequential(
+            net.main, 4, x.requires_grad_(), use_reentrant=False
+        ).sum().backward()
     assert_same([p.grad for p in fast.parameters()], [p.grad for p in plain.parameters()])
 
 
@@ -262,7 +302,9 @@ def test_torch_compile(name):
 
 
 def test_distributed_data_parallel(tmp_path):
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
+    )
     try:
         for name in ("dcgan-d", "unet"):
             plain, fast, x = pair(name)

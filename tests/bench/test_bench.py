@@ -1,4 +1,5 @@
-"""The benchmark tells the truth: same maths in every row, a gate that refuses, errors and losses in the table."""
+"""The benchmark tells the truth: same maths in every row, a gate that refuses, errors and losses in
+the table."""
 
 import contextlib
 import copy
@@ -98,7 +99,11 @@ def test_inputs_are_the_engine_s() -> None:
     positions = row.active.runner.positions(3)
     for round_, position in enumerate(positions):
         batch = row.active.batch(position)["image"]
-        mine = torch.from_numpy(arrays["image"])[given[round_]["index"]].permute(0, 3, 1, 2).float() / 127.5 - 1
+        mine = (
+            torch.from_numpy(arrays["image"])[given[round_]["index"]].permute(0, 3, 1, 2).float()
+            / 127.5
+            - 1
+        )
         assert torch.allclose(batch, mine, atol=1e-6)
     assert given[0]["epsilon"].shape == (WGAN.batch, 1, 1, 1)
     assert not torch.equal(given[0]["z"], given[1]["z"])
@@ -143,10 +148,14 @@ def test_d_is_frozen_only_where_the_row_says(gate) -> None:
 
 def test_work_is_what_the_derivation_says() -> None:
     least = work.work(suites.SUITES["dcgan-64-b128"])
-    assert least.flops == pytest.approx(128 * 2 * 1137.3e6, rel=1e-3)  # research: 1137.3 M multiply-adds an image
+    assert least.flops == pytest.approx(
+        128 * 2 * 1137.3e6, rel=1e-3
+    )  # research: 1137.3 M multiply-adds an image
     assert least.bytes == pytest.approx(1.33e9, rel=0.01)  # 33 S and Adam
     assert work.work(suites.SUITES["sngan-32-b64"]).flops == pytest.approx(2.75e12, rel=0.01)
-    assert least.floor({"matmul_tflops": 798.0, "copy_gbs": 3000.0}) == pytest.approx(0.444, rel=0.01)
+    assert least.floor({"matmul_tflops": 798.0, "copy_gbs": 3000.0}) == pytest.approx(
+        0.444, rel=0.01
+    )
 
 
 def test_penalties_cost_second_order_work() -> None:
@@ -177,7 +186,12 @@ def test_rows_take_turns_and_a_failing_one_is_dropped() -> None:
     log, told = [], []
     alive = {"x": Fake(log, "x"), "y": Fake(log, "y", fails_at=4), "z": Fake(log, "z")}
     samples = measure.interleave(
-        alive, CPU, repeats=4, sample_s=0.0, until=math.inf, failed=lambda key, e: told.append((key, str(e)))
+        alive,
+        CPU,
+        repeats=4,
+        sample_s=0.0,
+        until=math.inf,
+        failed=lambda key, e: told.append((key, str(e))),
     )
     assert set(samples) == {"x", "z"}
     assert all(len(s) == 4 for s in samples.values())
@@ -189,12 +203,16 @@ def test_rows_take_turns_and_a_failing_one_is_dropped() -> None:
 
 def test_interleave_keeps_three_repeats_when_time_is_over() -> None:
     log = []
-    samples = measure.interleave({"x": Fake(log, "x")}, CPU, repeats=50, sample_s=0.0, until=0.0, failed=lambda *a: None)
+    samples = measure.interleave(
+        {"x": Fake(log, "x")}, CPU, repeats=50, sample_s=0.0, until=0.0, failed=lambda *a: None
+    )
     assert len(samples["x"]) == 3
 
 
 def test_saved_activations_counts_each_storage_once_and_no_parameters() -> None:
-    net = nn.Sequential(nn.Linear(100, 1000, bias=False), nn.ReLU(), nn.Linear(1000, 1000, bias=False), nn.ReLU())
+    net = nn.Sequential(
+        nn.Linear(100, 1000, bias=False), nn.ReLU(), nn.Linear(1000, 1000, bias=False), nn.ReLU()
+    )
     x = torch.randn(32, 100)
     with measure.SavedActivations({"net": net}) as saved:
         loss = net(x).sum()
@@ -249,21 +267,62 @@ def test_best_of_the_others_is_the_rival_and_losses_show() -> None:
 
 def example(device: str = "CPU: some") -> dict:
     entries = [
-        {"row": "a", "label": "tutorial", "ours": False, "status": "ok", "ms": [9.0, 10.0, 11.0], "samples_ms": [10.0] * 3,
-         "images_per_s": 100.0},
-        {"row": "d", "label": "compiled", "ours": False, "status": "failed", "error": "RuntimeError: no double backward"},
-        {"row": "i", "label": "fastgan", "ours": True, "status": "ok", "ms": [11.0, 12.5, 13.0], "samples_ms": [12.5] * 3,
-         "images_per_s": 80.0, "saved_MiB": 12.0, "roofline": 0.25},
-    ]  # fmt: skip
+        {
+            "row": "a",
+            "label": "tutorial",
+            "ours": False,
+            "status": "ok",
+            "ms": [9.0, 10.0, 11.0],
+            "samples_ms": [10.0] * 3,
+            "images_per_s": 100.0,
+        },
+        {
+            "row": "d",
+            "label": "compiled",
+            "ours": False,
+            "status": "failed",
+            "error": "RuntimeError: no double backward",
+        },
+        {
+            "row": "i",
+            "label": "fastgan",
+            "ours": True,
+            "status": "ok",
+            "ms": [11.0, 12.5, 13.0],
+            "samples_ms": [12.5] * 3,
+            "images_per_s": 80.0,
+            "saved_MiB": 12.0,
+            "roofline": 0.25,
+        },
+    ]
     benchmark.compare(entries)
     about = dict.fromkeys(("driver", "cuda", "python"), "") | {
-        "device": device, "threads": 2, "cores": 2, "torch": "2.13", "triton": "3.7", "commit": "abc", "date": "2026-01-01",
-    }  # fmt: skip
+        "device": device,
+        "threads": 2,
+        "cores": 2,
+        "torch": "2.13",
+        "triton": "3.7",
+        "commit": "abc",
+        "date": "2026-01-01",
+    }
     suite = {
-        "suite": "dcgan-32-b64", "kind": "rows", "what": "DCGAN", "batch": 64, "images_per_step": 64,
-        "device": "cpu" if device.startswith("CPU") else "cuda", "compute": "fp32", "gate_steps": [0], "rows": entries,
-        "work": {"gflop": 20.0, "gbytes": 1.0, "floor_ms": 1.0, "copy_gbs": 10.0, "matmul_tflops": 0.1},
-    }  # fmt: skip
+        "suite": "dcgan-32-b64",
+        "kind": "rows",
+        "what": "DCGAN",
+        "batch": 64,
+        "images_per_step": 64,
+        "device": "cpu" if device.startswith("CPU") else "cuda",
+        "compute": "fp32",
+        "gate_steps": [0],
+        "rows": entries,
+        "work": {
+            "gflop": 20.0,
+            "gbytes": 1.0,
+            "floor_ms": 1.0,
+            "copy_gbs": 10.0,
+            "matmul_tflops": 0.1,
+        },
+    }
     return {"machine": about, "quick": False, "suites": [suite]}
 
 
@@ -280,7 +339,9 @@ def test_table_shows_losses_errors_and_the_machine() -> None:
 
 
 def test_readme_is_filled_between_its_markers_and_says_what_is_not_measured() -> None:
-    filled = tables.fill(f"top\n{tables.BEGIN}\nold\n{tables.END}\nend\n", tables.markdown([example()]))
+    filled = tables.fill(
+        f"top\n{tables.BEGIN}\nold\n{tables.END}\nend\n", tables.markdown([example()])
+    )
     assert "old" not in filled
     assert filled.startswith("top\n")
     assert filled.endswith("end\n")
@@ -333,12 +394,18 @@ def test_plots(tmp_path) -> None:
     larger = copy.deepcopy(result["suites"][0])
     larger |= {"suite": "dcgan-32-b128", "batch": 128}
     result["suites"].append(larger)
-    assert [p.name for p in plots.draw(result, tmp_path)] == ["speedup.png", "roofline.png", "batch.png"]
+    assert [p.name for p in plots.draw(result, tmp_path)] == [
+        "speedup.png",
+        "roofline.png",
+        "batch.png",
+    ]
 
 
 def test_one_suite_from_end_to_end() -> None:
     lines = []
-    bench = benchmark.Bench(CPU, quick=True, say=lines.append, children=False, repeats=3, steps=(0,))
+    bench = benchmark.Bench(
+        CPU, quick=True, say=lines.append, children=False, repeats=3, steps=(0,)
+    )
     specs = [rows.BY_KEY[key] for key in ("a", "b", "c", "f", "i")]
     result = bench.run([DCGAN], specs)
     entries = {e["row"]: e for e in result["suites"][0]["rows"]}
@@ -372,19 +439,28 @@ def test_a_spent_budget_skips_rows_and_says_so() -> None:
 
 
 def test_ablation_adds_to_the_row_before() -> None:
-    entries = [{"row": str(i), "ours": False, "ms": [m, m, m], "samples_ms": [m] * 3} for i, m in enumerate((8.0, 4.0, 2.0))]
+    entries = [
+        {"row": str(i), "ours": False, "ms": [m, m, m], "samples_ms": [m] * 3}
+        for i, m in enumerate((8.0, 4.0, 2.0))
+    ]
     benchmark.compare(entries, "ablation")
     assert [e["speedup"][1] for e in entries] == [1.0, 2.0, 4.0]
     assert [e["step"][1] for e in entries] == [1.0, 2.0, 2.0]
     shown = example()
-    shown["suites"][0] |= {"kind": "ablation", "rows": [e | {"label": "", "images_per_s": 1.0} for e in entries]}
+    shown["suites"][0] |= {
+        "kind": "ablation",
+        "rows": [e | {"label": "", "images_per_s": 1.0} for e in entries],
+    }
     text = tables.table(shown)
     assert "vs first  vs before" in text
     assert "4.00x      2.00x" in text
 
 
 def test_command_names_what_is_unknown() -> None:
-    for arguments, message in ((["--suite", "cgan"], "no suite 'cgan'"), (["--rows", "a,z"], "no row 'z'")):
+    for arguments, message in (
+        (["--suite", "cgan"], "no suite 'cgan'"),
+        (["--rows", "a,z"], "no row 'z'"),
+    ):
         result = CliRunner().invoke(command, arguments)
         assert isinstance(result.exception, FastganError)
         assert message in str(result.exception)
@@ -393,7 +469,17 @@ def test_command_names_what_is_unknown() -> None:
 @pytest.mark.slow
 def test_command_writes_its_files(tmp_path) -> None:
     paths = [str(tmp_path / name) for name in ("r.json", "r.csv")]
-    arguments = ["--quick", "--suite", "tiny-dcgan", "--rows", "c,i", "--json", paths[0], "--csv", paths[1]]
+    arguments = [
+        "--quick",
+        "--suite",
+        "tiny-dcgan",
+        "--rows",
+        "c,i",
+        "--json",
+        paths[0],
+        "--csv",
+        paths[1],
+    ]
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "r.json").read_text())["suites"][0]["suite"] == "tiny-dcgan"
@@ -416,4 +502,7 @@ def test_parameter_counts_are_the_published_ones() -> None:
     assert count["G"] == pytest.approx(54.4e6, rel=2e-3)
     assert count["D"] == pytest.approx(2.77e6, rel=2e-3)
     nets = suites.SUITES["dcgan-64-b128"].networks(0.0)
-    assert [sum(p.numel() for p in net.parameters()) for net in nets.values()] == [3_576_704, 2_765_568]
+    assert [sum(p.numel() for p in net.parameters()) for net in nets.values()] == [
+        3_576_704,
+        2_765_568,
+    ]

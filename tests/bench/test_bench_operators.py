@@ -1,4 +1,5 @@
-"""Operator rows of the benchmark: everything registered appears, nothing wrong is timed, PyTorch's side is what users write."""
+"""Operator rows of the benchmark: everything registered appears, nothing wrong is timed, PyTorch's
+side is what users write."""
 
 import dataclasses
 import json
@@ -32,7 +33,9 @@ def sample(op: str, direction: str = "forward") -> operators.Sample:
 def test_every_registered_op_appears_in_each_direction_it_has() -> None:
     for op in registry.ops():
         mine = {s.direction for s in SAMPLES if s.op.name == op.name}
-        assert mine == ({"forward", "both"} if "backward" in op.directions else {"forward"}), op.name
+        assert mine == ({"forward", "both"} if "backward" in op.directions else {"forward"}), (
+            op.name
+        )
 
 
 def test_layers_are_a_gpu_s_shapes_in_bf16_where_the_op_has_it() -> None:
@@ -62,9 +65,14 @@ def test_each_op_is_timed_against_eager(sample) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.skipif(
+    not (shutil.which("g++") or shutil.which("clang++")),
+    reason="torch.compile needs a C++ compiler on a CPU",
+)
 def test_the_compiler_is_a_rival() -> None:
-    entry = operators.run(sample("affine_act", "both"), CPU, ("eager", "compile", "auto"), repeats=3, until=0.0)
+    entry = operators.run(
+        sample("affine_act", "both"), CPU, ("eager", "compile", "auto"), repeats=3, until=0.0
+    )
     rows = {r["provider"]: r for r in entry["rows"]}
     assert rows["compile"]["disagreement"] < 1e-5
     assert rows["reference"]["best"] == min(("eager", "compile"), key=lambda p: rows[p]["ms"][1])
@@ -89,7 +97,9 @@ def test_an_engine_with_wrong_outputs_or_gradients_is_not_timed() -> None:
     outputs = lambda **kwargs: tuple(1.001 * t for t in op.fn(**kwargs))
     gradients = lambda input, **kwargs: op.fn(Off.apply(input), **kwargs)
     for fn in (outputs, gradients):
-        entry = operators.run(wrong(op, fn=fn), CPU, ("eager", *operators.ENGINES), repeats=3, until=0.0)
+        entry = operators.run(
+            wrong(op, fn=fn), CPU, ("eager", *operators.ENGINES), repeats=3, until=0.0
+        )
         row = next(r for r in entry["rows"] if r["ours"])
         assert row["agrees"] is False
         assert "not timed" in row["error"]
@@ -104,7 +114,9 @@ def test_a_provider_that_raises_is_shown_and_the_others_count() -> None:
     def broken(**kwargs):
         raise RuntimeError("no such memory format\nhere")
 
-    entry = operators.run(wrong(op, eager=broken), CPU, ("eager", *operators.ENGINES), repeats=3, until=0.0)
+    entry = operators.run(
+        wrong(op, eager=broken), CPU, ("eager", *operators.ENGINES), repeats=3, until=0.0
+    )
     rows = {r["provider"]: r for r in entry["rows"]}
     assert rows["eager"]["error"] == "RuntimeError: no such memory format here"
     assert "ms" in rows["reference"]
@@ -117,14 +129,19 @@ def test_both_rivals_of_adam_are_adam_with_average_and_copy(decoupled) -> None:
     rival = baselines.rival(op)
     ends = []
     for fn in (op.reference, rival.eager, rival.source):
-        kwargs = case.make(torch.float16, CPU, torch.Generator().manual_seed(0)) | {"decoupled": decoupled, "found_inf": None}
+        kwargs = case.make(torch.float16, CPU, torch.Generator().manual_seed(0)) | {
+            "decoupled": decoupled,
+            "found_inf": None,
+        }
         kwargs = rival.given(kwargs)
         fn(**(kwargs if fn is op.reference else rival.own(kwargs)))
         ends.append([kwargs[name] for name in op.mutates])
     for mine in ends[1:]:
         for a, b in zip(mine, ends[0]):
             # fp16 copies may round to either side
-            assert torch.allclose(a.double(), b.double(), rtol=2e-3 if a.dtype == torch.float16 else 1e-6, atol=1e-9)
+            assert torch.allclose(
+                a.double(), b.double(), rtol=2e-3 if a.dtype == torch.float16 else 1e-6, atol=1e-9
+            )
 
 
 def test_augmenting_rival_moves_and_cuts_as_published() -> None:
@@ -132,7 +149,9 @@ def test_augmenting_rival_moves_and_cuts_as_published() -> None:
     cut = baselines._augment(images, "cutout")
     assert set(cut.unique().tolist()) == {0.0, 1.0}
     assert cut.flatten(1).eq(0).sum(1).max() == 64  # half the size each way, where it lies inside
-    moved = baselines._augment(torch.arange(1.0, 257).reshape(1, 1, 16, 16).repeat(64, 1, 1, 1), "translation")
+    moved = baselines._augment(
+        torch.arange(1.0, 257).reshape(1, 1, 16, 16).repeat(64, 1, 1, 1), "translation"
+    )
     shifts = {int(m[0, 8, 8]) - (8 * 16 + 8 + 1) for m in moved}
     assert shifts <= {16 * y + x for y in range(-2, 3) for x in range(-2, 3)}
     assert len(shifts) > 10
@@ -141,21 +160,45 @@ def test_augmenting_rival_moves_and_cuts_as_published() -> None:
 
 def entries() -> list:
     row = lambda provider, us: {
-        "provider": provider, "ours": provider not in operators.PYTORCH, "status": "ok", "samples_ms": [us / 1e3] * 3,
-        "ms": [us / 1e3] * 3, "roofline": 10 / us,
-    }  # fmt: skip
+        "provider": provider,
+        "ours": provider not in operators.PYTORCH,
+        "status": "ok",
+        "samples_ms": [us / 1e3] * 3,
+        "ms": [us / 1e3] * 3,
+        "roofline": 10 / us,
+    }
     made = []
     for case, mine in (("a", 20.0), ("b", 80.0)):
-        rows = [row("eager", 40.0), row("compile", 50.0), row("reference", 60.0), row("triton", mine)]
-        made.append({"op": "batch_norm", "case": case, "type": "bf16", "direction": "both", "device": "cuda", "auto": "triton",
-                     "missing": {"cudnn": "needs a GPU"}, "rows": rows})  # fmt: skip
+        rows = [
+            row("eager", 40.0),
+            row("compile", 50.0),
+            row("reference", 60.0),
+            row("triton", mine),
+        ]
+        made.append(
+            {
+                "op": "batch_norm",
+                "case": case,
+                "type": "bf16",
+                "direction": "both",
+                "device": "cuda",
+                "auto": "triton",
+                "missing": {"cudnn": "needs a GPU"},
+                "rows": rows,
+            }
+        )
         operators.compare(made[-1])
     return made
 
 
 def result(found: list, device: str = "NVIDIA") -> dict:
     about = dict.fromkeys(("driver", "cuda", "python", "torch", "triton", "commit", "date"), "x")
-    return {"machine": about | {"device": device, "threads": 2, "cores": 2}, "quick": False, "suites": [], "kernels": found}
+    return {
+        "machine": about | {"device": device, "threads": 2, "cores": 2},
+        "quick": False,
+        "suites": [],
+        "kernels": found,
+    }
 
 
 def test_losses_are_in_the_table_the_csv_and_the_readme(tmp_path) -> None:
@@ -172,7 +215,10 @@ def test_losses_are_in_the_table_the_csv_and_the_readme(tmp_path) -> None:
     assert len(lines) == 9
     assert lines[-1].startswith("batch_norm: b,kernel both,cuda,bf16,,triton")
     readme = tables.markdown([result(found)])
-    assert "| batch_norm | forward and backward | 2 | 1.00x | 0.50x (b, bf16; eager) | 12 to 50 % |" in readme
+    assert (
+        "| batch_norm | forward and backward | 2 | 1.00x | 0.50x (b, bf16; eager) | 12 to 50 % |"
+        in readme
+    )
 
 
 def test_a_cpu_s_tiny_shapes_are_not_quoted() -> None:
@@ -184,7 +230,13 @@ def test_a_cpu_s_tiny_shapes_are_not_quoted() -> None:
 def test_two_stored_rows_of_a_call_become_one() -> None:
     whole = entries()[0]
     without = whole | {"rows": [r for r in whole["rows"] if r["provider"] != "compile"]}
-    later = whole | {"rows": [dict(r, later=True) for r in whole["rows"] if r["provider"] in ("eager", "compile", "triton")]}
+    later = whole | {
+        "rows": [
+            dict(r, later=True)
+            for r in whole["rows"]
+            if r["provider"] in ("eager", "compile", "triton")
+        ]
+    }
     merged = {r["provider"]: r for r in operators.merge(without, later)["rows"]}
     assert set(merged) == {"eager", "compile", "reference", "triton"}
     assert {p for p, r in merged.items() if r.get("later")} == {"eager", "compile", "triton"}
@@ -209,7 +261,9 @@ def test_command_runs_operators_alone_and_fails_on_a_wrong_one(monkeypatch, tmp_
     bad = wrong(op, fn=lambda **kwargs: tuple(1.001 * t for t in op.fn(**kwargs)))
     for chosen, code in ((sample("moments", "both"), 0), (bad, 1)):
         monkeypatch.setattr(operators, "samples", lambda *a, chosen=chosen, **k: iter([chosen]))
-        done = CliRunner().invoke(command, ["--suite", "kernels", "--quick", "--json", str(tmp_path / "r.json")])
+        done = CliRunner().invoke(
+            command, ["--suite", "kernels", "--quick", "--json", str(tmp_path / "r.json")]
+        )
         assert done.exit_code == code, done.output
         written = json.loads((tmp_path / "r.json").read_text())
         assert written["suites"] == []

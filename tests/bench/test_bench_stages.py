@@ -1,4 +1,5 @@
-"""The GPU stages: a budget that several stages see, rows that are lost alone, decisions that stay with the shapes they are of."""
+"""The GPU stages: a budget that several stages see, rows that are lost alone, decisions that stay
+with the shapes they are of."""
 
 import importlib
 import json
@@ -43,7 +44,8 @@ def test_a_long_stage_leaves_time_to_the_others():
 
 
 def test_the_plan_reaches_the_headline_whatever_its_parts_take():
-    """Each part takes its seconds and the grace: the first iteration has its own in the first call all the same."""
+    """Each part takes its seconds and the grace: the first iteration has its own in the first call
+    all the same."""
     at, reached = 0.0, {}
     for group in gpu.PLAN:
         reached.update({(part.stage, part.rows): at for part in group})
@@ -53,17 +55,27 @@ def test_the_plan_reaches_the_headline_whatever_its_parts_take():
     assert list(reached).index(headline) < list(reached).index(("suites", "sngan-32-b64$"))
 
 
-@pytest.mark.parametrize("part", [part for group in gpu.PLAN for part in group], ids=lambda part: f"{part.stage} {part.rows}")
+@pytest.mark.parametrize(
+    "part",
+    [part for group in gpu.PLAN for part in group],
+    ids=lambda part: f"{part.stage} {part.rows}",
+)
 def test_every_part_of_the_plan_names_rows_that_exist(part, monkeypatch):
     module = importlib.import_module(gpu.STAGES[part.stage][0])
     types = {"verify": True}.get(part.stage)  # which types a device proves is asked of the device
-    keys = [row.key for row in module.rows(False)] if not types else [f"{op} bf16" for op in registry.load()]
+    keys = (
+        [row.key for row in module.rows(False)]
+        if not types
+        else [f"{op} bf16" for op in registry.load()]
+    )
     assert [key for key in keys if re.match(part.rows, key)] or "fp(16|32)" in part.rows
 
 
 @pytest.mark.parametrize("killed", [True, False])
 @pytest.mark.parametrize("partial", [True, False])
-def test_a_row_the_clock_killed_is_told_from_one_that_took_the_process_down(killed, partial, tmp_path, monkeypatch):
+def test_a_row_the_clock_killed_is_told_from_one_that_took_the_process_down(
+    killed, partial, tmp_path, monkeypatch
+):
     monkeypatch.setenv("FASTGAN_BENCH_RUN", "1")
 
     class Child:
@@ -71,7 +83,9 @@ def test_a_row_the_clock_killed_is_told_from_one_that_took_the_process_down(kill
 
         def __init__(self, command, **kwargs):
             state = Path(command[command.index("--state") + 1])
-            state.with_suffix(".running").write_text(json.dumps({"stage": "look", "key": "row", "ours": True}))
+            state.with_suffix(".running").write_text(
+                json.dumps({"stage": "look", "key": "row", "ours": True})
+            )
             if partial:
                 Store(str(tmp_path)).add("look", "row", True, {"ms": 1.0, "partial": True})
 
@@ -80,7 +94,9 @@ def test_a_row_the_clock_killed_is_told_from_one_that_took_the_process_down(kill
                 raise subprocess.TimeoutExpired("stage", timeout)
             return -9
 
-    monkeypatch.setattr(gpu, "subprocess", SimpleNamespace(Popen=Child, TimeoutExpired=subprocess.TimeoutExpired))
+    monkeypatch.setattr(
+        gpu, "subprocess", SimpleNamespace(Popen=Child, TimeoutExpired=subprocess.TimeoutExpired)
+    )
     monkeypatch.setattr(gpu.os, "killpg", lambda *args: None)
     assert gpu.supervise(gpu.Part("look", "", 1.0), str(tmp_path), True) == ["look : not finished"]
     store = Store(str(tmp_path))
@@ -122,7 +138,12 @@ def test_a_row_of_the_proof_has_its_own_type_alone():
 
 def test_geometry_of_a_folded_block_is_what_the_tables_are_asked_with():
     ((name, shape),) = conv_edges.layers("SNGAN up batch 128")
-    assert (name, shape["k"], shape["stride"], shape["rows"]) == ("conv_transpose2d", 4, 2, 128 * 16 * 16)
+    assert (name, shape["k"], shape["stride"], shape["rows"]) == (
+        "conv_transpose2d",
+        4,
+        2,
+        128 * 16 * 16,
+    )
 
 
 def test_a_winner_does_not_reach_a_neighbour_where_it_lost():
@@ -132,11 +153,20 @@ def test_a_winner_does_not_reach_a_neighbour_where_it_lost():
         "D last batch 128": {"separate | auto": 0.5, "separate | triton": 0.4},
     }
     gpu_facts = tuning.Device("A GPU", "sm_90", 1 << 17)
-    table = tuning.Table(gpu_facts.gpu, gpu_facts.capability, triton_minor(), tuple(conv_edges.decisions(found)))
-    shape = lambda rows, ci, co, stride=2: (("rows", rows), ("ci", ci), ("co", co), ("k", 4), ("stride", stride))
+    table = tuning.Table(
+        gpu_facts.gpu, gpu_facts.capability, triton_minor(), tuple(conv_edges.decisions(found))
+    )
+    shape = lambda rows, ci, co, stride=2: (
+        ("rows", rows),
+        ("ci", ci),
+        ("co", co),
+        ("k", 4),
+        ("stride", stride),
+    )
     find = lambda op, *sizes: tuning.find(op, "bf16", shape(*sizes), gpu_facts, (table,))
     assert find("conv_edge", 2048, 512, 256).engine == "moments"
-    # L3 is second in a pair that the epilogue's moments won, and opens one that they lost: it goes by the latter
+    # L3 is second in a pair that the epilogue's moments won, and opens one that they lost: it goes
+    # by the latter
     assert find("conv_edge", 8192, 256, 128).engine == "separate"
     assert find("conv_transpose2d", 8192, 256, 128).engine == "cudnn"
     assert find("conv2d", 2048, 512, 1, 1).engine == "triton"

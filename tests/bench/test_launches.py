@@ -1,4 +1,5 @@
-"""What a step launches, counted without a GPU: pinned for recipes and suites, and what the counter itself must get right."""
+"""What a step launches, counted without a GPU: pinned for recipes and suites, and what the counter
+itself must get right."""
 
 import json
 from pathlib import Path
@@ -17,13 +18,22 @@ from fastgan.errors import FastganError
 
 PINNED = json.loads((Path(__file__).parents[1] / "fixtures" / "launches.json").read_text())
 UPDATE = "fastgan bench --launches all --json tests/fixtures/launches.json"
-LONG = ("sngan", "wgan-gp", "sngan-32-b64", "wgan-gp-32-b64")  # five updates of deep networks: seconds each
+LONG = (
+    "sngan",
+    "wgan-gp",
+    "sngan-32-b64",
+    "wgan-gp-32-b64",
+)  # five updates of deep networks: seconds each
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in launches.names()])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in launches.names()]
+)
 def test_counts_are_as_pinned(name):
     rows = launches.table(launches.record(name)[0])
-    assert launches.counts(rows) == PINNED[name], f"the launches of {name} changed; where that is meant: {UPDATE}"
+    assert launches.counts(rows) == PINNED[name], (
+        f"the launches of {name} changed; where that is meant: {UPDATE}"
+    )
 
 
 def noted_of(function, *shapes):
@@ -41,7 +51,9 @@ def test_operators_launch_what_they_do_on_a_gpu():
     assert noted_of(lambda x: torch.empty_like(x), (4, 4)) == []
     assert noted_of(lambda x: x.to(torch.bfloat16), (4, 4)) == [("cast", 16 * 6, 0)]
     assert noted_of(lambda x, y: x.copy_(y), (4, 4), (4, 4)) == [("copy", 16 * 8, 0)]
-    assert noted_of(lambda x, y: x.add_(y), (4, 4), (1, 4)) == [("add", 64 + 16 + 64, 0)]  # read, read, written
+    assert noted_of(lambda x, y: x.add_(y), (4, 4), (1, 4)) == [
+        ("add", 64 + 16 + 64, 0)
+    ]  # read, read, written
     assert noted_of(lambda x, y: x + y, (4, 4), (4, 4)) == [("add", 3 * 64, 0)]
     assert noted_of(lambda x: x.zero_(), (4, 4)) == [("fill", 64, 0)]
     assert noted_of(lambda x: torch.mm(x, x), (4, 4)) == [("matmul", 4 * 64 - 64, 2 * 4**3)]
@@ -58,7 +70,9 @@ def test_a_convolution_is_a_product_and_its_bias_and_backward_two_and_a_sum():
     assert product == 2 * 36 * 3 * 2 * 9
 
 
-@pytest.mark.parametrize(("sizes", "expected"), [([8] * 4, 1), ([8] * 65, 2), ([65536 * 321], 2), ([65536 * 320], 1)])
+@pytest.mark.parametrize(
+    ("sizes", "expected"), [([8] * 4, 1), ([8] * 65, 2), ([65536 * 321], 2), ([65536 * 320], 1)]
+)
 def test_multi_tensor_launches_follow_pytorchs_chunks(sizes, expected):
     def double(*tensors):
         torch._foreach_mul_(list(tensors), list(tensors))
@@ -86,7 +100,9 @@ def test_kernels_are_compiled_for_a_target(target):
 
 def test_command(tmp_path):
     path = tmp_path / "counts.json"
-    done = CliRunner().invoke(command, ["--launches", "tiny-dcgan", "--json", str(path), "--gb-per-s", "1000"])
+    done = CliRunner().invoke(
+        command, ["--launches", "tiny-dcgan", "--json", str(path), "--gb-per-s", "1000"]
+    )
     assert done.exit_code == 0, done.output
     assert "norm forward" in done.output
     assert "1000 GB/s" in done.output

@@ -18,7 +18,19 @@ from fastgan.cli import main as cli
 
 HERE = Path(__file__).parents[1] / "support"
 SHORT = ["--steps", "2", "--device", "cpu"]
-TINY = [*SHORT, "--data", "images.npy", "--hidden-g", "8", "--hidden-d", "4", "--latent", "4", "--batch-size", "8"]
+TINY = [
+    *SHORT,
+    "--data",
+    "images.npy",
+    "--hidden-g",
+    "8",
+    "--hidden-d",
+    "4",
+    "--latent",
+    "4",
+    "--batch-size",
+    "8",
+]
 TRAIN = ["train", "--recipe", "gan", *TINY]
 
 
@@ -60,10 +72,13 @@ def finished(tmp_path_factory):
 
 
 def process(*args):
-    """Output of a real process, and the processor seconds it took: the time of an idle machine, whatever else runs on this."""
+    """Output of a real process, and the processor seconds it took: the time of an idle machine,
+    whatever else runs on this."""
     used = lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     before, environment = used(), {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-m", "fastgan", *args], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-m", "fastgan", *args], capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout, used() - before
 
@@ -79,12 +94,23 @@ def test_train_help_is_fast_and_shows_every_option_with_its_default():
     text, seconds = process("train", "--recipe", "gan", "--help")
     assert seconds < 2
     words = " ".join(text.split())
-    for shown in ("--hidden-g", "[default: 1200]", "--lr", "[default: 0.1]", "--steps", "--flip / --no-flip", "--resume RUN"):
+    for shown in (
+        "--hidden-g",
+        "[default: 1200]",
+        "--lr",
+        "[default: 0.1]",
+        "--steps",
+        "--flip / --no-flip",
+        "--resume RUN",
+    ):
         assert shown in words
 
 
 def test_help_needs_no_torch():
-    code = "import sys; from fastgan.cli import train; from fastgan import recipes; [recipes.find(r) for r in recipes.RECIPES]"
+    code = (
+        "import sys; from fastgan.cli import train; from fastgan import recipes; "
+        "[recipes.find(r) for r in recipes.RECIPES]"
+    )
     done = subprocess.run([sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"])
     assert done.returncode == 0
 
@@ -117,7 +143,16 @@ def test_train_sample_resume(fastgan, place):
 def test_config_toml_is_what_was_trained_and_trains_it_again(fastgan, place):
     assert fastgan(*TRAIN, "--out", "run", "--steps", 4, "--log-every", 2, "--lr", 0.05)[0] == 0
     config = tomllib.loads(Path("run/config.toml").read_text())
-    expected = {"recipe": "gan", "size": 8, "channels": 1, "precision": "fp32", "lr": 0.05, "steps": 4, "hidden_g": 8, "seed": 0}
+    expected = {
+        "recipe": "gan",
+        "size": 8,
+        "channels": 1,
+        "precision": "fp32",
+        "lr": 0.05,
+        "steps": 4,
+        "hidden_g": 8,
+        "seed": 0,
+    }
     assert {key: config.get(key) for key in expected} == expected
     assert fastgan("train", "--config", "run/config.toml", "--out", "again")[0] == 0
     assert_same_run(place / "run", place / "again")
@@ -125,12 +160,30 @@ def test_config_toml_is_what_was_trained_and_trains_it_again(fastgan, place):
 
 def test_defaults_give_way_to_the_file_and_the_file_to_flags(fastgan):
     Path("options.toml").write_text(
-        'recipe = "gan"\nhidden-g = 9\nhidden_d = 5\nlatent = 4\nbatch_size = 8\nlr = 1\nflip = true\n'
+        'recipe = "gan"\nhidden-g = 9\nhidden_d = 5\nlatent = 4\nbatch_size = 8\nlr = 1\nflip = '
+        "true\n"
     )
-    argv = ["train", "--config", "options.toml", "--data", "images.npy", "--hidden-d", 6, "--no-flip", "--dry-run"]
+    argv = [
+        "train",
+        "--config",
+        "options.toml",
+        "--data",
+        "images.npy",
+        "--hidden-d",
+        6,
+        "--no-flip",
+        "--dry-run",
+    ]
     code, out, err = fastgan(*argv)
     assert code == 0, err
-    for line in ("hidden_g = 9", "hidden_d = 6", "pieces = 5", "lr = 1.0", "flip = false", 'recipe = "gan"'):
+    for line in (
+        "hidden_g = 9",
+        "hidden_d = 6",
+        "pieces = 5",
+        "lr = 1.0",
+        "flip = false",
+        'recipe = "gan"',
+    ):
         assert line in out.splitlines()
 
 
@@ -171,14 +224,20 @@ def test_own_networks_by_name(fastgan, monkeypatch):
         code, _, err = fastgan(*base, "--model", f"own_networks:{name}", "--out", name)
         assert code == 0, err
         assert fastgan("sample", name, "--n", 2, "--device", "cpu", "--trust")[0] == 0
-        assert fastgan("train", "--resume", name, "--steps", 5, "--model", f"own_networks:{name}")[0] == 0
+        assert (
+            fastgan("train", "--resume", name, "--steps", 5, "--model", f"own_networks:{name}")[0]
+            == 0
+        )
 
 
 SAY = {
     # what is wrong: (arguments, what the line must say)
     "no such command": (["trian"], "no command 'trian': did you mean 'train'?"),
     "no such flag": ([*TRAIN, "--hiden-g", "3"], "--hidden-g"),
-    "no such recipe": (["train", "--recipe", "dcgna"], "unknown recipe 'dcgna': did you mean 'dcgan'?"),
+    "no such recipe": (
+        ["train", "--recipe", "dcgna"],
+        "unknown recipe 'dcgna': did you mean 'dcgan'?",
+    ),
     "stray argument": ([*TRAIN, "more"], "unexpected extra argument (more)"),
     "flag without value": (["train", "--resume"], "'--resume' requires an argument"),
     "no whole number": ([*TRAIN, "--steps", "many"], "'many' is not a valid integer"),
@@ -203,19 +262,31 @@ SAY = {
     "no such precision": ([*TRAIN, "--precision", "fp8"], "'fp8' is not one of"),
     "out is taken": ([*TRAIN, "--out", "file"], "file exists already"),
     "out below a file": ([*TRAIN, "--out", "file/run"], "can't write to file/run"),
-    "out is a system folder": ([*TRAIN, "--out", "/proc/nothing/run"], "can't write to /proc/nothing/run"),
+    "out is a system folder": (
+        [*TRAIN, "--out", "/proc/nothing/run"],
+        "can't write to /proc/nothing/run",
+    ),
     "no data": (["train", "--data", "nowhere"], "no data at nowhere"),
     "empty data": (["train", "--data", ""], "--data is empty"),
     "empty out": ([*TRAIN, "--out", ""], "--out is empty"),
     "sample of empty data": (["sample", "RUN", "--data", ""], "--data is empty"),
     "no images": (["train", "--data", "file"], "file"),
     "no labels": (["train", "--recipe", "cgan", "--data", "images.npy"], "needs labels"),
-    "size a recipe can't make": (["train", "--recipe", "dcgan", "--data", "images.npy", "--size", "9"], "can't make 9x9"),
+    "size a recipe can't make": (
+        ["train", "--recipe", "dcgan", "--data", "images.npy", "--size", "9"],
+        "can't make 9x9",
+    ),
     "no module": ([*TRAIN, "--model", "nothing_there:build"], "No module named 'nothing_there'"),
     "no function": ([*TRAIN, "--model", "json:build"], "has no attribute 'build'"),
     "no colon": ([*TRAIN, "--model", "json"], "write it as pkg.mod:build"),
-    "build fails": ([*TRAIN, "--model", "own_networks:build_wrongly"], "ValueError: no network for 8 (own_networks.py line"),
-    "build returns nothing": ([*TRAIN, "--model", "own_networks:build_nothing"], "returned NoneType"),
+    "build fails": (
+        [*TRAIN, "--model", "own_networks:build_wrongly"],
+        "ValueError: no network for 8 (own_networks.py line",
+    ),
+    "build returns nothing": (
+        [*TRAIN, "--model", "own_networks:build_nothing"],
+        "returned NoneType",
+    ),
     "no config": (["train", "--config", "none.toml"], "can't read none.toml"),
     "config is a folder": (["train", "--config", "."], "can't read ."),
     "no run to resume": (["train", "--resume", "nope"], "nope is not a run"),
@@ -224,11 +295,23 @@ SAY = {
     "no such checkpoint": (["sample", "RUN", "--step", "99"], "there are 0, 7"),
     "label of a run without": (["sample", "RUN", "--label", "1"], "trained without labels"),
     "negative sampling seed": (["sample", "RUN", "--seed", "-1"], "seed must lie"),
-    "sample below a file": (["sample", "RUN", "--out", "file/grid.png"], "can't write file/grid.png"),
+    "sample below a file": (
+        ["sample", "RUN", "--out", "file/grid.png"],
+        "can't write file/grid.png",
+    ),
     "sample on no device": (["sample", "RUN", "--device", "banana"], "unknown device"),
-    "resume another recipe": (["train", "--resume", "RUN", "--recipe", "dcgan"], "can't be changed"),
-    "resume another width": (["train", "--resume", "RUN", "--hidden-g", "9"], "--hidden-g can't be changed"),
-    "resume other data": (["train", "--resume", "RUN", "--data", "fashion-mnist", "--steps", "9"], "was"),
+    "resume another recipe": (
+        ["train", "--resume", "RUN", "--recipe", "dcgan"],
+        "can't be changed",
+    ),
+    "resume another width": (
+        ["train", "--resume", "RUN", "--hidden-g", "9"],
+        "--hidden-g can't be changed",
+    ),
+    "resume other data": (
+        ["train", "--resume", "RUN", "--data", "fashion-mnist", "--steps", "9"],
+        "was",
+    ),
     "log what is not there": ([*TRAIN, "--log", "paper"], "'paper' is not one of"),
 }
 
@@ -237,10 +320,19 @@ SAY = {
 def test_bad_input_is_one_line_and_exit_code_2(case, fastgan, finished, place, monkeypatch):
     monkeypatch.syspath_prepend(str(HERE))
     argv, said = SAY[case]
-    looked_at = lambda: {p: p.stat().st_mtime_ns for root in (place, finished) for p in root.rglob("*") if p.name != "run.lock"}
+    looked_at = lambda: {
+        p: p.stat().st_mtime_ns
+        for root in (place, finished)
+        for p in root.rglob("*")
+        if p.name != "run.lock"
+    }
     before = looked_at()
-    short = SHORT if argv[:1] == ["train"] and "--resume" not in argv else []  # what wrongly passes must not train for long
-    code, _, err = fastgan(*argv[:1], *short, *(str(finished) if a == "RUN" else a for a in argv[1:]))
+    short = (
+        SHORT if argv[:1] == ["train"] and "--resume" not in argv else []
+    )  # what wrongly passes must not train for long
+    code, _, err = fastgan(
+        *argv[:1], *short, *(str(finished) if a == "RUN" else a for a in argv[1:])
+    )
     assert code == 2, err
     assert err.count("\n") == 1, err
     assert err.startswith("fastgan: ")
@@ -300,11 +392,18 @@ def test_a_moved_run_goes_on_where_it_lies(fastgan, finished, place):
 
 def test_sampling_into_a_folder_and_by_seed(fastgan, finished, place):
     assert fastgan("sample", finished, "--n", 3, "--out", "many/")[0] == 0
-    assert sorted(p.name for p in (place / "many").iterdir()) == ["000000.png", "000001.png", "000002.png"]
+    assert sorted(p.name for p in (place / "many").iterdir()) == [
+        "000000.png",
+        "000001.png",
+        "000002.png",
+    ]
     with Image.open("many/000000.png") as picture:
         assert picture.size == (8, 8)
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        assert fastgan("sample", finished, "--n", 3, "--seed", seed, "--out", f"deep/{name}.png")[0] == 0
+        assert (
+            fastgan("sample", finished, "--n", 3, "--seed", seed, "--out", f"deep/{name}.png")[0]
+            == 0
+        )
     a, b, c = (Path(f"deep/{name}.png").read_bytes() for name in "abc")
     assert a == b != c
 
@@ -320,7 +419,9 @@ def test_metrics_of_the_command_line_are_rows(finished):
     assert json.loads((finished / "run.json").read_text())["fastgan"]
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory.\nTried"), MemoryError()])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory.\nTried"), MemoryError()]
+)
 def test_sampling_out_of_memory_is_one_line(error, fastgan, finished, place, monkeypatch):
     def full(*_, **__):
         raise error
@@ -329,20 +430,50 @@ def test_sampling_out_of_memory_is_one_line(error, fastgan, finished, place, mon
     code, _, err = fastgan("sample", str(finished), "--n", "100000")
     assert (code, err) == (
         2,
-        "fastgan: out of memory while sampling 100000 images on auto: ask for fewer at a time, or use another device\n",
+        "fastgan: out of memory while sampling 100000 images on auto: ask for fewer at a time, or "
+        "use another device\n",
     )
 
 
 def test_more_steps_stretch_the_schedule_and_say_so(fastgan, place):
-    """sngan's and wgan-gp's learning rate falls to 0 over --steps: further steps at a rate of 0 would be no use."""
-    options = ["--size", 8, "--channels", 3, "--width", 2, "--latent", 4, "--batch-size", 4, "--n-critic", 1, "--log-every", 1]
-    start = ["train", "--recipe", "wgan-gp", "--data", "images.npy", "--device", "cpu", *options, "--lr", 1e-3]
+    """sngan's and wgan-gp's learning rate falls to 0 over --steps: further steps at a rate of 0
+    would be no use."""
+    options = [
+        "--size",
+        8,
+        "--channels",
+        3,
+        "--width",
+        2,
+        "--latent",
+        4,
+        "--batch-size",
+        4,
+        "--n-critic",
+        1,
+        "--log-every",
+        1,
+    ]
+    start = [
+        "train",
+        "--recipe",
+        "wgan-gp",
+        "--data",
+        "images.npy",
+        "--device",
+        "cpu",
+        *options,
+        "--lr",
+        1e-3,
+    ]
     assert fastgan(*start, "--out", "run", "--steps", 4)[0] == 0
     code, out, err = fastgan("train", "--resume", "run", "--steps", 8)
     assert code == 0, err
     assert "changed from step 4 on, of 8: G and D: lr goes on with 0.0005 instead of 0\n" in out
     rates = [row["lr/G"] for row in rows(place / "run" / "metrics.jsonl")]
-    expected = [1e-3 * (1 - step / 4) for step in range(4)] + [1e-3 * (1 - step / 8) for step in range(4, 8)]
+    expected = [1e-3 * (1 - step / 4) for step in range(4)] + [
+        1e-3 * (1 - step / 8) for step in range(4, 8)
+    ]
     assert rates == pytest.approx(expected)
     code, out, _ = fastgan("train", "--resume", "run")
     assert (code, out.splitlines()[-1]) == (0, "run has its 8 steps: give --steps to go on")

@@ -14,10 +14,13 @@ from fastgan.trainer.load import samples_of
 
 @pytest.mark.slow
 def test_the_demo_draws_nearly_all_classes_and_comes_near_the_reals(tmp_path):
-    """A third of the demo, 1,000 samples: 9 of 10 classes with 2 % each, at most a quarter of the untrained distance."""
+    """A third of the demo, 1,000 samples: 9 of 10 classes with 2 % each, at most a quarter of the
+    untrained distance."""
     threads = {**os.environ, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "fastgan", "demo", "--out", "run", "--steps", "1500"]
-    done = subprocess.run(command, cwd=tmp_path, env=threads, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=threads, capture_output=True, text=True, timeout=400
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "samples/" in done.stdout
     images, untrained = samples_of(tmp_path / "run", 1000)
@@ -30,7 +33,8 @@ def test_the_demo_draws_nearly_all_classes_and_comes_near_the_reals(tmp_path):
 
 
 def test_a_demo_that_was_killed_at_once_can_be_started_again(tmp_path, capsys):
-    """`make demo`, Ctrl-C, `make demo`: what was begun is in nobody's way; other people's folders are left alone."""
+    """`make demo`, Ctrl-C, `make demo`: what was begun is in nobody's way; other people's folders
+    are left alone."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".partial-start").write_bytes(b"")
     for _ in range(2):

@@ -60,7 +60,9 @@ def run(code: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_images_are_decoded_once_and_a_moved_folder_is_recognised(folder, monkeypatch, tmp_path, store):
+def test_images_are_decoded_once_and_a_moved_folder_is_recognised(
+    folder, monkeypatch, tmp_path, store
+):
     first = data.open(folder)
     forbid(monkeypatch, "fastgan.data.building.decode")
     assert np.array_equal(data.open(folder).array("image"), pictures(40))
@@ -72,7 +74,9 @@ def test_images_are_decoded_once_and_a_moved_folder_is_recognised(folder, monkey
 
 
 def test_a_settled_folder_is_not_even_read_again(folder, monkeypatch):
-    monkeypatch.setattr("fastgan.data.listing._SETTLED_SECONDS", -1)  # else the links count from two seconds after the files
+    monkeypatch.setattr(
+        "fastgan.data.listing._SETTLED_SECONDS", -1
+    )  # else the links count from two seconds after the files
     first = data.open(folder)
     forbid(monkeypatch, "fastgan.data.listing.Folder.read")
     assert data.open(folder).fingerprint == first.fingerprint
@@ -111,7 +115,11 @@ def test_every_change_of_the_source_is_seen(folder, monkeypatch, settled):
 
 
 def test_size_and_channels_have_entries_of_their_own(folder, store):
-    shapes = {data.open(folder, size=s, channels=c).fields["image"].shape for s in (None, 4) for c in (1, 3)}
+    shapes = {
+        data.open(folder, size=s, channels=c).fields["image"].shape
+        for s in (None, 4)
+        for c in (1, 3)
+    }
     assert shapes == {(8, 8, 1), (8, 8, 3), (4, 4, 1), (4, 4, 3)}
     assert len(list(store.glob("*.fgdata"))) == 4
 
@@ -120,7 +128,9 @@ def test_size_and_channels_have_entries_of_their_own(folder, store):
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
 def test_a_damaged_entry_is_detected(tmp_path_factory, place, bit, cut):
     directory = tmp_path_factory.mktemp("entry")
-    writer = cache.Writer(directory, {"image": ("image", (4, 4, 3), np.uint8), "label": ("label", (), np.int64)}, 30)
+    writer = cache.Writer(
+        directory, {"image": ("image", (4, 4, 3), np.uint8), "label": ("label", (), np.int64)}, 30
+    )
     writer.append("image", pictures(20, 4))
     writer.append("label", np.arange(20))
     writer.finish({"skipped": []}, [f"{i}" for i in range(20)])
@@ -136,7 +146,8 @@ def test_a_damaged_entry_is_detected(tmp_path_factory, place, bit, cut):
         entry = cache.Entry(directory / "x.fgdata")
     except (ValueError, OSError, KeyError, TypeError):
         return
-    # What may change unseen is the padding between fields, and the names, which are checked when asked for.
+    # What may change unseen is the padding between fields, and the names, which are checked when
+    # asked for.
     assert np.array_equal(entry.arrays["image"], pictures(20, 4))
     assert np.array_equal(entry.arrays["label"], np.arange(20))
     with contextlib.suppress(FastganError):
@@ -196,7 +207,9 @@ def test_two_processes_build_one_entry_and_cleaning_spares_the_living(folder, st
     results = [builder.communicate(timeout=60) for builder in builders]
     outs, errors = [r[0] for r in results], [r[1] for r in results]
     assert {out.strip("x\n") for out in outs} == {data.open(folder).fingerprint}
-    assert sorted(out.count("x") > 0 for out in outs) == [False, True], errors  # the second waited for the first
+    assert sorted(out.count("x") > 0 for out in outs) == [False, True], (
+        errors
+    )  # the second waited for the first
     assert len(list(store.glob("*.fgdata"))) == 1
     assert not list(store.glob("*.part"))
 
@@ -268,7 +281,9 @@ def test_digests_do_not_depend_on_how_rows_arrive(cuts):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of resident memory from the Linux kernel")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="reads the peak of resident memory from the Linux kernel"
+)
 def test_memory_does_not_grow_with_the_data(tmp_path):
     def peak(count: int) -> float:
         with zipfile.ZipFile(tmp_path / f"{count}.zip", "w") as out:
@@ -291,5 +306,6 @@ def test_memory_does_not_grow_with_the_data(tmp_path):
         return int(out) / 1024
 
     small, large = peak(2_000), peak(20_000)
-    # 18,000 more images are 211 MiB. What may grow is their names (1 kB each, generously) and what is checked of the entry.
+    # 18,000 more images are 211 MiB. What may grow is their names (1 kB each, generously) and what
+    # is checked of the entry.
     assert large - small < 18 + 64, (small, large)

@@ -20,7 +20,9 @@ def _place(tmp_path, monkeypatch):
     for folder in ("my_images/cat", "my_images/dog", "photos", "sketches"):
         Path(folder).mkdir(parents=True)
         for i in range(30):
-            Image.fromarray(rng.integers(0, 256, (70, 80, 3), dtype=np.uint8)).save(f"{folder}/{i}.png")
+            Image.fromarray(rng.integers(0, 256, (70, 80, 3), dtype=np.uint8)).save(
+                f"{folder}/{i}.png"
+            )
     Path("my_images/cat/cut.png").write_bytes(Path("my_images/cat/0.png").read_bytes()[:200])
 
 
@@ -38,14 +40,18 @@ def test_the_snippets_of_the_documentation_run():
 
 
 def test_the_command_shows_what_a_network_will_see():
-    result = CliRunner().invoke(command, ["my_images", "--size", "64", "--preview", "seen.png"], catch_exceptions=False)
+    result = CliRunner().invoke(
+        command, ["my_images", "--size", "64", "--preview", "seen.png"], catch_exceptions=False
+    )
     assert result.exit_code == 0
     assert "my_images: 60 images 64x64x3, 2 classes; left out 1: cat/cut.png" in result.output
     assert "class cat: 30" in result.output
     assert "left out cat/cut.png: " in result.output
     assert Image.open("seen.png").size[0] > 8 * 64
     with pytest.raises(FastganError, match=r"cut\.png"):
-        CliRunner().invoke(command, ["my_images", "--size", "64", "--strict"], catch_exceptions=False)
+        CliRunner().invoke(
+            command, ["my_images", "--size", "64", "--strict"], catch_exceptions=False
+        )
     cleared = CliRunner().invoke(command, ["--clear-cache"], catch_exceptions=False)
     assert "removed 1 decoded data sets" in cleared.output
     assert not list(Path("cache").iterdir())

@@ -26,9 +26,18 @@ def noise(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
 
 
 MODES = {
-    "1": "PNG", "L": "PNG", "LA": "PNG", "P": "PNG", "PA": "PNG", "RGB": "PNG", "RGBA": "PNG", "I;16": "PNG",
-    "CMYK": "JPEG", "YCbCr": "JPEG", "LAB": "TIFF",
-}  # fmt: skip
+    "1": "PNG",
+    "L": "PNG",
+    "LA": "PNG",
+    "P": "PNG",
+    "PA": "PNG",
+    "RGB": "PNG",
+    "RGBA": "PNG",
+    "I;16": "PNG",
+    "CMYK": "JPEG",
+    "YCbCr": "JPEG",
+    "LAB": "TIFF",
+}
 
 
 def of_mode(mode: str, height: int, width: int, seed: int) -> bytes:
@@ -39,7 +48,10 @@ def of_mode(mode: str, height: int, width: int, seed: int) -> bytes:
         return encoded(rgba.convert("RGB").quantize(16), transparency=3)
     if mode == "LAB":
         lab = ImageCms.profileToProfile(
-            rgba.convert("RGB"), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+            rgba.convert("RGB"),
+            ImageCms.createProfile("sRGB"),
+            ImageCms.createProfile("LAB"),
+            outputMode="LAB",
         )
         return encoded(lab, "TIFF")
     return encoded(rgba.convert("RGB").convert(mode) if mode != "RGBA" else rgba, MODES[mode])
@@ -112,10 +124,15 @@ def test_colour_spaces_keep_the_colour(mode, tolerance):
 def test_exif_rotation_is_applied(orientation):
     pixels = noise(6, 4, 3)
     turn = {
-        1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
-        5: lambda a: a.transpose(1, 0, 2), 6: lambda a: np.rot90(a, -1), 7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
         8: np.rot90,
-    }[orientation]  # fmt: skip
+    }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
     assert np.array_equal(decode(encoded(Image.fromarray(pixels), exif=exif)), turn(pixels))
@@ -137,13 +154,22 @@ def test_resize_is_antialiased_centred_and_keeps_the_aspect():
     wide[:, :20], wide[:, 20:40], wide[:, 40:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     assert (decode(encoded(Image.fromarray(wide)), (20, 20)) == (0, 255, 0)).all()
     middle = decode(encoded(Image.fromarray(wide)), (10, 10))
-    assert np.abs(middle.astype(int)[:, 1:-1] - (0, 255, 0)).max() <= 40  # Lanczos rings at the cut, and no further
+    assert (
+        np.abs(middle.astype(int)[:, 1:-1] - (0, 255, 0)).max() <= 40
+    )  # Lanczos rings at the cut, and no further
     pixels = noise(9, 12, 3)
-    assert np.array_equal(decode(encoded(Image.fromarray(pixels)), (9, 9)), pixels[:, 1:10])  # a crop alone moves whole pixels
+    assert np.array_equal(
+        decode(encoded(Image.fromarray(pixels)), (9, 9)), pixels[:, 1:10]
+    )  # a crop alone moves whole pixels
 
 
 @quick
-@given(value=st.integers(0, 255), height=st.integers(1, 70), width=st.integers(1, 70), size=st.integers(1, 50))
+@given(
+    value=st.integers(0, 255),
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    size=st.integers(1, 50),
+)
 def test_a_flat_image_stays_flat(value, height, width, size):
     data = encoded(Image.new("L", (width, height), value))
     assert np.abs(decode(data, (size, size)).astype(int) - value).max() <= 1
@@ -158,15 +184,21 @@ def test_large_jpegs_are_decoded_small_and_look_the_same():
 
 def bomb(side: int) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     body = zlib.compress(bytes((side + 7) // 8 + 1) * 64)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize("side", [9_600, 50_000])  # Pillow warns of the first and refuses the second
+@pytest.mark.parametrize(
+    "side", [9_600, 50_000]
+)  # Pillow warns of the first and refuses the second
 def test_decompression_bombs_are_refused(side):
     with pytest.raises(Unreadable, match="bomb"):
         decode(bomb(side), (64, 64), 3)
@@ -174,7 +206,16 @@ def test_decompression_bombs_are_refused(side):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"hello", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"8BPS\0\1", b"\0\0\1\0", b"\x89PNG\r\n\x1a\n", b"P6 1 1 255\n", b"RIFF"],
+    [
+        b"",
+        b"hello",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+        b"8BPS\0\1",
+        b"\0\0\1\0",
+        b"\x89PNG\r\n\x1a\n",
+        b"P6 1 1 255\n",
+        b"RIFF",
+    ],
 )
 def test_what_is_no_image_is_refused(data):
     with pytest.raises(Unreadable):

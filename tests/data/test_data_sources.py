@@ -21,7 +21,9 @@ def _cache(tmp_path, monkeypatch):
     monkeypatch.setenv("FASTGAN_CACHE", str(tmp_path / "cache"))
 
 
-def pictures(count: int, size: tuple[int, int] = (8, 8), channels: int = 3, seed: int = 0) -> np.ndarray:
+def pictures(
+    count: int, size: tuple[int, int] = (8, 8), channels: int = 3, seed: int = 0
+) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, *size, channels), dtype=np.uint8)
 
 
@@ -73,10 +75,17 @@ def test_the_same_images_have_one_fingerprint_however_they_come(tmp_path):
     np.save(tmp_path / "mine.npy", images)
     np.savez_compressed(tmp_path / "mine.npz", images=images)
     sources = [
-        folder, packed(folder, tmp_path / "mine.zip"), tmp_path / "mine.npy", tmp_path / "mine.npz", images,
-        torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(images).permute(0, 3, 1, 2) / 255,
-        [Image.fromarray(image) for image in images], images / 255.0, images / 127.5 - 1,
-    ]  # fmt: skip
+        folder,
+        packed(folder, tmp_path / "mine.zip"),
+        tmp_path / "mine.npy",
+        tmp_path / "mine.npz",
+        images,
+        torch.from_numpy(images).permute(0, 3, 1, 2),
+        torch.from_numpy(images).permute(0, 3, 1, 2) / 255,
+        [Image.fromarray(image) for image in images],
+        images / 255.0,
+        images / 127.5 - 1,
+    ]
     assert len({data.open(source).fingerprint for source in sources}) == 1
 
 
@@ -98,11 +107,19 @@ def test_the_fingerprint_sees_every_difference(tmp_path):
 
 
 def test_class_folders_become_labels_in_sorted_order(tmp_path):
-    names = ["train/dog/a.png", "train/cat/x/b.png", "train/ant/c.png", "train/cat/d.png", "train/dog/e.png"]
+    names = [
+        "train/dog/a.png",
+        "train/cat/x/b.png",
+        "train/ant/c.png",
+        "train/cat/d.png",
+        "train/dog/e.png",
+    ]
     folder = save(tmp_path / "pets", pictures(5), names)
     for dataset in (data.open(folder), data.open(packed(folder, tmp_path / "pets.zip"))):
         assert dataset.classes == ["ant", "cat", "dog"]
-        assert [n.split("train/")[1].split("/")[0] for n in dataset.names] == [dataset.classes[i] for i in dataset.array("label")]
+        assert [n.split("train/")[1].split("/")[0] for n in dataset.names] == [
+            dataset.classes[i] for i in dataset.array("label")
+        ]
     assert data.open(folder, labels=False).classes is None
     assert "label" not in data.open(folder, labels=False).fields
 
@@ -126,7 +143,12 @@ def test_litter_is_ignored_and_unreadable_files_are_named_counted_and_left_out(t
     os.symlink(folder, folder / "b" / "loop")
     for dataset in (data.open(folder), data.open(folder)):  # decoded, then from the cache
         assert len(dataset) == 4
-        assert [name for name, _ in dataset.skipped] == ["a/0.png", "a/cut.png", "b/gone.png", "readme\n.txt"]
+        assert [name for name, _ in dataset.skipped] == [
+            "a/0.png",
+            "a/cut.png",
+            "b/gone.png",
+            "readme\n.txt",
+        ]
         assert dataset.classes == ["a", "b"]
         line = dataset.describe()
         assert "left out 4: a/0.png (empty file), a/cut.png" in line
@@ -166,7 +188,9 @@ def test_missing_and_foreign_paths_are_named(tmp_path, monkeypatch):
 def test_sizes_that_differ_ask_for_size(tmp_path):
     folder = save(tmp_path / "mine", pictures(2))
     save(folder, pictures(1, (6, 10)), ["z.png"])
-    with pytest.raises(FastganError, match=r"differ in size \(0000\.png is 8x8, z\.png 10x6\).*--size 6"):
+    with pytest.raises(
+        FastganError, match=r"differ in size \(0000\.png is 8x8, z\.png 10x6\).*--size 6"
+    ):
         data.open(folder)
     assert data.open(folder, size=6).fields["image"].shape == (6, 6, 3)
     assert data.open(folder, size=(4, 6)).fields["image"].shape == (4, 6, 3)
@@ -188,12 +212,22 @@ def test_odd_zip_names_are_only_names(tmp_path):
     (png := tmp_path / "a.png").parent.mkdir(exist_ok=True)
     Image.fromarray(pictures(1)[0]).save(png)
     with zipfile.ZipFile(tmp_path / "evil.zip", "w") as out:
-        for name in ("../../escaped.png", "/absolute.png", "ok/..\\x.png", "__MACOSX/._a.png", "ok/.DS_Store"):
+        for name in (
+            "../../escaped.png",
+            "/absolute.png",
+            "ok/..\\x.png",
+            "__MACOSX/._a.png",
+            "ok/.DS_Store",
+        ):
             out.write(png, name)
     before = set(tmp_path.parent.rglob("*"))
     dataset = data.open(tmp_path / "evil.zip", cache_dir=tmp_path / "cache")
     assert sorted(dataset.names) == ["absolute.png", "escaped.png", "ok/x.png"]
-    assert {p for p in set(tmp_path.parent.rglob("*")) - before if (tmp_path / "cache") not in (p, *p.parents)} == set()
+    assert {
+        p
+        for p in set(tmp_path.parent.rglob("*")) - before
+        if (tmp_path / "cache") not in (p, *p.parents)
+    } == set()
 
 
 def test_damaged_zip_members_are_left_out_and_damaged_zips_named(tmp_path):
@@ -227,7 +261,13 @@ def test_idx_with_the_labels_beside_it(tmp_path, zipped):
 
 def test_npz_finds_images_and_labels_and_names_what_does_not_fit(tmp_path):
     images, labels = pictures(5), np.array([4, 0, 1, 2, 3])
-    np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images[:2], weight=np.ones((5, 3), np.float32))
+    np.savez(
+        tmp_path / "a.npz",
+        x_train=images,
+        y_train=labels,
+        x_test=images[:2],
+        weight=np.ones((5, 3), np.float32),
+    )
     dataset = data.open(tmp_path / "a.npz")
     assert np.array_equal(dataset.array("image"), images)
     assert np.array_equal(dataset.array("label"), labels)
@@ -244,14 +284,25 @@ def test_npz_finds_images_and_labels_and_names_what_does_not_fit(tmp_path):
 def test_array_layouts_and_value_ranges():
     images = pictures(5, (6, 8))
     first = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    for source in (images, first, torch.from_numpy(first), torch.from_numpy(images), images.astype(np.int64)):
+    for source in (
+        images,
+        first,
+        torch.from_numpy(first),
+        torch.from_numpy(images),
+        images.astype(np.int64),
+    ):
         assert np.array_equal(data.open(source).array("image"), images)
-    assert data.open(images).array("image").base is images or data.open(images).array("image") is images  # no copy
+    assert (
+        data.open(images).array("image").base is images
+        or data.open(images).array("image") is images
+    )  # no copy
     assert np.array_equal(data.open(images[..., 0]).array("image"), images[..., :1])
     assert np.array_equal(data.open(images[:, ::-1]).array("image"), images[:, ::-1])
     assert set(np.unique(data.open(images > 99).array("image"))) == {0, 255}
     assert np.array_equal(data.open(images.astype(np.uint16) * 257).array("image"), images)
-    assert np.array_equal(data.open(torch.from_numpy(images).to(torch.bfloat16)).array("image").shape, images.shape)
+    assert np.array_equal(
+        data.open(torch.from_numpy(images).to(torch.bfloat16)).array("image").shape, images.shape
+    )
     with pytest.raises(FastganError, match=r"\[0, 1\], \[-1, 1\] or \[0, 255\]"):
         data.open(images * 10.0)
     with pytest.raises(FastganError, match="finite"):
@@ -295,7 +346,9 @@ def test_array_files_of_many_images_are_resized_once(tmp_path, monkeypatch):
 def test_large_array_files_are_converted_once_into_the_cache(tmp_path, monkeypatch):
     monkeypatch.setattr("fastgan.data.opening.MEMORY_BYTES", 100)
     images = pictures(50)
-    np.savez_compressed(tmp_path / "a.npz", images=images.astype(np.float32) / 255, labels=np.arange(50) % 4)
+    np.savez_compressed(
+        tmp_path / "a.npz", images=images.astype(np.float32) / 255, labels=np.arange(50) % 4
+    )
     dataset = data.open(tmp_path / "a.npz")
     assert isinstance(dataset.array("image"), np.memmap)
     assert np.array_equal(dataset.array("image"), images)
@@ -332,10 +385,15 @@ def test_torch_datasets_of_images_pairs_and_dicts(monkeypatch, tmp_path):
     pairs = data.open(torch.utils.data.TensorDataset(tensors, torch.tensor([0, 1, 2, 0, 1, 2])))
     assert pairs.array("label").tolist() == [0, 1, 2, 0, 1, 2]
     rows = [
-        {"img": Image.fromarray(x), "label": 1, "text": torch.full((4,), float(i)), "path": "x"} for i, x in enumerate(images)
+        {"img": Image.fromarray(x), "label": 1, "text": torch.full((4,), float(i)), "path": "x"}
+        for i, x in enumerate(images)
     ]
     named = data.open(Items(rows))
-    assert {key: field.kind for key, field in named.fields.items()} == {"image": "image", "label": "label", "text": "tensor"}
+    assert {key: field.kind for key, field in named.fields.items()} == {
+        "image": "image",
+        "label": "label",
+        "text": "tensor",
+    }
     assert np.array_equal(named.array("image"), images)
     monkeypatch.setattr("fastgan.data.mapstyle.MEMORY_BYTES", 10)
     scratch = data.open(Items(rows))
@@ -364,7 +422,10 @@ def test_items_that_fail_or_differ_are_named():
         data.open(Items([images[0], ValueError("x"), images[2]]), strict=True)
     with pytest.raises(FastganError, match="no readable image in Items: left out 1"):
         data.open(Items([KeyError("x")]))
-    with pytest.raises(FastganError, match=r"item 1 differs in image \(4x4x3 uint8, before 8x8x3 uint8\): give size="):
+    with pytest.raises(
+        FastganError,
+        match=r"item 1 differs in image \(4x4x3 uint8, before 8x8x3 uint8\): give size=",
+    ):
         data.open(Items([images[0], images[1][:4, :4]]))
     with pytest.raises(FastganError, match="3 parts"):
         data.open(Items([(images[0], 1, 2)]))
@@ -374,10 +435,16 @@ def test_aligned_sources_are_read_in_step(tmp_path):
     photos, edges = pictures(5), pictures(5, channels=1, seed=1)
     a = save(tmp_path / "photos", photos)
     b = save(tmp_path / "edges", edges)
-    dataset = data.open(data.Aligned(image=a, source=b, text=np.arange(20.0, dtype=np.float32).reshape(5, 4)))
+    dataset = data.open(
+        data.Aligned(image=a, source=b, text=np.arange(20.0, dtype=np.float32).reshape(5, 4))
+    )
     assert np.array_equal(dataset.array("image"), photos)
     assert np.array_equal(dataset.array("source"), edges)
-    assert {key: field.kind for key, field in dataset.fields.items()} == {"image": "image", "source": "image", "text": "tensor"}
+    assert {key: field.kind for key, field in dataset.fields.items()} == {
+        "image": "image",
+        "source": "image",
+        "text": "tensor",
+    }
     for labels in ([0, 1, 2, 0, 1], np.array(["a", "b", "c", "a", "b"])):
         given = data.open(data.Aligned(image=photos, label=labels))
         assert given.fields["label"].kind == "label"
@@ -385,7 +452,9 @@ def test_aligned_sources_are_read_in_step(tmp_path):
         assert len(given.classes) == 3
     assert given.classes == ["a", "b", "c"]
     texts = data.open(data.Aligned(image=photos, text=np.random.default_rng(0).random((5, 7, 9))))
-    assert texts.fields["text"].kind == "tensor"  # three axes of floats are an image only where they are the image
+    assert (
+        texts.fields["text"].kind == "tensor"
+    )  # three axes of floats are an image only where they are the image
     labelled = data.open(data.Aligned(image="fashion-mnist", source="fashion-mnist"))
     assert set(labelled.fields) == {"image", "label", "source", "source_label"}
     with pytest.raises(FastganError, match="same number"):
@@ -438,5 +507,7 @@ def test_requests_that_make_no_sense_are_one_line(source, options, words):
 def test_importing_the_package_needs_neither_torch_nor_pillow():
     import subprocess
 
-    code = "import fastgan.data, sys; assert not {'torch', 'PIL'} & set(sys.modules), 'heavy import'"
+    code = (
+        "import fastgan.data, sys; assert not {'torch', 'PIL'} & set(sys.modules), 'heavy import'"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,5 @@
-"""Batches are a function of (seed, stream name, position): any size, any rank, resident or streamed, any day."""
+"""Batches are a function of (seed, stream name, position): any size, any rank, resident or
+streamed, any day."""
 
 import threading
 import time
@@ -22,25 +23,42 @@ quick = settings(max_examples=50, deadline=None)
 def dataset(count: int = 37, side: int = 5) -> data.Dataset:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, side, side + 1, 3), dtype=np.uint8)
-    return data.open(data.Aligned(image=data.open(images, labels=np.arange(count) % 7), text=rng.normal(size=(count, 4))))
+    return data.open(
+        data.Aligned(
+            image=data.open(images, labels=np.arange(count) % 7), text=rng.normal(size=(count, 4))
+        )
+    )
 
 
 def stream(name: str = "image", source: data.Dataset | None = None, **options) -> Stream:
-    return Stream(source or dataset(), name=name, **{"seed": 3, "batch_size": 8, "device": "cpu", **options})
+    return Stream(
+        source or dataset(), name=name, **{"seed": 3, "batch_size": 8, "device": "cpu", **options}
+    )
 
 
 def same(a: dict, b: dict) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a)
+    return a.keys() == b.keys() and all(
+        torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a
+    )
 
 
 @quick
-@given(seed=st.integers(-5, 2**64), name=st.text(max_size=5), n=st.integers(1, 300), epoch=st.integers(0, 10**9))
+@given(
+    seed=st.integers(-5, 2**64),
+    name=st.text(max_size=5),
+    n=st.integers(1, 300),
+    epoch=st.integers(0, 10**9),
+)
 def test_an_epoch_is_a_true_permutation(seed, name, n, epoch):
     assert np.array_equal(np.sort(order(seed, name, n, epoch * n, n)), np.arange(n))
 
 
 @quick
-@given(n=st.integers(1, 50), position=st.integers(0, 400), cuts=st.lists(st.integers(0, 30), max_size=8))
+@given(
+    n=st.integers(1, 50),
+    position=st.integers(0, 400),
+    cuts=st.lists(st.integers(0, 30), max_size=8),
+)
 def test_the_order_does_not_depend_on_batches(n, position, cuts):
     whole = order(1, "image", n, position, sum(cuts))
     parts, at = [], position
@@ -72,7 +90,11 @@ def test_equal_hashes_are_ordered_by_index(values):
 def test_seeds_names_and_epochs_give_unrelated_orders():
     n = 2000
     base = permutation(0, "image", n, 0)
-    for other in (permutation(1, "image", n, 0), permutation(0, "a", n, 0), permutation(0, "image", n, 1)):
+    for other in (
+        permutation(1, "image", n, 0),
+        permutation(0, "a", n, 0),
+        permutation(0, "image", n, 1),
+    ):
         assert (base == other).sum() < 10  # one is expected; ten has probability 1e-7
         assert abs(np.corrcoef(base, other)[0, 1]) < 5 / np.sqrt(n)
 
@@ -90,7 +112,9 @@ def test_only_two_epochs_are_kept_and_a_switch_is_quick():
     sequence = Order(0, "image", 1_000_000)
     times = []
     for epoch in range(4):
-        start = time.thread_time()  # the processor's time: other work on the machine is not the switch's
+        start = (
+            time.thread_time()
+        )  # the processor's time: other work on the machine is not the switch's
         sequence(epoch * 1_000_000, 64)
         times.append(time.thread_time() - start)
         assert len(sequence._kept) <= 2
@@ -145,7 +169,10 @@ def test_ranks_together_see_what_one_would(position, world, flip):
 
 def test_flips_mirror_about_half_and_are_a_function_of_the_position():
     source = dataset(200)
-    plain, flipped = stream(source=source, batch_size=200), stream(source=source, batch_size=200, flip=True)
+    plain, flipped = (
+        stream(source=source, batch_size=200),
+        stream(source=source, batch_size=200, flip=True),
+    )
     a, b = plain.batch(400)["image"], flipped.batch(400)["image"]
     mirrored = (b != a).flatten(1).any(1)
     assert torch.equal(b, torch.where(mirrored.view(-1, 1, 1, 1), a.flip(3), a))
@@ -157,7 +184,9 @@ def test_flips_mirror_about_half_and_are_a_function_of_the_position():
 
 def test_images_of_one_sample_flip_together():
     images = np.random.default_rng(0).integers(0, 256, (50, 6, 6, 3), dtype=np.uint8)
-    batch = stream(source=data.open(data.Aligned(image=images, source=images)), batch_size=50, flip=True).batch(0)
+    batch = stream(
+        source=data.open(data.Aligned(image=images, source=images)), batch_size=50, flip=True
+    ).batch(0)
     assert torch.equal(batch["image"], batch["source"])
 
 
@@ -191,7 +220,10 @@ def test_resident_images_on_the_cpu_are_not_copied(tmp_path):
 
 
 def test_too_few_samples_and_uneven_ranks_are_one_line():
-    with pytest.raises(FastganError, match="has 37 readable samples, fewer than one batch of 64: lower --batch-size to 37"):
+    with pytest.raises(
+        FastganError,
+        match="has 37 readable samples, fewer than one batch of 64: lower --batch-size to 37",
+    ):
         stream(batch_size=64)
     with pytest.raises(FastganError, match="multiple of 3"):
         stream(world=3)
@@ -221,11 +253,15 @@ def test_pinned_slots_give_the_same_bits_on_a_gpu():
         batch = streamed.batch(position)
         streamed.prefetch(position + 64)
         assert same(batch, resident.batch(position))
-        assert torch.equal(batch["image"].cpu(), stream(source=source, batch_size=64, flip=True).batch(position)["image"])
+        assert torch.equal(
+            batch["image"].cpu(),
+            stream(source=source, batch_size=64, flip=True).batch(position)["image"],
+        )
 
 
 def test_as_many_batches_are_kept_ready_as_a_share_of_memory_holds(monkeypatch):
-    """Two rounds ahead starve five critic steps; sixteen batches of large images would fill the memory."""
+    """Two rounds ahead starve five critic steps; sixteen batches of large images would fill the
+    memory."""
     source = dataset()
     assert stream(source=source, resident_bytes=0).depth == streaming.AHEAD
     monkeypatch.setattr(streaming, "AHEAD_BYTES", 5 * 8 * source.nbytes // len(source) + 100)
@@ -242,7 +278,8 @@ def test_as_many_batches_are_kept_ready_as_a_share_of_memory_holds(monkeypatch):
 
 @pytest.mark.parametrize("ahead", [2**25, 1])
 def test_no_round_of_a_step_waits_for_its_rows(ahead, monkeypatch):
-    """WGAN-GP reads six batches a step: all of the next step's are on their way before it begins."""
+    """WGAN-GP reads six batches a step: all of the next step's are on their way before it
+    begins."""
     from fastgan.precision import resolve
     from fastgan.trainer.stage import ActiveStage, Stage
 
@@ -254,13 +291,27 @@ def test_no_round_of_a_step_waits_for_its_rows(ahead, monkeypatch):
     }
     objective = fastgan.Adversarial("wasserstein", (4,), n_critic=5)
     cpu = torch.device("cpu")
-    common = {"memory_format": torch.contiguous_format, "resident_bytes": 0, "flip": False, "ema_decay": 0.9, "index": 0}
+    common = {
+        "memory_format": torch.contiguous_format,
+        "resident_bytes": 0,
+        "flip": False,
+        "ema_decay": 0.9,
+        "index": 0,
+    }
     stage = ActiveStage(
-        Stage(nets, objective), {"image": dataset()}, seed=3, batch_size=8, device=cpu, precision=resolve("fp32", cpu), **common
+        Stage(nets, objective),
+        {"image": dataset()},
+        seed=3,
+        batch_size=8,
+        device=cpu,
+        precision=resolve("fp32", cpu),
+        **common,
     )
     (source,), read = stage.streams, []
     prepare = source._prepare
-    source._prepare = lambda position: read.append((threading.current_thread().name, position)) or prepare(position)
+    source._prepare = lambda position: (
+        read.append((threading.current_thread().name, position)) or prepare(position)
+    )
     for step in range(4):
         stage.train_step(step)
     stage.close()

@@ -41,10 +41,19 @@ def start(processes: int, command: list[str]) -> list[subprocess.Popen]:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = str(s.getsockname()[1])
-    common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes), "OMP_NUM_THREADS": "1"}
+    common = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": str(processes),
+        "OMP_NUM_THREADS": "1",
+    }
     return [
         subprocess.Popen(
-            command, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+            command,
+            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         for rank in range(processes)
     ]
@@ -79,11 +88,21 @@ def test_two_ranks_equal_one_and_runs_resume_on_another_number_of_ranks(kind, tm
         assert one.keys() == found.keys()
         for key, value in one.items():
             torch.testing.assert_close(
-                found[key], value, rtol=2e-4, atol=2e-6, msg=lambda m, where=f"{other} {key}": f"{where}: {m}"
+                found[key],
+                value,
+                rtol=2e-4,
+                atol=2e-6,
+                msg=lambda m, where=f"{other} {key}": f"{where}: {m}",
             )
-    rows = {name: (tmp_path / name / "metrics.jsonl").read_text().count("\n") for name in ("one", "two", "mixed")}
+    rows = {
+        name: (tmp_path / name / "metrics.jsonl").read_text().count("\n")
+        for name in ("one", "two", "mixed")
+    }
     assert rows == {"one": 3, "two": 3, "mixed": 3}
-    logged = {name: np.genfromtxt(tmp_path / name / "metrics.csv", delimiter=",", names=True)["lossD"] for name in rows}
+    logged = {
+        name: np.genfromtxt(tmp_path / name / "metrics.csv", delimiter=",", names=True)["lossD"]
+        for name in rows
+    }
     for other in ("two", "mixed"):
         np.testing.assert_allclose(logged["one"], logged[other], rtol=1e-4)
 
@@ -209,23 +228,34 @@ cli.main([])
 
 
 def fail(out: Path, how: str) -> tuple[list[int], list[str], list[str], float]:
-    """(exit codes, standard errors, standard outputs, seconds) of two processes, one of which fails."""
+    """(exit codes, standard errors, standard outputs, seconds) of two processes, one of which
+    fails."""
     began = time.monotonic()
     started = start(2, [sys.executable, "-c", FAILING, str(out), how])
     said = [p.communicate(timeout=90) for p in started]
-    return [p.returncode for p in started], [e.decode() for _, e in said], [o.decode() for o, _ in said], time.monotonic() - began
+    return (
+        [p.returncode for p in started],
+        [e.decode() for _, e in said],
+        [o.decode() for o, _ in said],
+        time.monotonic() - began,
+    )
 
 
 @pytest.mark.slow
 def test_one_process_that_fails_ends_all_of_them(tmp_path):
-    """In seconds, with one line each that names the cause, the last checkpoint whole, and the process group left."""
+    """In seconds, with one line each that names the cause, the last checkpoint whole, and the
+    process group left."""
     codes, errors, outputs, seconds = fail(tmp_path / "run", "raises")
     assert codes == [2, 2], errors
     assert errors[1].splitlines()[-1] == "fastgan: no more images"
-    assert errors[0].splitlines()[-1] == "fastgan: process 1 failed and ended the run: no more images"
+    assert (
+        errors[0].splitlines()[-1] == "fastgan: process 1 failed and ended the run: no more images"
+    )
     assert not any("Traceback" in e for e in errors)
     assert all("group left: True" in o for o in outputs)
-    assert seconds < 45  # of which most is importing torch twice on one core; a collective would wait for 30 minutes
+    assert (
+        seconds < 45
+    )  # of which most is importing torch twice on one core; a collective would wait for 30 minutes
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [0, 3, 6]
     Checkpoints(tmp_path / "run" / "checkpoints").load()  # whole: its sums are compared
 
@@ -239,7 +269,8 @@ def test_one_process_that_fails_ends_all_of_them(tmp_path):
         (
             "killed",
             [2, -9],
-            "fastgan: lost another process of this run: it was killed, or its machine is gone (",  # and gloo's own words
+            # and gloo's own words
+            "fastgan: lost another process of this run: it was killed, or its machine is gone (",
         ),
     ],
 )

@@ -1,4 +1,5 @@
-"""Whole-step capture, proven on the CPU: a recording bakes in what a CUDA graph bakes in, and replays into the same memory."""
+"""Whole-step capture, proven on the CPU: a recording bakes in what a CUDA graph bakes in, and
+replays into the same memory."""
 
 import copy
 import os
@@ -25,12 +26,19 @@ CPU = torch.device("cpu")
 
 
 class Loop:
-    """Somebody's own training loop: BatchNorm, dropout, spectral norm, fused Adam with lr on the device."""
+    """Somebody's own training loop: BatchNorm, dropout, spectral norm, fused Adam with lr on the
+    device."""
 
     def __init__(self, lr=1e-2):
         torch.manual_seed(0)
-        self.G = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 2))
-        self.D = nn.Sequential(torch.nn.utils.parametrizations.spectral_norm(nn.Linear(2, 8)), nn.LeakyReLU(0.2), nn.Linear(8, 1))
+        self.G = nn.Sequential(
+            nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 2)
+        )
+        self.D = nn.Sequential(
+            torch.nn.utils.parametrizations.spectral_norm(nn.Linear(2, 8)),
+            nn.LeakyReLU(0.2),
+            nn.Linear(8, 1),
+        )
         self.adam_g = torch.optim.Adam(self.G.parameters(), lr=lr, fused=True)
         self.adam_d = torch.optim.Adam(self.D.parameters(), lr=lr, fused=True)
         self.state = [self.G, self.D, self.adam_g, self.adam_d]
@@ -38,7 +46,10 @@ class Loop:
     def step(self, real):
         fake = self.G(torch.randn(len(real), 4))
         self.adam_d.zero_grad(set_to_none=True)
-        d_loss = nn.functional.softplus(-self.D(real)).mean() + nn.functional.softplus(self.D(fake.detach())).mean()
+        d_loss = (
+            nn.functional.softplus(-self.D(real)).mean()
+            + nn.functional.softplus(self.D(fake.detach())).mean()
+        )
         d_loss.backward()
         self.adam_d.step()
         self.adam_g.zero_grad(set_to_none=True)
@@ -59,7 +70,9 @@ def test_capture_leaves_everything_as_found_and_replays_equal_eager_steps():
     before = [t.clone() for t in graphed.tensors()]
     torch.manual_seed(5)
     generator = torch.get_rng_state()
-    captured = capture(graphed.step, example_inputs=[REAL], state=graphed.state, backend=RecordedGraph)
+    captured = capture(
+        graphed.step, example_inputs=[REAL], state=graphed.state, backend=RecordedGraph
+    )
     assert captured.captured, captured.reason
     assert all(torch.equal(a, b) for a, b in zip(before, graphed.tensors(), strict=True))
     assert torch.equal(generator, torch.get_rng_state())
@@ -74,7 +87,8 @@ def test_capture_leaves_everything_as_found_and_replays_equal_eager_steps():
 
 
 class Unsteady(torch.autograd.Function):
-    """A gradient that differs from itself as sums by atomics do: by roundings, or not at all under deterministic algorithms."""
+    """A gradient that differs from itself as sums by atomics do: by roundings, or not at all under
+    deterministic algorithms."""
 
     @staticmethod
     def forward(ctx, x, size):
@@ -96,7 +110,9 @@ def test_a_step_that_differs_from_itself_is_captured(seed, size):
     loop = Loop()
     loop.D[2].register_forward_hook(lambda _, inputs, y: Unsteady.apply(y, size))
     torch.manual_seed(seed)
-    captured = capture(loop.step, example_inputs=[REAL + seed], state=loop.state, backend=RecordedGraph)
+    captured = capture(
+        loop.step, example_inputs=[REAL + seed], state=loop.state, backend=RecordedGraph
+    )
     assert captured.captured, captured.reason
 
 
@@ -124,7 +140,9 @@ def test_a_nan_equals_itself():
 
 def test_a_learning_rate_on_the_device_is_followed():
     eager, graphed = Loop(torch.tensor(1e-2)), Loop(torch.tensor(1e-2))
-    captured = capture(graphed.step, example_inputs=[REAL], state=graphed.state, backend=RecordedGraph)
+    captured = capture(
+        graphed.step, example_inputs=[REAL], state=graphed.state, backend=RecordedGraph
+    )
     for i, lr in enumerate((1e-2, 5e-3, 1e-3)):
         for loop in (eager, graphed):
             loop.adam_d.param_groups[0]["lr"].fill_(lr)
@@ -139,7 +157,9 @@ def test_a_changed_python_scalar_is_refused_at_replay():
     loop = Loop()
     captured = capture(loop.step, example_inputs=[REAL], state=loop.state, backend=RecordedGraph)
     loop.adam_g.param_groups[0]["lr"] = 5e-3
-    with pytest.raises(fastgan.FastganError, match=r"optimizer 0, group 0, lr was 0.01 at capture and is 0.005 now"):
+    with pytest.raises(
+        fastgan.FastganError, match=r"optimizer 0, group 0, lr was 0.01 at capture and is 0.005 now"
+    ):
         captured(REAL)
 
 
@@ -171,8 +191,12 @@ def test_host_reads_are_named_by_line_and_leave_an_eager_step():
     assert "test_capture.py:" in captured.reason
     assert ".item()" in captured.reason
     assert captured(REAL)["d"].isfinite()
-    with pytest.raises(fastgan.FastganError, match=r"the step can't be captured: .*test_capture.py"):
-        capture(step, example_inputs=[REAL], state=loop.state, backend=RecordedGraph, on_fail="raise")
+    with pytest.raises(
+        fastgan.FastganError, match=r"the step can't be captured: .*test_capture.py"
+    ):
+        capture(
+            step, example_inputs=[REAL], state=loop.state, backend=RecordedGraph, on_fail="raise"
+        )
 
 
 def test_state_that_is_not_named_is_found():
@@ -186,7 +210,9 @@ def test_state_that_is_not_named_is_found():
     refused = capture(step, example_inputs=[REAL], state=loop.state, backend=RecordedGraph)
     assert not refused.captured
     assert "replay differs from the eager step" in refused.reason
-    assert capture(step, example_inputs=[REAL], state=[*loop.state, hidden], backend=RecordedGraph).captured
+    assert capture(
+        step, example_inputs=[REAL], state=[*loop.state, hidden], backend=RecordedGraph
+    ).captured
 
 
 def test_python_control_flow_that_changes_is_found():
@@ -196,7 +222,10 @@ def test_python_control_flow_that_changes_is_found():
         calls.append(1)
         return {k: v * len(calls) for k, v in loop.step(real).items()}
 
-    assert "differs" in capture(step, example_inputs=[REAL], state=loop.state, backend=RecordedGraph).reason
+    assert (
+        "differs"
+        in capture(step, example_inputs=[REAL], state=loop.state, backend=RecordedGraph).reason
+    )
 
 
 class OnGpu(nn.Parameter):
@@ -244,7 +273,9 @@ def stage_of(graphs, schedules=None, optimizers=None, objective=None, **options)
     torch.manual_seed(0)
     nets = {"G": Generator(16, 1, 8, 2), "D": Discriminator(16, 1, 2)}
     images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 1), np.uint8)
-    objective = objective or fastgan.Adversarial(latent_shape=(8, 1, 1), r1=1.0, lazy_r1=3, n_critic=2)
+    objective = objective or fastgan.Adversarial(
+        latent_shape=(8, 1, 1), r1=1.0, lazy_r1=3, n_critic=2
+    )
     schedules = {"G": {"lr": Linear(1e-3, 1e-4, 10)}} if schedules is None else schedules
     data = open_streams(images, size=None, channels=None, strict=False)
     stage = Stage(nets, objective, schedules=schedules, optimizers=optimizers)
@@ -263,8 +294,12 @@ def assert_same_state(left, right):
 
 @pytest.mark.parametrize("resident_bytes", [2**31, 0], ids=["resident", "streamed"])
 def test_the_engines_graphs_equal_its_eager_steps(resident_bytes):
-    """Sampling, flips, noise, repeated phases, lazy R1 (two graphs), Adam with a scheduled lr, EMA: all inside, bit for bit."""
-    eager, graphed = stage_of(None, resident_bytes=resident_bytes), stage_of(RecordedGraph, resident_bytes=resident_bytes)
+    """Sampling, flips, noise, repeated phases, lazy R1 (two graphs), Adam with a scheduled lr, EMA:
+    all inside, bit for bit."""
+    eager, graphed = (
+        stage_of(None, resident_bytes=resident_bytes),
+        stage_of(RecordedGraph, resident_bytes=resident_bytes),
+    )
     # The same arithmetic for both: with lr on the device Adam multiplies in fp32.
     for optimizer in eager.optimizers.values():
         for group in optimizer.param_groups:
@@ -301,13 +336,18 @@ FALLING = {name: {"lr": Linear(0.1, 0.01, 10)} for name in "GD"}
 RISING = {name: {"lr": Linear(0.1, 0.01, 10), "momentum": Linear(0.5, 0.7, 10)} for name in "GD"}
 
 
-# Not with momentum in fp16: where the first step is skipped, torch's fused SGD leaves the buffer as memory was.
+# Not with momentum in fp16: where the first step is skipped, torch's fused SGD leaves the buffer as
+# memory was.
 @pytest.mark.parametrize(("momentum", "precision"), [(0.0, "fp32"), (0.5, "fp32"), (0.0, "fp16")])
 def test_sgd_follows_a_schedule_inside_a_graph(momentum, precision):
-    """torch's SGD reads a tensor rate on the host unless it is fused; checkpoints show nothing of that."""
+    """torch's SGD reads a tensor rate on the host unless it is fused; checkpoints show nothing of
+    that."""
     make = lambda fused: lambda p: torch.optim.SGD(p, lr=0.1, momentum=momentum, fused=fused)
     options = {"schedules": FALLING, "precision": resolve(precision, CPU)}
-    eager, graphed = stage_of(None, optimizers=make(True), **options), stage_of(RecordedGraph, optimizers=make(None), **options)
+    eager, graphed = (
+        stage_of(None, optimizers=make(True), **options),
+        stage_of(RecordedGraph, optimizers=make(None), **options),
+    )
     for optimizer in eager.optimizers.values():
         optimizer.param_groups[0]["lr"] = torch.tensor(0.1)
     plain = stage_of(None, optimizers=make(None), **options)
@@ -316,9 +356,14 @@ def test_sgd_follows_a_schedule_inside_a_graph(momentum, precision):
             stage.train_step(step)
         assert graphed.graph_reason is None
     for name in "GD":
-        for mine, other in zip(graphed.nets[name].parameters(), eager.nets[name].parameters(), strict=True):
+        for mine, other in zip(
+            graphed.nets[name].parameters(), eager.nets[name].parameters(), strict=True
+        ):
             assert torch.equal(mine, other)
-    groups = {key: stage.state()["optimizers"]["G"]["param_groups"] for key, stage in (("graph", graphed), ("plain", plain))}
+    groups = {
+        key: stage.state()["optimizers"]["G"]["param_groups"]
+        for key, stage in (("graph", graphed), ("plain", plain))
+    }
     assert groups["graph"] == groups["plain"]
     assert isinstance(groups["graph"][0]["lr"], float)
     again = stage_of(RecordedGraph, optimizers=make(None), **options)
@@ -332,19 +377,24 @@ def test_sgd_follows_a_schedule_inside_a_graph(momentum, precision):
 def test_recipe_gans_momentum_schedule_runs_inside_a_graph():
     make = lambda p: SGD(p, 0.1, 0.5)
     held, graphed = (stage_of(g, schedules=RISING, optimizers=make) for g in (None, RecordedGraph))
-    plain = stage_of(None, schedules=RISING, optimizers=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.5))
+    plain = stage_of(
+        None, schedules=RISING, optimizers=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.5)
+    )
     held.rates.hold(CPU)
     for step in range(5):
         for stage in (held, graphed, plain):
             stage.train_step(step)
         assert graphed.graph_reason is None
     assert_same_state(held, graphed)
-    for mine, other in zip(graphed.nets["G"].parameters(), plain.nets["G"].parameters(), strict=True):
+    for mine, other in zip(
+        graphed.nets["G"].parameters(), plain.nets["G"].parameters(), strict=True
+    ):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
 
 
 def test_where_capture_fails_rates_are_python_numbers_again():
-    """From the first step on: a run that falls back equals one without graphs, and reads no rate from the device."""
+    """From the first step on: a run that falls back equals one without graphs, and reads no rate
+    from the device."""
     options = {"schedules": FALLING, "objective": Reading(latent_shape=(8, 1, 1))}
     make = lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.5)
     plain, fallen = (stage_of(g, optimizers=make, **options) for g in (None, RecordedGraph))
@@ -359,7 +409,10 @@ def test_where_capture_fails_rates_are_python_numbers_again():
 
 @pytest.mark.parametrize(
     "make",
-    [lambda p: torch.optim.Rprop(p, lr=1e-3), lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, dampening=0.5)],
+    [
+        lambda p: torch.optim.Rprop(p, lr=1e-3),
+        lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, dampening=0.5),
+    ],
     ids=["Rprop", "dampened SGD"],
 )
 def test_an_optimizer_that_does_not_begin_at_zero_takes_its_first_step_without_the_graph(make):
@@ -383,7 +436,8 @@ def test_graph_modes():
 
 
 def test_a_schedule_that_a_graph_cannot_follow_leaves_eager_steps():
-    """Recipe gan schedules SGD's momentum, which is a Python number: it trains without a graph, and says why."""
+    """Recipe gan schedules SGD's momentum, which is a Python number: it trains without a graph, and
+    says why."""
     torch.manual_seed(0)
     nets = {"G": Generator(16, 1, 8, 2), "D": Discriminator(16, 1, 2)}
     schedule = {"lr": Linear(0.1, 0.0, 10), "momentum": Linear(0.5, 0.7, 10)}
@@ -406,7 +460,10 @@ def test_a_schedule_that_a_graph_cannot_follow_leaves_eager_steps():
 
 
 def test_the_loss_scale_of_fp16_is_as_found_after_warm_up():
-    eager, graphed = stage_of(None, precision=resolve("fp16", CPU)), stage_of(RecordedGraph, precision=resolve("fp16", CPU))
+    eager, graphed = (
+        stage_of(None, precision=resolve("fp16", CPU)),
+        stage_of(RecordedGraph, precision=resolve("fp16", CPU)),
+    )
     for optimizer in eager.optimizers.values():
         optimizer.param_groups[0]["lr"] = torch.as_tensor(optimizer.param_groups[0]["lr"])
     for step in range(4):
@@ -467,36 +524,50 @@ def test_a_graph_that_fails_later_is_told_of_too(monkeypatch, capsys):
     monkeypatch.setattr(trainer_module, "graph_backend", lambda *_: RecordedGraph)
     images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 1), np.uint8)
     objective = Later(latent_shape=(8, 1, 1), r1=1.0, lazy_r1=4)
-    options = {"objective": objective, "data": images, "batch_size": 4, "watch": False, "log_every": 1}
+    options = {
+        "objective": objective,
+        "data": images,
+        "batch_size": 4,
+        "watch": False,
+        "log_every": 1,
+    }
     with fastgan.Trainer(Generator(16, 1, 8, 2), Discriminator(16, 1, 2), **options) as trainer:
         trainer.fit(4)
     said = capsys.readouterr().err
     assert said.count("steps run without a CUDA graph") == 1
     assert "test_capture.py" in said
-    with fastgan.Trainer(Generator(16, 1, 8, 2), Discriminator(16, 1, 2), graph="on", **options) as trainer:
+    with fastgan.Trainer(
+        Generator(16, 1, 8, 2), Discriminator(16, 1, 2), graph="on", **options
+    ) as trainer:
         with pytest.raises(fastgan.FastganError, match="graph='on', but steps can't be captured"):
             trainer.fit(4)
         assert trainer.step == 2
 
 
 class Capturing(RecordedGraph):
-    """A recording during which torch believes that the device's stream is being captured, as its optimisers ask."""
+    """A recording during which torch believes that the device's stream is being captured, as its
+    optimisers ask."""
 
     def capture(self, function):
         stream = mock.Mock(**{"is_capturing.return_value": True})
         with (
             mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=True),
-            mock.patch.object(torch.accelerator, "current_accelerator", return_value=torch.device("cuda")),
+            mock.patch.object(
+                torch.accelerator, "current_accelerator", return_value=torch.device("cuda")
+            ),
             mock.patch.object(torch.accelerator, "current_stream", return_value=stream),
         ):
             return super().capture(function)
 
 
-@pytest.mark.parametrize("make", [
-    lambda p: torch.optim.Adam(p, 1e-3, fused=True),
-    lambda p: torch.optim.AdamW(p, 1e-3, fused=True),
-    lambda p: torch.optim.SGD(p, 1e-3, momentum=0.9),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: torch.optim.Adam(p, 1e-3, fused=True),
+        lambda p: torch.optim.AdamW(p, 1e-3, fused=True),
+        lambda p: torch.optim.SGD(p, 1e-3, momentum=0.9),
+    ],
+)
 def test_torchs_optimizers_pass_torchs_own_check_while_a_stream_is_captured(make):
     loop = Loop()
     loop.adam_g, loop.adam_d = make(loop.G.parameters()), make(loop.D.parameters())
@@ -513,4 +584,6 @@ def test_the_engines_default_step_is_captured_while_torch_checks():
     for step in range(3):
         active.train_step(step)
     assert active.graph_reason is None
-    assert not any(group["capturable"] for o in active.optimizers.values() for group in o.param_groups)
+    assert not any(
+        group["capturable"] for o in active.optimizers.values() for group in o.param_groups
+    )

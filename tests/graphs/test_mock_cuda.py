@@ -1,5 +1,5 @@
-"""The branches that need a GPU, run without one: each file of tests/mock_cuda that begins with `mocked_`, in a process of its own
-whose CUDA is the CPU."""
+"""The branches that need a GPU, run without one: each file of tests/mock_cuda that begins with
+`mocked_`, in a process of its own whose CUDA is the CPU."""
 
 import os
 from pathlib import Path
@@ -19,12 +19,19 @@ def test_on_the_mock(path):
     run(path, "not slow")
 
 
-@pytest.mark.skipif("FASTGAN_LONG" not in os.environ, reason="takes three minutes: FASTGAN_LONG=1 runs it, and so does make long")
+@pytest.mark.skipif(
+    "FASTGAN_LONG" not in os.environ,
+    reason="takes three minutes: FASTGAN_LONG=1 runs it, and so does make long",
+)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_long_ones_on_the_mock(path):
     run(path, "slow")
 
 
 def run(path: Path, marks: str) -> None:
-    done = mock_cuda.process("-m", "pytest", "-q", "--no-header", "-p", "no:randomly", "-m", marks, str(path))
-    assert done.returncode in (0, 5), done.stdout[-6000:] + done.stderr[-3000:]  # 5: a file without such tests
+    done = mock_cuda.process(
+        "-m", "pytest", "-q", "--no-header", "-p", "no:randomly", "-m", marks, str(path)
+    )
+    assert done.returncode in (0, 5), (
+        done.stdout[-6000:] + done.stderr[-3000:]
+    )  # 5: a file without such tests

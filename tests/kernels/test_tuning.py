@@ -1,4 +1,5 @@
-"""Tuning tables: what a lookup answers, what it refuses, that it costs nothing, and that the shipped tables are sound."""
+"""Tuning tables: what a lookup answers, what it refuses, that it costs nothing, and that the
+shipped tables are sound."""
 
 import json
 import os
@@ -75,9 +76,13 @@ def test_engines_come_from_the_nearest_triton_and_configurations_from_this_one_a
     far, near = (entry(1024, 0, engine=e) for e in ("reference", "cudnn"))
     others = table(far, triton=other_minor(2)), table(near, triton=other_minor(1))
     assert find(1024, H100, *others) is None
-    ask = lambda *tables: tuning.find("k", "bf16", (("c", 64), ("rows", 1024)), H100, tables, any_minor=True)
+    ask = lambda *tables: tuning.find(
+        "k", "bf16", (("c", 64), ("rows", 1024)), H100, tables, any_minor=True
+    )
     assert ask(*others).engine == "cudnn"
-    assert ask(*others, table(entry(2048, 0))).engine == "triton"  # measured here, though at another size
+    assert (
+        ask(*others, table(entry(2048, 0))).engine == "triton"
+    )  # measured here, though at another size
     assert ask(*others, table(entry(1024, 0), gpu="NVIDIA H200")).engine == "cudnn"
 
 
@@ -100,8 +105,13 @@ def test_a_users_own_table_is_read_and_written_whole(own_tables):
     assert not list(path.parent.glob(".partial-*"))
     tuning.forget()
     device, default = torch.device("cuda", 0), {"BLOCK": 1, "num_warps": 4}
-    assert tuning.config("k", torch.bfloat16, (("c", 64), ("rows", 4096)), default, device) == {"BLOCK": 7, "num_warps": 4}
-    assert tuning.config("k", torch.float16, (("c", 64), ("rows", 4096)), default, device) is default
+    assert tuning.config("k", torch.bfloat16, (("c", 64), ("rows", 4096)), default, device) == {
+        "BLOCK": 7,
+        "num_warps": 4,
+    }
+    assert (
+        tuning.config("k", torch.float16, (("c", 64), ("rows", 4096)), default, device) is default
+    )
     assert tuning.engine("k", "bf16", {"c": 64, "rows": 4096}, device) == "cudnn"
     assert tuning.engine("other", "bf16", {"c": 64, "rows": 4096}, device) is None
     assert len(tuning.entries("k", "sm_90")) == 2
@@ -122,9 +132,13 @@ def test_a_table_of_another_triton_chooses_engines(own_tables):
 def test_recheck_takes_over_what_this_triton_compiles(own_tables, monkeypatch):
     folder, said = own_tables / tuning.slug(H100.gpu), []
     monkeypatch.setattr(tuning, "SHIPPED", own_tables / "none")
-    draw = lambda count, block: Entry("random", "fp32", {"count": count}, config={"BLOCK": block, "num_warps": 4}, ms=0.1)
+    draw = lambda count, block: Entry(
+        "random", "fp32", {"count": count}, config={"BLOCK": block, "num_warps": 4}, ms=0.1
+    )
     engine = Entry("conv2d", "bf16", {"rows": 8}, engine="cudnn", triton="0.1.0")
-    way = Entry("conv_way", "bf16", {"rows": 8}, config={"WAY": "tma"})  # steers a launcher: there is nothing to compile
+    way = Entry(
+        "conv_way", "bf16", {"rows": 8}, config={"WAY": "tma"}
+    )  # steers a launcher: there is nothing to compile
     old = [draw(10, 256), draw(11, 48), draw(12, 512), engine, way]  # 48 is no power of two
     tune.save(folder / f"triton-{other_minor(1)}.json", table(*old, triton=other_minor(1)))
     mine = folder / f"triton-{triton_minor()}.json"
@@ -164,9 +178,15 @@ def test_an_engine_is_chosen_by_the_time_of_forward_and_backward(monkeypatch):
         choose(impl, x, shape=(("n", x.numel()),))
         return Uneven.apply(x, impl)
 
-    case = registry.Case("case", lambda dtype, device, generator: {"x": torch.randn(8, generator=generator)}, {"layer"})
+    case = registry.Case(
+        "case",
+        lambda dtype, device, generator: {"x": torch.randn(8, generator=generator)},
+        {"layer"},
+    )
     engines = ("triton", "cudnn", "reference")
-    op = registry.Op("uneven", fn, lambda x: x * 2, [case], engines, ("x",), directions=("forward", "backward"))
+    op = registry.Op(
+        "uneven", fn, lambda x: x * 2, [case], engines, ("x",), directions=("forward", "backward")
+    )
     monkeypatch.setattr(dispatch, "missing", lambda engine, device: None)
     assert tune.tune_engine(op, case, "fp32", torch.device("cpu")).engine == "cudnn"
 
@@ -181,7 +201,9 @@ def test_flat_adam_is_tuned_at_the_sizes_of_the_recipes():
 @interpreted
 @pytest.mark.parametrize("averaged", [True, False])
 def test_flat_adam_on_the_kernel_is_timed_against_torchs(own_tables, monkeypatch, averaged):
-    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Conv2d(4, 2, 3))
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Conv2d(4, 2, 3)
+    )
     cpu = torch.device("cpu")
     entry = tune.tune_flat_adam(net, averaged, cpu)
     assert entry.engine == "reference"  # the interpreter is slow
@@ -207,7 +229,16 @@ def test_a_damaged_table_is_named(own_tables):
     path.write_text('{"gpu": "x", "entries": [')
     with pytest.raises(FastganError, match="cannot be read"):
         tuning.tables()
-    path.write_text(json.dumps({"gpu": "x", "capability": "sm_90", "triton": triton_minor(), "entries": [{"nonsense": 1}]}))
+    path.write_text(
+        json.dumps(
+            {
+                "gpu": "x",
+                "capability": "sm_90",
+                "triton": triton_minor(),
+                "entries": [{"nonsense": 1}],
+            }
+        )
+    )
     with pytest.raises(FastganError, match="run fastgan tune"):
         tuning.tables()
 
@@ -271,7 +302,9 @@ def test_tuning_checks_each_candidate_times_the_right_ones_and_writes_the_users_
         "FASTGAN_CONFIG_DIR": str(tmp_path),
         "PYTHONPATH": str(root),
     }
-    done = subprocess.run([sys.executable, "-c", TUNE], env=env, cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", TUNE], env=env, cwd=root, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(done.stdout)
     assert result["targets"] == 1
@@ -282,7 +315,9 @@ def test_tuning_checks_each_candidate_times_the_right_ones_and_writes_the_users_
     assert result["config"]["BLOCK"] in by_block
     assert result["path"] == str(tmp_path / "imaginary-gpu" / f"triton-{triton_minor()}.json")
     assert result["n"] == 1
-    assert result["stays"] == {}  # kept all the same: without it a neighbour's winner would reach this shape
+    assert (
+        result["stays"] == {}
+    )  # kept all the same: without it a neighbour's winner would reach this shape
 
 
 def test_tuning_without_a_gpu_is_one_line():
@@ -302,7 +337,11 @@ def test_shipped_tables_name_ops_configurations_and_evidence(path):
     assert path.stem == f"triton-{shipped.triton}"
     ops = registry.load().values()
     known = {tune.FLAT_ADAM}
-    known |= {n for op in ops for n in (op.name, *op.candidates, *(v.tuned for v in (op.kernels() if op.kernels else ())))}
+    known |= {
+        n
+        for op in ops
+        for n in (op.name, *op.candidates, *(v.tuned for v in (op.kernels() if op.kernels else ())))
+    }
     keys = [(e.op, e.type, tuple(sorted(e.shape.items()))) for e in shipped.entries]
     assert len(set(keys)) == len(keys)
     for e in shipped.entries:

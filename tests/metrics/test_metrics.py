@@ -20,12 +20,18 @@ from fastgan.metrics import classifier as clf
 
 
 def normal(n, d, seed, scale=1.0, shift=0.0):
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale + shift
+    return (
+        torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        * scale
+        + shift
+    )
 
 
 def test_frechet_distance_of_gaussians_with_known_answer():
     a = normal(4000, 6, 0)
-    a = (a - a.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(a.T))).T  # exactly mean 0, covariance 1
+    a = (a - a.mean(0)) @ torch.linalg.inv(
+        torch.linalg.cholesky(torch.cov(a.T))
+    ).T  # exactly mean 0, covariance 1
     b = 3 * a + 2
     assert frechet_distance(a, b) == pytest.approx(6 * (2**2 + (3 - 1) ** 2), rel=1e-9)
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
@@ -34,8 +40,15 @@ def test_frechet_distance_of_gaussians_with_known_answer():
 def test_frechet_distance_against_the_matrix_root_where_covariances_do_not_commute():
     a, b = normal(500, 5, 0) @ normal(5, 5, 1), normal(400, 5, 2) @ normal(5, 5, 3) + 1
     cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
-    values = torch.linalg.eigvals(cov_a @ cov_b)  # the definition, by the eigenvalues of the (unsymmetric) product
-    expected = (a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * values.sqrt().real.sum()
+    values = torch.linalg.eigvals(
+        cov_a @ cov_b
+    )  # the definition, by the eigenvalues of the (unsymmetric) product
+    expected = (
+        (a.mean(0) - b.mean(0)).square().sum()
+        + cov_a.trace()
+        + cov_b.trace()
+        - 2 * values.sqrt().real.sum()
+    )
     assert frechet_distance(a, b) == pytest.approx(float(expected), rel=1e-9)
     assert frechet_distance(b, a) == pytest.approx(frechet_distance(a, b), rel=1e-9)
 
@@ -57,14 +70,18 @@ def test_kernel_distance_is_the_unbiased_estimate_written_out():
 
 
 def test_kernel_distance_of_one_distribution_is_centred_on_zero():
-    found = [kernel_distance(normal(50, 8, seed), normal(50, 8, 1000 + seed)) for seed in range(200)]
+    found = [
+        kernel_distance(normal(50, 8, seed), normal(50, 8, 1000 + seed)) for seed in range(200)
+    ]
     # The mean of 200 unbiased estimates lies within four standard errors of 0.
     assert abs(np.mean(found)) < 4 * np.std(found) / math.sqrt(200)
     assert min(found) < 0
     assert kernel_distance(normal(50, 8, 0), normal(50, 8, 1, shift=1.0)) > 10 * np.std(found)
 
 
-@pytest.mark.parametrize("bad", [torch.zeros(1, 4), torch.zeros(5, 3), torch.full((5, 4), math.nan)])
+@pytest.mark.parametrize(
+    "bad", [torch.zeros(1, 4), torch.zeros(5, 3), torch.full((5, 4), math.nan)]
+)
 @pytest.mark.parametrize("distance", [frechet_distance, kernel_distance])
 def test_features_that_cannot_be_compared_are_refused(distance, bad):
     with pytest.raises(FastganError):
@@ -74,9 +91,9 @@ def test_features_that_cannot_be_compared_are_refused(distance, bad):
 @pytest.fixture(scope="module")
 def reals():
     data = fastgan.data.open()
-    return torch.from_numpy(data.array("image")[:1500].copy()).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(
-        data.array("label")[:1500].copy()
-    )
+    return torch.from_numpy(data.array("image")[:1500].copy()).permute(
+        0, 3, 1, 2
+    ).contiguous(), torch.from_numpy(data.array("label")[:1500].copy())
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +130,10 @@ def test_distances_grow_with_damage_and_see_a_collapse(judge, reals):
         return frechet_distance(features, reference), kernel_distance(features, reference)
 
     floor = distances(other)
-    noisy = [distances((other + s * torch.randn(other.shape, generator=dice)).clamp(0, 1)) for s in (0.1, 0.3)]
+    noisy = [
+        distances((other + s * torch.randn(other.shape, generator=dice)).clamp(0, 1))
+        for s in (0.1, 0.3)
+    ]
     collapsed = distances(other[torch.randint(5, (700,), generator=dice)])
     for which in (0, 1):
         assert floor[which] < noisy[0][which] < noisy[1][which]
@@ -124,7 +144,10 @@ def test_fitting_is_reproducible_and_leaves_the_random_state_alone(reals):
     before = torch.get_rng_state()
     a, b = (fit(reals[0][:300], reals[1][:300], epochs=1, seed=3) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
-    assert all(torch.equal(x, y) for x, y in zip(a.network.state_dict().values(), b.network.state_dict().values()))
+    assert all(
+        torch.equal(x, y)
+        for x, y in zip(a.network.state_dict().values(), b.network.state_dict().values())
+    )
     c = fit(reals[0][:300], reals[1][:300], epochs=1, seed=4)
     assert not torch.equal(a.network.head.weight, c.network.head.weight)
 
@@ -147,7 +170,9 @@ def briefly(monkeypatch):
 
 def small_data(tmp_path, n=240):
     data = fastgan.data.open()
-    return fastgan.data.open(data.array("image")[:n], labels=data.array("label")[:n]), tmp_path / "cache"
+    return fastgan.data.open(
+        data.array("image")[:n], labels=data.array("label")[:n]
+    ), tmp_path / "cache"
 
 
 def test_a_fitted_classifier_is_kept_and_a_damaged_one_made_anew(tmp_path, monkeypatch, briefly):
@@ -159,7 +184,9 @@ def test_a_fitted_classifier_is_kept_and_a_damaged_one_made_anew(tmp_path, monke
         patched.setattr(clf, "fit", lambda *a, **k: pytest.fail("fitted although it was kept"))
         assert evaluate(images, data, 200, cache=cache) == first
     file.write_bytes(file.read_bytes()[:100])
-    assert evaluate(images, data, 200, cache=cache).samples.fd == pytest.approx(first.samples.fd, rel=1e-6)
+    assert evaluate(images, data, 200, cache=cache).samples.fd == pytest.approx(
+        first.samples.fd, rel=1e-6
+    )
     assert [f.name for f in cache.iterdir()] == [file.name]
 
 
@@ -173,9 +200,21 @@ def test_a_report_states_floor_protocol_and_what_it_is_not(tmp_path, briefly):
     assert report.share_of_untrained < 0.25
     assert report.untrained.fd > 4 * report.floor.fd
     text = str(report)
-    for part in ("FD-small", "KD-small", "floor", "untrained", "Protocol", "Not FID", "not resized", "held-out"):
+    for part in (
+        "FD-small",
+        "KD-small",
+        "floor",
+        "untrained",
+        "Protocol",
+        "Not FID",
+        "not resized",
+        "held-out",
+    ):
         assert part in text, part
-    assert json.loads(json.dumps(report.as_dict()))["balance"]["classes_seen"] == report.balance.classes_seen()
+    assert (
+        json.loads(json.dumps(report.as_dict()))["balance"]["classes_seen"]
+        == report.balance.classes_seen()
+    )
 
 
 def test_images_that_do_not_fit_the_data_are_refused(tmp_path):
@@ -187,9 +226,22 @@ def test_images_that_do_not_fit_the_data_are_refused(tmp_path):
 def test_a_run_is_measured_from_the_command_line(tmp_path, monkeypatch, briefly):
     monkeypatch.setenv("FASTGAN_CACHE", str(tmp_path / "cache"))
     data = fastgan.data.open()
-    np.savez(tmp_path / "small.npz", images=data.array("image")[:240], labels=data.array("label")[:240])
+    np.savez(
+        tmp_path / "small.npz", images=data.array("image")[:240], labels=data.array("label")[:240]
+    )
     run = str(tmp_path / "run")
-    options = ["--base-width", "4", "--steps", "2", "--batch-size", "8", "--data", str(tmp_path / "small.npz"), "--out", run]
+    options = [
+        "--base-width",
+        "4",
+        "--steps",
+        "2",
+        "--batch-size",
+        "8",
+        "--data",
+        str(tmp_path / "small.npz"),
+        "--out",
+        run,
+    ]
     trained = CliRunner().invoke(group, ["train", *options])
     assert trained.exit_code == 0, trained.output
     found = CliRunner().invoke(group, ["evaluate", run, "--n", "100", "--json"])
@@ -199,7 +251,9 @@ def test_a_run_is_measured_from_the_command_line(tmp_path, monkeypatch, briefly)
     assert sum(report["balance"]["counts"]) == 100
     assert report["samples"]["fd"] > report["floor"]["fd"]
     assert report["untrained"]["fd"] > report["floor"]["fd"]
-    text = CliRunner().invoke(group, ["evaluate", run, "--n", "100", "--data", "fashion-mnist-that-is-not-here"])
+    text = CliRunner().invoke(
+        group, ["evaluate", run, "--n", "100", "--data", "fashion-mnist-that-is-not-here"]
+    )
     assert isinstance(text.exception, FastganError)
     with pytest.raises(FastganError, match="fewer"):
         CliRunner().invoke(group, ["evaluate", run, "--n", "3"], catch_exceptions=False)
@@ -214,10 +268,17 @@ def test_the_classifier_of_the_bundled_images_is_right_in_seven_of_eight_cases()
 
 
 def test_metrics_know_no_runs():
-    """Imports point one way: the engine and the command line measure with this package, not the other way round."""
-    code = "import sys, fastgan.metrics; sys.exit(any(name.startswith('fastgan.trainer') for name in sys.modules))"
+    """Imports point one way: the engine and the command line measure with this package, not the
+    other way round."""
+    code = (
+        "import sys, fastgan.metrics; sys.exit(any(name.startswith('fastgan.trainer') for name "
+        "in sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     sources = [path.read_text() for path in Path(clf.__file__).parent.glob("*.py")]
-    assert not any(re.search(r"^\s*(from|import) fastgan(\.engine|\s*$)", text, re.MULTILINE) for text in sources)
+    assert not any(
+        re.search(r"^\s*(from|import) fastgan(\.engine|\s*$)", text, re.MULTILINE)
+        for text in sources
+    )
     with pytest.raises(FastganError, match="evaluate takes images, not the path of a run"):
         evaluate("runs/mine", None)

@@ -1,4 +1,5 @@
-"""The watch names what goes wrong, and is silent on healthy runs. Traces: tests/fixtures/health_traces.py."""
+"""The watch names what goes wrong, and is silent on healthy runs. Traces:
+tests/fixtures/health_traces.py."""
 
 import base64
 import itertools
@@ -26,7 +27,8 @@ def images(packed):
 
 
 def replay(trace, log_every=25, look_every=100, reload_at=()):
-    """Alerts of a trace. log_every: a multiple of 25, look_every: of 100; reload_at: where the state goes through JSON."""
+    """Alerts of a trace. log_every: a multiple of 25, look_every: of 100; reload_at: where the
+    state goes through JSON."""
     watch = Health(trace["settings"]["loss"])
     looks = {step: (images(fakes), images(fixed)) for step, fakes, fixed in trace["looks"]}
     reals, alerts, group = images(trace["reals"]), [], []
@@ -91,7 +93,9 @@ def test_a_cause_is_named_once_in_a_thousand_steps(name):
 def rows(watch, count, start=0, every=25, **values):
     alerts = []
     for step in range(start + every, start + count + 1, every):
-        alerts += watch.observe(step, {key.replace("__", "/"): value for key, value in values.items()})
+        alerts += watch.observe(
+            step, {key.replace("__", "/"): value for key, value in values.items()}
+        )
     return alerts
 
 
@@ -120,12 +124,19 @@ def test_one_good_interval_ends_the_evidence():
 
 def test_what_outputs_mean_depends_on_the_loss():
     assert rows(Health("wasserstein"), 1000, **STRONG) == [], "a strong critic is the aim"
-    assert rows(Health("relativistic"), 1000, **{**WEAK, "D__logit_real": 1.0}) == [], "only differences count"
+    assert rows(Health("relativistic"), 1000, **{**WEAK, "D__logit_real": 1.0}) == [], (
+        "only differences count"
+    )
     targets = {"D__logit_real": 0.8, "D__logit_fake": 0.2, "D__acc_real": 1.0, "D__acc_fake": 0.0}
-    assert rows(Health("least-squares"), 1000, **targets) == [], "accuracies at zero mean nothing for targets 1 and 0"
-    assert [a.cause for a in rows(Health("hinge"), 600, **{**STRONG, "D__logit_real": 2.0, "D__logit_fake": -2.0})] == [
-        "discriminator-too-strong"
-    ]
+    assert rows(Health("least-squares"), 1000, **targets) == [], (
+        "accuracies at zero mean nothing for targets 1 and 0"
+    )
+    assert [
+        a.cause
+        for a in rows(
+            Health("hinge"), 600, **{**STRONG, "D__logit_real": 2.0, "D__logit_fake": -2.0}
+        )
+    ] == ["discriminator-too-strong"]
     assert limits("minimax") == limits("a loss of one's own") == LIMITS["logits"]
     assert all(row.outputs in LIMITS for row in LOSSES.values())
 
@@ -136,7 +147,28 @@ def test_networks_that_never_move_are_a_stall_and_not_a_strong_generator():
 
 def test_a_lead_that_changes_hands_is_an_oscillation():
     # D's accuracy, each 25 steps, of a DCGAN of width 32 whose D was trained with SGD at 0.5.
-    lead = [0.88, 0.93, 0.86, 0.92, 1.0, 0.77, 0.80, 0.88, 1.0, 0.71, 1.0, 0.69, 0.73, 0.91, 1.0, 0.62, 0.76, 0.72, 0.78, 0.80]
+    lead = [
+        0.88,
+        0.93,
+        0.86,
+        0.92,
+        1.0,
+        0.77,
+        0.80,
+        0.88,
+        1.0,
+        0.71,
+        1.0,
+        0.69,
+        0.73,
+        0.91,
+        1.0,
+        0.62,
+        0.76,
+        0.72,
+        0.78,
+        0.80,
+    ]
     watch, alerts = Health(), []
     for index, share in enumerate(lead, start=1):
         row = {"D/logit_real": 3.0, "D/logit_fake": -3.0, "D/acc_real": share, "D/acc_fake": share}
@@ -146,7 +178,9 @@ def test_a_lead_that_changes_hands_is_an_oscillation():
     watch = Health()
     for index, share in enumerate(swaying, start=1):
         row = {"D/logit_real": 3.0, "D/logit_fake": -3.0, "D/acc_real": share, "D/acc_fake": share}
-        assert watch.observe(25 * index, row) == [], "noise between 0.84 and 0.96 is no change of the lead"
+        assert watch.observe(25 * index, row) == [], (
+            "noise between 0.84 and 0.96 is no change of the lead"
+        )
 
 
 def test_outputs_that_grow_without_bound_are_named_before_they_overflow():
@@ -184,7 +218,10 @@ def test_repeated_samples_are_a_collapse_even_when_they_are_far_apart():
     for step in range(100, 1001, 100):
         modes = 64 if step <= 300 else 5
         alerts += watch.observe_samples(
-            step, reals[torch.randint(modes, (64,), generator=dice)] if modes < 64 else reals, None, reals
+            step,
+            reals[torch.randint(modes, (64,), generator=dice)] if modes < 64 else reals,
+            None,
+            reals,
         )
     assert [alert.cause for alert in alerts] == ["collapse"]
     assert watch.diversity > 0.5, "five modes are far apart: the nearest neighbours give them away"
@@ -212,7 +249,9 @@ def test_samples_that_stand_still_while_something_is_to_be_learned_are_a_stall(r
         jitter = 0.02 * (step // 50 % 7)  # D's outputs are alive
         watch.observe(step, {key: value + jitter * (key == "loss/G") for key, value in row.items()})
         fresh, reals = (torch.rand(2, 32, 1, 28, 28, generator=dice) * 2 - 1).unbind()
-        alerts += watch.observe_samples(step, fresh, fixed + 1e-4 * torch.randn(fixed.shape, generator=dice), reals)
+        alerts += watch.observe_samples(
+            step, fresh, fixed + 1e-4 * torch.randn(fixed.shape, generator=dice), reals
+        )
     assert [alert.cause for alert in alerts] == causes
 
 
@@ -221,7 +260,9 @@ def test_the_stillness_at_the_end_of_a_learning_rate_schedule_is_no_stall():
     watch = Health()
     images = torch.rand(32, 1, 28, 28, generator=dice) * 2 - 1
     for step in range(50, 2001, 50):
-        watch.observe(step, {"D/logit_real": 3.0, "D/logit_fake": -3.0, "lr/G": 1e-3 if step < 500 else 1e-5})
+        watch.observe(
+            step, {"D/logit_real": 3.0, "D/logit_fake": -3.0, "lr/G": 1e-3 if step < 500 else 1e-5}
+        )
         moving = images.roll(step, 3) if step < 500 else images
         assert watch.observe_samples(step, images, moving, images) == []
 
@@ -247,5 +288,6 @@ def test_a_look_is_cheap():
         began = time.thread_time()  # not the wall: other processes may have the core
         watch.observe_samples(step, *batches)
         spent.append(time.thread_time() - began)
-    # 7 to 10 ms of CPU time were measured with eight other jobs on two cores; the pooling op it once used took 25.
+    # 7 to 10 ms of CPU time were measured with eight other jobs on two cores; the pooling op it
+    # once used took 25.
     assert min(spent) < 0.020

@@ -1,7 +1,8 @@
 """Outside loggers: only where asked for, in a folder that is claimed first, never a reason to stop.
 
-Neither package is among those of development, TensorBoard alone brings ten more and 60 MB: stand-ins that make their folder
-when they are opened, as the real ones do, are always tested, the real TensorBoard where it is installed.
+Neither package is among those of development, TensorBoard alone brings ten more and 60 MB:
+stand-ins that make their folder when they are opened, as the real ones do, are always tested, the
+real TensorBoard where it is installed.
 """
 
 import os
@@ -16,7 +17,20 @@ from fastgan.cli import main as cli
 from fastgan.errors import FastganError
 from fastgan.monitor.loggers import find_logger
 
-TINY = ["--data", "images.npy", "--hidden-g", "8", "--hidden-d", "4", "--latent", "4", "--batch-size", "8", "--device", "cpu"]
+TINY = [
+    "--data",
+    "images.npy",
+    "--hidden-g",
+    "8",
+    "--hidden-d",
+    "4",
+    "--latent",
+    "4",
+    "--batch-size",
+    "8",
+    "--device",
+    "cpu",
+]
 TRAIN = ["train", "--recipe", "gan", *TINY, "--log-every", "1", "--sample-every", "2"]
 
 
@@ -106,35 +120,64 @@ def test_a_new_run_is_logged_and_one_that_goes_on_too(tmp_path):
     assert "text options 0" in first[1]
     assert "| batch_size | 8 |" in first[1]
     assert {"image reals 0 3", "image samples 0 3", "image samples 2 3"} <= set(first)
-    assert [line for line in first if line.startswith("scalar loss/D")] == ["scalar loss/D 1", "scalar loss/D 2"]
+    assert [line for line in first if line.startswith("scalar loss/D")] == [
+        "scalar loss/D 1",
+        "scalar loss/D 2",
+    ]
     assert first[-1] == "close"
     assert fastgan("train", "--resume", "run", "--steps", 4) == 0
     _, second = events(tmp_path / "run")
     assert second[0] == "open 3", "steps that are trained again replace those of before"
-    assert [line for line in second if line.startswith("scalar loss/D")] == ["scalar loss/D 3", "scalar loss/D 4"]
+    assert [line for line in second if line.startswith("scalar loss/D")] == [
+        "scalar loss/D 3",
+        "scalar loss/D 4",
+    ]
     assert fastgan("train", "--resume", "run", "--steps", 6, "--log", "none") == 0
     assert len(events(tmp_path / "run")) == 2
 
 
-def test_wandb_is_offline_unless_its_own_variable_says_otherwise_and_one_run_stays_one(tmp_path, monkeypatch):
+def test_wandb_is_offline_unless_its_own_variable_says_otherwise_and_one_run_stays_one(
+    tmp_path, monkeypatch
+):
     wandb = sys.modules["wandb"]
     with tiny(tmp_path / "mine", log="wandb", log_every=1) as trainer:
         trainer.fit(1)
-        trainer.reporter.tell([types.SimpleNamespace(step=1, cause="stall", evidence="e", remedy="r")])
+        trainer.reporter.tell(
+            [types.SimpleNamespace(step=1, cause="stall", evidence="e", remedy="r")]
+        )
     (call,) = wandb.calls
-    assert (call["mode"], call["name"], call["id"], call["config"]["batch_size"]) == ("offline", "mine", None, 8)
-    assert [set(row) for step, row in wandb.rows if "loss/D" not in row] == [{"reals"}, {"samples"}, {"samples"}]
+    assert (call["mode"], call["name"], call["id"], call["config"]["batch_size"]) == (
+        "offline",
+        "mine",
+        None,
+        8,
+    )
+    assert [set(row) for step, row in wandb.rows if "loss/D" not in row] == [
+        {"reals"},
+        {"samples"},
+        {"samples"},
+    ]
     assert [step for step, row in wandb.rows if "loss/D" in row] == [1]
     assert (len(wandb.alerts), wandb.finished) == (1, 1)
     monkeypatch.setenv("WANDB_MODE", "online")
     tiny(tmp_path / "mine", log="wandb", log_every=1, resume=True).close()
-    assert (wandb.calls[1]["mode"], wandb.calls[1]["id"], wandb.calls[1]["resume"]) == ("online", "abc123", "allow")
+    assert (wandb.calls[1]["mode"], wandb.calls[1]["id"], wandb.calls[1]["resume"]) == (
+        "online",
+        "abc123",
+        "allow",
+    )
 
 
-@pytest.mark.parametrize(("name", "module"), [("wandb", "wandb"), ("tensorboard", "torch.utils.tensorboard")])
-def test_a_package_that_can_not_be_imported_is_one_line_with_reason_and_remedy(name, module, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "module"), [("wandb", "wandb"), ("tensorboard", "torch.utils.tensorboard")]
+)
+def test_a_package_that_can_not_be_imported_is_one_line_with_reason_and_remedy(
+    name, module, tmp_path, monkeypatch
+):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(FastganError, match=rf"can't be imported \(.*{name}.*\): pip install 'fastgan\[{name}\]'"):
+    with pytest.raises(
+        FastganError, match=rf"can't be imported \(.*{name}.*\): pip install 'fastgan\[{name}\]'"
+    ):
         tiny(tmp_path / "run", log=name)
     assert not (tmp_path / "run").exists()
 
@@ -147,10 +190,14 @@ def test_a_start_that_fails_leaves_no_folder(log, tmp_path):
     tiny(tmp_path / "run", log=log).close()
     with pytest.raises(FastganError, match="exists already"):
         tiny(tmp_path / "run", log=log)
-    assert len(list((tmp_path / "run" / log).glob("[eo]*"))) == 1, "nothing is opened in a run of somebody else"
+    assert len(list((tmp_path / "run" / log).glob("[eo]*"))) == 1, (
+        "nothing is opened in a run of somebody else"
+    )
 
 
-def test_a_logger_that_can_not_be_opened_ends_the_start_and_not_the_run(tmp_path, monkeypatch, capsys):
+def test_a_logger_that_can_not_be_opened_ends_the_start_and_not_the_run(
+    tmp_path, monkeypatch, capsys
+):
     def refuse(self, log_dir, purge_step=None):
         os.makedirs(log_dir)
         raise RuntimeError("no\nroom")
@@ -163,7 +210,10 @@ def test_a_logger_that_can_not_be_opened_ends_the_start_and_not_the_run(tmp_path
     os.rename(tmp_path / "run" / "tensorboard", tmp_path / "aside")
     with tiny(tmp_path / "run", log="tensorboard", resume=True) as trainer:
         trainer.fit(2)
-    assert capsys.readouterr().err == "fastgan: can't log to TensorBoard: no room; training goes on without it\n"
+    assert (
+        capsys.readouterr().err
+        == "fastgan: can't log to TensorBoard: no room; training goes on without it\n"
+    )
 
 
 def test_a_logger_that_fails_is_named_once_and_training_goes_on(tmp_path, monkeypatch, capsys):
@@ -174,7 +224,12 @@ def test_a_logger_that_fails_is_named_once_and_training_goes_on(tmp_path, monkey
     with tiny(tmp_path / "run", log="tensorboard", log_every=1, sample_every=100) as trainer:
         trainer.fit(5)
     assert [row["step"] for row in rows(tmp_path / "run" / "metrics.jsonl")] == [1, 2, 3, 4, 5]
-    assert capsys.readouterr().err.count("can't write the log: the other side is gone; training goes on without it\n") == 1
+    assert (
+        capsys.readouterr().err.count(
+            "can't write the log: the other side is gone; training goes on without it\n"
+        )
+        == 1
+    )
 
 
 def test_unknown_loggers_and_missing_folders_are_refused(tmp_path):
@@ -192,7 +247,9 @@ def test_the_real_tensorboard_reads_back_what_was_logged(tmp_path, monkeypatch):
     )
     assert fastgan(*TRAIN, "--out", "run", "--steps", 2, "--log", "tensorboard") == 0
     assert fastgan("train", "--resume", "run", "--steps", 4) == 0
-    everything = accumulators.EventAccumulator(str(tmp_path / "run" / "tensorboard"), {"scalars": 0, "images": 0, "tensors": 0})
+    everything = accumulators.EventAccumulator(
+        str(tmp_path / "run" / "tensorboard"), {"scalars": 0, "images": 0, "tensors": 0}
+    )
     everything.Reload()
     written = {row["step"]: row["loss/D"] for row in rows(tmp_path / "run" / "metrics.jsonl")}
     assert {e.step: e.value for e in everything.Scalars("loss/D")} == pytest.approx(written)

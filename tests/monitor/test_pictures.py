@@ -19,21 +19,44 @@ def test_a_grid_shows_every_pixel_of_every_image_in_reading_order():
     for index in range(7):
         y, x = 2 + (index // 3) * 17, 2 + (index % 3) * 14
         cell = picture[y : y + 15, x : x + 12]
-        expected = (images[index].permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8).repeat(3, 0).repeat(3, 1)
+        expected = (
+            (images[index].permute(1, 2, 0).numpy() * 255 + 0.5)
+            .astype(np.uint8)
+            .repeat(3, 0)
+            .repeat(3, 1)
+        )
         assert (cell == expected).all()
     assert (picture[-17:-2, 17:] == 255).all(), "cells without an image are paper"
 
 
 @pytest.mark.parametrize(("side", "factor"), [(8, 10), (28, 3), (32, 3), (64, 1), (256, 1)])
 def test_small_images_are_magnified_by_a_whole_number(side, factor):
-    assert pictures.grid(np.zeros((1, 1, side, side)), padding=0).size == (side * factor, side * factor)
+    assert pictures.grid(np.zeros((1, 1, side, side)), padding=0).size == (
+        side * factor,
+        side * factor,
+    )
 
 
 def test_odd_values_and_types_become_pixels():
     values = np.array([-1.0, 0.0, 0.5, 1.0, 7.0, math.nan]).reshape(1, 1, 1, 6)
-    assert np.asarray(pictures.grid(values, padding=0, scale=1))[0, :, 0].tolist() == [0, 0, 128, 255, 255, 0]
-    assert np.asarray(pictures.grid(torch.full((1, 1, 1, 1), 0.5, dtype=torch.bfloat16), padding=0, scale=1))[0, 0, 0] == 128
-    assert np.asarray(pictures.grid(np.full((1, 1, 1, 1), 9, np.uint8), padding=0, scale=1))[0, 0, 0] == 9
+    assert np.asarray(pictures.grid(values, padding=0, scale=1))[0, :, 0].tolist() == [
+        0,
+        0,
+        128,
+        255,
+        255,
+        0,
+    ]
+    assert (
+        np.asarray(
+            pictures.grid(torch.full((1, 1, 1, 1), 0.5, dtype=torch.bfloat16), padding=0, scale=1)
+        )[0, 0, 0]
+        == 128
+    )
+    assert (
+        np.asarray(pictures.grid(np.full((1, 1, 1, 1), 9, np.uint8), padding=0, scale=1))[0, 0, 0]
+        == 9
+    )
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 2, 8, 8), (0, 3, 8, 8)])
@@ -55,19 +78,33 @@ def rows(count=200):
     dice = np.random.default_rng(0)
     return [
         {
-            "step": 25 * i, "loss/D": float(dice.normal(1, 0.1)), "loss/G": float(dice.normal(3, 0.3)), "time": 1e9 + i,
-            "D/logit_real": 2.0, "D/logit_fake": -2.0, "D/acc_real": 0.9,
+            "step": 25 * i,
+            "loss/D": float(dice.normal(1, 0.1)),
+            "loss/G": float(dice.normal(3, 0.3)),
+            "time": 1e9 + i,
+            "D/logit_real": 2.0,
+            "D/logit_fake": -2.0,
+            "D/acc_real": 0.9,
         }
         for i in range(1, count + 1)
-    ]  # fmt: skip
+    ]
 
 
 def test_metrics_are_drawn_in_the_panel_they_belong_to():
     wanted = {
-        "loss/D": "loss", "loss/G/adv": "loss", "D/logit_real": "logits of D", "D2/acc_fake": "accuracy of D",
-        "diversity": "diversity of samples", "lr/G": "learning rate", "images_per_s": "images per second", "gp": "other",
-        "accumulated": "other", "step": None, "time": None, "images": None,
-    }  # fmt: skip
+        "loss/D": "loss",
+        "loss/G/adv": "loss",
+        "D/logit_real": "logits of D",
+        "D2/acc_fake": "accuracy of D",
+        "diversity": "diversity of samples",
+        "lr/G": "learning rate",
+        "images_per_s": "images per second",
+        "gp": "other",
+        "accumulated": "other",
+        "step": None,
+        "time": None,
+        "images": None,
+    }
     assert {key: pictures.panel_of(key) for key in wanted} == wanted
 
 
@@ -91,7 +128,11 @@ def test_each_panel_adds_height_and_colour():
     ],
 )
 def test_hardly_any_or_odd_metrics_still_make_a_picture(table, tmp_path):
-    pictures.curves(table, tmp_path / "curves.png", title="a title that is far too long for the width of any picture " * 5)
+    pictures.curves(
+        table,
+        tmp_path / "curves.png",
+        title="a title that is far too long for the width of any picture " * 5,
+    )
     assert Image.open(tmp_path / "curves.png").size[0] == 960
 
 
@@ -116,7 +157,9 @@ def test_smoothing_keeps_length_constants_and_gaps():
     assert pictures.smooth(noise, 20).std() < 0.5 * noise.std()
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 7.7), (0, 30_000), (1e-6, 4e-6), (-1e9, 1e9)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (-3.2, 7.7), (0, 30_000), (1e-6, 4e-6), (-1e9, 1e9)]
+)
 def test_ticks_are_few_round_and_inside(low, high):
     found = pictures.ticks(low, high, 5)
     assert 3 <= len(found) <= 8

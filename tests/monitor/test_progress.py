@@ -25,7 +25,9 @@ def run(stream, steps=1000, seconds=10.0, **kwargs):
     progress = Progress(steps, stream=stream, clock=clock, **kwargs)
     for step in range(kwargs.get("start", 0) + 1, steps + 1):
         clock.now = seconds * step / steps
-        progress.update(step, 1234.0, {"loss/D": 0.5123, "loss/G": 2.0, "D/logit_real": 3.0, "step": step})
+        progress.update(
+            step, 1234.0, {"loss/D": 0.5123, "loss/G": 2.0, "D/logit_real": 3.0, "step": step}
+        )
     progress.close()
     return stream.getvalue()
 
@@ -96,7 +98,8 @@ def test_a_reader_that_went_away_does_not_stop_the_run():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (7620, "2 h 07 min"), (273600, "3 d 4 h")]
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (7620, "2 h 07 min"), (273600, "3 d 4 h")],
 )
 def test_durations_read_well(seconds, text):
     assert duration(seconds) == text

@@ -1,4 +1,5 @@
-"""Every kind of GAN trains, samples and resumes on one engine: the programs of docs/examples, with public names only."""
+"""Every kind of GAN trains, samples and resumes on one engine: the programs of docs/examples, with
+public names only."""
 
 import functools
 import importlib.util
@@ -45,7 +46,9 @@ KINDS = {
     "own_networks": lambda m, **o: m.make_trainer(pictures(0, size=28), width=4, **o),
     "wgan_gp": lambda m, **o: m.make_trainer(pictures(0), size=16, width=16, **o),
     "infogan": lambda m, **o: m.make_trainer(pictures(0), size=16, width=16, **o),
-    "semi_supervised": lambda m, **o: m.make_trainer(Labelled(), pictures(2, 60), size=16, width=16, **o),
+    "semi_supervised": lambda m, **o: m.make_trainer(
+        Labelled(), pictures(2, 60), size=16, width=16, **o
+    ),
     "pix2pix": lambda m, **o: m.make_trainer(pictures(0), pictures(1), width=4, **o),
     "r3gan": lambda m, **o: m.make_trainer(pictures(0), size=16, width=4, **o),
     "pyramid": lambda m, **o: m.make_trainer(pictures(0), steps=4, width=8, **o),
@@ -54,7 +57,14 @@ KINDS = {
 
 def make(kind, **options):
     torch.manual_seed(3)
-    quiet = {"progress": False, "watch": False, "batch_size": 8, "log_every": 3, "checkpoint_every": 100, "sample_every": 100}
+    quiet = {
+        "progress": False,
+        "watch": False,
+        "batch_size": 8,
+        "log_every": 3,
+        "checkpoint_every": 100,
+        "sample_every": 100,
+    }
     return KINDS[kind](example(kind), **{**quiet, **options})
 
 
@@ -62,11 +72,16 @@ def state_of(trainer):
     tensors = {}
     for kind, nets in (("nets", trainer.nets), ("ema", trainer.ema)):
         tensors |= {
-            f"{kind}/{name}/{key}": value.clone() for name, net in nets.items() for key, value in net.state_dict().items()
+            f"{kind}/{name}/{key}": value.clone()
+            for name, net in nets.items()
+            for key, value in net.state_dict().items()
         }
     for name, optimizer in trainer.optimizers.items():
         for i, entries in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{name}/{i}/{key}": torch.as_tensor(value).clone() for key, value in entries.items()}
+            tensors |= {
+                f"optimizer/{name}/{i}/{key}": torch.as_tensor(value).clone()
+                for key, value in entries.items()
+            }
     return tensors
 
 
@@ -76,9 +91,16 @@ def test_kind_trains_samples_and_resumes_exactly(kind, tmp_path):
     before = state_of(straight)
     straight.fit(7)
     changed = {
-        key.split("/")[1] for key, value in state_of(straight).items() if key in before and not torch.equal(value, before[key])
+        key.split("/")[1]
+        for key, value in state_of(straight).items()
+        if key in before and not torch.equal(value, before[key])
     }
-    trained = {name for stage in straight.stages[-1:] for phase in stage.objective.phases() for name in phase.trains}
+    trained = {
+        name
+        for stage in straight.stages[-1:]
+        for phase in stage.objective.phases()
+        for name in phase.trains
+    }
     assert kind == "pyramid" or trained <= changed
 
     first = make(kind, out=tmp_path / "parts")
@@ -107,11 +129,15 @@ def objectives_in(name):
     return [
         c
         for c in vars(module).values()
-        if inspect.isclass(c) and issubclass(c, fastgan.Objective) and c.__module__ == module.__name__
+        if inspect.isclass(c)
+        and issubclass(c, fastgan.Objective)
+        and c.__module__ == module.__name__
     ]
 
 
-@pytest.mark.parametrize("name", ["wgan_gp", "infogan", "semi_supervised", "pix2pix", "r3gan", "pyramid"])
+@pytest.mark.parametrize(
+    "name", ["wgan_gp", "infogan", "semi_supervised", "pix2pix", "r3gan", "pyramid"]
+)
 def test_objectives_are_short_and_use_public_names_only(name):
     source = (EXAMPLES / f"{name}.py").read_text()
     assert "engine" not in source
@@ -130,7 +156,9 @@ def test_wrong_phase_names_are_refused():
             return [fastgan.Phase("D", ("critic",), lambda step: {})]
 
     net = torch.nn.Linear(1, 1)
-    with pytest.raises(fastgan.FastganError, match="trains 'critic', which is not among the networks: G, D"):
+    with pytest.raises(
+        fastgan.FastganError, match="trains 'critic', which is not among the networks: G, D"
+    ):
         fastgan.Trainer(net, net, objective=Wrong(), data=pictures(0), progress=False)
 
 
@@ -142,7 +170,11 @@ class Scores(torch.nn.Module):
         nn = torch.nn
         self.act = nn.Sigmoid() if gate else nn.Identity()
         self.first, self.out = nn.Conv2d(1, 4, 4, 2, 1), nn.Conv2d(4, 1, 8)
-        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1), nn.Sigmoid()) if gate else None
+        self.gate = (
+            nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1), nn.Sigmoid())
+            if gate
+            else None
+        )
         self.function = function
 
     def forward(self, x):
@@ -153,11 +185,15 @@ class Scores(torch.nn.Module):
 
 def training(G, D):
     objective = fastgan.Adversarial(latent_shape=(2, 1, 1))
-    return fastgan.Trainer(G, D, objective=objective, data=pictures(0), batch_size=8, device="cpu", progress=False)
+    return fastgan.Trainer(
+        G, D, objective=objective, data=pictures(0), batch_size=8, device="cpu", progress=False
+    )
 
 
 def maker(end):
-    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 256), torch.nn.Unflatten(1, (1, 16, 16)), end)
+    return torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(2, 256), torch.nn.Unflatten(1, (1, 16, 16)), end
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,14 +210,18 @@ def test_discriminators_that_give_probabilities_are_refused(function, named):
         training(maker(torch.nn.Tanh()), Scores(function))
 
 
-@pytest.mark.parametrize("function", [None, lambda h: h.flatten(1), lambda h: torch.sigmoid(h) * 4 - 2])
+@pytest.mark.parametrize(
+    "function", [None, lambda h: h.flatten(1), lambda h: torch.sigmoid(h) * 4 - 2]
+)
 def test_sigmoids_elsewhere_in_a_discriminator_are_no_ones_business(function):
     training(maker(torch.nn.Tanh()), Scores(function, gate=True))
 
 
 @pytest.mark.parametrize("end", [torch.nn.Sigmoid(), torch.nn.ReLU(), torch.nn.Softmax(1)])
 def test_generators_that_make_only_the_bright_half_are_refused(end):
-    with pytest.raises(fastgan.FastganError, match=f"generator ends in {type(end).__name__.title()}"):
+    with pytest.raises(
+        fastgan.FastganError, match=f"generator ends in {type(end).__name__.title()}"
+    ):
         training(maker(end), Scores())
 
 
@@ -200,7 +240,12 @@ def test_aligned_streams_stay_aligned():
     trainer = make("pix2pix")
     batch = trainer.active.batch(0)
     index = [
-        int(np.argmin([np.abs(images[i, :, :, 0] / 127.5 - 1 - b[0].numpy()).sum() for i in range(40)])) for b in batch["image"]
+        int(
+            np.argmin(
+                [np.abs(images[i, :, :, 0] / 127.5 - 1 - b[0].numpy()).sum() for i in range(40)]
+            )
+        )
+        for b in batch["image"]
     ]
     expected = torch.from_numpy(pictures(1)[index]).permute(0, 3, 1, 2) / 127.5 - 1
     assert torch.allclose(batch["source"], expected, atol=1e-5)

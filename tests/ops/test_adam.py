@@ -1,4 +1,5 @@
-"""Flat parameters; Adam + EMA against torch.optim.Adam and AdamW: bit for bit in PyTorch, within ulps in the kernel."""
+"""Flat parameters; Adam + EMA against torch.optim.Adam and AdamW: bit for bit in PyTorch, within
+ulps in the kernel."""
 
 import copy
 
@@ -23,7 +24,11 @@ EPS = 2.0**-24
 def network():
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 33, 3), nn.BatchNorm2d(33), nn.ConvTranspose2d(33, 17, (5, 3)), nn.Flatten(), nn.Linear(7, 13)
+        nn.Conv2d(3, 33, 3),
+        nn.BatchNorm2d(33),
+        nn.ConvTranspose2d(33, 17, (5, 3)),
+        nn.Flatten(),
+        nn.Linear(7, 13),
     )
 
 
@@ -101,7 +106,14 @@ def test_flat_parameters_refuse(parameters):
 @pytest.mark.parametrize(("decay", "decoupled"), DECAYS)
 def test_equals_torch_bit_for_bit_over_twenty_steps(betas, decay, decoupled):
     ours, theirs = network(), network()
-    adam = FlatAdam(FlatParameters(ours), 1e-3, betas, weight_decay=decay, decoupled_weight_decay=decoupled, impl="reference")
+    adam = FlatAdam(
+        FlatParameters(ours),
+        1e-3,
+        betas,
+        weight_decay=decay,
+        decoupled_weight_decay=decoupled,
+        impl="reference",
+    )
     kind = torch.optim.AdamW if decoupled else torch.optim.Adam
     other = kind(theirs.parameters(), 1e-3, betas, weight_decay=decay, foreach=False)
     for step in range(20):
@@ -117,7 +129,10 @@ def test_equals_torch_bit_for_bit_over_twenty_steps(betas, decay, decoupled):
 
 def test_state_dicts_load_into_torch_and_back():
     ours, theirs = network(), network()
-    adam, other = FlatAdam(FlatParameters(ours), betas=(0.5, 0.9)), torch.optim.Adam(theirs.parameters(), foreach=False)
+    adam, other = (
+        FlatAdam(FlatParameters(ours), betas=(0.5, 0.9)),
+        torch.optim.Adam(theirs.parameters(), foreach=False),
+    )
     for step in range(3):
         set_gradients(step, ours)
         adam.step()
@@ -174,7 +189,10 @@ def test_a_stale_backward_still_raises():
 def test_lr_may_be_a_device_tensor_and_grads_may_be_given():
     ours, theirs = network(), network()
     lr = torch.tensor(2e-3, dtype=torch.float64)
-    adam, other = FlatAdam(FlatParameters(ours), lr, impl="reference"), torch.optim.Adam(theirs.parameters(), 2e-3, foreach=False)
+    adam, other = (
+        FlatAdam(FlatParameters(ours), lr, impl="reference"),
+        torch.optim.Adam(theirs.parameters(), 2e-3, foreach=False),
+    )
     for step in range(3):
         set_gradients(step, ours, theirs)
         grads = [p.grad for p in ours.parameters()]
@@ -191,8 +209,13 @@ def test_lr_may_be_a_device_tensor_and_grads_may_be_given():
 def run(impl, n=160, steps=3, dtype=torch.float32, **more):
     generator = torch.Generator().manual_seed(n)
     draw = lambda scale: torch.randn(n, generator=generator) * scale
-    state = dict(param=draw(0.02), exp_avg=draw(0.01), exp_avg_sq=draw(0.01).square(), ema=draw(0.02))
-    state = {name: t.to(dtype) for name, t in state.items()} | {"low": draw(1.0).half(), "step": torch.tensor(4.0)}
+    state = dict(
+        param=draw(0.02), exp_avg=draw(0.01), exp_avg_sq=draw(0.01).square(), ema=draw(0.02)
+    )
+    state = {name: t.to(dtype) for name, t in state.items()} | {
+        "low": draw(1.0).half(),
+        "step": torch.tensor(4.0),
+    }
     if dtype == torch.float64:
         state["low"] = None
     for step in range(steps):
@@ -217,11 +240,21 @@ def test_a_non_finite_step_leaves_every_bit(decay, decoupled):
     start = run("reference", steps=0)
     state = {name: t.clone() for name, t in start.items()}
     grad = torch.full_like(start["param"], float("nan"))
-    hyper = dict(lr=1e-3, beta1=0.5, beta2=0.9, eps=1e-8, ema_decay=0.9, weight_decay=decay, decoupled=decoupled)
+    hyper = dict(
+        lr=1e-3,
+        beta1=0.5,
+        beta2=0.9,
+        eps=1e-8,
+        ema_decay=0.9,
+        weight_decay=decay,
+        decoupled=decoupled,
+    )
     adam_ema_(grad=grad, found_inf=nonfinite(grad), **state, **hyper)
     for name, t in start.items():
         assert torch.equal(state[name], t), name
-    assert torch.equal(run("reference", found_inf=torch.tensor(0.0))["param"], run("reference")["param"])
+    assert torch.equal(
+        run("reference", found_inf=torch.tensor(0.0))["param"], run("reference")["param"]
+    )
 
 
 def test_nonfinite():
@@ -277,18 +310,29 @@ def test_kernel_is_the_reference_within_ulps(n, betas, decay, found, scale):
         start = run("reference", n, steps=0)
         assert all(torch.equal(got[name], t) for name, t in start.items())
         return
-    # The interpreter rounds the product of a fused multiply-add, so a moment whose terms cancel may lose an ulp of the larger.
+    # The interpreter rounds the product of a fused multiply-add, so a moment whose terms cancel may
+    # lose an ulp of the larger.
     size = want["exp_avg"].abs().max() + want["param"].abs().max()
     for name in ("param", "exp_avg", "exp_avg_sq", "ema"):
-        assert ((got[name] - want[name]).abs() <= 4 * EPS * (want[name].abs() + 0.1 * size)).all(), name
-    assert ((got["low"].float() - want["low"].float()).abs() <= 2**-10 * want["low"].float().abs()).all()
+        assert (
+            (got[name] - want[name]).abs() <= 4 * EPS * (want[name].abs() + 0.1 * size)
+        ).all(), name
+    assert (
+        (got["low"].float() - want["low"].float()).abs() <= 2**-10 * want["low"].float().abs()
+    ).all()
 
 
 @interpreted
 def test_kernel_against_float64_over_twenty_steps():
-    gold, got, own = run("reference", steps=20, dtype=torch.float64), run("triton", steps=20), run("reference", steps=20)
+    gold, got, own = (
+        run("reference", steps=20, dtype=torch.float64),
+        run("triton", steps=20),
+        run("reference", steps=20),
+    )
     for name in ("param", "exp_avg", "exp_avg_sq", "ema"):
-        error, theirs = ((x[name].double() - gold[name]).norm() / gold[name].norm() for x in (got, own))
+        error, theirs = (
+            (x[name].double() - gold[name]).norm() / gold[name].norm() for x in (got, own)
+        )
         assert error < 2 * max(theirs, EPS), name
     assert got["step"] == 24
 
@@ -309,46 +353,68 @@ def test_kernel_counts_steps_and_rewinds_its_ticket():
 @interpreted
 def test_kernel_drives_the_optimizer():
     ours, theirs = network(), network()
-    adam = FlatAdam(FlatParameters(ours), 1e-3, (0.5, 0.999), ema_decay=0.9, low_precision=torch.float16)
+    adam = FlatAdam(
+        FlatParameters(ours), 1e-3, (0.5, 0.999), ema_decay=0.9, low_precision=torch.float16
+    )
     other = torch.optim.Adam(theirs.parameters(), 1e-3, (0.5, 0.999), foreach=False)
     for step in range(3):
         set_gradients(step, ours, theirs)
         adam.step()
         other.step()
     for p, q in zip(ours.parameters(), theirs.parameters()):
-        # each of three updates, at most lr, is off by ulps of itself and may flip the parameter's last bit
+        # each of three updates, at most lr, is off by ulps of itself and may flip the parameter's
+        # last bit
         assert (p - q).abs().max() <= 3 * (1e-3 * 16 * EPS + 2 * EPS * q.abs().max())
     assert torch.equal(adam.low, adam.flat.data.half())
 
 
 def uneven():
-    """Sizes with and without whole vectors, a piece that ends inside BLOCK, and a parameter of several pieces."""
+    """Sizes with and without whole vectors, a piece that ends inside BLOCK, and a parameter of
+    several pieces."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 33, 3), nn.Conv2d(32, 40, 3), nn.BatchNorm2d(64), nn.Linear(7, 13))
+    net = nn.Sequential(
+        nn.Conv2d(3, 33, 3), nn.Conv2d(32, 40, 3), nn.BatchNorm2d(64), nn.Linear(7, 13)
+    )
     return net.to(memory_format=torch.channels_last)
 
 
 @interpreted
 @pytest.mark.parametrize("found", [None, 0.0, 1.0])
 def test_kernel_reads_gradients_where_they_lie(found):
-    """bf16 and fp32, whole vectors or not, in another layout, missing: the same bits as from one flat fp32 gradient."""
+    """bf16 and fp32, whole vectors or not, in another layout, missing: the same bits as from one
+    flat fp32 gradient."""
     ours, theirs = uneven(), uneven()
-    options = dict(lr=1e-3, betas=(0.5, 0.999), weight_decay=0.1, ema_decay=0.9, low_precision=torch.bfloat16)
+    options = dict(
+        lr=1e-3, betas=(0.5, 0.999), weight_decay=0.1, ema_decay=0.9, low_precision=torch.bfloat16
+    )
     adam, other = (FlatAdam(FlatParameters(net), **options) for net in (ours, theirs))
     found = None if found is None else torch.tensor(found)
     for step in range(2):
         set_gradients(step, ours)
         for i, (p, q) in enumerate(zip(ours.parameters(), theirs.parameters(), strict=True)):
             p.grad_dtype = None
-            p.grad = p.grad.to(memory_format=torch.channels_last) if p.dim() == 4 and i else p.grad  # the first: another layout
+            p.grad = (
+                p.grad.to(memory_format=torch.channels_last) if p.dim() == 4 and i else p.grad
+            )  # the first: another layout
             p.grad = None if i == 5 and step else p.grad.bfloat16() if i % 2 == 0 else p.grad
             q.grad = None if p.grad is None else p.grad.float()
         adam.step(found_inf=found)
         adam_ema_(
-            other.flat.data, other.flat.collect_grads_(), other.exp_avg, other.exp_avg_sq, other.ema, other.low,
-            step=other.steps, lr=scalar(1e-3), beta1=scalar(0.5), beta2=scalar(0.999), eps=scalar(1e-8), weight_decay=scalar(0.1),
-            ema_decay=scalar(0.9), found_inf=found,
-        )  # fmt: skip
+            other.flat.data,
+            other.flat.collect_grads_(),
+            other.exp_avg,
+            other.exp_avg_sq,
+            other.ema,
+            other.low,
+            step=other.steps,
+            lr=scalar(1e-3),
+            beta1=scalar(0.5),
+            beta2=scalar(0.999),
+            eps=scalar(1e-8),
+            weight_decay=scalar(0.1),
+            ema_decay=scalar(0.9),
+            found_inf=found,
+        )
     assert adam._pieces[0].shape[0] > len(list(ours.parameters()))
     for name in ("exp_avg", "exp_avg_sq", "ema", "low", "steps"):
         assert torch.equal(getattr(adam, name), getattr(other, name)), name
@@ -376,14 +442,27 @@ def test_kernel_finds_captured_gradients_by_a_table_that_is_filled_before_the_re
     assert captured.data_ptr() != eager.data_ptr()
     monkeypatch.undo()
     adam.sync_hyper()
-    assert captured.tolist() == [[net.weight.grad.data_ptr(), 2], [adam.flat.grad_views[1].data_ptr(), 4]]
+    assert captured.tolist() == [
+        [net.weight.grad.data_ptr(), 2],
+        [adam.flat.grad_views[1].data_ptr(), 4],
+    ]
 
 
 @interpreted
 def test_kernel_is_a_registered_op():
     z = lambda: torch.rand(64)
     scalars = [scalar(v) for v in (1e-3, 0.5, 0.9, 1e-8)]
-    arguments = (z(), [z()], z(), z(), z(), z().half(), torch.tensor(1.0), torch.zeros(1, dtype=torch.int32), *scalars)
+    arguments = (
+        z(),
+        [z()],
+        z(),
+        z(),
+        z(),
+        z().half(),
+        torch.tensor(1.0),
+        torch.zeros(1, dtype=torch.int32),
+        *scalars,
+    )
     torch.library.opcheck(ops._adam_ema_, (*arguments, None, scalar(0.9), None, None, False))
 
 

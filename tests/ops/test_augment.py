@@ -1,4 +1,5 @@
-"""DiffAugment: the published steps one by one, its gradient and second order, and the kernel against float64."""
+"""DiffAugment: the published steps one by one, its gradient and second order, and the kernel
+against float64."""
 
 import pytest
 import torch
@@ -11,22 +12,38 @@ from fastgan.ops import augment as ops
 from fastgan.ops.augment import WORDS, diffaugment, draws, extents
 from fastgan.ops.random import bits
 
-POLICIES = ["color,translation,cutout", "color", "translation", "cutout", "color,cutout", "translation,cutout", ""]
+POLICIES = [
+    "color,translation,cutout",
+    "color",
+    "translation",
+    "cutout",
+    "color,cutout",
+    "translation,cutout",
+    "",
+]
 SETTING = dict(seed=4, position=torch.tensor(2**32 - 1), stream=9)
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 17), st.integers(1, 17))
 
 
 def images(shape, dtype=torch.float64):
-    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(sum(shape))).requires_grad_()
+    return torch.randn(
+        shape, dtype=dtype, generator=torch.Generator().manual_seed(sum(shape))
+    ).requires_grad_()
 
 
 def step_by_step(x, policy):
     """The paper's steps in turn on one sample at a time, with zero padding and slices."""
     n, _, height, width = x.shape
-    drawn = draws(bits(SETTING["seed"], SETTING["position"], n, WORDS, stream=SETTING["stream"]), height, width)
+    drawn = draws(
+        bits(SETTING["seed"], SETTING["position"], n, WORDS, stream=SETTING["stream"]),
+        height,
+        width,
+    )
     out = []
     for i in range(n):
-        b, s, k, ty, tx, top, left = (float(v[i]) if j < 3 else int(v[i]) for j, v in enumerate(drawn))
+        b, s, k, ty, tx, top, left = (
+            float(v[i]) if j < 3 else int(v[i]) for j, v in enumerate(drawn)
+        )
         y = x[i]
         if "color" in policy:
             y = y + b
@@ -38,7 +55,11 @@ def step_by_step(x, policy):
             y = padded[:, m + ty : m + ty + height, m + tx : m + tx + width]
         if "cutout" in policy:
             y = y.clone()
-            y[:, max(top, 0) : max(top + extents(height)[1], 0), max(left, 0) : max(left + extents(width)[1], 0)] = 0
+            y[
+                :,
+                max(top, 0) : max(top + extents(height)[1], 0),
+                max(left, 0) : max(left + extents(width)[1], 0),
+            ] = 0
         out.append(y)
     return torch.stack(out)
 
@@ -47,7 +68,9 @@ def step_by_step(x, policy):
 @given(shapes, st.sampled_from(POLICIES))
 def test_is_the_papers_steps_in_turn(shape, policy):
     x = images(shape)
-    assert torch.allclose(diffaugment(x, policy=policy, **SETTING), step_by_step(x, policy), atol=1e-12)
+    assert torch.allclose(
+        diffaugment(x, policy=policy, **SETTING), step_by_step(x, policy), atol=1e-12
+    )
 
 
 def test_draws_cover_their_ranges_evenly():
@@ -56,7 +79,8 @@ def test_draws_cover_their_ranges_evenly():
     for u, low, high in ((b, -0.5, 0.5), (s, 0.0, 2.0), (k, 0.5, 1.5)):
         assert low <= u.min() < low + 0.01
         assert high - 0.01 < u.max() < high
-    # DiffAugment: shift up to int(size / 8 + 0.5) each way, hole of int(size / 2 + 0.5) around any pixel
+    # DiffAugment: shift up to int(size / 8 + 0.5) each way, hole of int(size / 2 + 0.5) around any
+    # pixel
     for v, low, high in ((ty, -4, 4), (tx, -2, 2), (top, -8, 24), (left, -4, 12)):
         counts = torch.bincount(v - low, minlength=high - low + 1)
         assert len(counts) == high - low + 1
@@ -103,16 +127,30 @@ def relative(a, b):
 
 @interpreted
 @settings(max_examples=15, deadline=None)
-@given(shapes, st.sampled_from(POLICIES), st.booleans(), st.sampled_from([torch.float32, torch.float16]))
+@given(
+    shapes,
+    st.sampled_from(POLICIES),
+    st.booleans(),
+    st.sampled_from([torch.float32, torch.float16]),
+)
 def test_kernel_against_float64_in_three_directions(shape, policy, channels_last, dtype):
     # fp32: a few roundings; fp16: one rounding of the result
     bound = 1e-6 if dtype == torch.float32 else 4e-4
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    x = images(shape, torch.float32).detach().to(dtype).contiguous(memory_format=layout).requires_grad_()
+    x = (
+        images(shape, torch.float32)
+        .detach()
+        .to(dtype)
+        .contiguous(memory_format=layout)
+        .requires_grad_()
+    )
     gold_x = x.detach().double().requires_grad_()
     u = torch.randn(shape).to(dtype).requires_grad_()
     gold_u = u.detach().double().requires_grad_()
-    y, gold = (diffaugment(v, policy=policy, impl=impl, **SETTING) for v, impl in ((x, "triton"), (gold_x, "reference")))
+    y, gold = (
+        diffaugment(v, policy=policy, impl=impl, **SETTING)
+        for v, impl in ((x, "triton"), (gold_x, "reference"))
+    )
     assert y.stride() == x.stride()
     g = torch.autograd.grad(y, x, u, create_graph=True)[0]
     gold_g = torch.autograd.grad(gold, gold_x, gold_u, create_graph=True)[0]

@@ -30,7 +30,11 @@ def formula(net, share):
     """Sub, multiply, add: what the average was computed by before, a rounding each."""
     ema = Ema({"G": net}, 0.9)
     moved(net)
-    expected = {k: v + (net.state_dict()[k] - v) * share for k, v in ema.nets["G"].state_dict().items() if v.is_floating_point()}
+    expected = {
+        k: v + (net.state_dict()[k] - v) * share
+        for k, v in ema.nets["G"].state_dict().items()
+        if v.is_floating_point()
+    }
     return ema, expected
 
 
@@ -40,7 +44,8 @@ def check(share):
     live, before = net.state_dict(), {k: v.clone() for k, v in ema.nets["G"].state_dict().items()}
     ema.update(torch.tensor(share))
     for key, value in expected.items():
-        # the product is not rounded, or the sum is taken from the other end: a rounding of the largest of the terms apart
+        # the product is not rounded, or the sum is taken from the other end: a rounding of the
+        # largest of the terms apart
         size = torch.maximum(before[key].abs(), live[key].abs()) + (live[key] - before[key]).abs()
         assert ((ema.nets["G"].state_dict()[key] - value).abs() <= 2 * EPS * size).all(), key
     return ema
@@ -110,4 +115,8 @@ def test_kernel_is_a_registered_op():
     averages, live = [torch.rand(33), torch.rand(5)], [torch.rand(33), torch.rand(5)]
     rows = ops.average_rows(averages, live)
     # the addresses in `rows` are these tensors': nothing else may be run on copies
-    torch.library.opcheck(ops._average_, (averages, live, torch.tensor(0.5), rows), test_utils=("test_schema", "test_faketensor"))
+    torch.library.opcheck(
+        ops._average_,
+        (averages, live, torch.tensor(0.5), rows),
+        test_utils=("test_schema", "test_faketensor"),
+    )

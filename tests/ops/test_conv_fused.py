@@ -1,4 +1,5 @@
-"""Folding, drop-in modules and fused containers against torch.nn, value by value and gradient by gradient, in float64."""
+"""Folding, drop-in modules and fused containers against torch.nn, value by value and gradient by
+gradient, in float64."""
 
 import copy
 
@@ -24,20 +25,27 @@ def close(a, b, bound=1e-11):
 @pytest.mark.parametrize("size", [(4, 6), (5, 3)])
 def test_folding_equals_resampling_to_second_order(fn, size):
     torch.manual_seed(0)
-    x, w, b = (torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((2, 3, *size), (4, 3, 3, 3), (4,)))
+    x, w, b = (
+        torch.randn(*s, dtype=torch.float64, requires_grad=True)
+        for s in ((2, 3, *size), (4, 3, 3, 3), (4,))
+    )
     sigma = torch.tensor(0.6, dtype=torch.float64, requires_grad=True)
     results = []
     for impl in ("auto", "reference"):
         y = fn(x, w, b, scale=sigma, activation="tanh", impl=impl)
         u = torch.ones_like(y)
         first = torch.autograd.grad(y, (x, w, b, sigma), u, create_graph=True)
-        results.append([y, *first, *torch.autograd.grad(sum(g.square().sum() for g in first), (x, w, sigma))])
+        results.append(
+            [y, *first, *torch.autograd.grad(sum(g.square().sum() for g in first), (x, w, sigma))]
+        )
     for a, e in zip(*results):
         close(a, e)
 
 
 def test_folded_weights_are_summed_before_they_are_rounded():
-    w = torch.full((1, 1, 3, 3), 1.0 + 2.0**-9)  # rounds to 1 in bf16; four of them do not round to 4
+    w = torch.full(
+        (1, 1, 3, 3), 1.0 + 2.0**-9
+    )  # rounds to 1 in bf16; four of them do not round to 4
     assert fold_upsample(w).dtype == torch.float32
     assert fold_upsample(w)[0, 0, 1, 1].item() == 4 * w[0, 0, 0, 0].item()
     assert fold_average(w)[0, 0, 1, 1].item() == w[0, 0, 0, 0].item()
@@ -132,9 +140,19 @@ def test_container_equals_its_children(name, edge, training):
         x = torch.randn(*shape, dtype=torch.float64, requires_grad=True)
         y = net(x)
         first = torch.autograd.grad(y.square().sum(), [x, *net.parameters()], create_graph=True)
-        second = torch.autograd.grad(first[0].square().sum(), list(net.parameters()), allow_unused=True)
+        second = torch.autograd.grad(
+            first[0].square().sum(), list(net.parameters()), allow_unused=True
+        )
         results.append(
-            [y, *first, *(torch.zeros_like(p) if g is None else g for g, p in zip(second, net.parameters())), *net.buffers()]
+            [
+                y,
+                *first,
+                *(
+                    torch.zeros_like(p) if g is None else g
+                    for g, p in zip(second, net.parameters())
+                ),
+                *net.buffers(),
+            ]
         )
     for a, b in zip(*results):
         # a bias before a norm has gradient 0 in exact arithmetic: both sides hold rounding alone
@@ -163,7 +181,9 @@ def test_container_equals_its_children(name, edge, training):
 
 def test_grouped_statistics_of_our_norm():
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 4, 4, 2, 1), norms.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3, 1, 1)).double()
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 4, 2, 1), norms.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3, 1, 1)
+    ).double()
     x = torch.randn(4, 3, 6, 6, dtype=torch.float64)
     want = copy.deepcopy(net)
     y = torch.cat([want(x[:2]), want(x[2:])])
@@ -189,8 +209,13 @@ def test_whatever_is_not_plain_runs_child_by_child():
     fused[4]._forward_hooks.clear()
     fused(x)
     image = torch.randn(1, 2, 6, 6)
-    for other in (nn.Conv2d(2, 4, 5, 1, 2), nn.Conv2d(2, 4, 3, 1, 1, groups=2)):  # same class, another geometry
-        again = chained(nn.Sequential(nn.Conv2d(2, 4, 3, 1, 1), nn.AvgPool2d(2), nn.Tanh()), "moments")
+    for other in (
+        nn.Conv2d(2, 4, 5, 1, 2),
+        nn.Conv2d(2, 4, 3, 1, 1, groups=2),
+    ):  # same class, another geometry
+        again = chained(
+            nn.Sequential(nn.Conv2d(2, 4, 3, 1, 1), nn.AvgPool2d(2), nn.Tanh()), "moments"
+        )
         again(image)
         again[0] = other
         assert torch.equal(again(image), nn.Sequential(*again)(image))
@@ -200,15 +225,19 @@ def test_whatever_is_not_plain_runs_child_by_child():
     accelerate(fused)(x)
     assert [(e.producer, e.choice) for e in fused.report()] == [("0", "moments"), ("7", "on_load")]
     with pytest.raises(ValueError, match="more than 1 value"):
-        chained(nn.Sequential(nn.Conv2d(2, 3, 2), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 1, 1)), "on_load")(
-            torch.ones(1, 2, 2, 2)
-        )
+        chained(
+            nn.Sequential(nn.Conv2d(2, 3, 2), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 1, 1)),
+            "on_load",
+        )(torch.ones(1, 2, 2, 2))
     with pytest.raises(FastganError, match="edge"):
         chained(generator(), "both")(x)
 
 
 def test_leading_in_place_activation_still_alters_its_input():
-    net = chained(nn.Sequential(nn.LeakyReLU(0.2, True), nn.Conv2d(2, 3, 4, 2, 1), nn.BatchNorm2d(3)), "moments")
+    net = chained(
+        nn.Sequential(nn.LeakyReLU(0.2, True), nn.Conv2d(2, 3, 4, 2, 1), nn.BatchNorm2d(3)),
+        "moments",
+    )
     x = -torch.ones(2, 2, 4, 4)
     net(x)
     assert x[0, 0, 0, 0].item() == pytest.approx(-0.2)
@@ -260,7 +289,12 @@ def test_autocast_gives_what_the_children_give():
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call")
 def test_compiles_in_one_graph(edge):
     torch.manual_seed(0)
-    net = nn.Sequential(nn.ConvTranspose2d(3, 5, 4, 2, 1), nn.BatchNorm2d(5), nn.ReLU(), nn.ConvTranspose2d(5, 2, 4, 2, 1))
+    net = nn.Sequential(
+        nn.ConvTranspose2d(3, 5, 4, 2, 1),
+        nn.BatchNorm2d(5),
+        nn.ReLU(),
+        nn.ConvTranspose2d(5, 2, 4, 2, 1),
+    )
     x = torch.randn(2, 3, 4, 4)
     want = copy.deepcopy(net)(x)
     got = torch.compile(chained(net, edge), backend="aot_eager", fullgraph=True)(x)

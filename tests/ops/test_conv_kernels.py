@@ -1,5 +1,5 @@
-"""The convolution kernels in Triton's interpreter: each check in a process of its own, since the interpreter is chosen at
-import."""
+"""The convolution kernels in Triton's interpreter: each check in a process of its own, since the
+interpreter is chosen at import."""
 
 import os
 import subprocess
@@ -17,12 +17,17 @@ pytestmark = pytest.mark.skipif(not has_triton, reason="needs Triton")
 
 
 def test_schedules(monkeypatch):
-    """A layer that fills the chip is not split; parts are whole K blocks that cover the reduction, none of them empty."""
+    """A layer that fills the chip is not split; parts are whole K blocks that cover the reduction,
+    none of them empty."""
     monkeypatch.setattr(conv_plan, "FILL", 8)  # as on a GPU, whatever this process is
     monkeypatch.setattr(conv_plan, "SHORTEST", 512)
-    plan = gather_plan(ConvSpec(False, (4, 4), (2, 2), (1, 1)), (512, 256, 4, 4), (8, 8), (4, 4), gradient=False)
+    plan = gather_plan(
+        ConvSpec(False, (4, 4), (2, 2), (1, 1)), (512, 256, 4, 4), (8, 8), (4, 4), gradient=False
+    )
     config = tile(64, 64, 64, 4, 3, "channels")
-    splits = {batch: schedule(plan, config, batch, 1, 132).splits for batch in (1, 16, 64, 128, 1024)}
+    splits = {
+        batch: schedule(plan, config, batch, 1, 132).splits for batch in (1, 16, 64, 128, 1024)
+    }
     assert splits == {1: 8, 16: 8, 64: 2, 128: 1, 1024: 1}
     assert schedule(plan, config | {"SPLIT_K": 1}, 1, 1, 132).splits == 1
     for wanted in (1, 2, 3, 7, 16, 1000):
@@ -36,9 +41,14 @@ def test_schedules(monkeypatch):
 
 def test_merging_is_for_few_columns():
     transposed = ConvSpec(True, (4, 4), (2, 2), (1, 1))
-    merged = [gather_plan(transposed, (64, c, 4, 4), (8, 8), (16, 16), gradient=False).merged for c in (1, 3, 4, 5)]
+    merged = [
+        gather_plan(transposed, (64, c, 4, 4), (8, 8), (16, 16), gradient=False).merged
+        for c in (1, 3, 4, 5)
+    ]
     assert merged == [True, True, True, False]
-    assert not gather_plan(transposed, (64, 3, 4, 4), (8, 8), (16, 16), gradient=True).merged  # gathers from the large side
+    assert not gather_plan(
+        transposed, (64, 3, 4, 4), (8, 8), (16, 16), gradient=True
+    ).merged  # gathers from the large side
     plan = gather_plan(transposed, (64, 3, 4, 4), (8, 8), (16, 16), gradient=False)
     each = schedule(plan, tile(64, 16, 32, 4, 4, "taps") | {"MERGED": False}, 8, 1, 132)
     assert not each.merged
@@ -46,7 +56,8 @@ def test_merging_is_for_few_columns():
 
 
 def test_parts_are_loaded_and_added_in_wide_words():
-    """A split must not hide from the compiler that its first channel is a multiple of 16: loads would shrink to two bytes."""
+    """A split must not hide from the compiler that its first channel is a multiple of 16: loads
+    would shrink to two bytes."""
     from triton.backends.compiler import GPUTarget
 
     from fastgan.verify import registry
@@ -59,7 +70,10 @@ def test_parts_are_loaded_and_added_in_wide_words():
         ("sum of dgrad conv k4s2 512-512 at 4 bf16", "ld.global.v4.b32"),
     ):
         source, options = source_of(variants[name], variants[name].configs[0])
-        assert wide in triton.compile(source, target=GPUTarget("cuda", 80, 32), options=options).asm["ptx"]
+        assert (
+            wide
+            in triton.compile(source, target=GPUTarget("cuda", 80, 32), options=options).asm["ptx"]
+        )
 
 
 def test_fp32_tiles_of_few_channels_keep_within_the_registers():
@@ -72,16 +86,38 @@ def test_fp32_tiles_of_few_channels_keep_within_the_registers():
         ("conv_transpose_moments", "forward transposed k4s2 64-3 at 32 fp32"),
     ):
         index, variant = next((i, v) for i, v in enumerate(aot.variants_of(op)) if v.name == kernel)
-        row = aot.compile_job(aot.CompileJob(op, index, tuple(sorted(variant.configs[0].items())), "sm_89"), use_cache=False)
+        row = aot.compile_job(
+            aot.CompileJob(op, index, tuple(sorted(variant.configs[0].items())), "sm_89"),
+            use_cache=False,
+        )
         assert row.verdict == "pass", (kernel, row.note)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["geometry", "configurations", "splits", "merged_phases", "gradient_pass", "containers", "switch"]
+    "name",
+    [
+        "geometry",
+        "configurations",
+        "splits",
+        "merged_phases",
+        "gradient_pass",
+        "containers",
+        "switch",
+    ],
 )
 def test_interpreted(name):
     script = Path(__file__).parents[1].joinpath("support", "interpreted_conv.py")
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[2])}
-    done = subprocess.run([sys.executable, str(script), name], env=environment, capture_output=True, text=True, timeout=300)
+    environment = os.environ | {
+        "TRITON_INTERPRET": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(script.parents[2]),
+    }
+    done = subprocess.run(
+        [sys.executable, str(script), name],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,5 +1,5 @@
-"""conv2d, conv_transpose2d and the fused operators against PyTorch, in float64 on the CPU: values, gradients, second order,
-registration."""
+"""conv2d, conv_transpose2d and the fused operators against PyTorch, in float64 on the CPU: values,
+gradients, second order, registration."""
 
 from itertools import pairwise
 
@@ -48,7 +48,9 @@ def test_conv2d_is_pytorchs(arguments, switchable):
     y, want = conv2d(x, w, b, **arguments, switchable=switchable), F.conv2d(x, w, b, **arguments)
     close(y, want)
     u = torch.randn_like(want)
-    for got, expected in zip(torch.autograd.grad(y, (x, w, b), u), torch.autograd.grad(want, (x, w, b), u)):
+    for got, expected in zip(
+        torch.autograd.grad(y, (x, w, b), u), torch.autograd.grad(want, (x, w, b), u)
+    ):
         close(got, expected)
 
 
@@ -67,20 +69,33 @@ def test_conv2d_is_pytorchs(arguments, switchable):
 def test_conv_transpose2d_is_pytorchs(arguments, switchable):
     x, b = rand(2, 4, 3, 5), rand(6)
     w = rand(4, 6 // arguments.get("groups", 1), 4, 4)
-    y, want = conv_transpose2d(x, w, b, **arguments, switchable=switchable), F.conv_transpose2d(x, w, b, **arguments)
+    y, want = (
+        conv_transpose2d(x, w, b, **arguments, switchable=switchable),
+        F.conv_transpose2d(x, w, b, **arguments),
+    )
     close(y, want)
     u = torch.randn_like(want)
-    for got, expected in zip(torch.autograd.grad(y, (x, w, b), u), torch.autograd.grad(want, (x, w, b), u)):
+    for got, expected in zip(
+        torch.autograd.grad(y, (x, w, b), u), torch.autograd.grad(want, (x, w, b), u)
+    ):
         close(got, expected)
 
 
 def test_extras_are_scale_then_bias_then_activation():
-    x, w, b, sigma = rand(2, 3, 6, 6), rand(5, 3, 4, 4), rand(5), torch.tensor(1.7, dtype=torch.float64, requires_grad=True)
+    x, w, b, sigma = (
+        rand(2, 3, 6, 6),
+        rand(5, 3, 4, 4),
+        rand(5),
+        torch.tensor(1.7, dtype=torch.float64, requires_grad=True),
+    )
     got = conv2d(x, w, b, 2, 1, scale=1 / sigma, activation="leaky_relu", slope=0.2)
     want = F.leaky_relu(F.conv2d(x, w, None, 2, 1) / sigma + b[:, None, None], 0.2)
     close(got, want)
     u = torch.randn_like(want)
-    for a, e in zip(torch.autograd.grad(got, (x, w, b, sigma), u), torch.autograd.grad(want, (x, w, b, sigma), u)):
+    for a, e in zip(
+        torch.autograd.grad(got, (x, w, b, sigma), u),
+        torch.autograd.grad(want, (x, w, b, sigma), u),
+    ):
         close(a, e)
 
 
@@ -108,7 +123,10 @@ def test_switch_skips_weight_gradients_in_first_and_not_in_second_order():
         assert w.grad is None
         assert x.grad is not None
         want = torch.autograd.grad(
-            torch.autograd.grad(F.conv2d(x, w).square().sum(), x, create_graph=True)[0].square().sum(), (x, w)
+            torch.autograd.grad(F.conv2d(x, w).square().sum(), x, create_graph=True)[0]
+            .square()
+            .sum(),
+            (x, w),
         )
         with no_weight_gradients():
             (g,) = torch.autograd.grad(call().square().sum(), x, create_graph=True)
@@ -146,7 +164,9 @@ def test_plain_triple_passes_opcheck_and_second_order(name):
     y = cp._conv(x, w, *rest).detach().requires_grad_()
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
     for op, args in ((cp._conv, (x, w)), (cp._dgrad, (y, w, *x.shape[2:])), (cp._wgrad, (x, y))):
-        assert set(torch.library.opcheck(op, (*args, *rest), test_utils=checks).values()) == {"SUCCESS"}
+        assert set(torch.library.opcheck(op, (*args, *rest), test_utils=checks).values()) == {
+            "SUCCESS"
+        }
         fn = lambda a, b, op=op, extra=args[2:]: op(a, b, *extra, *rest)
         assert torch.autograd.gradcheck(fn, args[:2], atol=1e-6, fast_mode=True)
         assert torch.autograd.gradgradcheck(fn, args[:2], atol=1e-5, fast_mode=True)
@@ -171,19 +191,42 @@ def test_fused_operators_pass_opcheck(name):
     how = Fusion("leaky_relu", 0.2, "tanh", 0.0, 2).pack()
     y, mean, _ = (
         v.detach().requires_grad_()
-        for v in cm.convolve(x, w, s, t, bias, scale, residual, spec.pack(), how, True, False, "reference")
+        for v in cm.convolve(
+            x, w, s, t, bias, scale, residual, spec.pack(), how, True, False, "reference"
+        )
     )
     dy, dmean, dvar = torch.randn_like(y).requires_grad_(), rand(*mean.shape), rand(*mean.shape)
     calls = [
-        (cm.convolve, (x, w, s, t, bias, scale, residual, spec.pack(), how, True, False, "reference")),
-        (cm.convolve, (x, w, None, None, None, None, None, spec.pack(), PLAIN.pack(), False, False, "reference")),
+        (
+            cm.convolve,
+            (x, w, s, t, bias, scale, residual, spec.pack(), how, True, False, "reference"),
+        ),
+        (
+            cm.convolve,
+            (
+                x,
+                w,
+                None,
+                None,
+                None,
+                None,
+                None,
+                spec.pack(),
+                PLAIN.pack(),
+                False,
+                False,
+                "reference",
+            ),
+        ),
         (cm._gradient, (dy, y, mean, dmean, dvar, how, True, "reference")),
         (cm._gradient, (dy, y, None, None, None, PLAIN.pack(), False, "reference")),
         (cm._dgrad, (dy, w, x, s, t, scale, y, mean, dmean, dvar, spec.pack(), how, "reference")),
         (cm._wgrad, (x, dy, s, t, y, mean, dmean, dvar, spec.pack(), how, "reference")),
     ]
     for op, args in calls:
-        result = torch.library.opcheck(op, args, test_utils=("test_schema", "test_faketensor", "test_autograd_registration"))
+        result = torch.library.opcheck(
+            op, args, test_utils=("test_schema", "test_faketensor", "test_autograd_registration")
+        )
         assert set(result.values()) == {"SUCCESS"}
 
 
@@ -193,15 +236,23 @@ def test_backward_operators_are_differentiable(name):
     how = Fusion("tanh", 0.0, "sigmoid", 0.0, 2).pack()
     y, mean, _ = (
         v.detach().requires_grad_()
-        for v in cm.convolve(x, w, s, t, None, scale, None, spec.pack(), how, True, False, "reference")
+        for v in cm.convolve(
+            x, w, s, t, None, scale, None, spec.pack(), how, True, False, "reference"
+        )
     )
     dy, dmean, dvar = torch.randn_like(y).requires_grad_(), rand(*mean.shape), rand(*mean.shape)
     dgrad = lambda dy, w, x, s, t, scale, y, mean, dmean, dvar: cm._dgrad(
         dy, w, x, s, t, scale, y, mean, dmean, dvar, spec.pack(), how, "reference"
     )
-    wgrad = lambda x, dy, s, t, y, mean, dmean, dvar: cm._wgrad(x, dy, s, t, y, mean, dmean, dvar, spec.pack(), how, "reference")
-    assert torch.autograd.gradcheck(dgrad, (dy, w, x, s, t, scale, y, mean, dmean, dvar), atol=1e-6, fast_mode=True)
-    assert torch.autograd.gradcheck(wgrad, (x, dy, s, t, y, mean, dmean, dvar), atol=1e-6, fast_mode=True)
+    wgrad = lambda x, dy, s, t, y, mean, dmean, dvar: cm._wgrad(
+        x, dy, s, t, y, mean, dmean, dvar, spec.pack(), how, "reference"
+    )
+    assert torch.autograd.gradcheck(
+        dgrad, (dy, w, x, s, t, scale, y, mean, dmean, dvar), atol=1e-6, fast_mode=True
+    )
+    assert torch.autograd.gradcheck(
+        wgrad, (x, dy, s, t, y, mean, dmean, dvar), atol=1e-6, fast_mode=True
+    )
 
 
 def affine(mean, var, norm):
@@ -211,17 +262,35 @@ def affine(mean, var, norm):
 
 def registered(x, w, s, t, stride, padding, act_in, transposed):
     spec = ConvSpec(transposed, w.shape[2:], (stride, stride), (padding, padding))
-    return cm.convolve(x, w, s, t, None, None, None, spec.pack(), Fusion(act_in, 0.2).pack(), True, False, "reference")
+    return cm.convolve(
+        x,
+        w,
+        s,
+        t,
+        None,
+        None,
+        None,
+        spec.pack(),
+        Fusion(act_in, 0.2).pack(),
+        True,
+        False,
+        "reference",
+    )
 
 
 @pytest.mark.parametrize("engine", ["formula", "operators"])
 @pytest.mark.parametrize("transposed", [True, False])
 def test_batch_norm_backward_is_the_chain_rule(engine, transposed):
-    """nn modules, and the same with (mean, var) handed from convolution to convolution: all gradients to 1e-12."""
+    """nn modules, and the same with (mean, var) handed from convolution to convolution: all
+    gradients to 1e-12."""
     torch.manual_seed(1)
     conv, act = (nn.ConvTranspose2d, nn.ReLU()) if transposed else (nn.Conv2d, nn.LeakyReLU(0.2))
     sizes = (6, 5, 4, 3)
-    layers = [m for ci, co in pairwise(sizes) for m in (conv(ci, co, 4, 2, 1, bias=False), nn.BatchNorm2d(co), act)]
+    layers = [
+        m
+        for ci, co in pairwise(sizes)
+        for m in (conv(ci, co, 4, 2, 1, bias=False), nn.BatchNorm2d(co), act)
+    ]
     net = nn.Sequential(*layers[:-2]).double()
     for norm in (net[1], net[4]):
         nn.init.normal_(norm.weight, 1, 0.3)
@@ -233,12 +302,18 @@ def test_batch_norm_backward_is_the_chain_rule(engine, transposed):
     expected = torch.autograd.grad(want, inputs, u, create_graph=True)
     s = t = None
     y = x
-    for i, name in ((0, "identity"), (3, "relu" if transposed else "leaky_relu"), (6, "relu" if transposed else "leaky_relu")):
+    for i, name in (
+        (0, "identity"),
+        (3, "relu" if transposed else "leaky_relu"),
+        (6, "relu" if transposed else "leaky_relu"),
+    ):
         if engine == "operators":
             y, mean, var = registered(y, net[i].weight, s, t, 2, 1, name, transposed)
         else:
             fused = conv_transpose_moments if transposed else conv_moments
-            y, mean, var = fused(y, net[i].weight, s, t, stride=2, padding=1, act_in=name, slope_in=0.2)
+            y, mean, var = fused(
+                y, net[i].weight, s, t, stride=2, padding=1, act_in=name, slope_in=0.2
+            )
         if i < 6:
             s, t = affine(mean, var, net[i + 1])
     close(y, want)
@@ -271,7 +346,20 @@ def test_moments_by_group_and_unused_outputs():
         close(var[i], y[2 * i : 2 * i + 2].var((0, 2, 3), unbiased=False))
     spec = ConvSpec(False, (3, 3), (1, 1), (1, 1)).pack()
     for pick in range(3):  # any one output alone
-        fused = cm.convolve(x, w, None, None, None, None, None, spec, Fusion(groups=2).pack(), True, False, "reference")[pick]
+        fused = cm.convolve(
+            x,
+            w,
+            None,
+            None,
+            None,
+            None,
+            None,
+            spec,
+            Fusion(groups=2).pack(),
+            True,
+            False,
+            "reference",
+        )[pick]
         plain = (y, mean, var)[pick]
         for a, b in zip(
             torch.autograd.grad(fused.square().sum(), (x, w)),
@@ -290,10 +378,14 @@ def test_registered_operator_compiles_with_its_backward():
     how = Fusion("leaky_relu", 0.2, groups=2).pack()
 
     def loss(x, w, s, t):
-        y, mean, var = cm.convolve(x, w, s, t, None, None, None, spec.pack(), how, True, False, "reference")
+        y, mean, var = cm.convolve(
+            x, w, s, t, None, None, None, spec.pack(), how, True, False, "reference"
+        )
         return y.square().sum() + mean.sum() + var.sum()
 
     want = torch.autograd.grad(loss(x, w, s, t), (x, w, s, t))
-    got = torch.autograd.grad(torch.compile(loss, backend="aot_eager", fullgraph=True)(x, w, s, t), (x, w, s, t))
+    got = torch.autograd.grad(
+        torch.compile(loss, backend="aot_eager", fullgraph=True)(x, w, s, t), (x, w, s, t)
+    )
     for a, b in zip(got, want):
         close(a, b)

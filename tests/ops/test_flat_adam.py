@@ -1,4 +1,5 @@
-"""FlatAdam inside the engine: the same training and the same checkpoints as torch's Adam, in one launch a network."""
+"""FlatAdam inside the engine: the same training and the same checkpoints as torch's Adam, in one
+launch a network."""
 
 import copy
 
@@ -33,15 +34,37 @@ def flattened(monkeypatch):
     monkeypatch.setattr(fused_optimizers, "engine_of", lambda *_: "reference")
 
 
-def stage_of(objective=None, optimizers=None, graphs=None, precision="fp32", schedules=None, nets=None, **options):
+def stage_of(
+    objective=None,
+    optimizers=None,
+    graphs=None,
+    precision="fp32",
+    schedules=None,
+    nets=None,
+    **options,
+):
     torch.manual_seed(0)
     nets = nets or {name: make(*arguments) for name, (make, arguments) in CONV.items()}
     data = open_streams(images(40, 16), size=None, channels=None, strict=False)
     objective = objective or fastgan.Adversarial(latent_shape=(8, 1, 1), r1=1.0, lazy_r1=3)
     stage = Stage(nets, objective, optimizers=optimizers, schedules=schedules or {}, ema=("G",))
-    common = {"index": 0, "seed": 3, "batch_size": 8, "ema_decay": 0.9, "flip": True, "device": CPU, "resident_bytes": 2**31}
+    common = {
+        "index": 0,
+        "seed": 3,
+        "batch_size": 8,
+        "ema_decay": 0.9,
+        "flip": True,
+        "device": CPU,
+        "resident_bytes": 2**31,
+    }
     layout = {"memory_format": torch.channels_last}
-    return ActiveStage(stage, data, precision=resolve(precision, CPU), graphs=graphs, **{**common, **layout, **options})
+    return ActiveStage(
+        stage,
+        data,
+        precision=resolve(precision, CPU),
+        graphs=graphs,
+        **{**common, **layout, **options},
+    )
 
 
 def plain_adam(p):
@@ -62,12 +85,16 @@ def test_training_equals_torchs_adam(flattened, monkeypatch):
         ours.train_step(step)
         theirs.train_step(step)
     for name in "GD":
-        for mine, other in zip(ours.nets[name].parameters(), theirs.nets[name].parameters(), strict=True):
+        for mine, other in zip(
+            ours.nets[name].parameters(), theirs.nets[name].parameters(), strict=True
+        ):
             assert torch.equal(mine, other)
     live = {key: value.abs().max() for key, value in theirs.nets["G"].state_dict().items()}
     for key, value in theirs.ema.nets["G"].state_dict().items():
         # The kernel fuses the multiply-add of the average: half an ulp a step less.
-        assert (ours.ema.nets["G"].state_dict()[key] - value).abs().max() <= 7 * 2 * EPS * live[key], key
+        assert (ours.ema.nets["G"].state_dict()[key] - value).abs().max() <= 7 * 2 * EPS * live[
+            key
+        ], key
 
 
 def test_the_averages_follow_the_networks_only_where_that_is_the_same(flattened):
@@ -84,7 +111,10 @@ def test_the_averages_follow_the_networks_only_where_that_is_the_same(flattened)
         stage = stage_of(**options)
         before = [p.clone() for p in stage.ema.nets["G"].parameters()]
         stage.train_step(0)
-        moved = [not torch.equal(a, b) for a, b in zip(before, stage.ema.nets["G"].parameters(), strict=True)]
+        moved = [
+            not torch.equal(a, b)
+            for a, b in zip(before, stage.ema.nets["G"].parameters(), strict=True)
+        ]
         assert any(moved) or options.get("precision") == "fp16"
 
 
@@ -104,7 +134,11 @@ def test_a_loss_scale_that_overflows_skips_the_step_without_reading_the_device(f
     stage.runner.scalers["D"]._scale.fill_(1.0)
     stage._on_device({})
     assert stage.optimizers["G"].steps == 1
-    assert not any(torch.equal(a, b) for a, b in zip(before, stage.nets["G"].parameters(), strict=True) if b.dim() > 1)
+    assert not any(
+        torch.equal(a, b)
+        for a, b in zip(before, stage.nets["G"].parameters(), strict=True)
+        if b.dim() > 1
+    )
 
 
 def test_graphs_hold_it(flattened):
@@ -121,7 +155,9 @@ def test_graphs_hold_it(flattened):
         for name, state in eager.state()[kind].items():
             for key, value in state.items():
                 # lr is a float64 device value in the graph, a Python number outside
-                torch.testing.assert_close(graphed.state()[kind][name][key], value, rtol=0, atol=1e-7)
+                torch.testing.assert_close(
+                    graphed.state()[kind][name][key], value, rtol=0, atol=1e-7
+                )
     groups = [stage.state()["optimizers"]["G"]["param_groups"] for stage in (eager, graphed)]
     assert groups[0] == groups[1]
 
@@ -133,7 +169,9 @@ def test_options_changed_back_reach_a_graph_that_was_captured_before(flattened):
             stage.optimizers["G"].param_groups[0]["lr"] = rate
             stage.train_step(step)
         assert graphed.graph_reason is None
-    for mine, other in zip(graphed.nets["G"].parameters(), eager.nets["G"].parameters(), strict=True):
+    for mine, other in zip(
+        graphed.nets["G"].parameters(), eager.nets["G"].parameters(), strict=True
+    ):
         assert torch.equal(mine, other)
 
 
@@ -188,13 +226,21 @@ def test_an_optimiser_with_parameters_of_its_own_averages_nothing(flattened):
 
 
 def test_a_captured_step_puts_its_averages_back_and_follows_its_options():
-    """FlatAdam's lr is a device value, its average and low-precision copy belong to what a step changes."""
+    """FlatAdam's lr is a device value, its average and low-precision copy belong to what a step
+    changes."""
     x = torch.randn(4, 3)
 
     def make():
         torch.manual_seed(0)
         net = nn.Linear(3, 2)
-        adam = FlatAdam(FlatParameters(net), 0.1, weight_decay=0.1, ema_decay=0.5, low_precision=torch.bfloat16, impl="reference")
+        adam = FlatAdam(
+            FlatParameters(net),
+            0.1,
+            weight_decay=0.1,
+            ema_decay=0.5,
+            low_precision=torch.bfloat16,
+            impl="reference",
+        )
 
         def step(x):
             net.zero_grad()
@@ -218,7 +264,9 @@ def test_a_captured_step_puts_its_averages_back_and_follows_its_options():
         for name in ("ema", "low"):
             assert torch.equal(getattr(adam, name), getattr(theirs, name))
     adam.param_groups[0]["weight_decay"] = 0.0
-    with pytest.raises(fastgan.FastganError, match="weight_decay != 0 was True at capture and is False now"):
+    with pytest.raises(
+        fastgan.FastganError, match="weight_decay != 0 was True at capture and is False now"
+    ):
         captured(x)
 
 
@@ -247,12 +295,25 @@ def sharing():
         ({"optimizers": lambda p: torch.optim.Adam(p, amsgrad=True)}, [False, False]),
         ({"optimizers": lambda p: torch.optim.SGD(p, 1e-3)}, [False, False]),
         ({"optimizers": lambda p: torch.optim.Adam(p, torch.tensor(1e-3))}, [False, False]),
-        ({"optimizers": lambda p: torch.optim.Adam([{"params": p[:1]}, {"params": p[1:]}])}, [False, False]),
+        (
+            {"optimizers": lambda p: torch.optim.Adam([{"params": p[:1]}, {"params": p[1:]}])},
+            [False, False],
+        ),
         ({"optimizers": {"G": scheduled}}, [False, True]),
         (own_adam, [False, True]),
         (sharing, [False, False]),
     ],
-    ids=["default", "AdamW", "amsgrad", "SGD", "tensor lr", "two groups", "a scheduler", "somebody's own", "shared parameters"],
+    ids=[
+        "default",
+        "AdamW",
+        "amsgrad",
+        "SGD",
+        "tensor lr",
+        "two groups",
+        "a scheduler",
+        "somebody's own",
+        "shared parameters",
+    ],
 )
 def test_what_it_can_stand_for(flattened, options, expected):
     stage = stage_of(**(options() if callable(options) else options))
@@ -268,7 +329,12 @@ def test_auto_takes_what_was_measured_and_never_guesses(monkeypatch):
     for measured, expected in (("triton", "triton"), ("reference", None)):
         monkeypatch.setattr(tuning, "engine", lambda *a, answer=measured: asked.append(a) or answer)
         assert fused_optimizers.engine_of("auto", 4096, CPU) == expected
-    assert asked[0] == ("flat_adam", "fp32", {"n": 4096}, CPU)  # not the name under which tiles are looked up
+    assert asked[0] == (
+        "flat_adam",
+        "fp32",
+        {"n": 4096},
+        CPU,
+    )  # not the name under which tiles are looked up
 
 
 def test_ranks_reduce_its_flat_gradients_where_they_lie(monkeypatch):
@@ -277,7 +343,9 @@ def test_ranks_reduce_its_flat_gradients_where_they_lie(monkeypatch):
     adam = FlatAdam(FlatParameters(net), impl="reference")
     net(torch.ones(1, 3)).sum().backward()
     seen = []
-    monkeypatch.setattr(context.dist, "all_reduce", lambda t: seen.append(t.data_ptr()) or t.mul_(3))
+    monkeypatch.setattr(
+        context.dist, "all_reduce", lambda t: seen.append(t.data_ptr()) or t.mul_(3)
+    )
     context.DistributedContext(0, 2).average_flat(adam.flat)
     assert seen == [adam.flat.grad.data_ptr()]
     for p, view in zip(adam.flat.parameters, adam.flat.grad_views, strict=True):
@@ -295,16 +363,30 @@ def test_in_the_interpreter():
 
 @interpreted
 def test_kernel_trains_and_resumes(tmp_path, monkeypatch):
-    """impl="triton" is enough: the kernel updates both networks and the average, and a run that stopped goes on exactly."""
+    """impl="triton" is enough: the kernel updates both networks and the average, and a run that
+    stopped goes on exactly."""
 
     monkeypatch.setattr(trainer_module, "GRID", 4)
     monkeypatch.setattr(sampling, "CHUNK", 4)
 
     def make(path, impl, resume=False):
         torch.manual_seed(1)
-        g = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 64), nn.Tanh(), nn.Unflatten(1, (1, 8, 8)))
+        g = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(4, 8),
+            nn.ReLU(),
+            nn.Linear(8, 64),
+            nn.Tanh(),
+            nn.Unflatten(1, (1, 8, 8)),
+        )
         d = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1))
-        options = {"data": images(), "latent_shape": (4, 1, 1), "batch_size": 4, "progress": False, "device": "cpu"}
+        options = {
+            "data": images(),
+            "latent_shape": (4, 1, 1),
+            "batch_size": 4,
+            "progress": False,
+            "device": "cpu",
+        }
         options |= {"watch": False, "log_every": 2, "sample_every": 100, "checkpoint_every": 100}
         return fastgan.Trainer(g, d, out=path, resume=resume, impl=impl, **options)
 
@@ -322,6 +404,11 @@ def test_kernel_trains_and_resumes(tmp_path, monkeypatch):
         assert not any(isinstance(o, FlatAdam) for o in on.optimizers.values())
     for kind in ("nets", "ema"):
         for name, net in getattr(reference, kind).items():
-            for mine, other in zip(getattr(straight, kind)[name].parameters(), net.parameters(), strict=True):
-                # Adam divides by the root of its second moment: in the first steps an ulp of a gradient near 0 is a part of lr.
-                np.testing.assert_allclose(mine.detach().numpy(), other.detach().numpy(), rtol=1e-4, atol=2 * 2e-4 * 0.02)
+            for mine, other in zip(
+                getattr(straight, kind)[name].parameters(), net.parameters(), strict=True
+            ):
+                # Adam divides by the root of its second moment: in the first steps an ulp of a
+                # gradient near 0 is a part of lr.
+                np.testing.assert_allclose(
+                    mine.detach().numpy(), other.detach().numpy(), rtol=1e-4, atol=2 * 2e-4 * 0.02
+                )

@@ -1,4 +1,5 @@
-"""Gathering a batch: the exact normalisation, flips, layout, and the kernel bit for bit against the reference."""
+"""Gathering a batch: the exact normalisation, flips, layout, and the kernel bit for bit against the
+reference."""
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ sizes = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.in
 
 
 def store(*shape):
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(sum(shape)))
+    return torch.randint(
+        0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(sum(shape))
+    )
 
 
 def test_every_byte_is_the_rounded_value_and_comes_back():
@@ -45,11 +48,16 @@ def test_gathers_flips_and_lies_channels_last(shape, batch, flips):
 
 
 def test_random_flip_is_gather_with_drawn_flips():
-    images, index, position = store(5, 4, 6, 3), torch.tensor([4, 0, 1, 1, 2, 3, 4, 0]), torch.tensor(100)
+    images, index, position = (
+        store(5, 4, 6, 3),
+        torch.tensor([4, 0, 1, 1, 2, 3, 4, 0]),
+        torch.tensor(100),
+    )
     flip = uniform(7, position, 8, (), stream=2) < 0.5
     assert 0 < flip.sum() < 8
     assert torch.equal(
-        gather_random_flip(images, index, seed=7, position=position, stream=2), gather(images, index, flip=flip)
+        gather_random_flip(images, index, seed=7, position=position, stream=2),
+        gather(images, index, flip=flip),
     )
 
 
@@ -80,12 +88,23 @@ def test_in_the_interpreter():
 
 @interpreted
 @settings(max_examples=20, deadline=None)
-@given(sizes, st.integers(1, 4), st.sampled_from(["never", "given", "drawn"]), st.sampled_from([torch.float32, torch.float16]))
+@given(
+    sizes,
+    st.integers(1, 4),
+    st.sampled_from(["never", "given", "drawn"]),
+    st.sampled_from([torch.float32, torch.float16]),
+)
 def test_kernel_gives_the_references_bits_and_layout(shape, batch, flips, dtype):
     images, index = store(*shape), torch.randint(0, shape[0], (batch,))
     if flips == "drawn":
         call = lambda impl: gather_random_flip(
-            images, index, seed=3, position=torch.tensor(2**32 - 1), stream=5, dtype=dtype, impl=impl
+            images,
+            index,
+            seed=3,
+            position=torch.tensor(2**32 - 1),
+            stream=5,
+            dtype=dtype,
+            impl=impl,
         )
     else:
         flip = torch.rand(batch) < 0.5 if flips == "given" else None
@@ -110,13 +129,17 @@ def test_kernel_refuses_a_strided_store_and_auto_does_not():
     images = store(3, 4, 4, 6)[..., ::2]
     with pytest.raises(FastganError, match="contiguous"):
         gather(images, torch.tensor([0]), impl="triton")
-    assert torch.equal(gather(images, torch.tensor([2])), gather(images.contiguous(), torch.tensor([2])))
+    assert torch.equal(
+        gather(images, torch.tensor([2])), gather(images.contiguous(), torch.tensor([2]))
+    )
 
 
 @interpreted
 def test_kernel_is_a_registered_op_that_compiles_whole():
     images, index = store(5, 3, 7, 3), torch.tensor([0, 4, 2])
     torch.library.opcheck(ops._gather, (images, index, None, torch.tensor(3), 3, 4, torch.float32))
-    torch.library.opcheck(ops._gather, (images, index, torch.tensor([True, False, True]), None, 0, 0, torch.float16))
+    torch.library.opcheck(
+        ops._gather, (images, index, torch.tensor([True, False, True]), None, 0, 0, torch.float16)
+    )
     call = lambda i: gather_random_flip(images, i, seed=1, position=torch.tensor(3), stream=4)
     assert torch.equal(torch.compile(call, fullgraph=True, backend="aot_eager")(index), call(index))

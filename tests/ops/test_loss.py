@@ -1,4 +1,5 @@
-"""Adversarial losses: the papers' formulas, extreme logits, gradients to second order, and the kernel against float64."""
+"""Adversarial losses: the papers' formulas, extreme logits, gradients to second order, and the
+kernel against float64."""
 
 import math
 
@@ -19,7 +20,10 @@ shapes = st.sampled_from([(1,), (7,), (3, 1, 5, 5), (2, 3), (33,), ()])
 
 
 def logits(shape, seed, dtype=torch.float64, scale=2.0):
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale
+    x = (
+        torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        * scale
+    )
     return x.to(dtype).requires_grad_()
 
 
@@ -34,9 +38,14 @@ def by_the_book(kind, side, r, f):
                 F.binary_cross_entropy_with_logits(r, torch.ones_like(r))
                 + F.binary_cross_entropy_with_logits(f, torch.zeros_like(f))
             ),
-            "hinge": lambda: -torch.min(torch.zeros_like(r), r - 1).mean() - torch.min(torch.zeros_like(f), -f - 1).mean(),
+            "hinge": lambda: (
+                -torch.min(torch.zeros_like(r), r - 1).mean()
+                - torch.min(torch.zeros_like(f), -f - 1).mean()
+            ),
             "wasserstein": lambda: -(r.mean() - f.mean()),
-            "least-squares": lambda: 0.5 * F.mse_loss(r, torch.ones_like(r)) + 0.5 * F.mse_loss(f, torch.zeros_like(f)),
+            "least-squares": lambda: (
+                0.5 * F.mse_loss(r, torch.ones_like(r)) + 0.5 * F.mse_loss(f, torch.zeros_like(f))
+            ),
         }[kind]()
     return {
         "non-saturating": lambda: -f.sigmoid().log().mean(),
@@ -127,7 +136,11 @@ def relative(a, b):
 @interpreted
 @settings(max_examples=40, deadline=None)
 @given(
-    st.sampled_from(BOTH), shapes, shapes, st.sampled_from([0.1, 3.0, 40.0, 1e4]), st.sampled_from([torch.float32, torch.float16])
+    st.sampled_from(BOTH),
+    shapes,
+    shapes,
+    st.sampled_from([0.1, 3.0, 40.0, 1e4]),
+    st.sampled_from([torch.float32, torch.float16]),
 )
 def test_kernel_against_float64(both, shape_r, shape_f, scale, dtype):
     kind, side = both
@@ -136,8 +149,12 @@ def test_kernel_against_float64(both, shape_r, shape_f, scale, dtype):
     gold_r, gold_f = (x.detach().double().requires_grad_() for x in (r, f))
     loss, stats = adversarial(kind, side, r, f, impl="triton")
     gold, gold_stats = adversarial(kind, side, gold_r, gold_f)
-    # the two halves of a Wasserstein loss cancel, so judge against the logits' size too; e^-88 and below is 0
-    assert abs(loss.item() - gold.item()) <= 2e-6 * (abs(gold.item()) + scale * (kind == "wasserstein")) + 1e-37
+    # the two halves of a Wasserstein loss cancel, so judge against the logits' size too; e^-88 and
+    # below is 0
+    assert (
+        abs(loss.item() - gold.item())
+        <= 2e-6 * (abs(gold.item()) + scale * (kind == "wasserstein")) + 1e-37
+    )
     assert torch.allclose(stats, gold_stats, rtol=1e-6, atol=1e-6 * scale)
     got = torch.autograd.grad(loss, (r, f), allow_unused=True)
     want = torch.autograd.grad(gold, (gold_r, gold_f), allow_unused=True)
@@ -146,7 +163,10 @@ def test_kernel_against_float64(both, shape_r, shape_f, scale, dtype):
             assert a is None
         else:
             # a mean's gradient in fp16 is rounded once, to its subnormals at worst
-            assert ((a.double() - b).abs() <= b.abs() * (1e-6 if dtype == torch.float32 else 2**-11) + 2**-25).all()
+            assert (
+                (a.double() - b).abs()
+                <= b.abs() * (1e-6 if dtype == torch.float32 else 2**-11) + 2**-25
+            ).all()
 
 
 @interpreted
@@ -161,7 +181,9 @@ def test_kernel_second_order(kind, side):
         return torch.autograd.grad(total, [scale, *inputs], allow_unused=True)
 
     r, f = logits((9,), 0, torch.float32), logits((9,), 1, torch.float32)
-    gold = second(r.detach().double().requires_grad_(), f.detach().double().requires_grad_(), "reference")
+    gold = second(
+        r.detach().double().requires_grad_(), f.detach().double().requires_grad_(), "reference"
+    )
     for a, b in zip(second(r, f, "triton"), gold):
         if b is None or not b.any():
             assert a is None or not a.any()
@@ -194,8 +216,13 @@ def test_kernel_in_two_stages_repeats_bit_for_bit(kind):
 @pytest.mark.parametrize(("kind", "side"), BOTH)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_kernel_shows_what_is_not_finite(kind, side, bad):
-    r, f = torch.tensor([bad, 1.0], requires_grad=True), torch.tensor([0.5, bad], requires_grad=True)
-    (loss, stats), (want, want_stats) = (adversarial(kind, side, r, f, impl=impl) for impl in ("triton", "reference"))
+    r, f = (
+        torch.tensor([bad, 1.0], requires_grad=True),
+        torch.tensor([0.5, bad], requires_grad=True),
+    )
+    (loss, stats), (want, want_stats) = (
+        adversarial(kind, side, r, f, impl=impl) for impl in ("triton", "reference")
+    )
     assert torch.allclose(loss, want, equal_nan=True)
     assert torch.allclose(stats, want_stats, equal_nan=True)
 
@@ -206,13 +233,18 @@ def test_kernel_is_a_registered_op_that_compiles_whole():
     for kind, side in (("non-saturating", "d"), ("minimax", "g")):
         torch.library.opcheck(ops._adversarial, (kind, side, r, f))
         _, _, dr, df = (x.detach() for x in ops._adversarial(kind, side, r, f))
-        torch.library.opcheck(ops._adversarial_backward, (torch.tensor(1.5, requires_grad=True), kind, side, r, f, dr, df))
+        torch.library.opcheck(
+            ops._adversarial_backward,
+            (torch.tensor(1.5, requires_grad=True), kind, side, r, f, dr, df),
+        )
     # the missing statistics are NaN, which the tracing checks would take for a difference
     utils = ("test_schema", "test_faketensor", "test_autograd_registration")
     torch.library.opcheck(ops._adversarial, ("hinge", "g", None, f), test_utils=utils)
     call = lambda r, f: adversarial("relativistic", "d", r, f)[0]
     compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
-    for a, b in zip(torch.autograd.grad(compiled(r, f), (r, f)), torch.autograd.grad(call(r, f), (r, f))):
+    for a, b in zip(
+        torch.autograd.grad(compiled(r, f), (r, f)), torch.autograd.grad(call(r, f), (r, f))
+    ):
         assert torch.equal(a, b)
 
 

@@ -1,4 +1,5 @@
-"""bf16 runs on the copy of the weights that FlatAdam keeps: autocast's numbers, bit for bit, without its casts."""
+"""bf16 runs on the copy of the weights that FlatAdam keeps: autocast's numbers, bit for bit,
+without its casts."""
 
 import copy
 from collections import Counter
@@ -34,7 +35,9 @@ class Scaled(nn.Conv2d):
         self.mix = nn.Parameter(torch.randn(8, 8, 1, 1) * 0.3)
 
     def forward(self, x):
-        return nn.functional.conv2d(super()._conv_forward(x, self.weight * 0.5, self.bias), weight=self.mix)
+        return nn.functional.conv2d(
+            super()._conv_forward(x, self.weight * 0.5, self.bias), weight=self.mix
+        )
 
 
 class Checkpointed(nn.Module):
@@ -48,12 +51,20 @@ class Checkpointed(nn.Module):
 
 def networks():
     generator = nn.Sequential(
-        nn.ConvTranspose2d(8, 16, 4), nn.BatchNorm2d(16), nn.ReLU(), nn.ConvTranspose2d(16, 1, 4, 4), nn.Tanh()
+        nn.ConvTranspose2d(8, 16, 4),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.ConvTranspose2d(16, 1, 4, 4),
+        nn.Tanh(),
     )
     discriminator = nn.Sequential(
-        Scaled(1, 8, 4, 2, 1), nn.LeakyReLU(0.2), Checkpointed(), spectral_norm(nn.Conv2d(8, 8, 4, 4)), nn.Flatten(),
+        Scaled(1, 8, 4, 2, 1),
+        nn.LeakyReLU(0.2),
+        Checkpointed(),
+        spectral_norm(nn.Conv2d(8, 8, 4, 4)),
+        nn.Flatten(),
         nn.Linear(32, 1),
-    )  # fmt: skip
+    )
     return {"G": generator, "D": discriminator}
 
 
@@ -100,7 +111,12 @@ def cast_by_autocast(monkeypatch, make):
 
 
 def states(stage):
-    return {(kind, name, key): v for kind in ("nets", "ema") for name, s in stage.state()[kind].items() for key, v in s.items()}
+    return {
+        (kind, name, key): v
+        for kind in ("nets", "ema")
+        for name, s in stage.state()[kind].items()
+        for key, v in s.items()
+    }
 
 
 def assert_equal(ours, theirs):
@@ -113,19 +129,28 @@ class Casts(TorchDispatchMode):
 
     def __init__(self, stage):
         super().__init__()
-        self.shapes = {p.shape for net in stage.nets.values() for p in net.parameters() if p.dim() > 1}
+        self.shapes = {
+            p.shape for net in stage.nets.values() for p in net.parameters() if p.dim() > 1
+        }
         self.found = Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten._to_copy.default and out.shape in self.shapes and out.dtype != args[0].dtype:
+        if (
+            func is torch.ops.aten._to_copy.default
+            and out.shape in self.shapes
+            and out.dtype != args[0].dtype
+        ):
             self.found[args[0].dtype, out.dtype] += 1
         return out
 
 
-@pytest.mark.parametrize("make", [own, lambda **o: own(swapped=True, **o), lambda **o: stage_of(precision="bf16", **o)])
+@pytest.mark.parametrize(
+    "make", [own, lambda **o: own(swapped=True, **o), lambda **o: stage_of(precision="bf16", **o)]
+)
 def test_training_is_autocasts_bit_for_bit(monkeypatch, make):
-    """Gradients of two passes, of R1's double backward and of a fp32 term included: autograd adds them as it did."""
+    """Gradients of two passes, of R1's double backward and of a fp32 term included: autograd adds
+    them as it did."""
     ours, theirs = make(), cast_by_autocast(monkeypatch, make)
     assert theirs.optimizers["D"].low is None
     for step in range(5):
@@ -147,7 +172,10 @@ def test_no_weight_is_cast_and_no_gradient_cast_back(monkeypatch):
         casts[name] = counted.found
         kinds = {p.grad.dtype for p in stage.nets["D"].parameters() if p.dim() > 1}
         assert kinds == {BF16 if name == "copy" else torch.float32}
-    layers = sum(p.dim() > 1 for p in stage.nets["G"].parameters()), sum(p.dim() > 1 for p in stage.nets["D"].parameters())
+    layers = (
+        sum(p.dim() > 1 for p in stage.nets["G"].parameters()),
+        sum(p.dim() > 1 for p in stage.nets["D"].parameters()),
+    )
     # G's once, D's for its own phase and, frozen, for G's
     assert casts["autocast"][torch.float32, BF16] >= layers[0] + 2 * layers[1]
     assert casts["autocast"][BF16, torch.float32] == sum(layers)
@@ -185,7 +213,8 @@ def test_weights_written_between_steps_are_seen(monkeypatch, graphs):
 
 
 def test_graphs_hold_no_cast_of_a_weight():
-    """The restored state of a capture leaves the copy up to date: the recording does not make it anew."""
+    """The restored state of a capture leaves the copy up to date: the recording does not make it
+    anew."""
     stage = stage_of(precision="bf16", graphs=RecordedGraph)
     for step in range(2):
         stage.train_step(step)
@@ -193,7 +222,11 @@ def test_graphs_hold_no_cast_of_a_weight():
     weights = {p.data_ptr() for net in stage.nets.values() for p in net.parameters()}
     read = lambda args: [a.data_ptr() for a in args if isinstance(a, torch.Tensor) and a.dim() > 1]
     for graph, _ in stage.graphs.variants.values():
-        assert not [1 for func, args, _, _ in graph.calls if func in COPIES and weights.intersection(read(args))]
+        assert not [
+            1
+            for func, args, _, _ in graph.calls
+            if func in COPIES and weights.intersection(read(args))
+        ]
 
 
 COPIES = (torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default)
@@ -226,7 +259,9 @@ def test_it_stays_out_of_what_autocast_would_not_cast():
             assert torch.equal(net.weight * 1.0, net.weight)
             with torch.autocast("cpu", enabled=False):
                 assert torch.equal(net(x), exact)
-            gradients = torch.func.grad(lambda w: nn.functional.linear(x, w, net.bias).float().sum())(net.weight)
+            gradients = torch.func.grad(
+                lambda w: nn.functional.linear(x, w, net.bias).float().sum()
+            )(net.weight)
             assert gradients.dtype == torch.float32
     with torch.autocast("cpu", BF16):
         assert (net(x).float() - exact).abs().max() < 0.1
@@ -284,7 +319,9 @@ def test_captured_steps_on_a_gpu_have_it_by_default(monkeypatch):
     monkeypatch.setattr(fused_optimizers.tuning, "engine", lambda *_: "reference")
     assert fused_optimizers.engine_of("auto", 4096, gpu, True) is None  # measured
     monkeypatch.setattr(fused_optimizers.tuning, "engine", lambda *_: None)
-    monkeypatch.setattr(fused_optimizers.dispatch, "missing", lambda engine, device: "Triton is not installed")
+    monkeypatch.setattr(
+        fused_optimizers.dispatch, "missing", lambda engine, device: "Triton is not installed"
+    )
     assert fused_optimizers.engine_of("auto", 4096, gpu, True) is None
 
 
@@ -308,7 +345,8 @@ def rounding(monkeypatch):
 
 @interpreted
 def test_kernel_reads_the_engines_bf16_gradients(monkeypatch, rounding):
-    """One update of D from the gradients as autograd left them; later ones feed on its last places."""
+    """One update of D from the gradients as autograd left them; later ones feed on its last
+    places."""
     stages = []
     for engine in ("reference", "triton"):
         monkeypatch.setattr(fused_optimizers, "engine_of", lambda *_, engine=engine: engine)
@@ -317,7 +355,9 @@ def test_kernel_reads_the_engines_bf16_gradients(monkeypatch, rounding):
     assert {p.grad.dtype for p in stages[1].nets["D"].parameters()} == {BF16, torch.float32}
     mine, other = (stage.optimizers["D"] for stage in reversed(stages))
     # lr 2e-3, and Adam's step is at most lr: an ulp of it and one of the parameter
-    assert ((mine.flat.data - other.flat.data).abs() <= 16 * 2**-24 * (2e-3 + other.flat.data.abs())).all()
+    assert (
+        (mine.flat.data - other.flat.data).abs() <= 16 * 2**-24 * (2e-3 + other.flat.data.abs())
+    ).all()
 
 
 @interpreted

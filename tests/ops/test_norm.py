@@ -1,8 +1,8 @@
-"""Normalisation: PyTorch's semantics argument by argument, exact gradients of first and second order, and the kernels in the
-interpreter.
+"""Normalisation: PyTorch's semantics argument by argument, exact gradients of first and second
+order, and the kernels in the interpreter.
 
-Every test runs twice: here on the reference path, and in a child process with TRITON_INTERPRET=1, where impl="auto" means the
-kernels.
+Every test runs twice: here on the reference path, and in a child process with TRITON_INTERPRET=1,
+where impl="auto" means the kernels.
 """
 
 import copy
@@ -28,11 +28,15 @@ from fastgan.ops.norm import functional as norm
 from fastgan.ops.norm import train as norm_autograd
 from fastgan.verify.cases import norm_launches
 
-kernels_only = pytest.mark.skipif(not INTERPRET, reason="runs in the child process with TRITON_INTERPRET=1")
+kernels_only = pytest.mark.skipif(
+    not INTERPRET, reason="runs in the child process with TRITON_INTERPRET=1"
+)
 SHAPES = [(4, 6), (4, 5, 7), (4, 3, 5, 7), (2, 33, 3, 2, 3), (1, 1, 3, 2), (3, 15, 1, 4)]
 
 
-@pytest.mark.skipif(INTERPRET or not has_triton, reason="starts the child process that interprets the kernels")
+@pytest.mark.skipif(
+    INTERPRET or not has_triton, reason="starts the child process that interprets the kernels"
+)
 @pytest.mark.slow
 @pytest.mark.parametrize("which", ["not slow", "slow"])
 def test_kernels_in_the_interpreter(which):
@@ -43,7 +47,11 @@ def test_kernels_in_the_interpreter(which):
 
 
 def channels_last(x):
-    return x.contiguous(memory_format={4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim(), torch.contiguous_format))
+    return x.contiguous(
+        memory_format={4: torch.channels_last, 5: torch.channels_last_3d}.get(
+            x.dim(), torch.contiguous_format
+        )
+    )
 
 
 def close(a, b, bound=2e-5):
@@ -52,11 +60,14 @@ def close(a, b, bound=2e-5):
         assert a.shape == b.shape
         assert b.dtype in (a.dtype, torch.float64)
         a, b = a.detach().double(), b.detach().double()
-        assert (a - b).norm() <= bound * max(b.norm().item(), 1e-3 * b.numel() ** 0.5), ((a - b).norm() / b.norm()).item()
+        assert (a - b).norm() <= bound * max(b.norm().item(), 1e-3 * b.numel() ** 0.5), (
+            (a - b).norm() / b.norm()
+        ).item()
 
 
 def run(fn, tensors, order=2):
-    """Output, first and second order gradients of a penalty that mixes all of them; absent gradients are zero."""
+    """Output, first and second order gradients of a penalty that mixes all of them; absent
+    gradients are zero."""
     leaves = [t.clone().requires_grad_() for t in tensors]
     z = fn(*leaves)
     cotangent = torch.randn(z.shape, generator=torch.Generator().manual_seed(7)).to(z.dtype)
@@ -64,7 +75,11 @@ def run(fn, tensors, order=2):
     out = [z, *first]
     if order > 1:
         penalty = sum(g.square().sum() for g in first)
-        second = torch.autograd.grad(penalty, leaves, allow_unused=True) if penalty.requires_grad else [None] * len(leaves)
+        second = (
+            torch.autograd.grad(penalty, leaves, allow_unused=True)
+            if penalty.requires_grad
+            else [None] * len(leaves)
+        )
         out += [torch.zeros_like(t) if g is None else g for g, t in zip(second, leaves)]
     return out
 
@@ -80,10 +95,20 @@ def test_batch_norm_agrees_with_torch(shape, training, affine):
     torch.manual_seed(0)
     x = channels_last(torch.randn(shape) * 2 + 1)
     vectors = [torch.rand(shape[1]) + 0.5, torch.randn(shape[1])] if affine else []
-    buffers = [(torch.linspace(-1, 1, shape[1]), torch.linspace(0.5, 2, shape[1])) for _ in range(2)]
-    mine = run(lambda x, *v: norm.batch_norm(x, *buffers[0], *v, training=training, momentum=0.3, eps=1e-3), [x, *vectors])
+    buffers = [
+        (torch.linspace(-1, 1, shape[1]), torch.linspace(0.5, 2, shape[1])) for _ in range(2)
+    ]
+    mine = run(
+        lambda x, *v: norm.batch_norm(
+            x, *buffers[0], *v, training=training, momentum=0.3, eps=1e-3
+        ),
+        [x, *vectors],
+    )
     buffers[1] = wide(*buffers[1])
-    theirs = run(lambda x, *v: F.batch_norm(x, *buffers[1], *v, training=training, momentum=0.3, eps=1e-3), wide(x, *vectors))
+    theirs = run(
+        lambda x, *v: F.batch_norm(x, *buffers[1], *v, training=training, momentum=0.3, eps=1e-3),
+        wide(x, *vectors),
+    )
     for a, b in zip([*mine, *buffers[0]], [*theirs, *buffers[1]], strict=True):
         close(a, b, 1e-4)  # gradients through few values cancel
 
@@ -126,7 +151,9 @@ def test_grouped_is_two_forwards(momentum, grad):
 
 def test_a_group_never_sees_its_neighbour():
     real, fake = (channels_last(torch.randn(2, 17, 33, 34) + m) for m in (0.0, 50.0))
-    both = norm.batch_norm(channels_last(torch.cat([real, fake])), None, None, training=True, groups=2)
+    both = norm.batch_norm(
+        channels_last(torch.cat([real, fake])), None, None, training=True, groups=2
+    )
     for part, alone in zip(both.chunk(2), (real, fake)):
         assert torch.equal(part, norm.batch_norm(alone, None, None, training=True))
 
@@ -140,10 +167,17 @@ def test_class_conditional(training, groups):
 
     def formula(x, w, b):
         parts = x.chunk(groups) if training else (x,)
-        p = torch.cat([F.batch_norm(part, *((None, None) if training else (mean, var)), training=training) for part in parts])
+        p = torch.cat(
+            [
+                F.batch_norm(part, *((None, None) if training else (mean, var)), training=training)
+                for part in parts
+            ]
+        )
         return torch.tanh(p * w[:, :, None, None] + b[:, :, None, None])
 
-    call = lambda x, w, b: norm.batch_norm(x, mean.clone(), var.clone(), w, b, training, activation="tanh", groups=groups)
+    call = lambda x, w, b: norm.batch_norm(
+        x, mean.clone(), var.clone(), w, b, training, activation="tanh", groups=groups
+    )
     for a, r in zip(run(call, [x, w, b]), run(formula, [x, w, b]), strict=True):
         close(a, r, 1e-5)
 
@@ -152,17 +186,24 @@ def test_class_conditional(training, groups):
 @pytest.mark.parametrize("use_input_stats", [True, False])
 def test_instance_norm_agrees_with_torch(shape, use_input_stats):
     torch.manual_seed(0)
-    x, w, b = channels_last(torch.randn(shape) + 2), torch.rand(shape[1]) + 0.5, torch.randn(shape[1])
+    x, w, b = (
+        channels_last(torch.randn(shape) + 2),
+        torch.rand(shape[1]) + 0.5,
+        torch.randn(shape[1]),
+    )
     buffers = [(torch.zeros(shape[1]), torch.ones(shape[1])) for _ in range(2)]
     mine = run(lambda x, w, b: norm.instance_norm(x, *buffers[0], w, b, use_input_stats), [x, w, b])
     buffers[1] = wide(*buffers[1])
-    theirs = run(lambda x, w, b: F.instance_norm(x, *buffers[1], w, b, use_input_stats), wide(x, w, b))
+    theirs = run(
+        lambda x, w, b: F.instance_norm(x, *buffers[1], w, b, use_input_stats), wide(x, w, b)
+    )
     for a, r in zip([*mine, *buffers[0]], [*theirs, *buffers[1]], strict=True):
         close(a, r, 2e-5)
 
 
 def test_affine_act_and_moments_are_batch_norm():
-    """Handed-on normalisation: the chain rule through moments, affine and affine_act gives batch norm's gradients."""
+    """Handed-on normalisation: the chain rule through moments, affine and affine_act gives batch
+    norm's gradients."""
     torch.manual_seed(0)
     x, w, b = channels_last(torch.randn(4, 6, 5, 3) + 1), torch.rand(6) + 0.5, torch.randn(6)
 
@@ -176,7 +217,8 @@ def test_affine_act_and_moments_are_batch_norm():
 
 
 def test_gradient_penalty_of_a_network_equals_pytorchs():
-    """Second order through stacked layers: the upstream gradient of a layer depends on the weights of the layer itself."""
+    """Second order through stacked layers: the upstream gradient of a layer depends on the weights
+    of the layer itself."""
     torch.manual_seed(0)
     theirs = nn.Sequential(
         nn.Conv2d(3, 4, 3, bias=False),
@@ -212,7 +254,9 @@ def test_running_statistics_of_all_layers_at_once():
         torch.manual_seed(1)
         means, variances = [torch.randn(c) for c in sizes], [torch.rand(c) + 0.5 for c in sizes]
         tracked = [torch.tensor(i) for i in range(3)]
-        norm.update_running_stats(means, variances, tracked, stats, [10, 20, 30], [0.1, None, 0.3], impl=impl)
+        norm.update_running_stats(
+            means, variances, tracked, stats, [10, 20, 30], [0.1, None, 0.3], impl=impl
+        )
         results.append([*means, *variances, *tracked])
     for a, b in zip(*results, strict=True):
         close(a, b, 1e-6)
@@ -240,12 +284,18 @@ def test_errors_name_the_remedy():
 
 def test_reference_passes_gradgradcheck():
     torch.manual_seed(0)
-    x, w, b = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((4, 2, 2), (4, 2), (2,)))
+    x, w, b = (
+        torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((4, 2, 2), (4, 2), (2,))
+    )
     with prefer("reference"):
         for call in (
-            lambda x, w, b: norm.batch_norm(x, None, None, w, None, True, activation="silu", groups=2),
+            lambda x, w, b: norm.batch_norm(
+                x, None, None, w, None, True, activation="silu", groups=2
+            ),
             lambda x, w, b: norm.instance_norm(x, None, None, w, None, activation="tanh"),
-            lambda x, w, b: norm.affine_act(x, w, None, activation="sigmoid") + norm.affine_act(x, b, b),
+            lambda x, w, b: (
+                norm.affine_act(x, w, None, activation="sigmoid") + norm.affine_act(x, b, b)
+            ),
             lambda x, w, b: norm.moments(x, 2)[1],
         ):
             assert torch.autograd.gradcheck(call, (x, w, b))
@@ -253,7 +303,14 @@ def test_reference_passes_gradgradcheck():
 
 
 def test_modules_are_drop_in():
-    for name in ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"):
+    for name in (
+        "BatchNorm1d",
+        "BatchNorm2d",
+        "BatchNorm3d",
+        "InstanceNorm1d",
+        "InstanceNorm2d",
+        "InstanceNorm3d",
+    ):
         ours, torchs = getattr(modules, name)(4), getattr(nn, name)(4)
         assert isinstance(ours, type(torchs))
         ours.load_state_dict(torchs.state_dict())
@@ -271,13 +328,19 @@ def test_unbatched_instance_norm_and_layouts():
     x = torch.randn(3, 5, 4)
     close(ours(x), F.relu(F.instance_norm(x[None])[0]), 1e-6)
     rows = torch.randn(4, 7, 3).transpose(1, 2)  # (4, 3, 7), channels innermost
-    close(norm.batch_norm(rows, None, None, training=True), F.batch_norm(rows, None, None, training=True), 1e-6)
+    close(
+        norm.batch_norm(rows, None, None, training=True),
+        F.batch_norm(rows, None, None, training=True),
+        1e-6,
+    )
 
 
 @kernels_only
 def test_any_layout_gives_the_same_bits():
     x = torch.randn(3, 5, 4, 6)
-    expected = norm.batch_norm(channels_last(x), None, None, training=True, activation="relu", impl="triton")
+    expected = norm.batch_norm(
+        channels_last(x), None, None, training=True, activation="relu", impl="triton"
+    )
     wide = torch.randn(3, 5, 4, 12)
     wide[..., ::2] = x
     for other in (x, wide[..., ::2], x.transpose(2, 3).contiguous().transpose(2, 3)):
@@ -288,7 +351,9 @@ def test_any_layout_gives_the_same_bits():
 
 IN_PLACE = {
     "batch_norm": lambda x, w, b, impl: norm.batch_norm(x, None, None, w, b, True, impl=impl),
-    "batch_norm eval": lambda x, w, b, impl: norm.batch_norm(x, w.detach() * 0, w.detach() * 0 + 1, w, b, impl=impl),
+    "batch_norm eval": lambda x, w, b, impl: norm.batch_norm(
+        x, w.detach() * 0, w.detach() * 0 + 1, w, b, impl=impl
+    ),
     "instance_norm": lambda x, w, b, impl: norm.instance_norm(x, None, None, w, b, impl=impl),
     "affine_act": lambda x, w, b, impl: norm.affine_act(x, w, b, impl=impl),
 }
@@ -296,9 +361,13 @@ IN_PLACE = {
 
 @kernels_only
 @pytest.mark.parametrize("op", IN_PLACE)
-@pytest.mark.parametrize("layout", [channels_last, torch.Tensor.contiguous], ids=["channels_last", "contiguous"])
 @pytest.mark.parametrize(
-    "follow", [nn.ReLU(True), nn.LeakyReLU(0.2, True), lambda z: z.mul_(2)], ids=["relu", "leaky_relu", "mul"]
+    "layout", [channels_last, torch.Tensor.contiguous], ids=["channels_last", "contiguous"]
+)
+@pytest.mark.parametrize(
+    "follow",
+    [nn.ReLU(True), nn.LeakyReLU(0.2, True), lambda z: z.mul_(2)],
+    ids=["relu", "leaky_relu", "mul"],
 )
 def test_what_follows_may_write_over_the_output(op, layout, follow):
     """No op returns a view: autograd forbids writing in place over one that a Function returned."""
@@ -324,7 +393,9 @@ def test_torch_func_transforms_and_forward_mode_take_pytorchs_formulas(training)
     torch.manual_seed(0)
     x, w, v = channels_last(torch.randn(4, 3, 5, 2)), torch.rand(3) + 0.5, torch.randn(3)
     mean, var = torch.zeros(3), torch.ones(3)
-    ours = lambda w: norm.batch_norm(x, mean, var, w, None, training, 0.0, activation="silu").pow(2).mean()
+    ours = lambda w: (
+        norm.batch_norm(x, mean, var, w, None, training, 0.0, activation="silu").pow(2).mean()
+    )
     theirs = lambda w: F.silu(F.batch_norm(x, mean, var, w, None, training, 0.0)).pow(2).mean()
     for transform in (
         torch.func.grad,
@@ -333,11 +404,14 @@ def test_torch_func_transforms_and_forward_mode_take_pytorchs_formulas(training)
         lambda f: lambda w: torch.func.jvp(f, (w,), (v,))[1],
     ):
         at = w.expand(2, 3) if transform is torch.func.vmap else w
-        if not (transform is torch.func.vmap and training):  # PyTorch's refuses to update one buffer for several
+        if not (
+            transform is torch.func.vmap and training
+        ):  # PyTorch's refuses to update one buffer for several
             close(transform(ours)(at), transform(theirs)(at), 1e-6)
     with torch.autograd.forward_ad.dual_level():
         tangents = [
-            torch.autograd.forward_ad.unpack_dual(f(torch.autograd.forward_ad.make_dual(w, v)))[1] for f in (ours, theirs)
+            torch.autograd.forward_ad.unpack_dual(f(torch.autograd.forward_ad.make_dual(w, v)))[1]
+            for f in (ours, theirs)
         ]
     close(*tangents, 1e-6)
 
@@ -345,7 +419,10 @@ def test_torch_func_transforms_and_forward_mode_take_pytorchs_formulas(training)
 @kernels_only
 @pytest.mark.parametrize("ratio", [0.0, 30.0, 100.0])
 def test_variance_survives_a_large_mean(ratio):
-    x = channels_last(torch.randn(4, 33, 13, 17, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) + ratio).float()
+    x = channels_last(
+        torch.randn(4, 33, 13, 17, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+        + ratio
+    ).float()
     mean, var = norm.moments(x)
     wide = x.double().transpose(0, 1).flatten(1)
     assert ((var[0] - wide.var(1, correction=0)).abs() / wide.var(1, correction=0)).max() < 2e-6
@@ -373,14 +450,18 @@ def kernel_alone(name, x, w, b, dz):
     normed = (wide_x - each(mean)) * (each(var) + 1e-5).rsqrt()
     gold = torch.tanh(normed * ends[0][:, None, None] + ends[1][:, None, None])
     if name == "norm_moments":
-        return [forward_kernels_moments.moments(x, 2)], [torch.stack(norm.moments(x.double(), 2, impl="reference"))]
+        return [forward_kernels_moments.moments(x, 2)], [
+            torch.stack(norm.moments(x.double(), 2, impl="reference"))
+        ]
     if name == "norm_apply":
         return [forward_kernels.apply(x, w, b, mean, var, 1e-5, "tanh", 0.2)], [gold]
     if name in ("norm_backward_once", "norm_reduce"):
         once = name == "norm_backward_once"
         dx, sums = backward_kernels.reduce(dz, x, w, b, mean, var, 1e-5, "tanh", 0.2, once)
         first = torch.autograd.grad(gold, [*ends, wide_x], dz.double())
-        return [sums[:, 1].sum(0), sums[:, 0].sum(0), *([dx] if once else [])], first[: 3 if once else 2]
+        return [sums[:, 1].sum(0), sums[:, 0].sum(0), *([dx] if once else [])], first[
+            : 3 if once else 2
+        ]
     if name == "norm_moments_dx":
         d = torch.linspace(-1, 1, stats.numel()).view_as(stats)
         out = torch.stack(norm.moments(wide_x, 2, impl="reference"))
@@ -404,7 +485,9 @@ def test_every_candidate_configuration_is_right(name):
     w, b = torch.rand(33) + 0.5, torch.randn(33)
     short = "segment" in name or name == "norm_one_launch"
     for config in norm_launches.TUNED[name]:
-        with tuning.override({name: config} if short else {name: config, "norm_one_launch": {"MAX_ROWS": 0}}):
+        with tuning.override(
+            {name: config} if short else {name: config, "norm_one_launch": {"MAX_ROWS": 0}}
+        ):
             mine, gold = kernel_alone(name, x, w, b, dz)
         for a, r in zip(mine, gold, strict=True):
             close(a, r, 3e-6)
@@ -414,7 +497,14 @@ def test_every_candidate_configuration_is_right(name):
 def test_two_runs_give_the_same_bits():
     torch.manual_seed(0)
     x, w, b = channels_last(torch.randn(2, 17, 33, 34)), torch.rand(17), torch.randn(17)
-    runs = [run(lambda *t: norm.batch_norm(t[0], None, None, *t[1:], True, activation="relu"), [x, w, b], 1) for _ in range(2)]
+    runs = [
+        run(
+            lambda *t: norm.batch_norm(t[0], None, None, *t[1:], True, activation="relu"),
+            [x, w, b],
+            1,
+        )
+        for _ in range(2)
+    ]
     assert all(torch.equal(a, c) for a, c in zip(*runs, strict=True))
 
 
@@ -435,7 +525,17 @@ def test_registered_ops_pass_opcheck():
         (apply.norm_apply_backward, (dz, x, w, b, None, None, 0.0, "silu", 0.2, True, False)),
         (moments.norm_moments, (x, 2)),
         (moments.norm_moments_backward, (x, stats, dstats)),
-        (moments.norm_running, ([torch.rand(3)], [torch.rand(3)], [torch.tensor(2)], [torch.rand(2, 2, 3)], [10], [-1.0])),
+        (
+            moments.norm_running,
+            (
+                [torch.rand(3)],
+                [torch.rand(3)],
+                [torch.tensor(2)],
+                [torch.rand(2, 2, 3)],
+                [10],
+                [-1.0],
+            ),
+        ),
     ):
         # tracing with symbolic sizes costs seconds an op: the two that training uses stand for all
         traced = op in (norm_autograd.norm_train, moments.norm_moments_backward)
@@ -452,7 +552,8 @@ def test_registered_ops_pass_opcheck():
 def test_compiles_as_one_graph():
     torch.manual_seed(0)
     eager = nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), modules.BatchNorm2d.adopt(nn.BatchNorm2d(4, momentum=None), "leaky_relu", 0.2)
+        nn.Conv2d(3, 4, 3, padding=1),
+        modules.BatchNorm2d.adopt(nn.BatchNorm2d(4, momentum=None), "leaky_relu", 0.2),
     )
     eager = eager.to(memory_format=torch.channels_last)
     other = copy.deepcopy(eager)
@@ -463,7 +564,11 @@ def test_compiles_as_one_graph():
         close(a, b, 1e-6)
         a.square().sum().backward()
         b.square().sum().backward()
-    for p, q in zip([*eager.parameters(), *eager.buffers()], [*other.parameters(), *other.buffers()], strict=True):
+    for p, q in zip(
+        [*eager.parameters(), *eager.buffers()],
+        [*other.parameters(), *other.buffers()],
+        strict=True,
+    ):
         close(p, q, 1e-6)
         if p.requires_grad:
             close(p.grad, q.grad, 2e-5)
@@ -471,14 +576,17 @@ def test_compiles_as_one_graph():
 
 @pytest.mark.skipif(INTERPRET or not has_triton, reason="compiles, so not under the interpreter")
 def test_running_statistics_are_seen_by_the_next_segment():
-    """Between the stores of one segment's statistics and the loads of the next's stands a barrier."""
+    """Between the stores of one segment's statistics and the loads of the next's stands a
+    barrier."""
     from triton import compile as build
     from triton.backends.compiler import GPUTarget
 
     from fastgan.verify import aot, registry
 
     registry.load(["norm"])
-    variant = next(v for v in registry.ops("batch_norm")[0].kernels() if v.name == "one launch leaky_relu fp32")
+    variant = next(
+        v for v in registry.ops("batch_norm")[0].kernels() if v.name == "one launch leaky_relu fp32"
+    )
     source, options = aot.source_of(variant, variant.configs[0])
     text = build(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ttir"]
     loop = text[text.index("scf.for %segment") :]

@@ -1,4 +1,5 @@
-"""Counter-based draws: the published vectors, independence of batch and rank, distribution, the kernel against the reference."""
+"""Counter-based draws: the published vectors, independence of batch and rank, distribution, the
+kernel against the reference."""
 
 import pytest
 import torch
@@ -14,9 +15,21 @@ from fastgan.ops.random import normal, stream_id, uniform
 
 # Random123 (DEShawResearch/random123), tests/kat_vectors, philox4x32 10: counter, key, answer.
 KNOWN = [
-    ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
-    ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
-    ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
+    (
+        "00000000 00000000 00000000 00000000",
+        "00000000 00000000",
+        "6627e8d5 e169c58d bc57ac4c 9b00dbd8",
+    ),
+    (
+        "ffffffff ffffffff ffffffff ffffffff",
+        "ffffffff ffffffff",
+        "408f276d 41c83b0e a20bc7c6 6d5451fd",
+    ),
+    (
+        "243f6a88 85a308d3 13198a2e 03707344",
+        "a4093822 299f31d0",
+        "d16cfe09 94fdcceb 5001e420 24126ea1",
+    ),
 ]
 seeds = st.integers(0, 2**63 - 1)
 positions = st.one_of(st.integers(0, 2**62), st.integers(2**32 - 8, 2**32 + 8))
@@ -45,23 +58,35 @@ def test_words_are_counted_by_sample_then_by_block():
         for block in range(2):
             counter = (at(7 + i), at(5), at(block), at(seed >> 32))
             want = random.philox(counter, seed % top, stream)
-            assert got[i, 4 * block : 4 * block + 4].tolist() == [int(w) for w in want][: len(got[i, 4 * block :])]
+            assert (
+                got[i, 4 * block : 4 * block + 4].tolist()
+                == [int(w) for w in want][: len(got[i, 4 * block :])]
+            )
 
 
 @settings(max_examples=30, deadline=None)
-@given(seeds, positions, shapes, st.integers(1, 9), st.integers(0, 8), st.sampled_from([uniform, normal]))
+@given(
+    seeds,
+    positions,
+    shapes,
+    st.integers(1, 9),
+    st.integers(0, 8),
+    st.sampled_from([uniform, normal]),
+)
 def test_a_sample_depends_on_its_global_index_alone(seed, position, shape, n, skip, draw):
     whole = draw(seed, at(position), n + skip, shape, stream=3)
     assert torch.equal(draw(seed, at(position + skip), n, shape, stream=3), whole[skip:])
 
 
 def test_streams_and_seeds_differ():
-    draws = [uniform(s, at(0), 4, (8,), stream=t) for s, t in ((0, 0), (1, 0), (0, 1), (1 << 32, 0))]
+    draws = [
+        uniform(s, at(0), 4, (8,), stream=t) for s, t in ((0, 0), (1, 0), (0, 1), (1 << 32, 0))
+    ]
     assert all(not torch.equal(a, b) for i, a in enumerate(draws) for b in draws[:i])
 
 
 def test_stream_id_is_stable():
-    assert stream_id("noise") == 0xfda99629
+    assert stream_id("noise") == 0xFDA99629
     assert len({stream_id(name) for name in ("noise", "flip", "augment", "epsilon", "label")}) == 5
 
 
@@ -101,17 +126,23 @@ def test_the_host_reads_nothing():
 @pytest.mark.parametrize(
     "arguments",
     [
-        dict(seed=-1), dict(seed=2**63), dict(position=torch.tensor(1.0)), dict(position=torch.tensor([1])),
-        dict(dtype=torch.int32), dict(impl="cudnn"),
+        dict(seed=-1),
+        dict(seed=2**63),
+        dict(position=torch.tensor(1.0)),
+        dict(position=torch.tensor([1])),
+        dict(dtype=torch.int32),
+        dict(impl="cudnn"),
     ],
-)  # fmt: skip
+)
 def test_refusals(arguments):
     with pytest.raises(FastganError):
         uniform(**{"seed": 0, "position": at(0), "n": 2, "shape": (3,), "stream": 0, **arguments})
 
 
 def test_compiles_whole():
-    compiled = torch.compile(lambda p: normal(3, p, 4, (5,), stream=1), fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(
+        lambda p: normal(3, p, 4, (5,), stream=1), fullgraph=True, backend="aot_eager"
+    )
     assert torch.equal(compiled(at(9)), normal(3, at(9), 4, (5,), stream=1))
 
 
@@ -123,7 +154,9 @@ def test_in_the_interpreter():
 
 @triton.jit
 def _words_kernel(out_ptr, lo, hi, block, c3, k0, k1):
-    index = (hi.to(tl.uint32, bitcast=True).to(tl.int64) << 32) | lo.to(tl.uint32, bitcast=True).to(tl.int64)
+    index = (hi.to(tl.uint32, bitcast=True).to(tl.int64) << 32) | lo.to(tl.uint32, bitcast=True).to(
+        tl.int64
+    )
     a, b, c, d = kernel.sample_words(index, block, k0, k1, c3)
     tl.store(out_ptr, a.to(tl.int64))
     tl.store(out_ptr + 1, b.to(tl.int64))

@@ -1,5 +1,5 @@
-"""Integer arguments equal to 1 become compile-time constants in a real launch, and neither the interpreter nor the compile
-report tries that: every kernel must compile that way too.
+"""Integer arguments equal to 1 become compile-time constants in a real launch, and neither the
+interpreter nor the compile report tries that: every kernel must compile that way too.
 """
 
 import pytest
@@ -11,7 +11,9 @@ FAMILIES = ("loss", "adam", "average", "random", "images", "augment")
 pytestmark = pytest.mark.skipif(INTERPRET or not has_triton, reason="needs Triton's compiler")
 
 
-@pytest.mark.parametrize("name", ["adversarial", "adam_ema", "normal", "images_gather_random_flip", "diffaugment"])
+@pytest.mark.parametrize(
+    "name", ["adversarial", "adam_ema", "normal", "images_gather_random_flip", "diffaugment"]
+)
 def test_compiles_with_every_size_equal_to_one(name):
     from triton.backends.compiler import GPUTarget
 
@@ -25,6 +27,10 @@ def test_compiles_with_every_size_equal_to_one(name):
         ones = {n: 1 for n, kind in variant.signature.items() if kind == "i32" and n not in kept}
         assert ones or kept
         signature = {n: kind for n, kind in variant.signature.items() if n not in ones}
-        one = registry.Variant(variant.name, variant.kernel, signature, {**variant.constexprs, **ones}, aligned=())
+        one = registry.Variant(
+            variant.name, variant.kernel, signature, {**variant.constexprs, **ones}, aligned=()
+        )
         source, options = aot.source_of(one, variant.configs[0])
-        assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["cubin"]
+        assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm[
+            "cubin"
+        ]

@@ -1,5 +1,5 @@
-"""Spectral norm: PyTorch's values, buffers and gradients for both of its forms, by formulas here and by the kernels in a child
-process."""
+"""Spectral norm: PyTorch's values, buffers and gradients for both of its forms, by formulas here
+and by the kernels in a child process."""
 
 import copy
 import os
@@ -25,16 +25,24 @@ from fastgan.ops.spectral import functional as spectral
 from fastgan.ops.spectral import modules as swap_spectral
 from fastgan.ops.spectral import reference
 
-kernels_only = pytest.mark.skipif(not INTERPRET, reason="runs in the child process with TRITON_INTERPRET=1")
+kernels_only = pytest.mark.skipif(
+    not INTERPRET, reason="runs in the child process with TRITON_INTERPRET=1"
+)
 FORMS = pytest.mark.parametrize("form", [new_form, hook_form], ids=["parametrization", "hook"])
 
 
-@pytest.mark.skipif(INTERPRET or not has_triton, reason="starts the child process that interprets the kernels")
+@pytest.mark.skipif(
+    INTERPRET or not has_triton, reason="starts the child process that interprets the kernels"
+)
 @pytest.mark.slow
 def test_kernels_in_the_interpreter():
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", __file__], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pytest", __file__],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
@@ -79,7 +87,9 @@ def with_penalty(network, x, label):
 
 @FORMS
 @pytest.mark.parametrize("twice", [False, True])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize(
+    "layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"]
+)
 def test_a_network_trains_as_pytorchs(form, twice, layout):
     torch.manual_seed(0)
     theirs = Critic(form, twice).to(memory_format=layout)
@@ -127,7 +137,10 @@ def test_no_grad_training_forward_still_iterates(form):
     mine = accelerate(copy.deepcopy(theirs))
     with torch.no_grad():
         for _ in range(2):
-            close(mine(torch.ones(1, 3, 4, 4), torch.tensor([1])), theirs(torch.ones(1, 3, 4, 4), torch.tensor([1])))
+            close(
+                mine(torch.ones(1, 3, 4, 4), torch.tensor([1])),
+                theirs(torch.ones(1, 3, 4, 4), torch.tensor([1])),
+            )
     state_close(mine, theirs)
 
 
@@ -136,7 +149,13 @@ def test_no_grad_training_forward_still_iterates(form):
 def test_a_norm_may_be_removed_from_an_accelerated_network(form, gone):
     def make():  # no copy: a copy shares the class that removing takes the weight from
         torch.manual_seed(0)
-        return nn.Sequential(form(nn.Conv2d(3, 4, 3)), nn.ReLU(), form(nn.Conv2d(4, 4, 3)), nn.ReLU(), form(nn.Conv2d(4, 2, 1)))
+        return nn.Sequential(
+            form(nn.Conv2d(3, 4, 3)),
+            nn.ReLU(),
+            form(nn.Conv2d(4, 4, 3)),
+            nn.ReLU(),
+            form(nn.Conv2d(4, 2, 1)),
+        )
 
     theirs, mine, x = make(), accelerate(make()), torch.randn(2, 3, 6, 6)
     for _ in range(2):
@@ -166,7 +185,10 @@ class Pair(nn.Module):
         super().__init__()
         conv = lambda a, b: form(nn.Conv2d(a, b, 3, padding=1))
         self.nets = nn.ModuleDict(
-            {"G": nn.Sequential(conv(3, 4), nn.ReLU(), conv(4, 3)), "D": nn.Sequential(conv(3, 4), nn.ReLU(), conv(4, 1))}
+            {
+                "G": nn.Sequential(conv(3, 4), nn.ReLU(), conv(4, 3)),
+                "D": nn.Sequential(conv(3, 4), nn.ReLU(), conv(4, 1)),
+            }
         )
 
     def forward(self, x):
@@ -180,7 +202,9 @@ def test_a_container_that_calls_one_network_finds_the_others_sigmas_together_too
     theirs = Pair(form)
     mine, x = accelerate(copy.deepcopy(theirs)), torch.randn(2, 3, 4, 4)
     calls, real = [], swap_spectral.spectral_sigma
-    counted = lambda weights, *args, **kw: (calls.append(len(weights)), real(weights, *args, **kw))[1]
+    counted = lambda weights, *args, **kw: (calls.append(len(weights)), real(weights, *args, **kw))[
+        1
+    ]
     monkeypatch.setattr(swap_spectral, "spectral_sigma", counted)
     for _ in range(3):
         close(mine(x), theirs(x))
@@ -224,16 +248,25 @@ def test_transforms_and_batched_gradients_take_pytorchs_formula(form):
         for network in (mine, theirs):
             y = network(x)
             many = torch.stack([torch.ones_like(y), y.detach()])
-            results.append(torch.autograd.grad(y, list(network.parameters()), many, is_grads_batched=True))
+            results.append(
+                torch.autograd.grad(y, list(network.parameters()), many, is_grads_batched=True)
+            )
         for a, b in zip(*results, strict=True):
             close(a, b, 1e-5)
     state_close(mine, theirs)
 
 
-def layers(generator, shapes=((17, 33), (5, 3, 3, 3), (6, 4, 2, 2), (1, 70), (130, 2), (5, 4, 3)), dims=(0, 0, 1, 0, 0, 0)):
+def layers(
+    generator,
+    shapes=((17, 33), (5, 3, 3, 3), (6, 4, 2, 2), (1, 70), (130, 2), (5, 4, 3)),
+    dims=(0, 0, 1, 0, 0, 0),
+):
     weights = [torch.randn(s, generator=generator) for s in shapes]
     weights[2] = weights[2].contiguous(memory_format=torch.channels_last)
-    vs = [F.normalize(torch.randn(reference.as_matrix(w, d).shape[1], generator=generator), dim=0) for w, d in zip(weights, dims)]
+    vs = [
+        F.normalize(torch.randn(reference.as_matrix(w, d).shape[1], generator=generator), dim=0)
+        for w, d in zip(weights, dims)
+    ]
     us = [F.normalize(reference.as_matrix(w, d) @ v, dim=0) for w, d, v in zip(weights, dims, vs)]
     return weights, us, vs, list(dims)
 
@@ -243,8 +276,12 @@ def layers(generator, shapes=((17, 33), (5, 3, 3, 3), (6, 4, 2, 2), (1, 70), (13
 def test_sigma_against_float64(iterations, v_first):
     weights, us, vs, dims = layers(torch.Generator().manual_seed(0))
     wide = [[t.double() for t in some] for some in (weights, us, vs)]
-    sigma = spectral.spectral_sigma(weights, us, vs, dims, n_power_iterations=iterations, v_first=v_first, groups=2)
-    gold = reference.spectral_sigma_reference(*wide, dims, iterations, 1e-12, v_first, 2 if iterations else 1).expand(2, -1)
+    sigma = spectral.spectral_sigma(
+        weights, us, vs, dims, n_power_iterations=iterations, v_first=v_first, groups=2
+    )
+    gold = reference.spectral_sigma_reference(
+        *wide, dims, iterations, 1e-12, v_first, 2 if iterations else 1
+    ).expand(2, -1)
     close(sigma, gold, 1e-6)
     for a, b in zip(us + vs, wide[1] + wide[2]):
         close(a, b, 2e-6)
@@ -252,7 +289,9 @@ def test_sigma_against_float64(iterations, v_first):
 
 def test_gradcheck_of_the_reference():
     weights, us, vs, dims = small()
-    call = lambda *w: spectral.spectral_sigma(w, [u.clone() for u in us], [v.clone() for v in vs], dims, n_power_iterations=0)
+    call = lambda *w: spectral.spectral_sigma(
+        w, [u.clone() for u in us], [v.clone() for v in vs], dims, n_power_iterations=0
+    )
     leaves = [w.double().requires_grad_() for w in weights]
     us, vs = [u.double() for u in us], [v.double() for v in vs]
     assert torch.autograd.gradcheck(call, leaves)
@@ -263,7 +302,10 @@ def small():
     weights = [torch.randn(3, 2), torch.randn(2, 3, 2)]
     dims = [0, 1]
     us = [F.normalize(torch.randn(3), dim=0) for _ in dims]
-    vs = [F.normalize(torch.randn(reference.as_matrix(w, d).shape[1]), dim=0) for w, d in zip(weights, dims)]
+    vs = [
+        F.normalize(torch.randn(reference.as_matrix(w, d).shape[1]), dim=0)
+        for w, d in zip(weights, dims)
+    ]
     return weights, us, vs, dims
 
 
@@ -274,10 +316,17 @@ def test_launches_do_not_grow_with_the_network(monkeypatch, iterations, count):
     launches = []
     for name in ("row_product_kernel", "column_product_kernel", "finish_kernel", "outer_kernel"):
         kernel = getattr(kernels, name)
-        counted = type("Counted", (), {"__getitem__": lambda self, grid, k=kernel, n=name: launches.append(n) or k[grid]})
+        counted = type(
+            "Counted",
+            (),
+            {"__getitem__": lambda self, grid, k=kernel, n=name: launches.append(n) or k[grid]},
+        )
         monkeypatch.setattr(kernels, name, counted())
     weights = [torch.randn(4, 3, requires_grad=True) for _ in range(count)]
-    us, vs = [F.normalize(torch.randn(4), dim=0) for _ in weights], [F.normalize(torch.randn(3), dim=0) for _ in weights]
+    us, vs = (
+        [F.normalize(torch.randn(4), dim=0) for _ in weights],
+        [F.normalize(torch.randn(3), dim=0) for _ in weights],
+    )
     sigma = spectral.spectral_sigma(weights, us, vs, n_power_iterations=iterations, impl="triton")
     assert len(launches) == 2 * iterations + 1
     sigma.sum().backward()
@@ -300,7 +349,11 @@ def test_other_strides_and_types_fall_back_with_a_reason():
     from fastgan.ops.dispatch import why
 
     odd = torch.randn(4, 3, 4, 4)[:, :, ::2, 1:].transpose(2, 3)
-    spectral.spectral_sigma([odd], [F.normalize(torch.randn(4), dim=0)], [F.normalize(torch.randn(odd[0].numel()), dim=0)])
+    spectral.spectral_sigma(
+        [odd],
+        [F.normalize(torch.randn(4), dim=0)],
+        [F.normalize(torch.randn(odd[0].numel()), dim=0)],
+    )
     assert "channels_last" in why("spectral_sigma")
     half = [torch.randn(4, 3).half()]
     with pytest.raises(FastganError, match="fp32"):
@@ -315,7 +368,10 @@ def test_registered_ops_pass_opcheck():
     torch.library.opcheck(spectral.spectral_power, (detached, us, vs, [0, 0], 1, 1e-12, False, 2))
     sigma, unit_u, unit_v = spectral.spectral_power(detached, us, vs, [0, 0], 1, 1e-12, False, 2)
     torch.library.opcheck(spectral._sigma_op, (weights, sigma, unit_u, unit_v, [0, 0]))
-    torch.library.opcheck(spectral.spectral_outer, (torch.randn(2, 2, requires_grad=True), unit_u, unit_v, detached, [0, 0]))
+    torch.library.opcheck(
+        spectral.spectral_outer,
+        (torch.randn(2, 2, requires_grad=True), unit_u, unit_v, detached, [0, 0]),
+    )
 
 
 @pytest.mark.skipif(INTERPRET or not has_triton, reason="compiles, so not under the interpreter")

@@ -1,4 +1,5 @@
-"""Recipes: the published networks, options from defaults, file and flags, and a short run of each."""
+"""Recipes: the published networks, options from defaults, file and flags, and a short run of
+each."""
 
 import dataclasses
 
@@ -95,7 +96,12 @@ TINY = {
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_each_recipe_trains_and_loads(name, tmp_path):
     config = recipes.find(name)(size=16, log_every=1, **{"batch_size": 4, **TINY[name]})
-    trainer = make_trainer(dataclasses.replace(config, data=Labelled(16)), resume=False, log=None, out=str(tmp_path / "run"))
+    trainer = make_trainer(
+        dataclasses.replace(config, data=Labelled(16)),
+        resume=False,
+        log=None,
+        out=str(tmp_path / "run"),
+    )
     trainer.show_progress = False
     trainer.fit(2)
     trainer.close()
@@ -124,7 +130,10 @@ def test_cgan_listens_to_the_label():
 def test_unknown_recipes_and_options_name_the_nearest():
     with pytest.raises(fastgan.FastganError, match="unknown recipe 'dcgna': did you mean 'dcgan'"):
         recipes.find("dcgna")
-    with pytest.raises(fastgan.FastganError, match=r"my.toml: unknown option 'base_widht'; did you mean 'base_width'"):
+    with pytest.raises(
+        fastgan.FastganError,
+        match=r"my.toml: unknown option 'base_widht'; did you mean 'base_width'",
+    ):
         merge(recipes.find("dcgan"), {"base_widht": 3}, "my.toml")
     with pytest.raises(fastgan.FastganError, match="steps must be a whole number, not 'many'"):
         merge(recipes.find("dcgan"), {"steps": "many"}, "my.toml")
@@ -134,8 +143,17 @@ def test_unknown_recipes_and_options_name_the_nearest():
 
 def test_averages_of_unknown_networks_are_refused():
     nets = dcgan.Generator(16, 3, 8, 2), dcgan.Discriminator(16, 3, 2)
-    with pytest.raises(fastgan.FastganError, match="ema names 'X', which is not among the networks: G, D"):
-        fastgan.Trainer(*nets, data=Labelled(16), latent_shape=(8, 1, 1), batch_size=4, ema=["X"], progress=False)
+    with pytest.raises(
+        fastgan.FastganError, match="ema names 'X', which is not among the networks: G, D"
+    ):
+        fastgan.Trainer(
+            *nets,
+            data=Labelled(16),
+            latent_shape=(8, 1, 1),
+            batch_size=4,
+            ema=["X"],
+            progress=False,
+        )
 
 
 def test_schedules_reach_the_optimisers():
@@ -152,13 +170,15 @@ REDUCED = {
     "sngan": {"width_g": 8, "width_d": 8, "batch_size": 4, "size": 16, "n_critic": 1},
     "wgan-gp": {"width": 8, "batch_size": 4, "size": 16, "n_critic": 1},
 }
-"""Widths, batch, pixels and updates of D; everything else is the recipe's own. gan, the one of SGD, is tried whole."""
+"""Widths, batch, pixels and updates of D; everything else is the recipe's own. gan, the one of SGD,
+is tried whole."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_defaults_train(name):
-    """Three seeds stay finite on the bundled data: 200 steps of gan, which used to diverge by step 90, 60 of the others."""
+    """Three seeds stay finite on the bundled data: 200 steps of gan, which used to diverge by step
+    90, 60 of the others."""
     for seed in range(3):
         config = recipes.find(name)(seed=seed, log_every=10, device="cpu", **REDUCED.get(name, {}))
         with make_trainer(config, resume=False, log=None, out=None) as trainer:

@@ -1,4 +1,5 @@
-"""Nothing is lost or left behind: kills of real processes, signals, and a fault at every file operation."""
+"""Nothing is lost or left behind: kills of real processes, signals, and a fault at every file
+operation."""
 
 import builtins
 import errno
@@ -23,7 +24,20 @@ import fastgan
 from fastgan.monitor import pictures
 
 HERE = Path(__file__).parents[1] / "support"
-TINY = ["--recipe", "gan", "--hidden-g", "8", "--hidden-d", "4", "--latent", "4", "--batch-size", "8", "--device", "cpu"]
+TINY = [
+    "--recipe",
+    "gan",
+    "--hidden-g",
+    "8",
+    "--hidden-d",
+    "4",
+    "--latent",
+    "4",
+    "--batch-size",
+    "8",
+    "--device",
+    "cpu",
+]
 EVERY_STEP = ["--checkpoint-every", "1", "--log-every", "2", "--sample-every", "5", "--keep", "2"]
 
 
@@ -35,8 +49,13 @@ class Server:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             [sys.executable, HERE / "fork_server.py"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd=folder, env=environment,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            cwd=folder,
+            env=environment,
+        )
 
     def begin(self, argv, **options):
         """Start `fastgan argv`; returns its pid."""
@@ -98,7 +117,17 @@ def server(tmp_path_factory):
 
 
 def command(out, steps):
-    return ["train", *TINY, *EVERY_STEP, "--data", "images.npy", "--out", str(out), "--steps", str(steps)]
+    return [
+        "train",
+        *TINY,
+        *EVERY_STEP,
+        "--data",
+        "images.npy",
+        "--out",
+        str(out),
+        "--steps",
+        str(steps),
+    ]
 
 
 @pytest.mark.slow
@@ -115,7 +144,9 @@ def test_kill_9_costs_nothing_that_was_saved(server, tmp_path):
         assert saved <= at <= entered, "what was saved is lost"
         assert leftovers(killed) == []
         assert [row["step"] for row in rows(killed / "metrics.jsonl")] == list(range(2, at + 1, 2))
-        assert len(list((killed / "checkpoints").iterdir())) <= 3  # the last two, and one more when killed before dropping it
+        assert (
+            len(list((killed / "checkpoints").iterdir())) <= 3
+        )  # the last two, and one more when killed before dropping it
         saved, aim, done, last = at, (op if kills % 4 else None), 0, None
         server.say("go")
         if aim is None:  # anywhere
@@ -165,15 +196,32 @@ def test_a_kill_before_the_first_checkpoint_leaves_nothing_in_the_way(server, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_signals_finish_the_step_and_save(server, number, code, tmp_path):
     """A real `fastgan train`, stopped in the middle, gone on with as its last line says."""
     np.save(tmp_path / "images.npy", images(30))
-    argv = ["train", *TINY, "--data", "images.npy", "--log-every", "2", "--out", "my run", "--steps", "100000"]
+    argv = [
+        "train",
+        *TINY,
+        "--data",
+        "images.npy",
+        "--log-every",
+        "2",
+        "--out",
+        "my run",
+        "--steps",
+        "100000",
+    ]
     process = subprocess.Popen(
-        [sys.executable, "-m", "fastgan", *argv], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "fastgan", *argv],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     metrics = tmp_path / "my run" / "metrics.jsonl"
     while not (metrics.exists() and metrics.stat().st_size) and process.poll() is None:
         time.sleep(0.01)
@@ -182,10 +230,22 @@ def test_signals_finish_the_step_and_save(server, number, code, tmp_path):
     assert process.returncode == code, err
     last = out.splitlines()[-1]
     step = newest(tmp_path / "my run")[1][1]["step"]
-    assert last == f"stopped by {number.name} after step {step}, saved; go on: fastgan train --resume 'my run'"
+    assert (
+        last
+        == f"stopped by {number.name} after step {step}, saved; go on: fastgan train --resume 'my "
+        "run'"
+    )
     assert "Traceback" not in err
     assert step < 100000
-    again = ["train", "--resume", str(tmp_path / "my run"), "--steps", str(step + 5), "--data", str(tmp_path / "images.npy")]
+    again = [
+        "train",
+        "--resume",
+        str(tmp_path / "my run"),
+        "--steps",
+        str(step + 5),
+        "--data",
+        str(tmp_path / "images.npy"),
+    ]
     assert server.run(again) == (step, 0)
     straight = [*argv[:-4], "--out", str(tmp_path / "straight"), "--steps", str(step + 5)]
     assert server.run([str(tmp_path / a) if a == "images.npy" else a for a in straight]) == (0, 0)
@@ -208,12 +268,19 @@ def test_a_second_sigint_ends_at_once(server, tmp_path):
 
 
 class Faults:
-    """Counts the file operations below a folder, and fails the chosen one (and all after it, when the disk stays full)."""
+    """Counts the file operations below a folder, and fails the chosen one (and all after it, when
+    the disk stays full)."""
 
     CALLS = ("mkdir", "replace", "rename", "unlink", "rmdir", "fsync")
 
     def __init__(self, monkeypatch, folder):
-        self.folder, self.at, self.lasting, self.count, self.failed = str(folder), None, False, 0, []
+        self.folder, self.at, self.lasting, self.count, self.failed = (
+            str(folder),
+            None,
+            False,
+            0,
+            [],
+        )
         self.real_open = builtins.open
         for name in self.CALLS:
             monkeypatch.setattr(os, name, self.failing(name, getattr(os, name)))
@@ -226,7 +293,9 @@ class Faults:
     def check(self, what):
         """Raise when this operation is the chosen one."""
         self.count += 1
-        if self.at is not None and (self.count == self.at or (self.lasting and self.count > self.at and what in FULL)):
+        if self.at is not None and (
+            self.count == self.at or (self.lasting and self.count > self.at and what in FULL)
+        ):
             self.failed.append(what)
             code = errno.ENOSPC if what in FULL else errno.EIO
             raise OSError(code, os.strerror(code))
@@ -284,7 +353,8 @@ def trainer(out, resume=False):
 
 
 def left_by_a_kill(out):
-    """A run with a checkpoint of step 2 that was killed in step 3: rows and pictures of steps to come, a torn row, torn files."""
+    """A run with a checkpoint of step 2 that was killed in step 3: rows and pictures of steps to
+    come, a torn row, torn files."""
     with trainer(out) as t:
         t.fit(2)
         kept = shutil.copytree(out / "checkpoints", out.with_name("kept"))
@@ -305,7 +375,9 @@ def left_by_a_kill(out):
 def test_a_fault_at_every_file_operation(begin, lasting, tmp_path, monkeypatch, capsys):
     in_a_hurry(monkeypatch)
     digest = lambda shown: hashlib.sha256(shown.numpy().tobytes()).digest()
-    monkeypatch.setattr(pictures, "save_grid", lambda f, shown, *rest, **options: f.write(digest(shown)))
+    monkeypatch.setattr(
+        pictures, "save_grid", lambda f, shown, *rest, **options: f.write(digest(shown))
+    )
     run, killed = tmp_path / "run", tmp_path / "killed"
     with trainer(tmp_path / "straight") as t:
         t.fit(STEPS)
@@ -315,7 +387,8 @@ def test_a_fault_at_every_file_operation(begin, lasting, tmp_path, monkeypatch, 
     faults = Faults(monkeypatch, run)
 
     def attempt(at=None):
-        """Begin from the same folder each time, with operation number `at` failing; what was said of it."""
+        """Begin from the same folder each time, with operation number `at` failing; what was said
+        of it."""
         faults.reset()
         shutil.rmtree(run, ignore_errors=True)
         if resume:
@@ -336,7 +409,9 @@ def test_a_fault_at_every_file_operation(begin, lasting, tmp_path, monkeypatch, 
         error = attempt(at)
         assert faults.failed, at
         where.setdefault(faults.failed[0], []).append(error)
-        assert error is None or ("\n" not in error and str(run) in error and error.startswith("can't ")), error
+        assert error is None or (
+            "\n" not in error and str(run) in error and error.startswith("can't ")
+        ), error
         faults.reset()
         begun = run.exists()
         assert begun or not resume
@@ -347,7 +422,15 @@ def test_a_fault_at_every_file_operation(begin, lasting, tmp_path, monkeypatch, 
             t.fit(STEPS)
         assert_same_run(tmp_path / "straight", run)
         assert leftovers(run) == []
-    assert lasting or set(where) >= {"mkdir", "open", "write", "fsync", "replace", "unlink", "rmdir"}
+    assert lasting or set(where) >= {
+        "mkdir",
+        "open",
+        "write",
+        "fsync",
+        "replace",
+        "unlink",
+        "rmdir",
+    }
     for what in set(FULL) & set(where):
         assert None not in where[what], f"a failing {what} was passed over in silence"
     print(f"{total} operations: {', '.join(f'{len(v)} {k}' for k, v in sorted(where.items()))}")

@@ -4,7 +4,18 @@ import itertools
 
 import pytest
 import torch
-from run_support import assert_same_run, discriminator, generator, images, in_a_hurry, leftovers, mlp_pair, newest, rows, tiny
+from run_support import (
+    assert_same_run,
+    discriminator,
+    generator,
+    images,
+    in_a_hurry,
+    leftovers,
+    mlp_pair,
+    newest,
+    rows,
+    tiny,
+)
 from torch import nn
 
 import fastgan
@@ -12,7 +23,8 @@ from fastgan.objectives import Adversarial, Cosine, Exponential, Linear, Noise, 
 
 STEPS = 23
 CUTS = (4, 13)
-"""Neither is a multiple of the log interval (5), the lazy interval (3), the picture interval (7) or an epoch (2.625 steps)."""
+"""Neither is a multiple of the log interval (5), the lazy interval (3), the picture interval (7) or
+an epoch (2.625 steps)."""
 
 SGD = lambda p: torch.optim.SGD(p, 1e-2, momentum=0.9)
 
@@ -30,7 +42,9 @@ class Fading(Adversarial):
 
     def d_loss(self, step):
         terms = super().d_loss(step)
-        terms["fade"] = step.scalar["alpha"] * (step.nets.D(step.batch["image"]) * step.rand("u", (1,))).mean()
+        terms["fade"] = (
+            step.scalar["alpha"] * (step.nets.D(step.batch["image"]) * step.rand("u", (1,))).mean()
+        )
         return terms
 
 
@@ -40,7 +54,9 @@ class Conditional(nn.Module):
         self.net, self.label = net, nn.Embedding(3, inputs)
 
     def forward(self, x, label):
-        return self.net(x + self.label(label).view(len(x), *([-1, 1, 1] if x.shape[1] == 4 else [1, 8, 8])))
+        return self.net(
+            x + self.label(label).view(len(x), *([-1, 1, 1] if x.shape[1] == 4 else [1, 8, 8]))
+        )
 
 
 def spectral():
@@ -51,14 +67,21 @@ def spectral():
 
 
 def own_optimizers():
-    """Two groups of different learning rates in an optimiser made by the user, a learning rate in a tensor, a frozen layer."""
+    """Two groups of different learning rates in an optimiser made by the user, a learning rate in a
+    tensor, a frozen layer."""
     g, d = generator(), discriminator()
     d[0].weight.requires_grad_(False)
-    groups = [{"params": g[0].parameters(), "lr": 1e-3}, {"params": [p for m in g[1:] for p in m.parameters()]}]
+    groups = [
+        {"params": g[0].parameters(), "lr": 1e-3},
+        {"params": [p for m in g[1:] for p in m.parameters()]},
+    ]
     made = {
         "G": torch.optim.Adam(groups, 1e-4, amsgrad=True),
         "D": torch.optim.Adam(
-            [p for p in d.parameters() if p.requires_grad], torch.tensor(1e-3), capturable=False, foreach=False
+            [p for p in d.parameters() if p.requires_grad],
+            torch.tensor(1e-3),
+            capturable=False,
+            foreach=False,
         ),
     }
     return {"nets": {"G": g, "D": d}, "optimizers": made}
@@ -66,23 +89,41 @@ def own_optimizers():
 
 def cumulative():
     """BatchNorm that averages over all batches, in D too, with its counter in the averages."""
-    d = nn.Sequential(nn.Conv2d(1, 4, 4, 2, 1), nn.BatchNorm2d(4, momentum=None), nn.LeakyReLU(0.2), nn.Conv2d(4, 1, 4))
+    d = nn.Sequential(
+        nn.Conv2d(1, 4, 4, 2, 1),
+        nn.BatchNorm2d(4, momentum=None),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(4, 1, 4),
+    )
     return {"nets": {"G": generator(), "D": d}, "ema": ("G", "D")}
 
 
 KINDS = {
     "adam": dict,
     "sgd-momentum": lambda: {"optimizers": {"G": SGD, "D": SGD}},
-    "adamw": lambda: {"optimizers": {n: lambda p: torch.optim.AdamW(p, 1e-3, betas=(0.5, 0.99)) for n in "GD"}},
-    "rmsprop": lambda: {"optimizers": {n: lambda p: torch.optim.RMSprop(p, 1e-3, momentum=0.5, centered=True) for n in "GD"}},
+    "adamw": lambda: {
+        "optimizers": {n: lambda p: torch.optim.AdamW(p, 1e-3, betas=(0.5, 0.99)) for n in "GD"}
+    },
+    "rmsprop": lambda: {
+        "optimizers": {
+            n: lambda p: torch.optim.RMSprop(p, 1e-3, momentum=0.5, centered=True) for n in "GD"
+        }
+    },
     "own-optimizers": own_optimizers,
     "lazy-r1": lambda: {"objective": Adversarial("non-saturating", (4, 1, 1), r1=1.0, lazy_r1=3)},
-    "r1-r2-relativistic": lambda: {"objective": Adversarial("relativistic", (4, 1, 1), r1=0.5, r2=0.5)},
-    "n-critic-gp": lambda: {"objective": Adversarial("wasserstein", (4, 1, 1), n_critic=3, gp=10.0, latent="uniform")},
+    "r1-r2-relativistic": lambda: {
+        "objective": Adversarial("relativistic", (4, 1, 1), r1=0.5, r2=0.5)
+    },
+    "n-critic-gp": lambda: {
+        "objective": Adversarial("wasserstein", (4, 1, 1), n_critic=3, gp=10.0, latent="uniform")
+    },
     "dropout": lambda: {"nets": mlp_pair()},
     "schedules": lambda: {
         "optimizers": {"G": SGD, "D": SGD},
-        "schedules": {"G": {"lr": Cosine(1e-2, 1e-4, 20), "momentum": Linear(0.5, 0.9, 15)}, "D": {"lr": Exponential(1e-2, 1.1)}},
+        "schedules": {
+            "G": {"lr": Cosine(1e-2, 1e-4, 20), "momentum": Linear(0.5, 0.9, 15)},
+            "D": {"lr": Exponential(1e-2, 1.1)},
+        },
         "objective": Fading("hinge", (4, 1, 1)),
     },
     "flips": lambda: {"flip": True},
@@ -128,7 +169,11 @@ def test_something_was_learnt(tmp_path):
         before, _ = newest(tmp_path / "run")
         trainer.fit(6)
     after, _ = newest(tmp_path / "run")
-    assert all(before[k] != after[k] for k in before if k.startswith(("nets/", "ema/")) and k.endswith("weight"))
+    assert all(
+        before[k] != after[k]
+        for k in before
+        if k.startswith(("nets/", "ema/")) and k.endswith("weight")
+    )
     assert len(rows(tmp_path / "run" / "metrics.jsonl")) == 1
 
 
@@ -152,7 +197,8 @@ def test_fit_in_pieces_is_a_straight_run(tmp_path):
 
 
 class TwoLevels(Objective):
-    """The second level paints over the enlarged picture of the first, whose network is another stage's."""
+    """The second level paints over the enlarged picture of the first, whose network is another
+    stage's."""
 
     def __init__(self, level):
         self.level = level
@@ -192,15 +238,30 @@ def pyramid():
     return [
         fastgan.Stage({"G0": g0, "D": discriminator()}, TwoLevels(0), steps=5, ema=("G0",)),
         fastgan.Stage(
-            {"G": generator(2), "D": discriminator(2)}, Adversarial("hinge", (4, 1, 1)), steps=6, data=images(16, seed=3)
+            {"G": generator(2), "D": discriminator(2)},
+            Adversarial("hinge", (4, 1, 1)),
+            steps=6,
+            data=images(16, seed=3),
         ),
-        fastgan.Stage({"G0": g0, "G1": g1, "D": discriminator()}, TwoLevels(1), ema=("G0", "G1"), optimizers={"G1": SGD}),
+        fastgan.Stage(
+            {"G0": g0, "G1": g1, "D": discriminator()},
+            TwoLevels(1),
+            ema=("G0", "G1"),
+            optimizers={"G1": SGD},
+        ),
     ]
 
 
 @pytest.mark.parametrize(
     ("stages", "cuts"),
-    [(growing, (4,)), (growing, (9,)), (growing, (13,)), (pyramid, (2, 7)), (pyramid, (5, 11)), (pyramid, (17,))],
+    [
+        (growing, (4,)),
+        (growing, (9,)),
+        (growing, (13,)),
+        (pyramid, (2, 7)),
+        (pyramid, (5, 11)),
+        (pyramid, (17,)),
+    ],
 )
 def test_stages_resume_inside_each_and_at_the_boundary(stages, cuts, tmp_path):
     torch.manual_seed(1)
@@ -223,7 +284,10 @@ def changed(**options):
 REFUSED = {
     "networks.G.0.weight": changed(nets={"G": generator(5), "D": discriminator()}),
     "networks.D.2.bias": changed(
-        nets={"G": generator(), "D": nn.Sequential(*discriminator()[:2], nn.Conv2d(4, 1, 4, bias=False))}
+        nets={
+            "G": generator(),
+            "D": nn.Sequential(*discriminator()[:2], nn.Conv2d(4, 1, 4, bias=False)),
+        }
     ),
     "networks.E": changed(nets={"G": generator(), "D": discriminator(), "E": nn.Linear(1, 1)}),
     "data.image.images": changed(data=images(22)),
@@ -234,7 +298,9 @@ REFUSED = {
     "objective": changed(objective=Fading("non-saturating", (4, 1, 1))),
     "batch_size": changed(batch_size=7),
     "optimizers.G.class": changed(optimizers={"G": SGD}),
-    "optimizers.D.options.lr": changed(optimizers={"D": lambda p: torch.optim.Adam(p, 1e-5, (0.5, 0.999), fused=True)}),
+    "optimizers.D.options.lr": changed(
+        optimizers={"D": lambda p: torch.optim.Adam(p, 1e-5, (0.5, 0.999), fused=True)}
+    ),
     "schedules.G": changed(schedules={"G": {"lr": Linear(1e-3, 0, 100)}}),
     "ema": changed(ema=("G", "D")),
     "ema_decay": changed(ema_decay=0.9),
@@ -242,7 +308,13 @@ REFUSED = {
     "log_every": changed(log_every=6),
     "precision": changed(precision="bf16"),
     "steps": changed(
-        stages=[fastgan.Stage({"G": generator(), "D": discriminator()}, Adversarial("non-saturating", (4, 1, 1)), steps=40)]
+        stages=[
+            fastgan.Stage(
+                {"G": generator(), "D": discriminator()},
+                Adversarial("non-saturating", (4, 1, 1)),
+                steps=40,
+            )
+        ]
     ),
 }
 
@@ -268,7 +340,15 @@ def test_a_changed_run_is_refused_by_the_name_of_what_changed(field, finished):
 
 
 def test_what_does_not_change_the_numbers_may_change(finished):
-    with tiny(finished, resume=True, sample_every=2, checkpoint_every=3, keep=1, resident_bytes=0, watch=False) as trainer:
+    with tiny(
+        finished,
+        resume=True,
+        sample_every=2,
+        checkpoint_every=3,
+        keep=1,
+        resident_bytes=0,
+        watch=False,
+    ) as trainer:
         assert trainer.step == 4
 
 
@@ -283,10 +363,15 @@ def test_bf16_resumes_exactly(precision, tmp_path):
 
 
 def test_other_schedules_are_refused_unless_they_are_meant(tmp_path):
-    make = lambda steps, **options: tiny(tmp_path / "run", schedules={"G": {"lr": Linear(1e-3, 0.0, steps)}}, **options)
+    make = lambda steps, **options: tiny(
+        tmp_path / "run", schedules={"G": {"lr": Linear(1e-3, 0.0, steps)}}, **options
+    )
     with make(10) as first:
         first.fit(6)
-    with pytest.raises(fastgan.FastganError, match=r"schedules\.G\.lr\.args\.steps was 10 and is 20 now; .* \(reschedule=True\)"):
+    with pytest.raises(
+        fastgan.FastganError,
+        match=r"schedules\.G\.lr\.args\.steps was 10 and is 20 now; .* \(reschedule=True\)",
+    ):
         make(20, resume=True)
     with make(20, resume=True, reschedule=True) as on:
         assert on.rescheduled == "G: lr goes on with 0.0007 instead of 0.0004"
@@ -298,10 +383,19 @@ def test_other_schedules_are_refused_unless_they_are_meant(tmp_path):
 
 
 def test_a_network_may_gain_or_lose_its_schedules(tmp_path):
-    make = lambda nets, **options: tiny(tmp_path / "run", schedules={n: {"lr": Linear(1e-3, 0.0, 10)} for n in nets}, **options)
+    make = lambda nets, **options: tiny(
+        tmp_path / "run", schedules={n: {"lr": Linear(1e-3, 0.0, 10)} for n in nets}, **options
+    )
     with make("") as first:
         first.fit(2)
-    gains, loses = "lr goes on with 0.0008 instead of no schedule", "lr goes on with no schedule instead of 0.0008"
-    for nets, expected in {"G": f"G: {gains}", "D": f"G: {loses}; D: {gains}", "": f"D: {loses}"}.items():
+    gains, loses = (
+        "lr goes on with 0.0008 instead of no schedule",
+        "lr goes on with no schedule instead of 0.0008",
+    )
+    for nets, expected in {
+        "G": f"G: {gains}",
+        "D": f"G: {loses}; D: {gains}",
+        "": f"D: {loses}",
+    }.items():
         with make(nets, resume=True, reschedule=True) as on:
             assert on.rescheduled == expected

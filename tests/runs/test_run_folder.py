@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from run_support import assert_rows_whole, discriminator, generator, images, in_a_hurry, leftovers, newest, rows, tiny
+from run_support import (
+    assert_rows_whole,
+    discriminator,
+    generator,
+    images,
+    in_a_hurry,
+    leftovers,
+    newest,
+    rows,
+    tiny,
+)
 from torch import nn
 
 import fastgan
@@ -21,7 +31,8 @@ from fastgan.runs.run_folder import RunFolder
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """13 steps: rows at 5 and 10, pictures at 0, 7 and 13, checkpoints at 0, 6, 12 and 13, of which two are kept."""
+    """13 steps: rows at 5 and 10, pictures at 0, 7 and 13, checkpoints at 0, 6, 12 and 13, of which
+    two are kept."""
     path = tmp_path_factory.mktemp("left") / "deep" / "run"
     torch.manual_seed(1)
     with tiny(path, keep=2) as trainer:
@@ -31,12 +42,29 @@ def run(tmp_path_factory):
 
 def test_what_lies_there(run):
     assert sorted(p.name for p in run.iterdir()) == [
-        "checkpoints", "config.toml", "curves.png", "metrics.csv", "metrics.jsonl",
-        "reals.png", "run.json", "run.lock", "samples",
-    ]  # fmt: skip
-    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step-00000012", "step-00000013"]
-    assert {p.suffix for p in (run / "checkpoints").rglob("*") if p.is_file()} == {".json", ".safetensors"}
-    assert sorted(p.name for p in (run / "samples").iterdir()) == ["00000000.png", "00000007.png", "00000013.png"]
+        "checkpoints",
+        "config.toml",
+        "curves.png",
+        "metrics.csv",
+        "metrics.jsonl",
+        "reals.png",
+        "run.json",
+        "run.lock",
+        "samples",
+    ]
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == [
+        "step-00000012",
+        "step-00000013",
+    ]
+    assert {p.suffix for p in (run / "checkpoints").rglob("*") if p.is_file()} == {
+        ".json",
+        ".safetensors",
+    }
+    assert sorted(p.name for p in (run / "samples").iterdir()) == [
+        "00000000.png",
+        "00000007.png",
+        "00000013.png",
+    ]
     for picture in (run / "reals.png", run / "curves.png", run / "samples" / "00000013.png"):
         with Image.open(picture) as opened:
             opened.load()
@@ -64,11 +92,22 @@ def test_pictures_show_fixed_latents(run, tmp_path):
     from fastgan import files
     from fastgan.monitor import pictures
 
-    files.save_with(tmp_path / "again.png", lambda f: pictures.save_grid(f, fastgan.sample(run, 64, device="cpu")))
-    with Image.open(tmp_path / "again.png") as mine, Image.open(run / "samples" / "00000013.png") as left:
+    files.save_with(
+        tmp_path / "again.png",
+        lambda f: pictures.save_grid(f, fastgan.sample(run, 64, device="cpu")),
+    )
+    with (
+        Image.open(tmp_path / "again.png") as mine,
+        Image.open(run / "samples" / "00000013.png") as left,
+    ):
         assert mine.size == left.size
-        worst = max(abs(a - b) for a, b in zip(mine.convert("L").tobytes(), left.convert("L").tobytes(), strict=True))
-    assert worst <= 1  # another memory format may round the last bit of a float, and so one level of a pixel
+        worst = max(
+            abs(a - b)
+            for a, b in zip(mine.convert("L").tobytes(), left.convert("L").tobytes(), strict=True)
+        )
+    assert (
+        worst <= 1
+    )  # another memory format may round the last bit of a float, and so one level of a pixel
 
 
 def test_an_existing_out_is_never_overwritten(run, tmp_path):
@@ -110,15 +149,34 @@ class Judge(nn.Conv2d):
 BAD_STARTS = {
     "data": ({"data": "nowhere"}, "no data at nowhere"),
     "few": ({"data": images(5)}, "fewer than one batch"),
-    "size": ({"nets": {"G": nn.Sequential(*generator(), nn.Upsample(scale_factor=2)), "D": discriminator()}}, "makes 16x16"),
+    "size": (
+        {
+            "nets": {
+                "G": nn.Sequential(*generator(), nn.Upsample(scale_factor=2)),
+                "D": discriminator(),
+            }
+        },
+        "makes 16x16",
+    ),
     "layers": ({"nets": {"G": generator(), "D": nn.Conv2d(3, 1, 1)}}, "do not fit"),
     "no-D": ({"nets": {"G": generator()}}, "needs a network 'D'"),
-    "sigmoid": ({"nets": {"G": generator(), "D": nn.Sequential(discriminator(), nn.Sigmoid())}}, "Sigmoid"),
-    "flattened-sigmoid": (
-        {"nets": {"G": generator(), "D": nn.Sequential(discriminator(), nn.Sigmoid(), nn.Flatten())}},
+    "sigmoid": (
+        {"nets": {"G": generator(), "D": nn.Sequential(discriminator(), nn.Sigmoid())}},
         "Sigmoid",
     ),
-    "no-labels": ({"objective": fastgan.Adversarial(latent_shape=(4, 1, 1), conditional=True)}, "no 'label' here, only 'image'"),
+    "flattened-sigmoid": (
+        {
+            "nets": {
+                "G": generator(),
+                "D": nn.Sequential(discriminator(), nn.Sigmoid(), nn.Flatten()),
+            }
+        },
+        "Sigmoid",
+    ),
+    "no-labels": (
+        {"objective": fastgan.Adversarial(latent_shape=(4, 1, 1), conditional=True)},
+        "no 'label' here, only 'image'",
+    ),
     "arguments": ({"nets": {"G": generator(), "D": Judge()}}, r"do not fit .* TypeError: .*'mood'"),
     "optimizer": ({"optimizers": {"E": None}}, "names 'E'"),
     "lr": ({"optimizers": {"G": lambda p: torch.optim.Adam(p, lr=-1)}}, "learning rate"),
@@ -148,7 +206,10 @@ def test_one_run_one_trainer(tmp_path):
         try:
             RunFolder(tmp_path / "run").open()
         except fastgan.FastganError as error:
-            said = f"another process is training in {tmp_path / 'run'}: wait for it (process {os.getppid()})"
+            said = (
+                f"another process is training in {tmp_path / 'run'}: wait for it (process "
+                f"{os.getppid()})"
+            )
             os._exit(7 if said in str(error) else 1)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
@@ -184,9 +245,13 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(harm, tmp_path,
         state.write_text(state.read_text()[: len(state.read_text()) // 2])
     else:
         state.write_text("")
-    for use in (lambda: tiny(tmp_path / "run", resume=True), lambda: fastgan.load(tmp_path / "run")):
+    for use in (
+        lambda: tiny(tmp_path / "run", resume=True),
+        lambda: fastgan.load(tmp_path / "run"),
+    ):
         with pytest.raises(
-            fastgan.FastganError, match=r"is damaged .*: remove that folder to go on from the one before"
+            fastgan.FastganError,
+            match=r"is damaged .*: remove that folder to go on from the one before",
         ) as error:
             use()
         assert str(newest_one) in str(error.value)
@@ -310,7 +375,8 @@ def test_trees_survive_bit_for_bit(tmp_path):
         assert mine[key].dtype == value.dtype
         assert mine[key].stride() == value.stride()
         assert (
-            mine[key].contiguous().view(torch.uint8).tolist() == value.contiguous().view(torch.uint8).tolist()
+            mine[key].contiguous().view(torch.uint8).tolist()
+            == value.contiguous().view(torch.uint8).tolist()
             if value.dim()
             else True
         )
@@ -358,7 +424,10 @@ def test_the_page_on_runs_is_executed(tmp_path, monkeypatch, capsys):
     assert Path("grid.png").is_file()
     assert_rows_whole(Path("runs/mine"))
     documented = set(
-        re.findall(r"`([\w.]+?)(?:/[^`]*)?`", "\n".join(line for line in page.splitlines() if line.startswith("| `")))
+        re.findall(
+            r"`([\w.]+?)(?:/[^`]*)?`",
+            "\n".join(line for line in page.splitlines() if line.startswith("| `")),
+        )
     )
     assert {p.name for p in Path("runs/mine").iterdir()} <= documented
     names: dict = {}

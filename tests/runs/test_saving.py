@@ -1,4 +1,5 @@
-"""Checkpoints first: what is saved when, and that nothing a run can do without ends its training."""
+"""Checkpoints first: what is saved when, and that nothing a run can do without ends its
+training."""
 
 import os
 import re
@@ -39,7 +40,10 @@ def in_the_way(path):
 
 
 ACCESSORIES = {
-    "samples are a file": ("samples", lambda run: (shutil.rmtree(run / "samples"), (run / "samples").write_text(""))),
+    "samples are a file": (
+        "samples",
+        lambda run: (shutil.rmtree(run / "samples"), (run / "samples").write_text("")),
+    ),
     "one sample": ("00000007.png", lambda run: in_the_way(run / "samples" / "00000007.png")),
     "curves": ("curves.png", lambda run: in_the_way(run / "curves.png")),
     "table": ("metrics.csv", lambda run: in_the_way(run / "metrics.csv")),
@@ -56,7 +60,9 @@ def test_what_a_run_can_do_without_costs_one_line(case, tmp_path, capsys):
         trainer.fit(12)
     assert checkpoints(tmp_path / "run") == [0, 12]
     lines = capsys.readouterr().err.splitlines()
-    assert len(set(lines)) == len(lines) == (2 if case == "rows" else 1), lines  # rows: of what reads them, too
+    assert len(set(lines)) == len(lines) == (2 if case == "rows" else 1), (
+        lines
+    )  # rows: of what reads them, too
     assert all(name in line and line.startswith("fastgan: can't ") for line in lines)
     fastgan.load(tmp_path / "run")
 
@@ -91,7 +97,9 @@ def test_the_checkpoint_comes_before_the_picture(tmp_path, monkeypatch):
             trainer.fit(9)
     assert checkpoints(tmp_path / "run") == [0, 5]
     with tiny(tmp_path / "run", resume=True, sample_every=5, checkpoint_every=5):
-        assert (tmp_path / "run" / "samples" / "00000005.png").is_file(), "made when the run goes on"
+        assert (tmp_path / "run" / "samples" / "00000005.png").is_file(), (
+            "made when the run goes on"
+        )
 
 
 def test_pictures_that_can_not_be_removed_do_not_keep_a_run_from_going_on(tmp_path, capsys):
@@ -106,7 +114,9 @@ def test_a_save_by_time_takes_the_place_of_one_checkpoint_only(tmp_path):
     with tiny(tmp_path / "run", checkpoint_every=4, keep=2, checkpoint_minutes=1e-9) as trainer:
         for steps, kept in ((1, [0, 1]), (3, [1, 3]), (4, [3, 4]), (7, [4, 7])):
             trainer.fit(steps)
-            assert checkpoints(tmp_path / "run") == kept, "the end of each fit is a checkpoint of its own"
+            assert checkpoints(tmp_path / "run") == kept, (
+                "the end of each fit is a checkpoint of its own"
+            )
     seen = []
     with tiny(tmp_path / "long", checkpoint_every=4, keep=2, checkpoint_minutes=1e-9) as trainer:
         trainer.reporter.sync = lambda: seen.append(checkpoints(tmp_path / "long"))
@@ -139,7 +149,9 @@ def test_at_most_ten_minutes_are_lost_by_default(tmp_path, monkeypatch):
         save = trainer.folder.checkpoints.save
         trainer.folder.checkpoints.save = lambda step, *rest: (seen.append(step), save(step, *rest))
         take = trainer.active.train_step
-        trainer.active.train_step = lambda step: (clock.__setitem__(0, clock[0] + 240), take(step))[1]
+        trainer.active.train_step = lambda step: (clock.__setitem__(0, clock[0] + 240), take(step))[
+            1
+        ]
         trainer.fit(10)
     assert seen == [3, 6, 9, 10]
     with pytest.raises(fastgan.FastganError, match="checkpoint_minutes must be at least 0"):
@@ -150,7 +162,10 @@ def test_at_most_ten_minutes_are_lost_by_default(tmp_path, monkeypatch):
 def test_signals_that_ask_to_end_save_first(name, tmp_path):
     with tiny(tmp_path / "run", checkpoint_every=10**6) as trainer:
         take = trainer.active.train_step
-        trainer.active.train_step = lambda step: (step == 5 and os.kill(os.getpid(), signal.Signals[name]), take(step))[1]
+        trainer.active.train_step = lambda step: (
+            step == 5 and os.kill(os.getpid(), signal.Signals[name]),
+            take(step),
+        )[1]
         trainer.fit(100)
         assert (trainer.stopped_by, trainer.step) == (name, 6)
     assert checkpoints(tmp_path / "run") == [0, 6]
@@ -196,15 +211,43 @@ def test_a_starter_that_was_killed_is_a_wish_to_stop():
 def test_a_closed_terminal_saves(tmp_path):
     """SIGHUP, and from then on every write to the terminal fails."""
     np.save(tmp_path / "images.npy", images(30))
-    small = ["--hidden-g", "8", "--hidden-d", "4", "--latent", "4", "--batch-size", "8", "--data", "images.npy"]
-    argv = ["train", "--recipe", "gan", *small, "--log-every", "2", "--out", "run", "--steps", "1000000", "--device", "cpu"]
+    small = [
+        "--hidden-g",
+        "8",
+        "--hidden-d",
+        "4",
+        "--latent",
+        "4",
+        "--batch-size",
+        "8",
+        "--data",
+        "images.npy",
+    ]
+    argv = [
+        "train",
+        "--recipe",
+        "gan",
+        *small,
+        "--log-every",
+        "2",
+        "--out",
+        "run",
+        "--steps",
+        "1000000",
+        "--device",
+        "cpu",
+    ]
     master, terminal = os.openpty()
     child = subprocess.Popen(
         [sys.executable, "-m", "fastgan", *argv],
-        cwd=tmp_path, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
+        cwd=tmp_path,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
-    )  # fmt: skip
+    )
     os.close(terminal)
     metrics = tmp_path / "run" / "metrics.jsonl"
     while not (metrics.exists() and metrics.stat().st_size) and child.poll() is None:
@@ -225,13 +268,36 @@ def command(capfd, *args):
 def test_the_way_out_of_a_divergence_is_a_command_that_works(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     np.save("images.npy", images(30, 16))
-    small = ["--data", "images.npy", "--base-width", 2, "--latent", 4, "--batch-size", 4, "--device", "cpu", "--log-every", 1]
+    small = [
+        "--data",
+        "images.npy",
+        "--base-width",
+        2,
+        "--latent",
+        4,
+        "--batch-size",
+        4,
+        "--device",
+        "cpu",
+        "--log-every",
+        1,
+    ]
     start = ["train", *small, "--lr-d", "1e30", "--lr-g", "1e-4", "--out", "my run", "--steps", 40]
     code, _, err = command(capfd, *start)
     assert (code, "training diverged" in err) == (2, True)
     said = re.search(r"fastgan (train --resume .*)", err.splitlines()[-1]).group(1)
-    assert shlex.split(said) == ["train", "--resume", "my run", "--lr-g", "5e-05", "--lr-d", "5e+29"]
-    assert command(capfd, *shlex.split(said))[0] == 2, "accepted, but half of 1e30 is still too much"
+    assert shlex.split(said) == [
+        "train",
+        "--resume",
+        "my run",
+        "--lr-g",
+        "5e-05",
+        "--lr-d",
+        "5e+29",
+    ]
+    assert command(capfd, *shlex.split(said))[0] == 2, (
+        "accepted, but half of 1e30 is still too much"
+    )
     code, out, err = command(capfd, "train", "--resume", "my run", "--lr-d", "1e-4", "--steps", 3)
     assert code == 0, err
     said = "G: lr goes on with 5e-05 instead of 0.0001; D: lr goes on with 0.0001 instead of 1e+30"
@@ -246,9 +312,24 @@ def test_the_way_out_of_a_divergence_is_a_command_that_works(tmp_path, monkeypat
 def test_a_scheduled_rate_may_change_too(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     np.save("images.npy", images(30))
-    small = ["--data", "images.npy", "--hidden-g", 8, "--hidden-d", 4, "--latent", 4, "--batch-size", 8, "--device", "cpu"]
+    small = [
+        "--data",
+        "images.npy",
+        "--hidden-g",
+        8,
+        "--hidden-d",
+        4,
+        "--latent",
+        4,
+        "--batch-size",
+        8,
+        "--device",
+        "cpu",
+    ]
     assert command(capfd, "train", "--recipe", "gan", *small, "--out", "run", "--steps", 2)[0] == 0
-    code, out, err = command(capfd, "train", "--resume", "run", "--steps", 4, "--lr", 0.01, "--log-every", 1)
+    code, out, err = command(
+        capfd, "train", "--resume", "run", "--steps", 4, "--lr", 0.01, "--log-every", 1
+    )
     assert (code, "--log-every can't be changed" in err) == (2, True)
     code, out, err = command(capfd, "train", "--resume", "run", "--steps", 4, "--lr", 0.01)
     said = "G: lr goes on with 0.01 instead of 0.1; D: lr goes on with 0.005 instead of 0.05"
@@ -257,20 +338,28 @@ def test_a_scheduled_rate_may_change_too(tmp_path, monkeypatch, capfd):
 
 def test_a_python_run_that_diverges_names_what_to_pass(tmp_path):
     sgd = lambda rate: {name: lambda p: torch.optim.SGD(p, rate) for name in "GD"}
-    with tiny(tmp_path / "run", optimizers=sgd(1e30), log_every=1) as trainer, pytest.raises(
-        fastgan.FastganError, match="resume=True and reschedule=True"
+    with (
+        tiny(tmp_path / "run", optimizers=sgd(1e30), log_every=1) as trainer,
+        pytest.raises(fastgan.FastganError, match="resume=True and reschedule=True"),
     ):
         trainer.fit(9)
-    with pytest.raises(fastgan.FastganError, match=r"optimizers\.G\.options\.lr was 1e\+30 and is 0.01 now"):
+    with pytest.raises(
+        fastgan.FastganError, match=r"optimizers\.G\.options\.lr was 1e\+30 and is 0.01 now"
+    ):
         tiny(tmp_path / "run", optimizers=sgd(0.01), log_every=1, resume=True)
-    with tiny(tmp_path / "run", optimizers=sgd(0.01), log_every=1, resume=True, reschedule=True) as trainer:
+    with tiny(
+        tmp_path / "run", optimizers=sgd(0.01), log_every=1, resume=True, reschedule=True
+    ) as trainer:
         trainer.fit(9)
         assert trainer.optimizers["G"].param_groups[0]["lr"] == 0.01
 
 
 def test_weights_that_are_not_finite_are_named_without_a_folder_too():
-    with tiny(None, optimizers=lambda p: torch.optim.SGD(p, float("nan"))) as trainer, pytest.raises(
-        fastgan.FastganError, match=r"a parameter is not finite; .* Start again with lower"
+    with (
+        tiny(None, optimizers=lambda p: torch.optim.SGD(p, float("nan"))) as trainer,
+        pytest.raises(
+            fastgan.FastganError, match=r"a parameter is not finite; .* Start again with lower"
+        ),
     ):
         trainer.fit(2)
 

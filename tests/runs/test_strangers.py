@@ -1,4 +1,5 @@
-"""A run folder from a stranger: it may be read, and nothing else; what a run removes and replaces is its own."""
+"""A run folder from a stranger: it may be read, and nothing else; what a run removes and replaces
+is its own."""
 
 import copy
 import itertools
@@ -30,7 +31,10 @@ from fastgan.trainer import fingerprint
 from fastgan.trainer.load import samples_of
 
 HERE = Path(__file__).parents[1] / "support"
-EVIL = "import pathlib\npathlib.Path({canary!r}).write_text('ran')\ndef build(**_): pass\nclass Gen: pass\n"
+EVIL = (
+    "import pathlib\npathlib.Path({canary!r}).write_text('ran')\ndef build(**_): pass\nclass "
+    "Gen: pass\n"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -78,8 +82,32 @@ def command_run(tmp_path_factory):
     """A run of the command line whose schedule falls over --steps."""
     folder = tmp_path_factory.mktemp("command")
     np.save(folder / "images.npy", images(30))
-    small = ["--size", "8", "--width", "2", "--latent", "4", "--batch-size", "4", "--n-critic", "1", "--log-every", "1"]
-    start = ["train", "--recipe", "wgan-gp", "--data", str(folder / "images.npy"), "--device", "cpu", *small, "--channels", "1"]
+    small = [
+        "--size",
+        "8",
+        "--width",
+        "2",
+        "--latent",
+        "4",
+        "--batch-size",
+        "4",
+        "--n-critic",
+        "1",
+        "--log-every",
+        "1",
+    ]
+    start = [
+        "train",
+        "--recipe",
+        "wgan-gp",
+        "--data",
+        str(folder / "images.npy"),
+        "--device",
+        "cpu",
+        *small,
+        "--channels",
+        "1",
+    ]
     with pytest.raises(SystemExit) as done:
         cli.main([*start, "--steps", "2", "--out", str(folder / "run")])
     assert not done.value.code
@@ -104,21 +132,35 @@ def one_line(use):
     return str(error.value)
 
 
-HUB = {"observer": {"$name": "torch.hub:load"}, "repo_or_dir": "stranger", "model": "g", "source": "local"}
+HUB = {
+    "observer": {"$name": "torch.hub:load"},
+    "repo_or_dir": "stranger",
+    "model": "g",
+    "source": "local",
+}
 HOSTILE = {
     "function": {"$name": "os:_exit"},
     "call": {"$object": "os:_exit", "args": {"status": 3}},
     "class": {"$object": "subprocess:Popen", "args": {"args": "touch canary", "shell": True}},
     "builtin": {"$object": "builtins:eval", "args": {"source": "1"}},
     "module in the folder": {"$object": "evil:Gen", "args": {}},
-    "layer that calls": {"$object": "torch.ao.quantization.fake_quantize:FakeQuantize", "args": HUB},
+    "layer that calls": {
+        "$object": "torch.ao.quantization.fake_quantize:FakeQuantize",
+        "args": HUB,
+    },
     "lazy": {"$object": "torch.nn.modules.linear:LazyLinear", "args": {"out_features": 3}},
     "under torch.nn": {"$object": "torch.nn.utils:evil", "args": {}},
     "torch.nn's imports": {"$object": "torch.nn.modules.module:torch.hub.load", "args": {}},
     "fastgan's imports": {"$object": "fastgan.models.dcgan:itertools.count", "args": {}},
     "fastgan's functions": {"$name": "fastgan.models.dcgan:init_weights"},
-    "fastgan's other rooms": {"$object": "fastgan.trainer.optimizers:Ema", "args": {"nets": {"$dict": []}, "decay": 0}},
-    "argument of a layer": {"$object": "torch.nn.modules.linear:Identity", "args": {"x": {"$name": "os:_exit"}}},
+    "fastgan's other rooms": {
+        "$object": "fastgan.trainer.optimizers:Ema",
+        "args": {"nets": {"$dict": []}, "decay": 0},
+    },
+    "argument of a layer": {
+        "$object": "torch.nn.modules.linear:Identity",
+        "args": {"x": {"$name": "os:_exit"}},
+    },
     "dtype": {"$dtype": "hub"},
     "container": {"$container": "functional", "children": []},
     "no name": {"$object": "", "args": {}},
@@ -129,7 +171,10 @@ HOSTILE = {
 @pytest.mark.parametrize("where", ["network", "objective", "inside"])
 def test_nothing_but_known_classes_is_made(kind, where, python_run, place):
     run, canary = copied(python_run, place), place / "canary"
-    for folder in (run, place):  # the current folder, which python -m puts on the path, and the run's own
+    for folder in (
+        run,
+        place,
+    ):  # the current folder, which python -m puts on the path, and the run's own
         (folder / "evil.py").write_text(EVIL.format(canary=str(canary)))
         (folder / "hubconf.py").write_text(EVIL.format(canary=str(canary)) + "def g(**_): pass\n")
     sys.path.insert(0, str(place))
@@ -156,10 +201,18 @@ def test_every_layer_on_the_list_is_torch_s_and_keeps_plain_values():
 
 
 CALLED = [
-    {"$name": "os:_exit"}, {"$name": "builtins:input"}, {"$name": "ctypes:string_at"}, {"$name": "evil:build"},
-    {"$object": "torch.nn.modules.linear:Identity", "args": {}}, {"$object": "evil:Gen", "args": {}}, 5, "x", [], None,
+    {"$name": "os:_exit"},
+    {"$name": "builtins:input"},
+    {"$name": "ctypes:string_at"},
+    {"$name": "evil:build"},
+    {"$object": "torch.nn.modules.linear:Identity", "args": {}},
+    {"$object": "evil:Gen", "args": {}},
+    5,
+    "x",
+    [],
+    None,
     {"$object": "fastgan.objectives.schedules:Constant", "args": {"value": "x"}},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("spec", CALLED, ids=str)
@@ -185,9 +238,21 @@ def test_what_a_file_names_is_printable(command_run, place, command):
 @pytest.mark.parametrize("rate", [10**400, "x", None, [], {"lr": 10**400}])
 def test_learning_rates_of_a_file_are_only_compared(rate, python_run, place):
     run = copied(python_run, place)
-    change(run, lambda s: s["identity"]["optimizers"]["D"]["options"].update(lr=rate), "checkpoints/step-00000002/state.json")
+    change(
+        run,
+        lambda s: s["identity"]["optimizers"]["D"]["options"].update(lr=rate),
+        "checkpoints/step-00000002/state.json",
+    )
     data = fastgan.data.open(images(), labels=[i % 3 for i in range(21)])
-    said = one_line(lambda: tiny(run, resume=True, schedules={"G": {"lr": Linear(1e-3, 0.0, 10)}}, data=data, reschedule=True))
+    said = one_line(
+        lambda: tiny(
+            run,
+            resume=True,
+            schedules={"G": {"lr": Linear(1e-3, 0.0, 10)}},
+            data=data,
+            reschedule=True,
+        )
+    )
     assert "is damaged" in said or "can't go on" in said
 
 
@@ -230,10 +295,24 @@ def project(place, monkeypatch):
     """A folder with somebody's own networks, and how a run of them is started there."""
     (place / "project").mkdir()
     (place / "project" / "mynets.py").write_text(PROJECT)
-    (place / "project" / "layers.py").write_text("from torch import nn\nclass Last(nn.Tanh): pass\n")
+    (place / "project" / "layers.py").write_text(
+        "from torch import nn\nclass Last(nn.Tanh): pass\n"
+    )
     np.save(place / "images.npy", images(30))
     monkeypatch.chdir(place / "project")
-    return ["train", "--data", place / "images.npy", "--latent", 4, "--batch-size", 8, "--device", "cpu", "--steps", 2]
+    return [
+        "train",
+        "--data",
+        place / "images.npy",
+        "--latent",
+        4,
+        "--batch-size",
+        8,
+        "--device",
+        "cpu",
+        "--steps",
+        2,
+    ]
 
 
 def forget(*names):
@@ -247,7 +326,11 @@ def test_own_networks_are_used_by_those_who_say_so(project, place, command, monk
     assert command(*project, "--model", "mynets:build", "--out", place / "run")[0] == 0
     monkeypatch.chdir(place)  # from another folder: where the module lay is on record
     grid = ["sample", "run", "--n", 2, "--device", "cpu"]
-    for refused in (grid, ["evaluate", "run", "--n", 100], ["train", "--resume", "run", "--steps", 3]):
+    for refused in (
+        grid,
+        ["evaluate", "run", "--n", 100],
+        ["train", "--resume", "run", "--steps", 3],
+    ):
         forget()
         code, _, err = command(*refused)
         assert (code, err.count("\n")) == (2, 1), err
@@ -263,7 +346,9 @@ def test_own_networks_are_used_by_those_who_say_so(project, place, command, monk
     assert fastgan.load("run", trust=True)(torch.zeros(1, 4, 1, 1)).shape == (1, 1, 8, 8)
     monkeypatch.chdir(place / "project")
     forget()
-    code, _, err = command("train", "--resume", place / "run", "--steps", 4, "--model", "mynets:build")
+    code, _, err = command(
+        "train", "--resume", place / "run", "--steps", 4, "--model", "mynets:build"
+    )
     assert code == 0, err
     monkeypatch.chdir(place)
     shutil.move(place / "project", place / "elsewhere")
@@ -274,7 +359,9 @@ def test_own_networks_are_used_by_those_who_say_so(project, place, command, monk
 
 
 def test_own_discriminators_do_not_matter_to_samples(project, place, command):
-    (place / "project" / "mynets.py").write_text(PROJECT + "def build(): return nn.Sequential(*Gen(4).net[:2], nn.Tanh()), Dis()")
+    (place / "project" / "mynets.py").write_text(
+        PROJECT + "def build(): return nn.Sequential(*Gen(4).net[:2], nn.Tanh()), Dis()"
+    )
     assert command(*project, "--model", "mynets:build", "--out", place / "run")[0] == 0
     forget()
     assert command("sample", place / "run", "--n", 2, "--device", "cpu")[0] == 0
@@ -290,12 +377,24 @@ def test_modules_that_lie_in_a_run_are_never_imported(project, place, command, m
     change(run, lambda f: f.update(modules={"mynets": str(run)}))
     monkeypatch.chdir(run)
     uses = [
-        ["sample", ".", "--n", 2, "--trust"], ["train", "--resume", ".", "--steps", 3, "--trust"],
+        ["sample", ".", "--n", 2, "--trust"],
+        ["train", "--resume", ".", "--steps", 3, "--trust"],
         ["train", "--resume", ".", "--steps", 3, "--model", "mynets:build"],
         ["train", "--config", "config.toml", "--out", place / "new", "--trust"],
-        ["train", "--config", "config.toml", "--out", place / "new", "--model", "mynets:build", "--dry-run"],
-    ]  # fmt: skip
-    for path, use in itertools.product(([], [str(run)]), uses):  # as the console script begins, and as python -m did
+        [
+            "train",
+            "--config",
+            "config.toml",
+            "--out",
+            place / "new",
+            "--model",
+            "mynets:build",
+            "--dry-run",
+        ],
+    ]
+    for path, use in itertools.product(
+        ([], [str(run)]), uses
+    ):  # as the console script begins, and as python -m did
         forget()
         sys.path[:0] = path
         code, _, err = command(*use)
@@ -307,8 +406,21 @@ def test_modules_that_lie_in_a_run_are_never_imported(project, place, command, m
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"]])
 def test_a_model_that_a_file_names_is_not_imported_unasked(more, project, place, command):
-    Path("mine.toml").write_text('model = "mynets:build"\nrecipe = "dcgan"\nlatent = 4\nbatch_size = 8\nsteps = 2\n')
-    argv = ["train", "--config", "mine.toml", "--data", place / "images.npy", "--out", place / "run", "--device", "cpu", *more]
+    Path("mine.toml").write_text(
+        'model = "mynets:build"\nrecipe = "dcgan"\nlatent = 4\nbatch_size = 8\nsteps = 2\n'
+    )
+    argv = [
+        "train",
+        "--config",
+        "mine.toml",
+        "--data",
+        place / "images.npy",
+        "--out",
+        place / "run",
+        "--device",
+        "cpu",
+        *more,
+    ]
     code, _, err = command(*argv)
     assert (code, err.count("\n")) == (2, 1), err
     assert "--model mynets:build" in err
@@ -319,7 +431,9 @@ def test_a_model_that_a_file_names_is_not_imported_unasked(more, project, place,
 def test_python_m_takes_no_module_from_the_current_folder(place):
     (place / "click.py").write_text(EVIL.format(canary=str(place / "canary")))
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
-    done = subprocess.run([sys.executable, "-m", "fastgan", "--help"], capture_output=True, env=environment, cwd=place)
+    done = subprocess.run(
+        [sys.executable, "-m", "fastgan", "--help"], capture_output=True, env=environment, cwd=place
+    )
     assert done.returncode == 0, done.stderr
     assert not (place / "canary").exists()
 
@@ -328,21 +442,47 @@ def test_python_m_takes_no_module_from_the_current_folder(place):
 
 
 VALUES = [
-    None, True, -1, 0, 7, 1.5, 10**30, float("nan"), "", "x\ny", "torch.hub:load", [], {}, [[]], [None], {"x": 1},
-    {"$name": "os:_exit"}, {"$tuple": 5}, {"$dict": [[1]]}, {"spec": {"$object": 5}}, {"why_not": 3},
-]  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    7,
+    1.5,
+    10**30,
+    float("nan"),
+    "",
+    "x\ny",
+    "torch.hub:load",
+    [],
+    {},
+    [[]],
+    [None],
+    {"x": 1},
+    {"$name": "os:_exit"},
+    {"$tuple": 5},
+    {"$dict": [[1]]},
+    {"spec": {"$object": 5}},
+    {"why_not": 3},
+]
 
 
 def fields(tree, path=()):
     """Paths of everything in a JSON tree."""
     yield path
-    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    inner = (
+        tree.items()
+        if isinstance(tree, dict)
+        else enumerate(tree)
+        if isinstance(tree, list)
+        else ()
+    )
     for key, value in inner:
         yield from fields(value, (*path, key))
 
 
 def mutations(tree, values):
-    """(what was changed, the changed tree): every field replaced by each value, and each left out."""
+    """(what was changed, the changed tree): every field replaced by each value, and each left
+    out."""
     for path in fields(tree):
         for value in [*values, KeyError]:
             if not path:
@@ -378,7 +518,9 @@ def cheap(monkeypatch):
     """Checkpoints that are read once: what is tried below is run.json."""
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     read, kept = Checkpoints.load, {}
-    monkeypatch.setattr(Checkpoints, "load", lambda c, step=None: copy.copy(kept.setdefault(step, read(c, step))))
+    monkeypatch.setattr(
+        Checkpoints, "load", lambda c, step=None: copy.copy(kept.setdefault(step, read(c, step)))
+    )
 
 
 @pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.slow)])
@@ -410,7 +552,16 @@ def test_a_changed_run_json_gives_images_or_one_line(every, python_run, place, c
 
 def test_files_that_are_no_json_are_named(python_run, place, command):
     run = copied(python_run, place)
-    for text in ("", "{", "[" * 100_000, '{"a":' * 100_000, "[" * 900 + "]" * 900, "9" * 5000, "\udcff", "null"):
+    for text in (
+        "",
+        "{",
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "[" * 900 + "]" * 900,
+        "9" * 5000,
+        "\udcff",
+        "null",
+    ):
         (run / "run.json").write_bytes(text.encode(errors="surrogateescape"))
         code, _, err = command("sample", run, "--n", 1)
         assert (code, err.count("\n"), "run.json is damaged" in err) == (2, 1, True), err
@@ -441,7 +592,9 @@ def test_a_changed_state_json_gives_a_run_or_one_line(every, python_run, place):
         data = fastgan.data.open(images(), labels=[i % 3 for i in range(21)])
 
         def resume(data=data):
-            tiny(run, resume=True, schedules={"G": {"lr": Linear(1e-3, 0.0, 10)}}, data=data).close()
+            tiny(
+                run, resume=True, schedules={"G": {"lr": Linear(1e-3, 0.0, 10)}}, data=data
+            ).close()
 
         harmless(resume, f"resume, {key} = {value!r}")
 
@@ -449,7 +602,15 @@ def test_a_changed_state_json_gives_a_run_or_one_line(every, python_run, place):
 def test_rows_that_are_none_are_dropped(place):
     folder = RunFolder(place / "run")
     folder.create()
-    for torn in ('{"step": "x"}', "null", "[1]", "[" * 100_000, '{"step": 2, "loss": "x"}', '{"step": 2, "a": [1]}', "7"):
+    for torn in (
+        '{"step": "x"}',
+        "null",
+        "[1]",
+        "[" * 100_000,
+        '{"step": 2, "loss": "x"}',
+        '{"step": 2, "a": [1]}',
+        "7",
+    ):
         folder.metrics.write_text('{"step": 1}\n' + torn + '\n{"step": 3}\n')
         folder.rewind(5)
         assert rows(folder.metrics) == [{"step": 1}, {"step": 3}]
@@ -497,7 +658,11 @@ def test_own_names_are_plain_files_and_folders(name, kind, command_run, place, c
     else:
         (run / name).mkdir()
     before = snapshot(outside)
-    for argv in (["train", "--resume", run, "--steps", 3], ["sample", run, "--n", 1], ["train", "--resume", run, "--seed", 5]):
+    for argv in (
+        ["train", "--resume", run, "--steps", 3],
+        ["sample", run, "--n", 1],
+        ["train", "--resume", run, "--seed", 5],
+    ):
         code, _, err = command(*argv)
         if argv[0] == "sample" and kind == "other" and name not in NEEDED:
             assert code == 0, "nothing outside is reached, and samples do not need it"
@@ -516,7 +681,11 @@ def test_files_with_other_names_are_not_written(name, command_run, place, comman
     os.link(run / name, place / "elsewhere")
     before = (place / "elsewhere").read_bytes()
     code, _, err = command("train", "--resume", run, "--steps", 3)
-    assert (code, err.count("\n"), f"{name} is the same file as another one" in err) == (2, 1, True), err
+    assert (code, err.count("\n"), f"{name} is the same file as another one" in err) == (
+        2,
+        1,
+        True,
+    ), err
     assert command("sample", run, "--n", 1, "--device", "cpu")[0] == 0, "reading changes nothing"
     assert (place / "elsewhere").read_bytes() == before
     shutil.copy(place / "elsewhere", run / "copy")
@@ -525,7 +694,10 @@ def test_files_with_other_names_are_not_written(name, command_run, place, comman
     assert (place / "elsewhere").read_bytes() == before
 
 
-@pytest.mark.parametrize("out", ["run.json", "checkpoints/", "checkpoints/step-00000002/state.json", "samples", "curves.png"])
+@pytest.mark.parametrize(
+    "out",
+    ["run.json", "checkpoints/", "checkpoints/step-00000002/state.json", "samples", "curves.png"],
+)
 def test_samples_do_not_go_where_a_run_has_its_own(out, command_run, place, command, monkeypatch):
     run = copied(command_run, place)
     (place / "aside").symlink_to(run)
@@ -586,11 +758,19 @@ def test_options_come_from_a_file_of_bounded_size(place, command):
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
 def test_names_that_no_file_can_have_are_one_line(name, python_run, place, command):
     uses = [
-        lambda: fastgan.load(name), lambda: tiny(name), lambda: tiny(name, resume=True), lambda: fastgan.sample(name),
+        lambda: fastgan.load(name),
+        lambda: tiny(name),
+        lambda: tiny(name, resume=True),
+        lambda: fastgan.sample(name),
         lambda: RunFolder(name).exists(),
-    ]  # fmt: skip
+    ]
     assert all(name[:3] in one_line(use) for use in uses)
-    for argv in (["sample", name], ["train", "--resume", name], ["train", "--out", name], ["sample", python_run, "--out", name]):
+    for argv in (
+        ["sample", name],
+        ["train", "--resume", name],
+        ["train", "--out", name],
+        ["sample", python_run, "--out", name],
+    ):
         code, _, err = command(*argv)
         assert (code, err.count("\n")) == (2, 1), err
 
@@ -673,7 +853,9 @@ def test_a_demo_is_replaced_and_nothing_else_is(place, command, monkeypatch):
     gone_on = Path(shutil.copytree(place / "demo", place / "on"))
     assert command("train", "--resume", gone_on, "--steps", 2)[0] == 0
     longer = Path(shutil.copytree(place / "demo", place / "longer"))
-    shutil.copytree(longer / "checkpoints" / "step-00000001", longer / "checkpoints" / "step-00000005")
+    shutil.copytree(
+        longer / "checkpoints" / "step-00000001", longer / "checkpoints" / "step-00000005"
+    )
     own = Path(shutil.copytree(place / "demo", place / "own"))
     change(own, lambda f: f.pop("demo"))
     linked = Path(shutil.copytree(place / "demo", place / "linked"))

@@ -1,4 +1,5 @@
-"""Other people's networks, written from their descriptions with plain PyTorch: what `accelerate` meets in the wild."""
+"""Other people's networks, written from their descriptions with plain PyTorch: what `accelerate`
+meets in the wild."""
 
 from __future__ import annotations
 
@@ -76,7 +77,14 @@ class UnetBlock(nn.Module):
     """
 
     def __init__(
-        self, outer, inner, channels=None, inside=None, outermost=False, norm_layer=nn.BatchNorm2d, use_dropout=False
+        self,
+        outer,
+        inner,
+        channels=None,
+        inside=None,
+        outermost=False,
+        norm_layer=nn.BatchNorm2d,
+        use_dropout=False,
     ) -> None:
         super().__init__()
         self.outermost = outermost
@@ -86,12 +94,31 @@ class UnetBlock(nn.Module):
         downconv = nn.Conv2d(channels, inner, 4, 2, 1, bias=bias)
         downrelu, uprelu = nn.LeakyReLU(0.2, True), nn.ReLU(True)
         if outermost:
-            layers = [downconv, inside, uprelu, nn.ConvTranspose2d(inner * 2, outer, 4, 2, 1), nn.Tanh()]
+            layers = [
+                downconv,
+                inside,
+                uprelu,
+                nn.ConvTranspose2d(inner * 2, outer, 4, 2, 1),
+                nn.Tanh(),
+            ]
         elif inside is None:
-            layers = [downrelu, downconv, uprelu, nn.ConvTranspose2d(inner, outer, 4, 2, 1, bias=bias), norm_layer(outer)]
+            layers = [
+                downrelu,
+                downconv,
+                uprelu,
+                nn.ConvTranspose2d(inner, outer, 4, 2, 1, bias=bias),
+                norm_layer(outer),
+            ]
         else:
-            layers = [downrelu, downconv, norm_layer(inner), inside, uprelu,
-                      nn.ConvTranspose2d(inner * 2, outer, 4, 2, 1, bias=bias), norm_layer(outer)]  # fmt: skip
+            layers = [
+                downrelu,
+                downconv,
+                norm_layer(inner),
+                inside,
+                uprelu,
+                nn.ConvTranspose2d(inner * 2, outer, 4, 2, 1, bias=bias),
+                norm_layer(outer),
+            ]
             if use_dropout:
                 layers.append(nn.Dropout(0.5))
         self.model = nn.Sequential(*layers)
@@ -106,24 +133,45 @@ class Unet(nn.Module):
     """pix2pix's generator: (B, in, S, S) -> (B, out, S, S), S a multiple of 2^downs."""
 
     def __init__(
-        self, in_channels: int = 3, out_channels: int = 3, downs: int = 4, ngf: int = 64, norm_layer=nn.BatchNorm2d
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        downs: int = 4,
+        ngf: int = 64,
+        norm_layer=nn.BatchNorm2d,
     ) -> None:
         super().__init__()
         wide = [ngf * min(2**level, 8) for level in range(downs)]
         block = None
         for level in reversed(range(1, downs)):
             dropout = block is not None and level >= 4
-            block = UnetBlock(wide[level - 1], wide[level], inside=block, norm_layer=norm_layer, use_dropout=dropout)
-        self.model = UnetBlock(out_channels, ngf, channels=in_channels, inside=block, outermost=True, norm_layer=norm_layer)
+            block = UnetBlock(
+                wide[level - 1],
+                wide[level],
+                inside=block,
+                norm_layer=norm_layer,
+                use_dropout=dropout,
+            )
+        self.model = UnetBlock(
+            out_channels,
+            ngf,
+            channels=in_channels,
+            inside=block,
+            outermost=True,
+            norm_layer=norm_layer,
+        )
 
     def forward(self, input: Tensor) -> Tensor:
         return self.model(input)
 
 
 class PatchGAN(nn.Module):
-    """pix2pix's discriminator (70 x 70 patches with n_layers = 3): (B, in, S, S) -> a map of logits."""
+    """pix2pix's discriminator (70 x 70 patches with n_layers = 3): (B, in, S, S) -> a map of
+    logits."""
 
-    def __init__(self, in_channels: int = 6, ndf: int = 64, n_layers: int = 3, norm_layer=nn.BatchNorm2d) -> None:
+    def __init__(
+        self, in_channels: int = 6, ndf: int = 64, n_layers: int = 3, norm_layer=nn.BatchNorm2d
+    ) -> None:
         super().__init__()
         bias = norm_layer is nn.InstanceNorm2d
         layers = [nn.Conv2d(in_channels, ndf, 4, 2, 1), nn.LeakyReLU(0.2, True)]
@@ -142,18 +190,29 @@ class PatchGAN(nn.Module):
         return self.model(input)
 
 
-SPECTRAL_NORMS = {"parametrization": parametrizations.spectral_norm, "hook": spectral_norm_hook, "none": lambda module: module}
+SPECTRAL_NORMS = {
+    "parametrization": parametrizations.spectral_norm,
+    "hook": spectral_norm_hook,
+    "none": lambda module: module,
+}
 
 
 class ResBlockDown(nn.Module):
-    """SNGAN's residual block of the discriminator (Miyato et al. 2018, figure 8), activations called as functions."""
+    """SNGAN's residual block of the discriminator (Miyato et al. 2018, figure 8), activations
+    called as functions."""
 
-    def __init__(self, sn, in_channels: int, out_channels: int, downsample: bool, first: bool = False) -> None:
+    def __init__(
+        self, sn, in_channels: int, out_channels: int, downsample: bool, first: bool = False
+    ) -> None:
         super().__init__()
         self.first, self.downsample = first, downsample
         self.conv1 = sn(nn.Conv2d(in_channels, out_channels, 3, 1, 1))
         self.conv2 = sn(nn.Conv2d(out_channels, out_channels, 3, 1, 1))
-        self.shortcut = sn(nn.Conv2d(in_channels, out_channels, 1)) if downsample or in_channels != out_channels else None
+        self.shortcut = (
+            sn(nn.Conv2d(in_channels, out_channels, 1))
+            if downsample or in_channels != out_channels
+            else None
+        )
         self.activation = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -170,9 +229,12 @@ class ResBlockDown(nn.Module):
 
 
 class ResNetDiscriminator(nn.Module):
-    """SNGAN's CIFAR discriminator: (B, 3, 32, 32) -> (B, 1) logits. `spectral`: parametrization, hook or none."""
+    """SNGAN's CIFAR discriminator: (B, 3, 32, 32) -> (B, 1) logits. `spectral`: parametrization,
+    hook or none."""
 
-    def __init__(self, width: int = 128, spectral: str = "parametrization", channels: int = 3) -> None:
+    def __init__(
+        self, width: int = 128, spectral: str = "parametrization", channels: int = 3
+    ) -> None:
         super().__init__()
         sn = SPECTRAL_NORMS[spectral]
         self.block1 = ResBlockDown(sn, channels, width, downsample=True, first=True)
@@ -198,7 +260,9 @@ class ResBlockUp(nn.Module):
             nn.ReLU(),
             nn.Conv2d(out_channels, out_channels, 3, 1, 1),
         )
-        self.shortcut = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(in_channels, out_channels, 1))
+        self.shortcut = nn.Sequential(
+            nn.Upsample(scale_factor=2), nn.Conv2d(in_channels, out_channels, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.residual(x) + self.shortcut(x)

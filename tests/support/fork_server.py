@@ -1,8 +1,10 @@
-"""Runs `fastgan` commands in forked children, so that killing dozens of real processes does not import torch dozens of times.
+"""Runs `fastgan` commands in forked children, so that killing dozens of real processes does not
+import torch dozens of times.
 
-Reads one JSON request a line, runs it to its end, and writes events, one a line: `pid N`; `started STEP` when a trainer is ready,
-after which the child waits for a line `go`; `enter STEP`, `op N WHAT` and `exit STEP` around and inside Checkpoints.save;
-`ended STATUS` (minus the signal, or the exit code).
+Reads one JSON request a line, runs it to its end, and writes events, one a line: `pid N`; `started
+STEP` when a trainer is ready, after which the child waits for a line `go`; `enter STEP`, `op N
+WHAT` and `exit STEP` around and inside Checkpoints.save; `ended STATUS` (minus the signal, or the
+exit code).
 """
 
 import contextlib
@@ -38,7 +40,8 @@ def line_in() -> str:
 
 
 class InsideSaves:
-    """Reports every file operation of a save before it is done, and gives a killer time to act on it."""
+    """Reports every file operation of a save before it is done, and gives a killer time to act on
+    it."""
 
     def __init__(self, pause: float) -> None:
         self.pause, self.count, self.inside = pause, 0, False
@@ -102,7 +105,8 @@ def child(request) -> None:
 
 
 def warm_up() -> None:
-    """One run in this process: what torch imports when it is first used is then shared by all children."""
+    """One run in this process: what torch imports when it is first used is then shared by all
+    children."""
     log, here = os.open(os.devnull, os.O_WRONLY), os.dup(1)
     os.dup2(log, 1)
     os.dup2(log, 2)

@@ -1,5 +1,5 @@
-"""The convolution kernels in Triton's interpreter, in a process of its own: run by test_conv_kernels, or by hand with a name
-as argument."""
+"""The convolution kernels in Triton's interpreter, in a process of its own: run by
+test_conv_kernels, or by hand with a name as argument."""
 
 import os
 import sys
@@ -30,11 +30,16 @@ def close(a, b, bound=2e-6):
 
 
 def spread(v, n):
-    return v.double().reshape(-1, v.shape[-1]).repeat_interleave(n // v.reshape(-1, v.shape[-1]).shape[0], 0)[:, :, None, None]
+    return (
+        v.double()
+        .reshape(-1, v.shape[-1])
+        .repeat_interleave(n // v.reshape(-1, v.shape[-1]).shape[0], 0)[:, :, None, None]
+    )
 
 
 def every_direction(spec, n, ci, co, size, groups=1, gather=None, wgrad=None):
-    """Forward with moments, dgrad and wgrad with and without transforms, against autograd in float64."""
+    """Forward with moments, dgrad and wgrad with and without transforms, against autograd in
+    float64."""
     torch.manual_seed(0)
     x = channels_last(torch.randn(n, ci, *size))
     w = torch.randn(*((ci, co) if spec.transposed else (co, ci)), *spec.kernel)
@@ -66,7 +71,8 @@ def every_direction(spec, n, ci, co, size, groups=1, gather=None, wgrad=None):
 
 
 def geometry():
-    """Strides that do not divide the kernel, phases of unequal size, wide kernels, one image, packed taps of few channels."""
+    """Strides that do not divide the kernel, phases of unequal size, wide kernels, one image,
+    packed taps of few channels."""
     every_direction(ConvSpec(True, (3, 3), (2, 2), (1, 1)), 1, 9, 5, (4, 3))
     every_direction(ConvSpec(False, (4, 4), (2, 2), (1, 1)), 2, 7, 17, (7, 5), groups=2)
     every_direction(ConvSpec(False, (5, 3), (2, 1), (2, 0)), 1, 3, 9, (7, 6))
@@ -74,7 +80,8 @@ def geometry():
 
 
 def configurations():
-    """Both loop orders with several channel blocks; a reduction of many splits, the last one short."""
+    """Both loop orders with several channel blocks; a reduction of many splits, the last one
+    short."""
     spec = ConvSpec(True, (4, 4), (2, 2), (1, 1))
     for order in ("channels", "taps"):
         whole = tile(16, 16, 16, 8, 2, order) | {"SPLIT_K": 1}
@@ -85,20 +92,25 @@ def configurations():
 
 
 def splits():
-    """Parts by channels, by rows of taps (some phases have none of a row) and by both; more asked than there are."""
+    """Parts by channels, by rows of taps (some phases have none of a row) and by both; more asked
+    than there are."""
     down, up = ConvSpec(False, (4, 4), (2, 2), (1, 1)), ConvSpec(True, (3, 3), (2, 2), (1, 1))
     for order, wanted in (("channels", 5), ("taps", 64)):
         config = tile(16, 32, 16, 4, 2, order) | {"SPLIT_K": wanted}
         every_direction(down, 2, 19, 18, (5, 4), groups=2, gather=config)
         every_direction(up, 1, 18, 19, (2, 3), gather=config)
     x, w = channels_last(torch.randn(1, 33, 3, 3)), torch.randn(5, 33, 4, 4)
-    runs = [conv_forward(x, w, down, config=tile(16, 16, 16, 4, 2, "taps") | {"SPLIT_K": k})[0] for k in (1, 6, 6)]
+    runs = [
+        conv_forward(x, w, down, config=tile(16, 16, 16, 4, 2, "taps") | {"SPLIT_K": k})[0]
+        for k in (1, 6, 6)
+    ]
     assert torch.equal(runs[1], runs[2])
     close(runs[1], runs[0])
 
 
 def merged_phases():
-    """All phases in one pass: several columns of programs, strides of 3, taps that some phases lack, phases of unequal size."""
+    """All phases in one pass: several columns of programs, strides of 3, taps that some phases
+    lack, phases of unequal size."""
     for spec, shape, channels in (
         (ConvSpec(True, (4, 4), (2, 2), (1, 1)), (3, 2), 5),
         (ConvSpec(True, (5, 3), (2, 3), (2, 0)), (3, 3), 3),
@@ -109,7 +121,9 @@ def merged_phases():
             config = tile(16, 16, 16, 4, 2, "taps") | {"MERGED": merged}
             every_direction(spec, 2, 17, channels, shape, groups=2, gather=config)
     config = tile(16, 16, 16, 4, 2, "channels") | {"MERGED": True}
-    every_direction(ConvSpec(False, (4, 4), (2, 2), (1, 1)), 2, 3, 35, (7, 5), groups=2, gather=config)
+    every_direction(
+        ConvSpec(False, (4, 4), (2, 2), (1, 1)), 2, 3, 35, (7, 5), groups=2, gather=config
+    )
 
 
 def gradient_pass():
@@ -117,9 +131,15 @@ def gradient_pass():
     for groups in (1, 2):
         dy, y = torch.randn(4, 5, 3, 7), torch.randn(4, 5, 3, 7)
         mean, dmean, dvar = (torch.randn(groups, 5) for _ in range(3))
-        g, sums = form_gradient(dy, y, mean, dmean, dvar, act_out="leaky_relu", slope_out=0.3, groups=groups, sums=True)
+        g, sums = form_gradient(
+            dy, y, mean, dmean, dvar, act_out="leaky_relu", slope_out=0.3, groups=groups, sums=True
+        )
         n = 4 // groups * 21
-        want = dy.double() + spread(dmean, 4) / n + spread(dvar, 4) * 2 / n * (y.double() - spread(mean, 4))
+        want = (
+            dy.double()
+            + spread(dmean, 4) / n
+            + spread(dvar, 4) * 2 / n * (y.double() - spread(mean, 4))
+        )
         want = want * torch.where(y > 0, 1.0, 0.3).double()
         close(g, want)
         close(sums, want.sum((0, 2, 3)))
@@ -146,13 +166,16 @@ def containers():
         accelerate(net).edge = edge
         got = [torch.autograd.grad(net(x), wanted, u), list(net.buffers())]
         for (i, a), b in zip(enumerate(got[0]), want[0]):
-            assert i == 2 or close(a, b, 2e-5) is None  # the bias before a norm has no gradient but rounding
+            assert (
+                i == 2 or close(a, b, 2e-5) is None
+            )  # the bias before a norm has no gradient but rounding
         for a, b in zip(got[1], want[1]):
             close(a, b, 1e-5)
 
 
 def switch():
-    """The kernels' nodes skip weight gradients under the switch, and still give them in second order."""
+    """The kernels' nodes skip weight gradients under the switch, and still give them in second
+    order."""
     torch.manual_seed(0)
     x, w = torch.randn(2, 3, 4, 4, requires_grad=True), torch.randn(4, 3, 4, 4, requires_grad=True)
     y = conv2d(x, w, None, 2, 1)

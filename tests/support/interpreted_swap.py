@@ -1,4 +1,5 @@
-"""Accelerated networks on the Triton kernels, in the interpreter: run by test_accelerate_interpreted.py with TRITON_INTERPRET=1.
+"""Accelerated networks on the Triton kernels, in the interpreter: run by
+test_accelerate_interpreted.py with TRITON_INTERPRET=1.
 
 Bounds: PyTorch's float32 kernels and ours sum in another order; 1e-5 relative L2 is the project's
 fp32 bound (fastgan/verify/bounds.py), times the few layers that an error passes through.
@@ -32,19 +33,41 @@ def blocks(*layers):
 
 
 NETWORKS = {
-    "conv-norm-act": (lambda: blocks(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.LeakyReLU(0.2, True)), (2, 3, 5, 5)),
-    "transposed": (
-        lambda: blocks(nn.ConvTranspose2d(3, 4, 4, 2, 1), nn.BatchNorm2d(4), nn.ReLU(True), nn.Conv2d(4, 2, 3), nn.Tanh()),
-        (2, 3, 3, 3),
-    ),
-    "linear": (lambda: blocks(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)), (5, 3)),
-    "lone-norm": (lambda: nn.BatchNorm2d(3), (2, 3, 4, 4)),
-    "cumulative": (lambda: blocks(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=None), nn.SiLU()), (2, 3, 5, 5)),
-    "untracked": (
-        lambda: blocks(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False, affine=False), nn.Sigmoid()),
+    "conv-norm-act": (
+        lambda: blocks(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.LeakyReLU(0.2, True)),
         (2, 3, 5, 5),
     ),
-    "instance": (lambda: blocks(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, affine=True), nn.ReLU(True)), (2, 3, 5, 5)),
+    "transposed": (
+        lambda: blocks(
+            nn.ConvTranspose2d(3, 4, 4, 2, 1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(True),
+            nn.Conv2d(4, 2, 3),
+            nn.Tanh(),
+        ),
+        (2, 3, 3, 3),
+    ),
+    "linear": (
+        lambda: blocks(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)),
+        (5, 3),
+    ),
+    "lone-norm": (lambda: nn.BatchNorm2d(3), (2, 3, 4, 4)),
+    "cumulative": (
+        lambda: blocks(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=None), nn.SiLU()),
+        (2, 3, 5, 5),
+    ),
+    "untracked": (
+        lambda: blocks(
+            nn.Conv2d(3, 4, 3),
+            nn.BatchNorm2d(4, track_running_stats=False, affine=False),
+            nn.Sigmoid(),
+        ),
+        (2, 3, 5, 5),
+    ),
+    "instance": (
+        lambda: blocks(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, affine=True), nn.ReLU(True)),
+        (2, 3, 5, 5),
+    ),
     "unet": (lambda: Unet(downs=2, ngf=1), (2, 3, 4, 4)),
     "patchgan": (lambda: PatchGAN(3, ndf=1, n_layers=1), (2, 3, 8, 8)),
 }
@@ -58,17 +81,23 @@ def pair(name):
         p.data.add_(0.1 * torch.randn_like(p))
     x = torch.randn(shape)
     if x.dim() == 4:
-        net, x = net.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+        net, x = (
+            net.to(memory_format=torch.channels_last),
+            x.contiguous(memory_format=torch.channels_last),
+        )
     return copy.deepcopy(net), accelerate(net), x
 
 
 def close(got, expected, bound=BOUND):
-    # A bias in front of a normalisation has gradient zero: rounding is judged against the largest of the tensors.
+    # A bias in front of a normalisation has gradient zero: rounding is judged against the largest
+    # of the tensors.
     largest = max(b.double().norm().item() for b in expected)
     for i, (a, b) in enumerate(zip(got, expected, strict=True)):
         assert a.dtype == b.dtype
         scale = max(b.double().norm().item(), 0.1 * largest)
-        assert (a.double() - b.double()).norm() <= bound * scale, f"item {i}: {(a.double() - b.double()).norm() / scale}"
+        assert (a.double() - b.double()).norm() <= bound * scale, (
+            f"item {i}: {(a.double() - b.double()).norm() / scale}"
+        )
 
 
 def everything(net, x):
@@ -99,7 +128,11 @@ def test_double_backward(name):
     def r1(net):
         real = x.clone().requires_grad_()
         (g,) = torch.autograd.grad(net(real).square().sum(), real, create_graph=True)
-        return list(torch.autograd.grad(g.square().sum(), list(net.parameters()), allow_unused=True, materialize_grads=True))
+        return list(
+            torch.autograd.grad(
+                g.square().sum(), list(net.parameters()), allow_unused=True, materialize_grads=True
+            )
+        )
 
     exact = r1(plain)
     largest = max(g.norm().item() for g in exact)
@@ -130,7 +163,10 @@ def test_autocast_decides_the_output_type(dtype):
 
 def test_nchw_inputs_take_pytorchs_kernels():
     plain, fast, x = pair("conv-norm-act")
-    plain, fast = plain.to(memory_format=torch.contiguous_format), fast.to(memory_format=torch.contiguous_format)
+    plain, fast = (
+        plain.to(memory_format=torch.contiguous_format),
+        fast.to(memory_format=torch.contiguous_format),
+    )
     x = x.contiguous()
     assert torch.equal(fast(x), plain(x))
 
@@ -138,7 +174,9 @@ def test_nchw_inputs_take_pytorchs_kernels():
 def test_activation_checkpointing():
     plain, fast, x = pair("conv-norm-act")
     for net in (plain, fast):
-        torch.utils.checkpoint.checkpoint(net, x.requires_grad_(), use_reentrant=False).sum().backward()
+        torch.utils.checkpoint.checkpoint(
+            net, x.requires_grad_(), use_reentrant=False
+        ).sum().backward()
     largest = max(p.grad.norm() for p in plain.parameters())
     for p, q in zip(fast.parameters(), plain.parameters()):
         assert (p.grad - q.grad).norm() <= BOUND * largest
@@ -153,7 +191,9 @@ def several(net, x, graph):
     wanted = [x, *net.parameters()]
     found = torch.autograd.grad(y, wanted, many, is_grads_batched=True, create_graph=graph)
     if graph:
-        found += torch.autograd.grad(found[0].square().sum(), wanted, allow_unused=True, materialize_grads=True)
+        found += torch.autograd.grad(
+            found[0].square().sum(), wanted, allow_unused=True, materialize_grads=True
+        )
     return list(found)
 
 
@@ -170,7 +210,9 @@ def test_batched_gradients_take_pytorchs_formulas(name, graph):
 def test_torch_func_transforms_take_pytorchs_formulas():
     for plain, fast, x in (pair("conv-norm-act"), spectral_network("parametrization")):
         plain, fast = plain.eval(), fast.eval()
-        loss = lambda net, x=x: lambda parameters: torch.func.functional_call(net, parameters, (x,)).square().sum()
+        loss = lambda net, x=x: (
+            lambda parameters: torch.func.functional_call(net, parameters, (x,)).square().sum()
+        )
         grads = [torch.func.grad(loss(net))(dict(net.named_parameters())) for net in (fast, plain)]
         close(list(grads[0].values()), list(grads[1].values()))
 
@@ -179,7 +221,10 @@ def test_torch_func_transforms_take_pytorchs_formulas():
 def test_grad_scaler_skips_and_goes_on(name):
     plain, fast, x = pair(name)
     for net in (plain, fast):
-        optimizer, scaler = torch.optim.SGD(net.parameters(), 0.1), torch.amp.GradScaler("cpu", init_scale=1024.0)
+        optimizer, scaler = (
+            torch.optim.SGD(net.parameters(), 0.1),
+            torch.amp.GradScaler("cpu", init_scale=1024.0),
+        )
         for scale in (1.0, float("inf"), 1.0):
             optimizer.zero_grad()
             scaler.scale(net(x).square().sum() * scale).backward()
@@ -220,7 +265,9 @@ def test_a_training_step_agrees():
     for fast, plain in ((g, plain_g), (d, plain_d)):
         largest = max(p.grad.norm() for p in plain.parameters())
         for p, q in zip(fast.parameters(), plain.parameters()):
-            assert (p.grad - q.grad).norm() <= 2e-4 * largest  # six layers, four of them normalised, forward and back
+            assert (
+                p.grad - q.grad
+            ).norm() <= 2e-4 * largest  # six layers, four of them normalised, forward and back
     revert(g)
     close(list(g.buffers()), list(plain_g.buffers()))
 
@@ -243,7 +290,9 @@ def launches(monkeypatch):
     calls = []
     real = swap_spectral.spectral_sigma
     monkeypatch.setattr(
-        swap_spectral, "spectral_sigma", lambda weights, *args, **kw: (calls.append(len(weights)), real(weights, *args, **kw))[1]
+        swap_spectral,
+        "spectral_sigma",
+        lambda weights, *args, **kw: (calls.append(len(weights)), real(weights, *args, **kw))[1],
     )
     return calls
 
@@ -295,7 +344,9 @@ def test_a_spectral_layer_used_twice_alone_or_not_at_all(kind, monkeypatch):
     odd, plain_odd = accelerate(Odd(fast)), Odd(plain)
     for skip in (True, False, True):
         odd.skip = plain_odd.skip = skip
-        close([odd(x), *odd.net[5].buffers()], [plain_odd(x), *plain_odd.net[5].buffers()])  # never called: never moved
+        close(
+            [odd(x), *odd.net[5].buffers()], [plain_odd(x), *plain_odd.net[5].buffers()]
+        )  # never called: never moved
 
 
 @pytest.mark.parametrize("kind", ["parametrization", "hook"])
@@ -305,7 +356,11 @@ def test_double_backward_through_spectral_norm(kind):
     for net in (fast, plain):
         real = x.clone().requires_grad_()
         (g,) = torch.autograd.grad(net(real).square().sum(), real, create_graph=True)
-        got.append(torch.autograd.grad(g.square().sum(), list(net.parameters()), allow_unused=True, materialize_grads=True))
+        got.append(
+            torch.autograd.grad(
+                g.square().sum(), list(net.parameters()), allow_unused=True, materialize_grads=True
+            )
+        )
     close(*got, 1e-4)
 
 
@@ -324,7 +379,9 @@ def test_what_follows_may_write_over_a_norms_output(follow):
 def test_what_follows_may_write_over_a_convolutions_output(name):
     """The kernels' result is no view: nothing has to stand between it and an in-place layer."""
     w = torch.randn(3, 3, 4, 4, requires_grad=True)
-    y = getattr(fastgan.ops, name)(torch.randn(1, 3, 4, 4, requires_grad=True), w, None, 2, 1, impl="triton")
+    y = getattr(fastgan.ops, name)(
+        torch.randn(1, 3, 4, 4, requires_grad=True), w, None, 2, 1, impl="triton"
+    )
     assert y._base is None
     torch.relu_(y).sum().backward()
 
@@ -347,14 +404,26 @@ def test_groups_have_statistics_of_their_own():
 
 @pytest.mark.parametrize("edge", [None, "moments", "on_load+g"])
 def test_one_pass_of_pair_is_two(edge):
-    """Outputs, gradients and buffers of D on real | fake as one batch, through fused chains; the fakes' statistics differ."""
+    """Outputs, gradients and buffers of D on real | fake as one batch, through fused chains; the
+    fakes' statistics differ."""
     torch.manual_seed(0)
-    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.LeakyReLU(0.2), nn.Conv2d(4, 3, 3, 2), nn.BatchNorm2d(3), nn.ReLU()]
-    net = accelerate(nn.Sequential(*layers, nn.Conv2d(3, 1, 2))).to(memory_format=torch.channels_last)
+    layers = [
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(4, 3, 3, 2),
+        nn.BatchNorm2d(3),
+        nn.ReLU(),
+    ]
+    net = accelerate(nn.Sequential(*layers, nn.Conv2d(3, 1, 2))).to(
+        memory_format=torch.channels_last
+    )
     net.edge = edge
     twin = copy.deepcopy(net)
     assert pairing.why_two(net) is None
-    real, fake = (torch.randn(3, 3, 8, 8).add(k).contiguous(memory_format=torch.channels_last) for k in (1, 0))
+    real, fake = (
+        torch.randn(3, 3, 8, 8).add(k).contiguous(memory_format=torch.channels_last) for k in (1, 0)
+    )
     one, two = pairing.one_pass(net, real, fake), (twin(real), twin(fake))
     for both in (one, two):
         (both[0].square().sum() - 3 * both[1].sum()).backward()

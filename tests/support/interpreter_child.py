@@ -1,6 +1,8 @@
-"""Kernel tests without a GPU: TRITON_INTERPRET is read when kernels are decorated, so they run in a process of their own.
+"""Kernel tests without a GPU: TRITON_INTERPRET is read when kernels are decorated, so they run in a
+process of their own.
 
-A test marked `@interpreted` is skipped in the parent and run by `run_interpreted(__file__)`, which fails if one does not pass.
+A test marked `@interpreted` is skipped in the parent and run by `run_interpreted(__file__)`, which
+fails if one does not pass.
 """
 
 import os
@@ -13,11 +15,14 @@ import pytest
 from fastgan.kernels.common import INTERPRET, has_triton
 
 interpreted = pytest.mark.skipif(not INTERPRET, reason="runs in the interpreter's process")
-parent = pytest.mark.skipif(INTERPRET or not has_triton, reason="starts the interpreter's process, which needs Triton")
+parent = pytest.mark.skipif(
+    INTERPRET or not has_triton, reason="starts the interpreter's process, which needs Triton"
+)
 
 
 def run_interpreted(path: str) -> None:
-    """Runs the `interpreted` tests (names contain "kernel") of the file `path` in a child process."""
+    """Runs the `interpreted` tests (names contain "kernel") of the file `path` in a child
+    process."""
     env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     env.pop("FASTGAN_IMPL", None)
     command = [sys.executable, "-m", "pytest", "-v", "-x", "-W", "ignore", "-k", "_kernel", path]

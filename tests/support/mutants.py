@@ -1,10 +1,11 @@
-"""Plants bugs in kernel sources and asks whether ``verify --quick`` notices. Run as ``TRITON_INTERPRET=1 python
-tests/support/mutants.py [--share FOLDER] [--at-once N] [NAME ...]``.
+"""Plants bugs in kernel sources and asks whether ``verify --quick`` notices. Run as
+``TRITON_INTERPRET=1 python tests/support/mutants.py [--share FOLDER] [--at-once N] [NAME ...]``.
 
-Each mutant is a copy of the package with one text replaced, verified in a forked process of its own; checks stop at the first
-failure. A line of JSON per mutant: caught (by a numeric bound, a guard or a NaN), survived, raised (the mutant does not run:
-it proves nothing), or missing (no such text: the kernel changed and the mutation must follow). Several processes with one
-``--share`` divide the work: each judges what no other has claimed, and ends when all is judged.
+Each mutant is a copy of the package with one text replaced, verified in a forked process of its
+own; checks stop at the first failure. A line of JSON per mutant: caught (by a numeric bound, a
+guard or a NaN), survived, raised (the mutant does not run: it proves nothing), or missing (no such
+text: the kernel changed and the mutation must follow). Several processes with one ``--share``
+divide the work: each judges what no other has claimed, and ends when all is judged.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-# what a check imports from outside the package, before the fork: it cost each mutant a second or two
+# what a check imports from outside the package, before the fork: it cost each mutant a second or
+# two
 import torch
 import torch._dynamo
 import triton.experimental.gluon
@@ -54,8 +56,8 @@ def mutate(text: str, m: Mutation) -> str | None:
 
 
 def plant(m: Mutation | None, folder: Path) -> str:
-    """Copies the package (and the toy op) to ``folder`` with the mutation in it; what is wrong with the mutation, or an empty
-    string.
+    """Copies the package (and the toy op) to ``folder`` with the mutation in it; what is wrong with
+    the mutation, or an empty string.
     """
     skip = shutil.ignore_patterns("assets", "__pycache__", "*.gz")
     shutil.copytree(ROOT / "kernels", folder / "kernels", ignore=skip)
@@ -69,7 +71,11 @@ def plant(m: Mutation | None, folder: Path) -> str:
     shutil.copy(ROOT / "tests" / "support" / "toy_ops.py", folder / "tests" / "support")
     if m is None:
         return ""
-    changed = {path: text for path in sorted(folder.glob(m.file)) if (text := mutate(path.read_text(), m)) is not None}
+    changed = {
+        path: text
+        for path in sorted(folder.glob(m.file))
+        if (text := mutate(path.read_text(), m)) is not None
+    }
     if len(changed) != 1:
         return f"the text to change is in {len(changed)} files of {m.file}"
     for path, text in changed.items():
@@ -77,9 +83,11 @@ def plant(m: Mutation | None, folder: Path) -> str:
     return ""
 
 
-def judge(folder: Path, op: str, family: str, case: str, only: list[int] | None) -> dict[str, object]:
-    """Runs the quick checks of ``op`` (``only``: those) in the package under ``folder`` until one fails. Where fastgan was
-    never imported.
+def judge(
+    folder: Path, op: str, family: str, case: str, only: list[int] | None
+) -> dict[str, object]:
+    """Runs the quick checks of ``op`` (``only``: those) in the package under ``folder`` until one
+    fails. Where fastgan was never imported.
     """
     os.chdir(folder)
     sys.path.insert(0, str(folder))
@@ -87,7 +95,9 @@ def judge(folder: Path, op: str, family: str, case: str, only: list[int] | None)
     import fastgan
     from fastgan.verify import registry, runner
 
-    assert Path(fastgan.__file__).is_relative_to(folder), fastgan.__file__  # not the checkout of an editable install
+    assert Path(fastgan.__file__).is_relative_to(folder), (
+        fastgan.__file__
+    )  # not the checkout of an editable install
     cpu = torch.device("cpu")
     registry.load([family] if family else None)
     jobs = [
@@ -100,8 +110,13 @@ def judge(folder: Path, op: str, family: str, case: str, only: list[int] | None)
     for i, job in sorted(jobs, key=lambda x: case not in x[1].case):
         for row in runner.execute(job, cpu)[0]:
             if row.verdict == "FAIL":
-                raised = row.output == "-" and row.note.partition(":")[0].endswith(("Error", "Exception"))
-                note = f"{row.case} {row.type} {row.engine} {row.direction} {row.output} error {row.error:.1e}: {row.note}"
+                raised = row.output == "-" and row.note.partition(":")[0].endswith(
+                    ("Error", "Exception")
+                )
+                note = (
+                    f"{row.case} {row.type} {row.engine} {row.direction} {row.output} error "
+                    f"{row.error:.1e}: {row.note}"
+                )
                 return {"verdict": "raised" if raised else "caught", "note": note, "job": i}
     return (
         {"verdict": "survived", "note": f"{len(jobs)} checks passed"}
@@ -110,8 +125,11 @@ def judge(folder: Path, op: str, family: str, case: str, only: list[int] | None)
     )
 
 
-def start(scratch: Path, m: Mutation | None, op: str, family: str, case: str, only: list[int] | None) -> int | None:
-    """Forks a process that leaves its answer in ``scratch``; its id, or None if the mutation cannot be planted."""
+def start(
+    scratch: Path, m: Mutation | None, op: str, family: str, case: str, only: list[int] | None
+) -> int | None:
+    """Forks a process that leaves its answer in ``scratch``; its id, or None if the mutation cannot
+    be planted."""
     answer = scratch / "answer.json"
     if wrong := plant(m, scratch):
         answer.write_text(json.dumps({"verdict": "missing", "note": wrong}))
@@ -121,14 +139,22 @@ def start(scratch: Path, m: Mutation | None, op: str, family: str, case: str, on
         try:
             answer.write_text(json.dumps(judge(scratch, op, family, case, only)))
         except BaseException as e:
-            answer.write_text(json.dumps({"verdict": "raised", "note": f"{type(e).__name__}: {' '.join(str(e).split())[-300:]}"}))
+            answer.write_text(
+                json.dumps(
+                    {
+                        "verdict": "raised",
+                        "note": f"{type(e).__name__}: {' '.join(str(e).split())[-300:]}",
+                    }
+                )
+            )
         finally:
             os._exit(0)
     return pid
 
 
 class Share:
-    """A folder in which processes claim pieces of work by name, and leave their results for each other."""
+    """A folder in which processes claim pieces of work by name, and leave their results for each
+    other."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -141,7 +167,9 @@ class Share:
         beside = self._path(name, f"{os.getpid()}.tmp")
         beside.write_text(str(os.getpid()))
         try:
-            os.link(beside, self._path(name, "claim"))  # a claim that others see has its process id in it
+            os.link(
+                beside, self._path(name, "claim")
+            )  # a claim that others see has its process id in it
         except FileExistsError:
             return False
         finally:
@@ -162,22 +190,32 @@ class Share:
                 os.kill(owner, 0)
             except ProcessLookupError:
                 if not path.is_file():  # it may have ended well since we looked
-                    return {"name": name, "verdict": "raised", "note": f"process {owner}, which had claimed it, died"}
+                    return {
+                        "name": name,
+                        "verdict": "raised",
+                        "note": f"process {owner}, which had claimed it, died",
+                    }
             time.sleep(0.2)
         return json.loads(path.read_text())
 
 
 def run_all(
-    work: list[tuple[str, Mutation | None, str, str, str, list[int] | None]], at_once: int, share: Share
+    work: list[tuple[str, Mutation | None, str, str, str, list[int] | None]],
+    at_once: int,
+    share: Share,
 ) -> dict[str, dict[str, object]]:
-    """Judges those of (name, mutation, op, family, case, only) that nobody has claimed, some at a time, with a line of JSON
-    for each; returns all results.
+    """Judges those of (name, mutation, op, family, case, only) that nobody has claimed, some at a
+    time, with a line of JSON for each; returns all results.
     """
     waiting, running = list(work), {}
 
     def finish(name: str, folder: tempfile.TemporaryDirectory[str], began: float) -> None:
         answer = Path(folder.name).resolve() / "answer.json"
-        result = json.loads(answer.read_text()) if answer.is_file() else {"verdict": "raised", "note": "the process died"}
+        result = (
+            json.loads(answer.read_text())
+            if answer.is_file()
+            else {"verdict": "raised", "note": "the process died"}
+        )
         result = {"name": name, **result, "seconds": round(time.perf_counter() - began, 2)}
         share.put(result)
         print(json.dumps(result), flush=True)
@@ -207,7 +245,14 @@ def judge_all(chosen: list[Mutation], at_once: int, share: Share) -> None:
     for m in chosen:
         if "job" in found[m.name]:
             used.setdefault((m.op, m.family), set()).add(found[m.name]["job"])
-    run_all([(f"unchanged {op}", None, op, family, "", sorted(only)) for (op, family), only in used.items()], at_once, share)
+    run_all(
+        [
+            (f"unchanged {op}", None, op, family, "", sorted(only))
+            for (op, family), only in used.items()
+        ],
+        at_once,
+        share,
+    )
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
-"""The bugs that ``verify --quick`` must catch, as data: see tests/support/mutants.py. Each is a mistake somebody makes."""
+"""The bugs that ``verify --quick`` must catch, as data: see tests/support/mutants.py. Each is a
+mistake somebody makes."""
 
 from __future__ import annotations
 
@@ -12,7 +13,12 @@ MUTATIONS = (
     # The bugs that must be caught, whatever else is planted.
     Mutation(
         "boundary block: norm writes its last tile whole",
-        *("batch_norm", NORM, "keep = (lane < L - tile * BLOCK_R)[:, None]", "keep = (lane < BLOCK_R)[:, None]"),
+        *(
+            "batch_norm",
+            NORM,
+            "keep = (lane < L - tile * BLOCK_R)[:, None]",
+            "keep = (lane < BLOCK_R)[:, None]",
+        ),
         after="def apply_kernel",
         case="eval",
     ),
@@ -40,13 +46,23 @@ MUTATIONS = (
     ),
     Mutation(
         "group straddle: a convolution's scale and shift of the wrong group",
-        *("conv_transpose_moments", CONV, "s_ptr + group * s_group, t_ptr + group * s_group", "s_ptr, t_ptr"),
+        *(
+            "conv_transpose_moments",
+            CONV,
+            "s_ptr + group * s_group, t_ptr + group * s_group",
+            "s_ptr, t_ptr",
+        ),
         after="def conv_forward_kernel",
         case="groups",
     ),
     Mutation(
         "group straddle: tiles run on into the next group",
-        *("conv_moments", CONV, "m % WP, m < IMAGES * HP * WP", "m % WP, m < IMAGES * HP * WP * 2 - group * IMAGES * HP * WP"),
+        *(
+            "conv_moments",
+            CONV,
+            "m % WP, m < IMAGES * HP * WP",
+            "m % WP, m < IMAGES * HP * WP * 2 - group * IMAGES * HP * WP",
+        ),
         after="def place",
         case="groups",
     ),
@@ -58,7 +74,12 @@ MUTATIONS = (
     ),
     Mutation(
         "padding before the activation: z is not masked again",
-        *("conv_moments", CONV, "a = tl.where(mask, act(p, ACT, SLOPE), 0.0)", "a = act(p, ACT, SLOPE)"),
+        *(
+            "conv_moments",
+            CONV,
+            "a = tl.where(mask, act(p, ACT, SLOPE), 0.0)",
+            "a = act(p, ACT, SLOPE)",
+        ),
         case="k4s2",
     ),
     Mutation(
@@ -77,23 +98,43 @@ MUTATIONS = (
     ),
     Mutation(
         "eps inside against outside the root",
-        *("batch_norm", NORM, f"1.0 / tl.sqrt_rn({VARIANCE} + eps)", f"1.0 / (tl.sqrt_rn({VARIANCE}) + eps)"),
+        *(
+            "batch_norm",
+            NORM,
+            f"1.0 / tl.sqrt_rn({VARIANCE} + eps)",
+            f"1.0 / (tl.sqrt_rn({VARIANCE}) + eps)",
+        ),
         case="eval",
     ),
     Mutation(
         "dropped last split: norm",
-        *("batch_norm", NORM, "n = tl.where(split < SPLITS, rows, 0)", "n = tl.where(split < SPLITS - 1, rows, 0)"),
+        *(
+            "batch_norm",
+            NORM,
+            "n = tl.where(split < SPLITS, rows, 0)",
+            "n = tl.where(split < SPLITS - 1, rows, 0)",
+        ),
         case="split",
     ),
     Mutation(
         "dropped last split: norm backward",
-        *("batch_norm", NORM, "keep = (split < SPLITS)[:, None]", "keep = (split < SPLITS - 1)[:, None]"),
+        *(
+            "batch_norm",
+            NORM,
+            "keep = (split < SPLITS)[:, None]",
+            "keep = (split < SPLITS - 1)[:, None]",
+        ),
         after="def merge_sums_kernel",
         case="split",
     ),
     Mutation(
         "dropped last split: weight gradient",
-        *("conv_moments", CONV, "return dw.permute", "dw = part[:-1].sum(0) if len(part) > 1 else dw\n    return dw.permute"),
+        *(
+            "conv_moments",
+            CONV,
+            "return dw.permute",
+            "dw = part[:-1].sum(0) if len(part) > 1 else dw\n    return dw.permute",
+        ),
         case="k4s2",
     ),
     Mutation(
@@ -113,12 +154,22 @@ MUTATIONS = (
     ),
     Mutation(
         "wrong leaky slope in the forward of a norm",
-        *("batch_norm", "kernels/activations.py", "tl.where(p > 0, p, p * SLOPE)", "tl.where(p > 0, p, p * 0.01)"),
+        *(
+            "batch_norm",
+            "kernels/activations.py",
+            "tl.where(p > 0, p, p * SLOPE)",
+            "tl.where(p > 0, p, p * 0.01)",
+        ),
         case="leaky",
     ),
     Mutation(
         "wrong leaky slope in the backward of a norm",
-        *("batch_norm", "kernels/activations.py", "tl.where(p > 0, 1.0, SLOPE)", "tl.where(p > 0, 1.0, 0.01)"),
+        *(
+            "batch_norm",
+            "kernels/activations.py",
+            "tl.where(p > 0, 1.0, SLOPE)",
+            "tl.where(p > 0, 1.0, 0.01)",
+        ),
         case="leaky",
     ),
     Mutation(
@@ -137,11 +188,21 @@ MUTATIONS = (
     ),
     Mutation(
         "step off by one in Adam: not advanced",
-        *("adam_ema", "kernels/adam.py", "tl.store(step_ptr, done + advance)", "tl.store(step_ptr, done)"),
+        *(
+            "adam_ema",
+            "kernels/adam.py",
+            "tl.store(step_ptr, done + advance)",
+            "tl.store(step_ptr, done)",
+        ),
     ),
     Mutation(
         "swapped real and fake in the losses",
-        *("adversarial", "kernels/loss.py", "vr, vf, dr, df = _terms(r, f, KIND, D)", "vr, vf, dr, df = _terms(f, r, KIND, D)"),
+        *(
+            "adversarial",
+            "kernels/loss.py",
+            "vr, vf, dr, df = _terms(r, f, KIND, D)",
+            "vr, vf, dr, df = _terms(f, r, KIND, D)",
+        ),
     ),
     Mutation(
         "swapped real and fake in the running statistics",
@@ -182,7 +243,12 @@ MUTATIONS = (
     ),
     Mutation(
         "spectral: last column of a weight left out",
-        *("spectral_sigma", "kernels/spectral/kernels.py", "& (m < w)[None, :]", "& (m < w - 1)[None, :]"),
+        *(
+            "spectral_sigma",
+            "kernels/spectral/kernels.py",
+            "& (m < w)[None, :]",
+            "& (m < w - 1)[None, :]",
+        ),
         after="def row_product_kernel",
     ),
     Mutation(
@@ -201,11 +267,21 @@ MUTATIONS = (
     ),
     Mutation(
         "average: the live value moves by what is left of the average",
-        *("average", "kernels/average.py", "_lerp(average, live, share)", "_lerp(live, average, share)"),
+        *(
+            "average",
+            "kernels/average.py",
+            "_lerp(average, live, share)",
+            "_lerp(live, average, share)",
+        ),
     ),
     Mutation(
         "average: the tail of a piece is left out",
-        *("average", "kernels/average.py", "mask = i < tl.load(row + 2)", "mask = i < tl.load(row + 2) - 1"),
+        *(
+            "average",
+            "kernels/average.py",
+            "mask = i < tl.load(row + 2)",
+            "mask = i < tl.load(row + 2) - 1",
+        ),
     ),
     Mutation(
         "Adam: decoupled decay after the step",
@@ -216,7 +292,8 @@ MUTATIONS = (
         *(
             "adam_ema",
             "kernels/adam.py",
-            "p = p + tl.div_rn(m * minus_step_size, denominator)\n        tl.store(param_ptr + i, p, mask=mask)",
+            "p = p + tl.div_rn(m * minus_step_size, denominator)\n        tl.store(param_ptr + i, "
+            "p, mask=mask)",
             "tl.store(param_ptr + i, p + tl.div_rn(m * minus_step_size, denominator), mask=mask)",
         ),
     ),
@@ -269,12 +346,22 @@ MUTATIONS = (
     ),
     Mutation(
         "merged phases: a weight where the phase has no tap",
-        *("conv_transpose_moments", CONV, "(ky >= 0) & (ky < KH) & (kx >= 0) & (kx < KW)", "(ky >= 0) & (ky < KH) & (kx >= 0)"),
+        *(
+            "conv_transpose_moments",
+            CONV,
+            "(ky >= 0) & (ky < KH) & (kx >= 0) & (kx < KW)",
+            "(ky >= 0) & (ky < KH) & (kx >= 0)",
+        ),
         case="last",
     ),
     Mutation(
         "merged phases: pixels counted as if every phase were whole",
-        *("conv_transpose_moments", CONV, "tl.sum(keep.to(tl.float32), 0)", "tl.sum(live.to(tl.float32), 0) + n * 0"),
+        *(
+            "conv_transpose_moments",
+            CONV,
+            "tl.sum(keep.to(tl.float32), 0)",
+            "tl.sum(live.to(tl.float32), 0) + n * 0",
+        ),
         after="def finish_forward",
         case="merged odd",
     ),
@@ -296,21 +383,41 @@ MUTATIONS = (
     ),
     Mutation(
         "activation: three times the derivative in the row",
-        *("conv_moments", "kernels/activations.py", "return z * (1 + p * (1 - z))", "return 3 * z * (1 + p * (1 - z))"),
+        *(
+            "conv_moments",
+            "kernels/activations.py",
+            "return z * (1 + p * (1 - z))",
+            "return 3 * z * (1 + p * (1 - z))",
+        ),
         case="second order",
     ),
     Mutation(
         "activation: three times the derivative by the output in the row",
-        *("conv2d", "kernels/activations.py", "lambda y, slope: y * (1 - y)", "lambda y, slope: 3 * y * (1 - y)"),
+        *(
+            "conv2d",
+            "kernels/activations.py",
+            "lambda y, slope: y * (1 - y)",
+            "lambda y, slope: 3 * y * (1 - y)",
+        ),
         case="second order",
     ),
     Mutation(
         "loss: three times the gradient",
-        *("adversarial", "kernels/loss.py", "df = f if D else f - 1.0", "df = f if D else 3.0 * (f - 1.0)"),
+        *(
+            "adversarial",
+            "kernels/loss.py",
+            "df = f if D else f - 1.0",
+            "df = f if D else 3.0 * (f - 1.0)",
+        ),
     ),
     Mutation(
         "loss: three times the formula in the row",
-        *("adversarial", "fastgan/ops/loss_table.py", "f.mean() - r.mean()", "3 * (f.mean() - r.mean())"),
+        *(
+            "adversarial",
+            "fastgan/ops/loss_table.py",
+            "f.mean() - r.mean()",
+            "3 * (f.mean() - r.mean())",
+        ),
     ),
     # ------ the machinery on its own op
     Mutation(

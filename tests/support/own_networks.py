@@ -11,7 +11,10 @@ class Kept(nn.Module):
         super().__init__()
         self.latent, self.width, self.slope, self.act = latent, width, slope, act
         self.net = nn.Sequential(
-            nn.ConvTranspose2d(latent, width, 4), nn.LeakyReLU(slope), nn.ConvTranspose2d(width, 1, 4, 2, 1), act or nn.Tanh()
+            nn.ConvTranspose2d(latent, width, 4),
+            nn.LeakyReLU(slope),
+            nn.ConvTranspose2d(width, 1, 4, 2, 1),
+            act or nn.Tanh(),
         )
 
     def forward(self, z):
@@ -23,14 +26,17 @@ class Lost(nn.Module):
 
     def __init__(self, width):
         super().__init__()
-        self.net = nn.Sequential(nn.ConvTranspose2d(4, width, 4), nn.ConvTranspose2d(width, 1, 4, 2, 1), nn.Tanh())
+        self.net = nn.Sequential(
+            nn.ConvTranspose2d(4, width, 4), nn.ConvTranspose2d(width, 1, 4, 2, 1), nn.Tanh()
+        )
 
     def forward(self, z):
         return self.net(z)
 
 
 class Renamed(Lost):
-    """Keeps `gain` under another name: made again from its default it would have the same weights and other pictures."""
+    """Keeps `gain` under another name: made again from its default it would have the same weights
+    and other pictures."""
 
     def __init__(self, gain=1.0):
         super().__init__(4)
@@ -49,7 +55,9 @@ class Deep(Lost):
 
 
 def critic():
-    return nn.Sequential(nn.Conv2d(1, 4, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(4, 1, 4), nn.Flatten())
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(4, 1, 4), nn.Flatten()
+    )
 
 
 def build(size, channels, latent):

@@ -1,4 +1,5 @@
-"""Ten styles in which public GANs write norm -> activation outside an nn.Sequential, and the table of what accelerate joins.
+"""Ten styles in which public GANs write norm -> activation outside an nn.Sequential, and the table
+of what accelerate joins.
 
 `python tests/support/ten_styles.py --write docs/ten-styles.md` makes the table.
 """
@@ -30,7 +31,12 @@ class PreActivation(nn.Module):
     def __init__(self, sn: bool) -> None:
         super().__init__()
         self.bn1, self.bn2, self.bn3 = nn.BatchNorm2d(C), nn.BatchNorm2d(C), nn.BatchNorm2d(C)
-        self.conv1, self.conv2, self.skip, self.out = conv(C, C, sn=sn), conv(C, C, sn=sn), conv(C, C, 1, sn), conv(C, 3, sn=sn)
+        self.conv1, self.conv2, self.skip, self.out = (
+            conv(C, C, sn=sn),
+            conv(C, C, sn=sn),
+            conv(C, C, 1, sn),
+            conv(C, 3, sn=sn),
+        )
         self.activation = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,7 +59,9 @@ class ConditionalNorm(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         gain = (1 + self.gain(y)).view(y.size(0), -1, 1, 1)
         bias = self.bias(y).view(y.size(0), -1, 1, 1)
-        out = F.batch_norm(x, self.stored_mean, self.stored_var, None, None, self.training, 0.1, 1e-5)
+        out = F.batch_norm(
+            x, self.stored_mean, self.stored_var, None, None, self.training, 0.1, 1e-5
+        )
         return out * gain + bias
 
 
@@ -75,7 +83,11 @@ class BigGANBlock(nn.Module):
         super().__init__()
         self.shared = nn.Embedding(3, 5)
         self.bn1, self.bn2, self.bn3 = ConditionalNorm(5), ConditionalNorm(5), EmbeddedNorm(3)
-        self.conv1, self.conv2, self.out = conv(C, C, sn=True), conv(C, C, sn=True), conv(C, 3, sn=True)
+        self.conv1, self.conv2, self.out = (
+            conv(C, C, sn=True),
+            conv(C, C, sn=True),
+            conv(C, 3, sn=True),
+        )
         self.activation = F.relu
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,7 +104,9 @@ class Unet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.down1, self.down2, self.down3 = (nn.Conv2d(a, C, 4, 2, 1) for a in (C, C, C))
-        self.up1, self.up2, self.up3 = (nn.ConvTranspose2d(a, C, 4, 2, 1) for a in (C, 2 * C, 2 * C))
+        self.up1, self.up2, self.up3 = (
+            nn.ConvTranspose2d(a, C, 4, 2, 1) for a in (C, 2 * C, 2 * C)
+        )
         self.n2, self.n3, self.u1, self.u2 = (nn.BatchNorm2d(C) for _ in range(4))
         self.n4 = nn.InstanceNorm2d(C, affine=True)
 
@@ -123,7 +137,9 @@ class StarGAN(nn.Module):
         self.actv = nn.LeakyReLU(0.2)
         self.norm1, self.norm2 = AdaIN(5), AdaIN(5)
         self.conv1, self.conv2 = conv(C, C), conv(C, C)
-        self.to_rgb = nn.Sequential(nn.InstanceNorm2d(C, affine=True), nn.LeakyReLU(0.2), nn.Conv2d(C, 3, 1))
+        self.to_rgb = nn.Sequential(
+            nn.InstanceNorm2d(C, affine=True), nn.LeakyReLU(0.2), nn.Conv2d(C, 3, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         s = x.mean((2, 3))
@@ -136,7 +152,11 @@ class StarGAN(nn.Module):
 class DenseLayer(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm1, self.relu1, self.conv1 = nn.BatchNorm2d(channels), nn.ReLU(inplace=True), conv(channels, C, 1)
+        self.norm1, self.relu1, self.conv1 = (
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            conv(channels, C, 1),
+        )
         self.norm2, self.relu2, self.conv2 = nn.BatchNorm2d(C), nn.ReLU(inplace=True), conv(C, 2)
 
     def forward(self, features: list[Tensor]) -> Tensor:
@@ -175,7 +195,12 @@ class Checkpointed(nn.Module):
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.bn1, self.bn2, self.conv1, self.conv2 = nn.BatchNorm2d(C), nn.BatchNorm2d(C), conv(C, C), conv(C, C)
+            self.bn1, self.bn2, self.conv1, self.conv2 = (
+                nn.BatchNorm2d(C),
+                nn.BatchNorm2d(C),
+                conv(C, C),
+                conv(C, C),
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             return x + self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(x))))))
@@ -195,7 +220,9 @@ class Branches(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList([nn.ModuleDict({"bn": nn.BatchNorm2d(C), "conv": conv(C, C)}) for _ in range(3)])
+        self.blocks = nn.ModuleList(
+            [nn.ModuleDict({"bn": nn.BatchNorm2d(C), "conv": conv(C, C)}) for _ in range(3)]
+        )
         self.act = nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -222,7 +249,9 @@ class Functional(nn.Module):
         self.register_buffer("var", torch.ones(2, C))
 
     def norm(self, x: Tensor, i: int) -> Tensor:
-        return F.batch_norm(x, self.mean[i], self.var[i], self.gamma[i], self.beta[i], self.training)
+        return F.batch_norm(
+            x, self.mean[i], self.var[i], self.gamma[i], self.beta[i], self.training
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         for i in range(2):
@@ -232,11 +261,17 @@ class Functional(nn.Module):
 
 
 class Nested(nn.Sequential):
-    """Blocks that are containers in a container; one's norm ends it, its activation stands outside."""
+    """Blocks that are containers in a container; one's norm ends it, its activation stands
+    outside."""
 
     def __init__(self) -> None:
         block = lambda: nn.Sequential(conv(C, C), nn.BatchNorm2d(C), nn.ReLU(True))
-        super().__init__(block(), nn.Sequential(block(), conv(C, C)), nn.Sequential(conv(C, C), nn.BatchNorm2d(C)), nn.Tanh())
+        super().__init__(
+            block(),
+            nn.Sequential(block(), conv(C, C)),
+            nn.Sequential(conv(C, C), nn.BatchNorm2d(C)),
+            nn.Tanh(),
+        )
 
 
 STYLES = {
@@ -252,7 +287,8 @@ STYLES = {
     "functions, no norm module": (Functional, 2),
     "nested Sequential": (Nested, 3),
 }
-"""Each network and its number of places where an activation takes a norm's output, counted by hand."""
+"""Each network and its number of places where an activation takes a norm's output, counted by
+hand."""
 
 
 def example(seed: int = 5) -> Tensor:
@@ -261,7 +297,8 @@ def example(seed: int = 5) -> Tensor:
 
 
 def rows() -> list[tuple[str, int, int, int, str]]:
-    """(style, pairs, joined as rewrite is off, joined, why the rest was not) after one forward in training."""
+    """(style, pairs, joined as rewrite is off, joined, why the rest was not) after one forward in
+    training."""
     found = []
     for name, (make, pairs) in STYLES.items():
         counts = []
@@ -270,20 +307,35 @@ def rows() -> list[tuple[str, int, int, int, str]]:
             net = accelerate(make(), rewrite=rewrite)
             net(example())
             done = report(net)
-            in_containers = sum(row.status == "fused" and "Norm2d >" in row.module for row in done.rows)
+            in_containers = sum(
+                row.status == "fused" and "Norm2d >" in row.module for row in done.rows
+            )
             counts.append(in_containers + done.count("joined"))
-        apart = "; ".join(f"{row.path}: {row.why}" for row in done.rows if row.why.startswith("runs apart"))
+        apart = "; ".join(
+            f"{row.path}: {row.why}" for row in done.rows if row.why.startswith("runs apart")
+        )
         found.append((name, pairs, *counts, apart))
     return found
 
 
 def table() -> str:
-    lines = ["| style | norm -> activation | joined, `accelerate(net)` | joined, `rewrite=True` | why not |"]
+    lines = [
+        "| style | norm -> activation | joined, `accelerate(net)` | joined, `rewrite=True` | why "
+        "not |"
+    ]
     lines += ["|---|---:|---:|---:|---|"]
     found = rows()
-    lines += [f"| {name} | {pairs} | {plain} | {joined} | {why} |" for name, pairs, plain, joined, why in found]
+    lines += [
+        f"| {name} | {pairs} | {plain} | {joined} | {why} |"
+        for name, pairs, plain, joined, why in found
+    ]
     total = [sum(row[i] for row in found) for i in (1, 2, 3)]
-    return "\n".join([*lines, f"| together | {total[0]} | {total[1]} | {total[2]} ({total[2] / total[0]:.0%}) | |"])
+    return "\n".join(
+        [
+            *lines,
+            f"| together | {total[0]} | {total[1]} | {total[2]} ({total[2] / total[0]:.0%}) | |",
+        ]
+    )
 
 
 BEGIN, END = "<!-- made by tests/support/ten_styles.py -->", "<!-- end -->"
@@ -291,7 +343,9 @@ BEGIN, END = "<!-- made by tests/support/ten_styles.py -->", "<!-- end -->"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", type=pathlib.Path, help="a page whose table between the marks is replaced")
+    parser.add_argument(
+        "--write", type=pathlib.Path, help="a page whose table between the marks is replaced"
+    )
     page = parser.parse_args().write
     if page is None:
         print(table())

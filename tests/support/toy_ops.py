@@ -1,4 +1,5 @@
-"""A complete small op, as docs/verification.md describes one: what the harness itself is tested with."""
+"""A complete small op, as docs/verification.md describes one: what the harness itself is tested
+with."""
 
 from __future__ import annotations
 
@@ -15,7 +16,15 @@ DEFAULT = {"BLOCK": 256, "num_warps": 4, "num_stages": 2}
 
 @triton.jit
 def scale_act_kernel(
-    x_ptr, g_ptr, y_ptr, scale, N, BACKWARD: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr, BLOCK: tl.constexpr
+    x_ptr,
+    g_ptr,
+    y_ptr,
+    scale,
+    N,
+    BACKWARD: tl.constexpr,
+    ACT: tl.constexpr,
+    SLOPE: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     p = tl.load(x_ptr + i, mask=i < N, other=0.0).to(tl.float32) * scale
@@ -31,7 +40,9 @@ def launch(x, g, scale, activation, slope):
     y = torch.empty_like(x)
     meta = tuning.config("scale_act", x.dtype, (("n", x.numel()),), DEFAULT, x.device)
     grid = (cdiv(x.numel(), meta["BLOCK"]),)
-    scale_act_kernel[grid](x, x if g is None else g, y, scale, x.numel(), g is not None, activation, slope, **meta)
+    scale_act_kernel[grid](
+        x, x if g is None else g, y, scale, x.numel(), g is not None, activation, slope, **meta
+    )
     return y
 
 
@@ -62,7 +73,9 @@ class ScaleActBackward(torch.autograd.Function):
 
 
 _choose = Dispatcher(
-    "scale_act", ("triton", "reference"), lambda engine, dtype, contiguous: None if contiguous else "needs contiguous x"
+    "scale_act",
+    ("triton", "reference"),
+    lambda engine, dtype, contiguous: None if contiguous else "needs contiguous x",
 )
 
 
@@ -74,7 +87,11 @@ def scale_act(x, scale, *, activation="leaky_relu", slope=0.2, impl="auto"):
 
 def scale_act_reference(x, scale, *, activation="leaky_relu", slope=0.2, mask=None):
     p = x * scale
-    return activations.activation(p, activation, slope) if mask is None else torch.where(mask, p, p * slope)
+    return (
+        activations.activation(p, activation, slope)
+        if mask is None
+        else torch.where(mask, p, p * slope)
+    )
 
 
 def make(dtype, device, generator):
@@ -82,7 +99,11 @@ def make(dtype, device, generator):
 
 
 def tiny(dtype, device, generator):
-    return {"x": torch.randn(2, 3, generator=generator).to(dtype).to(device), "scale": 1.5, "activation": "tanh"}
+    return {
+        "x": torch.randn(2, 3, generator=generator).to(dtype).to(device),
+        "scale": 1.5,
+        "activation": "tanh",
+    }
 
 
 def variants():
@@ -102,10 +123,19 @@ def variants():
 
 register(
     Op(
-        "scale_act", scale_act, scale_act_reference, [Case("odd", make, {"quick", "full"}), Case("tiny", tiny, {"gradcheck"})],
-        grad_inputs=("x",), outputs=("y",), directions=("forward", "backward", "double"), kernels=variants,
-        mask=Mask(lambda kw, out: out["y"] > 0, lambda kw: (kw["x"] * kw["scale"], (kw["x"] * kw["scale"]).abs())),
+        "scale_act",
+        scale_act,
+        scale_act_reference,
+        [Case("odd", make, {"quick", "full"}), Case("tiny", tiny, {"gradcheck"})],
+        grad_inputs=("x",),
+        outputs=("y",),
+        directions=("forward", "backward", "double"),
+        kernels=variants,
+        mask=Mask(
+            lambda kw, out: out["y"] > 0,
+            lambda kw: (kw["x"] * kw["scale"], (kw["x"] * kw["scale"]).abs()),
+        ),
         bytes=lambda kw, direction: (2 if direction == "forward" else 3) * kw["x"].nbytes,
         candidates={"scale_act": [DEFAULT, {**DEFAULT, "BLOCK": 64}]},
     )
-)  # fmt: skip
+)

@@ -1,4 +1,5 @@
-"""impl="reference" keeps Triton out of everything a Trainer runs, and one answer to "can the kernels run here?"."""
+"""impl="reference" keeps Triton out of everything a Trainer runs, and one answer to "can the
+kernels run here?"."""
 
 import collections
 
@@ -64,7 +65,11 @@ def test_auto_falls_back_where_info_says_that_triton_cant_run(monkeypatch, tmp_p
     missing.cache_clear()
     device = torch.device("cuda", 0)
     gpu = {"name": "NVIDIA H100", "usable": True, "capability": "9.0"}
-    facts = {"versions": {**toolchain.versions(), "torch": "2.13.0"}, "devices": [gpu], "compiler": toolchain.compiler()}
+    facts = {
+        "versions": {**toolchain.versions(), "torch": "2.13.0"},
+        "devices": [gpu],
+        "compiler": toolchain.compiler(),
+    }
     assert info.kernels(facts)["reasons"] == [missing("triton", device)]
     choose = Dispatcher("fall-back-test", ("triton", "reference"))
     assert choose._decide("auto", device, torch.float32, (), None, False).engine == "reference"
@@ -85,7 +90,9 @@ def test_kernels_are_not_launched_for_a_tensor_of_another_gpu_than_the_current_o
     assert choose("auto", OnGpu(0)) == "triton"
     assert choose("auto", OnGpu(1)) == "reference"
     assert "torch.cuda.set_device(1)" in why("away-test")
-    with pytest.raises(FastganError, match=r"away-test cannot run .* cuda:1, another GPU is current"):
+    with pytest.raises(
+        FastganError, match=r"away-test cannot run .* cuda:1, another GPU is current"
+    ):
         choose("triton", OnGpu(1))
     current[0] = 1
     assert choose("auto", OnGpu(1)) == "triton"

@@ -57,21 +57,31 @@ def test_networks_are_made_again(kind, tmp_path):
     torch.manual_seed(5)
     before = torch.get_rng_state()
     loaded = fastgan.load(tmp_path / "run", trust=True)
-    assert torch.equal(torch.get_rng_state(), before), "loading disturbs the caller's random numbers"
+    assert torch.equal(torch.get_rng_state(), before), (
+        "loading disturbs the caller's random numbers"
+    )
     assert not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
-    # the loaded network is contiguous, the trained one channels_last: sums in another order, so a few units in the last place
+    # the loaded network is contiguous, the trained one channels_last: sums in another order, so a
+    # few units in the last place
     torch.testing.assert_close(loaded(LATENT), expected, rtol=0, atol=2e-6)
-    torch.testing.assert_close(fastgan.sample(tmp_path / "run", 5, device="cpu", trust=True), images, rtol=0, atol=2e-6)
+    torch.testing.assert_close(
+        fastgan.sample(tmp_path / "run", 5, device="cpu", trust=True), images, rtol=0, atol=2e-6
+    )
 
 
 NOT_AGAIN = {
-    "lost": (lambda: own_networks.Lost(4), "takes 'width', but the object keeps no attribute of that name"),
+    "lost": (
+        lambda: own_networks.Lost(4),
+        "takes 'width', but the object keeps no attribute of that name",
+    ),
     "renamed": (lambda: own_networks.Renamed(0.5), "differs in factor: 1.0 for 0.5"),
     "hidden": (lambda: own_networks.Deep(0.5), "differs in net.1.negative_slope: 0.2 for 0.5"),
     "local": (lambda: local_class()(), "is local to a function"),
     "parametrized": (
-        lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.ConvTranspose2d(4, 1, 8)), nn.Tanh()),
+        lambda: nn.Sequential(
+            nn.utils.parametrizations.weight_norm(nn.ConvTranspose2d(4, 1, 8)), nn.Tanh()
+        ),
         "parametrized",
     ),
 }
@@ -89,7 +99,10 @@ def local_class():
 def test_what_can_t_be_made_again_is_named_with_the_remedy(kind, tmp_path):
     make, why = NOT_AGAIN[kind]
     expected, _ = trained(tmp_path / "run", nets={"G": make(), "D": discriminator()})
-    for use in (lambda: fastgan.load(tmp_path / "run"), lambda: fastgan.sample(tmp_path / "run", device="cpu")):
+    for use in (
+        lambda: fastgan.load(tmp_path / "run"),
+        lambda: fastgan.sample(tmp_path / "run", device="cpu"),
+    ):
         with pytest.raises(fastgan.FastganError) as error:
             use()
         assert why in str(error.value)
@@ -128,7 +141,9 @@ def test_a_class_of_another_script_is_named(tmp_path):
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     facts["stages"][0]["nets"]["G"] = {"spec": {"$object": "__main__:Gone", "args": {}}}
     (tmp_path / "run" / "run.json").write_text(json.dumps(facts))
-    with pytest.raises(fastgan.FastganError, match=r"can't find __main__:Gone .*load\(path, generator=net\)"):
+    with pytest.raises(
+        fastgan.FastganError, match=r"can't find __main__:Gone .*load\(path, generator=net\)"
+    ):
         fastgan.load(tmp_path / "run", trust=True)
 
 
@@ -155,7 +170,9 @@ def test_samples_are_a_function_of_seed_and_index(tmp_path):
         assert torch.equal(fastgan.sample(run, n, seed=9, device="cpu"), many[:n])
     assert not torch.equal(fastgan.sample(run, 5, seed=8, device="cpu"), many[:5])
     assert len({tuple(image.flatten().tolist()) for image in many}) == 70
-    assert torch.equal(fastgan.sample(run, 3, device="cpu"), fastgan.sample(run, 3, seed=4, device="cpu"))
+    assert torch.equal(
+        fastgan.sample(run, 3, device="cpu"), fastgan.sample(run, 3, seed=4, device="cpu")
+    )
 
 
 def test_sampling_while_training_disturbs_nothing(tmp_path):
@@ -168,7 +185,9 @@ def test_sampling_while_training_disturbs_nothing(tmp_path):
                 if interrupt:
                     trainer.sample(3, seed=step)
                     assert trainer.nets["G"].training
-            results.append(torch.cat([p.flatten() for p in trainer.nets["G"].parameters()]).detach())
+            results.append(
+                torch.cat([p.flatten() for p in trainer.nets["G"].parameters()]).detach()
+            )
     assert torch.equal(*results)
 
 
@@ -178,7 +197,9 @@ class Labelled(nn.Module):
         self.net, self.inputs, self.label = net, inputs, nn.Embedding(3, inputs)
 
     def forward(self, x, label):
-        return self.net(x + self.label(label).view(len(x), *([-1, 1, 1] if x.shape[1] == 4 else [1, 8, 8])))
+        return self.net(
+            x + self.label(label).view(len(x), *([-1, 1, 1] if x.shape[1] == 4 else [1, 8, 8]))
+        )
 
 
 def test_labels(tmp_path):
@@ -215,4 +236,6 @@ def test_a_stage_that_is_under_way_is_the_one_that_is_loaded(tmp_path):
     with tiny(tmp_path / "run", stages=stages) as trainer:
         trainer.fit(4)
         expected = trainer.sample(3)
-    torch.testing.assert_close(fastgan.sample(tmp_path / "run", 3, device="cpu"), expected, rtol=0, atol=2e-6)
+    torch.testing.assert_close(
+        fastgan.sample(tmp_path / "run", 3, device="cpu"), expected, rtol=0, atol=2e-6
+    )

@@ -1,4 +1,5 @@
-"""Reals and fakes as one batch: equal to two calls, taken only where that is so, and inside a graph."""
+"""Reals and fakes as one batch: equal to two calls, taken only where that is so, and inside a
+graph."""
 
 import copy
 import json
@@ -13,7 +14,12 @@ import fastgan
 from fastgan.acceleration import accelerate
 from fastgan.distributed.context import DistributedContext
 from fastgan.graphs.backends import RecordedGraph
-from fastgan.models.dcgan import ConditionalDiscriminator, ConditionalGenerator, Discriminator, Generator
+from fastgan.models.dcgan import (
+    ConditionalDiscriminator,
+    ConditionalGenerator,
+    Discriminator,
+    Generator,
+)
 from fastgan.models.mlp import Discriminator as Perceptron
 from fastgan.models.resnet import Discriminator as Critic
 from fastgan.ops.norm.modules import ConditionalBatchNorm2d
@@ -40,7 +46,8 @@ class ByClass(nn.Module):
 
 
 class Deviation(nn.Module):
-    """The minibatch standard deviation of progressive GANs (Karras et al. 2018) before a layer that begins at zero."""
+    """The minibatch standard deviation of progressive GANs (Karras et al. 2018) before a layer that
+    begins at zero."""
 
     def __init__(self, group=4):
         super().__init__()
@@ -50,7 +57,15 @@ class Deviation(nn.Module):
     def forward(self, x):
         x = nn.functional.leaky_relu(self.conv(x), 0.2)
         y = x.view(min(self.group, len(x)), -1, 1, *x.shape[1:])
-        y = (y - y.mean(0)).square().mean(0).add(1e-8).sqrt().mean((2, 3, 4), keepdim=True).squeeze(2)
+        y = (
+            (y - y.mean(0))
+            .square()
+            .mean(0)
+            .add(1e-8)
+            .sqrt()
+            .mean((2, 3, 4), keepdim=True)
+            .squeeze(2)
+        )
         return self.last(torch.cat([x, y.repeat(len(x) // len(y), 1, 8, 8)], 1))
 
 
@@ -79,7 +94,9 @@ class Packing(nn.Module):
 
 
 def without_norm():
-    return nn.Sequential(nn.Conv2d(3, 4, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(4, 1, 8), nn.Flatten(0))
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(4, 1, 8), nn.Flatten(0)
+    )
 
 
 def frozen_norm():
@@ -90,7 +107,9 @@ def frozen_norm():
 
 NETWORKS = {
     "dcgan": lambda: accelerate(Discriminator(16, 3, 4)),
-    "cumulative": lambda: accelerate(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=None), nn.ReLU())),
+    "cumulative": lambda: accelerate(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=None), nn.ReLU())
+    ),
     "on load": lambda: edged("on_load"),
     "moments": lambda: edged("moments"),
     "labelled": lambda: accelerate(ConditionalDiscriminator(16, 3, 4, classes=5)),
@@ -99,7 +118,9 @@ NETWORKS = {
     "critic": lambda: Critic(16, 3, 8, spectral=False),
     "perceptron": lambda: Perceptron(16, 3, 6, dropout=0.0),
     "frozen norm": frozen_norm,
-    "instance": lambda: accelerate(nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, affine=True), nn.ReLU())),
+    "instance": lambda: accelerate(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, affine=True), nn.ReLU())
+    ),
 }
 
 
@@ -119,12 +140,14 @@ def halves_of(name, seed=0):
 
 def loss_of(both):
     return sum(
-        (t.float() * torch.linspace(-1, k, t.numel()).view_as(t)).square().sum() for k, t in enumerate(pairing._tensors(both))
+        (t.float() * torch.linspace(-1, k, t.numel()).view_as(t)).square().sum()
+        for k, t in enumerate(pairing._tensors(both))
     )
 
 
 def close(found, expected):
-    """Up to the rounding of sums of 2 B samples against two of B, 1e-5 relative to the largest tensor a layer passes on."""
+    """Up to the rounding of sums of 2 B samples against two of B, 1e-5 relative to the largest
+    tensor a layer passes on."""
     largest = max(e.norm() for e in expected)
     for a, b in zip(found, expected, strict=True):
         assert a.dtype == b.dtype
@@ -139,7 +162,10 @@ def test_one_pass_is_two(name):
     assert pairing.why_two(net) is None
     assert pairing.differs(net, real, fake, *label) is None
     for shift in (0.0, 0.5):
-        one, two = pairing.one_pass(net, real + shift, fake, *label), (twin(real + shift, *label), twin(fake, *label))
+        one, two = (
+            pairing.one_pass(net, real + shift, fake, *label),
+            (twin(real + shift, *label), twin(fake, *label)),
+        )
         close(list(pairing._tensors(one)), list(pairing._tensors(two)))
         loss_of(one).backward()
         loss_of(two).backward()
@@ -160,7 +186,9 @@ def test_statistics_are_those_of_each_half():
     for half in (one, other):
         assert half.mean((0, 2, 3)).abs().max() < 1e-4
         assert (half.var((0, 2, 3)) - 1).abs().max() < 1e-2
-    torch.testing.assert_close(net[0].running_mean, fake.mean((0, 2, 3)), atol=1e-4, rtol=1e-4)  # the fake came last
+    torch.testing.assert_close(
+        net[0].running_mean, fake.mean((0, 2, 3)), atol=1e-4, rtol=1e-4
+    )  # the fake came last
 
 
 def compiled():
@@ -195,11 +223,20 @@ REFUSED = {
     "drawing": (Drawing, "drawn at random"),
     "packing": (Packing, "no rows by sample"),
     "counting": (Counting, "its buffer calls moves with every call"),
-    "PyTorch's norm": (lambda: Discriminator(16, 3, 4), r"BatchNorm2d 3 takes its statistics over the whole batch"),
-    "across ranks": (lambda: nn.Sequential(SyncBatchNorm(3)), "SyncBatchNorm 0 takes its statistics"),
+    "PyTorch's norm": (
+        lambda: Discriminator(16, 3, 4),
+        r"BatchNorm2d 3 takes its statistics over the whole batch",
+    ),
+    "across ranks": (
+        lambda: nn.Sequential(SyncBatchNorm(3)),
+        "SyncBatchNorm 0 takes its statistics",
+    ),
     "spectral": (spectral, "the spectral norm of 0"),
     "spectral, swapped": (lambda: accelerate(spectral()), "the spectral norm of 0"),
-    "older spectral": (lambda: nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(3, 4, 3))), "the spectral norm of 0"),
+    "older spectral": (
+        lambda: nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(3, 4, 3))),
+        "the spectral norm of 0",
+    ),
     "compiled": (compiled, "it is compiled"),
     "hook": (hooked, "LeakyReLU 1 has a hook"),
     "tracking instance": (
@@ -213,8 +250,18 @@ def decided(net, objective=None, **options):
     """What `decide` says of D; networks and generators must be as they were."""
     batch = {"image": torch.rand(pairing.SAMPLES, *SHAPE) * 2 - 1}
     nets = {"G": Generator(16, 3, 8, 2), "D": net}
-    before = copy.deepcopy({name: n.state_dict() for name, n in nets.items()}), torch.get_rng_state()
-    found = pairing.decide(objective or fastgan.Adversarial(latent_shape=(8, 1, 1)), nets, batch, seed=3, device=CPU, **options)
+    before = (
+        copy.deepcopy({name: n.state_dict() for name, n in nets.items()}),
+        torch.get_rng_state(),
+    )
+    found = pairing.decide(
+        objective or fastgan.Adversarial(latent_shape=(8, 1, 1)),
+        nets,
+        batch,
+        seed=3,
+        device=CPU,
+        **options,
+    )
     assert torch.equal(torch.get_rng_state(), before[1])
     for name, state in before[0].items():
         assert all(torch.equal(value, state[key]) for key, value in nets[name].state_dict().items())
@@ -235,7 +282,9 @@ def test_two_passes_where_one_would_differ(name):
 @pytest.mark.parametrize("name", ["dcgan", "no norm", "critic", "perceptron", "instance"])
 def test_the_trial_lets_one_pass_be(name):
     torch.manual_seed(0)
-    options = {"r1": 1.0} if name == "no norm" else {"gp": 1.0, "n_critic": 3} if name == "critic" else {}
+    options = (
+        {"r1": 1.0} if name == "no norm" else {"gp": 1.0, "n_critic": 3} if name == "critic" else {}
+    )
     found = decided(NETWORKS[name](), fastgan.Adversarial("relativistic", (8, 1, 1), **options))
     assert found == {"D": None}
 
@@ -258,7 +307,10 @@ def test_a_loss_that_writes_over_its_logits_keeps_two_passes():
             real, fake = step.pair("D", step.batch["image"], step.fake)
             return {"adv": real.sub_(1).square().mean() + fake.square().mean()}
 
-    assert "the trial raised RuntimeError" in decided(without_norm(), InPlace(latent_shape=(8, 1, 1)))["D"]
+    assert (
+        "the trial raised RuntimeError"
+        in decided(without_norm(), InPlace(latent_shape=(8, 1, 1)))["D"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -275,14 +327,20 @@ def test_what_makes_no_batch_is_not_called(real, fake, conditions):
     assert pairing.one_pass(never, real, fake, *conditions) is None
 
 
-def stage_of(one_pass, nets=None, graphs=None, conditional=False, precision="fp32", impl="auto", **options):
+def stage_of(
+    one_pass, nets=None, graphs=None, conditional=False, precision="fp32", impl="auto", **options
+):
     torch.manual_seed(0)
     if nets is None:
         nets = {"G": Generator(16, 1, 8, 2), "D": accelerate(Discriminator(16, 1, 2))}
     images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 1), np.uint8)
     data = fastgan.data.Aligned(image=images, label=np.arange(40) % 10) if conditional else images
     objective = fastgan.Adversarial(
-        options.pop("loss", "non-saturating"), (8, 1, 1), conditional=conditional, one_pass=one_pass, **options
+        options.pop("loss", "non-saturating"),
+        (8, 1, 1),
+        conditional=conditional,
+        one_pass=one_pass,
+        **options,
     )
     return ActiveStage(
         Stage(nets, objective),
@@ -313,7 +371,10 @@ def calls_of(stage, step):
 
 def conditional_nets():
     torch.manual_seed(0)
-    return {"G": ConditionalGenerator(16, 1, 8, 2), "D": accelerate(ConditionalDiscriminator(16, 1, 2))}
+    return {
+        "G": ConditionalGenerator(16, 1, 8, 2),
+        "D": accelerate(ConditionalDiscriminator(16, 1, 2)),
+    }
 
 
 @pytest.mark.parametrize(
@@ -321,7 +382,11 @@ def conditional_nets():
     [
         ({}, [16, 8], [8, 8, 8]),
         ({"n_critic": 2, "r1": 1.0, "lazy_r1": 2}, [16, 8, 16, 8, 8], [8, 8, 8, 8, 8, 8, 8]),
-        ({"loss": "relativistic"}, [16, 8, 8], [8, 8, 8, 8]),  # G's phase: the reals need no graph of their own
+        (
+            {"loss": "relativistic"},
+            [16, 8, 8],
+            [8, 8, 8, 8],
+        ),  # G's phase: the reals need no graph of their own
         ({"precision": "fp16"}, [16, 8], [8, 8, 8]),
         ({"precision": "bf16"}, [16, 8], [8, 8, 8]),
         ({"conditional": True}, [16, 8], [8, 8, 8]),
@@ -329,22 +394,32 @@ def conditional_nets():
     ids=["dcgan", "lazy r1", "relativistic", "fp16", "bf16", "labels"],
 )
 def test_a_step_logs_and_learns_the_same(options, one, two):
-    stages = [stage_of(way, conditional_nets() if options.get("conditional") else None, **options) for way in (True, False)]
+    stages = [
+        stage_of(way, conditional_nets() if options.get("conditional") else None, **options)
+        for way in (True, False)
+    ]
     assert stages[0].pairs == ["D: one pass"]
     assert stages[1].pairs == ["two passes: the objective asks for them"]
     assert all(
-        torch.equal(a, b) for name in "GD" for a, b in zip(stages[0].nets[name].parameters(), stages[1].nets[name].parameters())
+        torch.equal(a, b)
+        for name in "GD"
+        for a, b in zip(stages[0].nets[name].parameters(), stages[1].nets[name].parameters())
     )
     (sizes, mine), (others, theirs) = (calls_of(stage, 0) for stage in stages)
     assert (sizes, others) == (one, two)
     assert mine.keys() == theirs.keys()
     half = options.get("precision", "fp32") != "fp32"
     for key, value in theirs.items():
-        torch.testing.assert_close(mine[key], value, rtol=2e-2 if half else 1e-4, atol=2e-2 if half else 1e-5, msg=key)
+        torch.testing.assert_close(
+            mine[key], value, rtol=2e-2 if half else 1e-4, atol=2e-2 if half else 1e-5, msg=key
+        )
     for key, value in stages[1].nets["D"].state_dict().items():
         if "running" in key or "tracked" in key:
             torch.testing.assert_close(
-                stages[0].nets["D"].state_dict()[key], value, rtol=2e-2 if half else 1e-4, atol=1e-2 if half else 1e-5
+                stages[0].nets["D"].state_dict()[key],
+                value,
+                rtol=2e-2 if half else 1e-4,
+                atol=1e-2 if half else 1e-5,
             )
     for stage in stages:
         stage.close()
@@ -379,9 +454,17 @@ def test_a_run_says_how_pairs_are_called(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 1), np.uint8)
     objective = fastgan.Adversarial(latent_shape=(8, 1, 1), one_pass=True)
     trainer = fastgan.Trainer(
-        Generator(16, 1, 8, 2), Discriminator(16, 1, 2), objective=objective, data=images, batch_size=4, out=tmp_path / "run",
-        device="cpu", progress=False,
-    )  # fmt: skip
+        Generator(16, 1, 8, 2),
+        Discriminator(16, 1, 2),
+        objective=objective,
+        data=images,
+        batch_size=4,
+        out=tmp_path / "run",
+        device="cpu",
+        progress=False,
+    )
     trainer.close()
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert facts["pairs"] == ["D: two passes: BatchNorm2d 3 takes its statistics over the whole batch"]
+    assert facts["pairs"] == [
+        "D: two passes: BatchNorm2d 3 takes its statistics over the whole batch"
+    ]

@@ -8,7 +8,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import fastgan
 from fastgan.graphs.host_reads import HostRead, NoHostReads
-from fastgan.models.dcgan import ConditionalDiscriminator, ConditionalGenerator, Discriminator, Generator
+from fastgan.models.dcgan import (
+    ConditionalDiscriminator,
+    ConditionalGenerator,
+    Discriminator,
+    Generator,
+)
 from fastgan.monitor import statistics as stats_module
 from fastgan.monitor.statistics import Statistics
 from fastgan.objectives import Adversarial, Noise
@@ -24,7 +29,15 @@ CPU = torch.device("cpu")
 def runner_of(objective, nets, batch_size, **options):
     parameters = {name: list(net.parameters()) for name, net in nets.items()}
     optimizers = {name: adam()(p) for name, p in parameters.items() if p}
-    return StepRunner(objective, nets, optimizers, seed=0, batch_size=batch_size, precision=resolve("fp32", CPU), **options)
+    return StepRunner(
+        objective,
+        nets,
+        optimizers,
+        seed=0,
+        batch_size=batch_size,
+        precision=resolve("fp32", CPU),
+        **options,
+    )
 
 
 def nets_behind(output, nets):
@@ -40,8 +53,8 @@ def inputs(runner, batch, step=0):
 
 
 def test_dcgan64_step_counts_the_flops_of_a_frozen_discriminator():
-    """2.2746 GFLOP an image: G forward, D forward three times, no gradient of D's weights in the generator's phase; the
-    tutorial's loop does 2.4823.
+    """2.2746 GFLOP an image: G forward, D forward three times, no gradient of D's weights in the
+    generator's phase; the tutorial's loop does 2.4823.
     """
     G, D = Generator(64, 3), Discriminator(64, 3)
     runner = runner_of(Adversarial(), {"G": G, "D": D}, 2)
@@ -53,7 +66,8 @@ def test_dcgan64_step_counts_the_flops_of_a_frozen_discriminator():
     with FlopCounterMode(display=False) as tutorial:
         fake = G(torch.randn(2, 100, 1, 1))
         (
-            torch.nn.functional.softplus(-D(batch["image"])).mean() + torch.nn.functional.softplus(D(fake.detach())).mean()
+            torch.nn.functional.softplus(-D(batch["image"])).mean()
+            + torch.nn.functional.softplus(D(fake.detach())).mean()
         ).backward()
         torch.nn.functional.softplus(-D(fake)).mean().backward()
     assert tutorial.get_total_flops() / 2 / 1e9 == pytest.approx(2.4823, abs=5e-5)
@@ -62,7 +76,14 @@ def test_dcgan64_step_counts_the_flops_of_a_frozen_discriminator():
 OBJECTIVES = {
     **{
         loss: Adversarial(loss, (8, 1, 1))
-        for loss in ("non-saturating", "minimax", "hinge", "wasserstein", "least-squares", "relativistic")
+        for loss in (
+            "non-saturating",
+            "minimax",
+            "hinge",
+            "wasserstein",
+            "least-squares",
+            "relativistic",
+        )
     },
     "r1": Adversarial(latent_shape=(8, 1, 1), r1=1.0, lazy_r1=2),
     "r1+r2": Adversarial(latent_shape=(8, 1, 1), r1=1.0, r2=1.0),
@@ -74,7 +95,10 @@ OBJECTIVES = {
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_no_step_reads_the_device(name):
     if name == "conditional":
-        nets = {"G": ConditionalGenerator(16, 1, 8, 2, 10), "D": ConditionalDiscriminator(16, 1, 2, 10)}
+        nets = {
+            "G": ConditionalGenerator(16, 1, 8, 2, 10),
+            "D": ConditionalDiscriminator(16, 1, 2, 10),
+        }
     else:
         nets = {"G": Generator(16, 1, 8, 2), "D": Discriminator(16, 1, 2)}
     runner = runner_of(OBJECTIVES[name], nets, 4)
@@ -87,12 +111,20 @@ def test_no_step_reads_the_device(name):
 
 
 def test_host_reads_are_found_and_named():
-    with pytest.raises(HostRead, match=r"test_step\.py:\d+: the step reads the device \(\.item\(\)"), NoHostReads():
+    with (
+        pytest.raises(HostRead, match=r"test_step\.py:\d+: the step reads the device \(\.item\(\)"),
+        NoHostReads(),
+    ):
         torch.ones(()).item()
     with pytest.raises(HostRead, match="boolean index"), NoHostReads():
         torch.ones(3)[torch.tensor([True, False, True])]
-    device = torch.ones(3, device="meta")  # stands for a GPU: nothing is computed, the copies are what counts
-    with pytest.raises(HostRead, match=r"test_step\.py:\d+: the step reads the device \(\.cpu\(\)"), NoHostReads():
+    device = torch.ones(
+        3, device="meta"
+    )  # stands for a GPU: nothing is computed, the copies are what counts
+    with (
+        pytest.raises(HostRead, match=r"test_step\.py:\d+: the step reads the device \(\.cpu\(\)"),
+        NoHostReads(),
+    ):
         device.cpu()
     with pytest.raises(HostRead, match=r"reads the device \(\.cpu\(\)"), NoHostReads():
         torch.zeros(3).copy_(device)
@@ -145,7 +177,10 @@ def test_a_step_equals_the_plain_loop():
     G, D = Generator(16, 1, 8, 2), Discriminator(16, 1, 2)
     torch.manual_seed(0)
     G2, D2 = Generator(16, 1, 8, 2), Discriminator(16, 1, 2)
-    adam_g, adam_d = torch.optim.Adam(G2.parameters(), 2e-4, (0.5, 0.999)), torch.optim.Adam(D2.parameters(), 2e-4, (0.5, 0.999))
+    adam_g, adam_d = (
+        torch.optim.Adam(G2.parameters(), 2e-4, (0.5, 0.999)),
+        torch.optim.Adam(D2.parameters(), 2e-4, (0.5, 0.999)),
+    )
     runner = runner_of(Adversarial(latent_shape=(8, 1, 1)), {"G": G, "D": D}, 4)
     for step in range(3):
         batch = {"image": torch.randn(4, 1, 16, 16)}
@@ -158,12 +193,18 @@ def test_a_step_equals_the_plain_loop():
         adam_g.zero_grad()
         softplus(-D2(fake)).mean().backward()
         adam_g.step()
-    for mine, theirs in zip([*G.parameters(), *D.parameters()], [*G2.parameters(), *D2.parameters()], strict=True):
+    for mine, theirs in zip(
+        [*G.parameters(), *D.parameters()], [*G2.parameters(), *D2.parameters()], strict=True
+    ):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-7)
 
 
 def test_ranks_draw_what_one_would_have_drawn():
-    noise = {"z": Noise((5,)), "u": Noise((2,), "uniform", 0.0, 3.0), "c": Noise((), "categorical", classes=7)}
+    noise = {
+        "z": Noise((5,)),
+        "u": Noise((2,), "uniform", 0.0, 3.0),
+        "c": Noise((), "categorical", classes=7),
+    }
     whole = draw(noise, 11, torch.tensor(100), 8)
     halves = [draw(noise, 11, torch.tensor(100 + 4 * rank), 4) for rank in range(2)]
     for name in noise:
@@ -183,7 +224,10 @@ def test_lazy_terms_appear_when_due_with_their_interval_as_weight():
             return super().d_loss(step)
 
     runner = runner_of(Spy(latent_shape=(8, 1, 1), r1=2.0, lazy_r1=3), {"G": G, "D": D}, 4)
-    names = [set(runner.run(*inputs(runner, {"image": torch.randn(4, 1, 16, 16)}, step))) for step in range(4)]
+    names = [
+        set(runner.run(*inputs(runner, {"image": torch.randn(4, 1, 16, 16)}, step)))
+        for step in range(4)
+    ]
     assert weights == [3, 0, 0, 3]
     assert ["loss/D/r1" in n for n in names] == [True, False, False, True]
 
@@ -230,20 +274,32 @@ def test_mixed_precision_trains_in_that_type_with_fp32_weights(name, tmp_path):
     def make(**options):
         torch.manual_seed(0)
         nets = Generator(16, 1, 8, 2), Discriminator(16, 1, 2)
-        common = {"data": images, "batch_size": 4, "progress": False, "out": tmp_path / "run", "log_every": 1}
-        return fastgan.Trainer(*nets, objective=Spy(latent_shape=(8, 1, 1)), precision=name, **common, **options)
+        common = {
+            "data": images,
+            "batch_size": 4,
+            "progress": False,
+            "out": tmp_path / "run",
+            "log_every": 1,
+        }
+        return fastgan.Trainer(
+            *nets, objective=Spy(latent_shape=(8, 1, 1)), precision=name, **common, **options
+        )
 
     with make() as trainer:
         before = trainer.nets["G"][0].weight.clone()
         trainer.fit(3)
         assert trainer.nets["G"][0].weight.dtype == torch.float32
-        scales = {phase: scaler.get_scale() for phase, scaler in trainer.active.runner.scalers.items()}
+        scales = {
+            phase: scaler.get_scale() for phase, scaler in trainer.active.runner.scalers.items()
+        }
         assert bool(scales) == (name == "fp16")
         if name == "bf16":
             assert not torch.equal(before, trainer.nets["G"][0].weight)
     assert seen == {({"bf16": torch.bfloat16, "fp16": torch.float16}[name], torch.float32)}
     with make(resume=True) as again:
-        assert {phase: scaler.get_scale() for phase, scaler in again.active.runner.scalers.items()} == scales
+        assert {
+            phase: scaler.get_scale() for phase, scaler in again.active.runner.scalers.items()
+        } == scales
 
 
 class Chain(Adversarial):
@@ -285,21 +341,29 @@ def test_a_second_phase_of_the_generator_sees_the_images_it_makes_now(repeat):
 def test_a_phase_after_the_generator_keeps_the_images_it_was_trained_on():
     class Swapped(Adversarial):
         def phases(self):
-            return (fastgan.Phase("G", ("G",), self.g_loss), fastgan.Phase("D", ("D",), self.d_loss, fresh=False))
+            return (
+                fastgan.Phase("G", ("G",), self.g_loss),
+                fastgan.Phase("D", ("D",), self.d_loss, fresh=False),
+            )
 
         def generate(self, step):
             made.append(1)
             return super().generate(step)
 
     made = []
-    runner = runner_of(Swapped(latent_shape=(8, 1, 1)), {"G": Generator(16, 1, 8, 2), "D": Discriminator(16, 1, 2)}, 4)
+    runner = runner_of(
+        Swapped(latent_shape=(8, 1, 1)),
+        {"G": Generator(16, 1, 8, 2), "D": Discriminator(16, 1, 2)},
+        4,
+    )
     runner.run(*inputs(runner, {"image": torch.randn(4, 1, 16, 16)}))
     assert len(made) == 1
 
 
 @pytest.mark.parametrize("order", [("G", "D", "Q"), ("G", "Q", "D")])
 def test_parameters_that_two_networks_share_are_trained_by_the_phases_of_both(order):
-    """InfoGAN's Q is a head on D's trunk: whichever comes later must not freeze the trunk for the other."""
+    """InfoGAN's Q is a head on D's trunk: whichever comes later must not freeze the trunk for the
+    other."""
     trunk = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU())
     nets = {
         "G": nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Unflatten(1, (1, 4, 4))),
@@ -311,14 +375,27 @@ def test_parameters_that_two_networks_share_are_trained_by_the_phases_of_both(or
 
     class Sharing(Adversarial):
         def phases(self):
-            return (fastgan.Phase("D", ("D",), self.d_loss), fastgan.Phase("Q", ("Q",), self.q_loss, fresh=False))
+            return (
+                fastgan.Phase("D", ("D",), self.d_loss),
+                fastgan.Phase("Q", ("Q",), self.q_loss, fresh=False),
+            )
 
         def d_loss(self, step):
-            seen.append([p.requires_grad for p in (trunk[1].weight, nets["D"][1].weight, nets["Q"][1].weight)])
+            seen.append(
+                [
+                    p.requires_grad
+                    for p in (trunk[1].weight, nets["D"][1].weight, nets["Q"][1].weight)
+                ]
+            )
             return super().d_loss(step)
 
         def q_loss(self, step):
-            seen.append([p.requires_grad for p in (trunk[1].weight, nets["D"][1].weight, nets["Q"][1].weight)])
+            seen.append(
+                [
+                    p.requires_grad
+                    for p in (trunk[1].weight, nets["D"][1].weight, nets["Q"][1].weight)
+                ]
+            )
             return {"code": step.nets.Q(step.fake).square().mean()}
 
     runner = runner_of(Sharing(latent_shape=(8,)), nets, 4)
@@ -337,7 +414,10 @@ def test_parameters_that_two_networks_share_are_trained_by_the_phases_of_both(or
         (lambda: Adversarial(n_critic=0), "n_critic must be at least 1"),
         (lambda: fastgan.Phase("D/real", ("D",), dict), "a phase can't be named 'D/real'"),
         (lambda: fastgan.Phase("", ("D",), dict), "a phase can't be named ''"),
-        (lambda: fastgan.Phase("D", ("D",), dict, repeat=0), "phase 'D' must be repeated at least once"),
+        (
+            lambda: fastgan.Phase("D", ("D",), dict, repeat=0),
+            "phase 'D' must be repeated at least once",
+        ),
     ],
 )
 def test_objectives_that_cannot_be_are_refused(make, named):
@@ -348,10 +428,16 @@ def test_objectives_that_cannot_be_are_refused(make, named):
 def test_rows_with_lazy_terms_bring_nothing_to_the_device_each_step(monkeypatch):
     """A host list made a tensor waits for the device, which a step must not."""
     stats, brought = Statistics(8, CPU), []
-    monkeypatch.setattr(stats_module.torch, "tensor", lambda *a, make=torch.tensor, **k: brought.append(a) or make(*a, **k))
+    monkeypatch.setattr(
+        stats_module.torch,
+        "tensor",
+        lambda *a, make=torch.tensor, **k: brought.append(a) or make(*a, **k),
+    )
     one = torch.ones(())
     for step in range(8):
-        stats.add({"a": one, "r1": one * step, "b": one} if step % 4 == 0 else {"a": one, "b": one * 2})
+        stats.add(
+            {"a": one, "r1": one * step, "b": one} if step % 4 == 0 else {"a": one, "b": one * 2}
+        )
     assert len(brought) == 1
     assert stats.take() == {"a": 1.0, "r1": 2.0, "b": 1.75}
 
@@ -362,7 +448,9 @@ def test_a_machine_without_a_gpu_is_not_told_of_graphs(graph, capsys):
         pytest.skip("checks the machine without a GPU")
     images = np.zeros((8, 16, 16, 1), np.uint8)
     nets = Generator(16, 1, 8, 2), Discriminator(16, 1, 2)
-    fastgan.Trainer(*nets, data=images, latent_shape=(8, 1, 1), batch_size=4, graph=graph, watch=False).fit(1)
+    fastgan.Trainer(
+        *nets, data=images, latent_shape=(8, 1, 1), batch_size=4, graph=graph, watch=False
+    ).fit(1)
     assert "graph" not in capsys.readouterr().err
 
 
@@ -391,8 +479,11 @@ def by_label(images=4, classes=3):
 
 @pytest.mark.parametrize("n_critic", [1, 2])
 @pytest.mark.parametrize("own_network", [False, True])
-def test_a_network_that_both_players_share_gets_no_gradient_of_d_through_the_fakes(own_network, n_critic):
-    """What a loop with D(fake.detach()) does: the embedding learns in D's phase through D's own use, in G's from the fakes."""
+def test_a_network_that_both_players_share_gets_no_gradient_of_d_through_the_fakes(
+    own_network, n_critic
+):
+    """What a loop with D(fake.detach()) does: the embedding learns in D's phase through D's own
+    use, in G's from the fakes."""
     torch.manual_seed(0)
     embed, G, D = by_label()
     nets = {"G": G, "D": D}
@@ -416,13 +507,17 @@ def test_a_network_that_both_players_share_gets_no_gradient_of_d_through_the_fak
         def d_loss(self, step):
             terms = super().d_loss(step)
             fake = G(step.noise.z, label).detach()
-            expected = torch.autograd.grad(softplus(-D(images, label)).mean() + softplus(D(fake, label)).mean(), embed.weight)[0]
+            expected = torch.autograd.grad(
+                softplus(-D(images, label)).mean() + softplus(D(fake, label)).mean(), embed.weight
+            )[0]
             seen.append(("D", expected))
             return terms
 
         def g_loss(self, step):
             terms = super().g_loss(step)
-            expected = torch.autograd.grad(softplus(-D(G(step.noise.z, label), label)).mean(), embed.weight)[0]
+            expected = torch.autograd.grad(
+                softplus(-D(G(step.noise.z, label), label)).mean(), embed.weight
+            )[0]
             seen.append(("G", expected))
             return terms
 
@@ -434,16 +529,21 @@ def test_a_network_that_both_players_share_gets_no_gradient_of_d_through_the_fak
 
     objective = Sharing(latent_shape=(8,), conditional=True, n_critic=n_critic)
     optimizers = {name: Watched(list(net.parameters()), lr=0.1) for name, net in nets.items()}
-    runner = StepRunner(objective, nets, optimizers, seed=0, batch_size=4, precision=resolve("fp32", CPU))
+    runner = StepRunner(
+        objective, nets, optimizers, seed=0, batch_size=4, precision=resolve("fp32", CPU)
+    )
     for step in range(2):
         runner.run(*inputs(runner, {"image": images, "label": label}, step))
     assert [name for name, _ in seen] == (["D"] * n_critic + ["G"]) * 2
     for (name, expected), grad in zip(seen, found, strict=True):
-        torch.testing.assert_close(grad, expected, rtol=1e-5, atol=1e-7, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(
+            grad, expected, rtol=1e-5, atol=1e-7, msg=lambda m, name=name: f"{name}: {m}"
+        )
 
 
 def test_an_encoder_that_makes_the_fakes_learns_through_them_while_the_generator_rests():
-    """VAE-GAN: a phase that trains only the encoder needs the fake's graph, though it does not train the generator."""
+    """VAE-GAN: a phase that trains only the encoder needs the fake's graph, though it does not
+    train the generator."""
     nets = {
         "E": nn.Sequential(nn.Flatten(), nn.Linear(16, 8)),
         "G": nn.Sequential(nn.Linear(8, 16), nn.Unflatten(1, (1, 4, 4))),
@@ -489,7 +589,11 @@ def test_a_loss_may_look_at_the_fakes_without_gradients():
 
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_noise_drawn_ahead_is_the_noise_of_each_step(rounds):
-    noise = {"z": Noise((5,)), "u": Noise((2, 1), "uniform", 0.0, 3.0), "c": Noise((), "categorical", classes=7)}
+    noise = {
+        "z": Noise((5,)),
+        "u": Noise((2, 1), "uniform", 0.0, 3.0),
+        "c": Noise((), "categorical", classes=7),
+    }
     ahead = NoiseBuffer(noise, 11, 8, rounds)
     assert ahead.steps > 1
     for step in (0, 1, ahead.steps - 1, ahead.steps, 5 * ahead.steps + 2, 1):

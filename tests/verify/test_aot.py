@@ -1,4 +1,5 @@
-"""Ahead-of-time compilation without a GPU: what it reports, what it refuses, and the shipped kernels on the two targets of CI."""
+"""Ahead-of-time compilation without a GPU: what it reports, what it refuses, and the shipped
+kernels on the two targets of CI."""
 
 import json
 import os
@@ -63,7 +64,15 @@ def aot(tmp_path, *arguments, family="tests.support.toy_ops", expect=None):
         "FASTGAN_CACHE": str(tmp_path / "cache"),
         "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
     }
-    command = [sys.executable, "-m", "fastgan.verify", *(["--family", family] if family else []), "--json", "--aot", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "fastgan.verify",
+        *(["--family", family] if family else []),
+        "--json",
+        "--aot",
+        *arguments,
+    ]
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
     if expect is not None:
         assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
@@ -77,7 +86,14 @@ def test_every_target_compiles_and_the_second_time_is_known(tmp_path):
     assert len(rows) == 2 * len(targets)
     assert all(r["registers"] > 0 and r["verdict"] == "pass" and not r["kept"] for r in rows)
     limits = {r["target"]: r["limit"] // 1024 for r in rows}
-    assert limits == {"sm_80": 163, "sm_86": 99, "sm_89": 99, "sm_90": 227, "sm_100": 227, "sm_120": 99}
+    assert limits == {
+        "sm_80": 163,
+        "sm_86": 99,
+        "sm_89": 99,
+        "sm_90": 227,
+        "sm_100": 227,
+        "sm_120": 99,
+    }
     again = json.loads(aot(tmp_path, *targets, expect=0).stdout)["rows"]
     assert all(r["kept"] for r in again)
     assert [{**r, "kept": False} for r in again] == rows
@@ -90,7 +106,9 @@ def test_spills_missing_tensor_cores_and_shared_memory_fail(tmp_path):
     (tmp_path / "bad" / "ops.py").write_text(BAD_FAMILY)
     rows = {
         (r["kernel"], r["target"]): r
-        for r in json.loads(aot(tmp_path, "sm_86", "sm_90", family="bad.ops", expect=1).stdout)["rows"]
+        for r in json.loads(aot(tmp_path, "sm_86", "sm_90", family="bad.ops", expect=1).stdout)[
+            "rows"
+        ]
     }
     for target in ("sm_86", "sm_90"):
         assert "spills" in rows["spilling", target]["note"]
@@ -110,20 +128,40 @@ def test_an_unknown_target_is_one_line_and_code_2(tmp_path):
 
 @pytest.mark.slow
 def test_shipped_kernels_on_the_targets_of_ci():
-    """Kept rows of an earlier run count: they carry the hash of the source they were compiled from."""
-    command = [sys.executable, "-m", "fastgan.verify", "--json", "--defaults", "--aot", "sm_80", "sm_90"]
+    """Kept rows of an earlier run count: they carry the hash of the source they were compiled
+    from."""
+    command = [
+        sys.executable,
+        "-m",
+        "fastgan.verify",
+        "--json",
+        "--defaults",
+        "--aot",
+        "sm_80",
+        "sm_90",
+    ]
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     report = json.loads(done.stdout)
     assert report["rows"]
-    assert not [f"{r['kernel']} {r['config']} {r['target']}: {r['note']}" for r in report["rows"] if r["verdict"] == "FAIL"]
+    assert not [
+        f"{r['kernel']} {r['config']} {r['target']}: {r['note']}"
+        for r in report["rows"]
+        if r["verdict"] == "FAIL"
+    ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fused", [True, False])
 def test_launch_options_reach_the_compiler(fused):
-    """Adam is launched without fused multiply-adds: what is compiled here must be what is launched."""
+    """Adam is launched without fused multiply-adds: what is compiled here must be what is
+    launched."""
     triton = pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
 
@@ -131,7 +169,9 @@ def test_launch_options_reach_the_compiler(fused):
     from fastgan.verify import aot
     from fastgan.verify.cases.norm_launches import variants
 
-    variant = next(v for v in variants() if v.kernel is apply_kernel and "leaky_relu fp32" in v.name)
+    variant = next(
+        v for v in variants() if v.kernel is apply_kernel and "leaky_relu fp32" in v.name
+    )
     source, options = aot.source_of(variant, {**variant.configs[0], "enable_fp_fusion": fused})
     assert options["enable_fp_fusion"] is fused
     ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]

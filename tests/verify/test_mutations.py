@@ -1,5 +1,5 @@
-"""Every planted bug must be caught by ``verify --quick``; a mutation whose text is gone fails, so that the list follows the
-kernels.
+"""Every planted bug must be caught by ``verify --quick``; a mutation whose text is gone fails, so
+that the list follows the kernels.
 """
 
 import json
@@ -63,13 +63,24 @@ def test_every_required_bug_has_a_mutation(bug):
 
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory):
-    """Every planted bug is judged once a run: workers of pytest-xdist share the folder above their own, and divide the work."""
-    base, workers = tmp_path_factory.getbasetemp(), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    """Every planted bug is judged once a run: workers of pytest-xdist share the folder above their
+    own, and divide the work."""
+    base, workers = (
+        tmp_path_factory.getbasetemp(),
+        int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")),
+    )
     share = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "planted-bugs"
     share.mkdir(exist_ok=True)
     at_once = max(1, min(4, len(os.sched_getaffinity(0))) // workers)
     env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(HERE / "mutants.py"), "--share", str(share), "--at-once", str(at_once)]
+    command = [
+        sys.executable,
+        str(HERE / "mutants.py"),
+        "--share",
+        str(share),
+        "--at-once",
+        str(at_once),
+    ]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return {r["name"]: r for r in (json.loads(path.read_text()) for path in share.glob("*.json"))}

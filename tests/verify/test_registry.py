@@ -1,5 +1,5 @@
-"""The list of ops itself, and every registered reference: float64-capable, differentiable twice where it says so, cases that
-build without a GPU.
+"""The list of ops itself, and every registered reference: float64-capable, differentiable twice
+where it says so, cases that build without a GPU.
 """
 
 import importlib
@@ -19,23 +19,40 @@ CPU = torch.device("cpu")
 
 
 def small_cases(tag):
-    return [pytest.param(op, case, id=f"{op.name}-{case.name}") for op in OPS.values() for case in op.cases if tag in case.tags]
+    return [
+        pytest.param(op, case, id=f"{op.name}-{case.name}")
+        for op in OPS.values()
+        for case in op.cases
+        if tag in case.tags
+    ]
 
 
 def test_the_required_ops_are_registered():
     for family in registry.FAMILIES:
         importlib.import_module(f"fastgan.verify.cases.{family}")
     norms = {"batch_norm", "instance_norm", "affine_act", "moments", "spectral_sigma"}
-    assert norms | {"adversarial", "adam_ema", "images_gather", "diffaugment", "conv2d", "conv_transpose2d"} <= set(OPS)
+    assert norms | {
+        "adversarial",
+        "adam_ema",
+        "images_gather",
+        "diffaugment",
+        "conv2d",
+        "conv_transpose2d",
+    } <= set(OPS)
 
 
-# Finite differences see u and v move with the weight; the gradient of spectral norm holds them fixed, by definition.
+# Finite differences see u and v move with the weight; the gradient of spectral norm holds them
+# fixed, by definition.
 NOT_FOR_FINITE_DIFFERENCES = {"spectral_sigma"}
 
 
 def family(op):
     """norm, conv, ...: ops of one family share kernels, compiled under the name of one of them."""
-    return op.fn.__module__.split("ops." if ".ops." in op.fn.__module__ else "cases.")[1].split(".")[0].partition("_")[0]
+    return (
+        op.fn.__module__.split("ops." if ".ops." in op.fn.__module__ else "cases.")[1]
+        .split(".")[0]
+        .partition("_")[0]
+    )
 
 
 @pytest.mark.parametrize("op", OPS.values(), ids=OPS)
@@ -45,25 +62,39 @@ def test_every_op_has_what_its_proof_needs(op):
     assert all(bound.reason for bound in op.bounds.values())
     assert op.engines[-1] == "reference"
     if set(op.directions) - {"forward"} and op.name not in NOT_FOR_FINITE_DIFFERENCES:
-        assert any("gradcheck" in case.tags for case in op.cases), "no tiny case for gradcheck of the reference"
+        assert any("gradcheck" in case.tags for case in op.cases), (
+            "no tiny case for gradcheck of the reference"
+        )
 
 
 @pytest.mark.skipif(not has_triton, reason="needs Triton")
 def test_every_family_with_kernels_compiles_them_ahead_of_time():
     for name in {family(op) for op in OPS.values() if "triton" in op.engines}:
-        variants = [v for op in OPS.values() if family(op) == name and op.kernels for v in op.kernels()]
+        variants = [
+            v for op in OPS.values() if family(op) == name and op.kernels for v in op.kernels()
+        ]
         assert variants, f"{name}: no AOT variants, so CI would not compile its kernels"
 
 
 @pytest.mark.parametrize(("op", "case"), small_cases("quick"))
 def test_case_builds_without_a_gpu_is_reproducible_and_runs_in_float64(op, case):
     for name in case.dtypes or op.dtypes:
-        first, second = (case.make(TORCH_DTYPES[name], CPU, seed(op.name, case.name)) for _ in range(2))
+        first, second = (
+            case.make(TORCH_DTYPES[name], CPU, seed(op.name, case.name)) for _ in range(2)
+        )
         pairs = [(leaves(first[k], k), leaves(second[k], k)) for k in first if k not in case.shared]
-        assert all(torch.equal(a, b) for one, other in pairs for (_, a), (_, b) in zip(one, other, strict=True))
-    gold = Directions(op, case, ("forward",)).run(call_reference(op, None, None), converted(case, first, CPU, torch.float64))
+        assert all(
+            torch.equal(a, b)
+            for one, other in pairs
+            for (_, a), (_, b) in zip(one, other, strict=True)
+        )
+    gold = Directions(op, case, ("forward",)).run(
+        call_reference(op, None, None), converted(case, first, CPU, torch.float64)
+    )
     assert gold.outputs
-    asked_for = any(isinstance(v, torch.dtype) for v in first.values())  # an op that is told its type is exact in it
+    asked_for = any(
+        isinstance(v, torch.dtype) for v in first.values()
+    )  # an op that is told its type is exact in it
     floats = [t for t in gold.outputs.values() if t.is_floating_point()]
     assert asked_for or any(t.dtype == torch.float64 for t in floats)
 
@@ -71,7 +102,11 @@ def test_case_builds_without_a_gpu_is_reproducible_and_runs_in_float64(op, case)
 @pytest.mark.parametrize(("op", "case"), small_cases("gradcheck"))
 def test_gradcheck_and_gradgradcheck_of_the_reference(op, case):
     kwargs = to(case.make(torch.float64, CPU, seed(op.name, case.name)), CPU, torch.float64)
-    names = [n for n in op.grad_inputs if isinstance(kwargs.get(n), torch.Tensor) and kwargs[n].is_floating_point()]
+    names = [
+        n
+        for n in op.grad_inputs
+        if isinstance(kwargs.get(n), torch.Tensor) and kwargs[n].is_floating_point()
+    ]
     inputs = [kwargs[n].requires_grad_() for n in names]
 
     def call(*values):
@@ -127,17 +162,28 @@ def test_rounded_rounds_values_and_gradients_and_is_differentiable_twice():
 
 
 def test_directions_use_the_same_cotangents_for_kernel_and_gold():
-    op = Op("cotangents", lambda x: x * 3, lambda x: x * 3, [], grad_inputs=("x",), directions=("forward", "backward"))
+    op = Op(
+        "cotangents",
+        lambda x: x * 3,
+        lambda x: x * 3,
+        [],
+        grad_inputs=("x",),
+        directions=("forward", "backward"),
+    )
     ways = Directions(op, Case("c", print), op.directions)
     x = torch.randn(7)
     a = ways.run(lambda kw: op.fn(**kw), {"x": x.clone()})
     b = ways.run(lambda kw: op.reference(**kw), {"x": x.double()})
-    assert torch.equal(a.grads["backward"]["dx"].double(), b.grads["backward"]["dx"].float().double())
+    assert torch.equal(
+        a.grads["backward"]["dx"].double(), b.grads["backward"]["dx"].float().double()
+    )
 
 
 def test_auto_never_fails_and_remembers_why():
     choose = Dispatcher(
-        "dispatch-test", ("triton", "cudnn", "reference"), lambda engine, dtype, odd: "needs even sizes" if odd else None
+        "dispatch-test",
+        ("triton", "cudnn", "reference"),
+        lambda engine, dtype, odd: "needs even sizes" if odd else None,
     )
     x = torch.zeros(3, device="meta")
     assert choose("auto", x, True) == "reference"

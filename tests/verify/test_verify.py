@@ -1,4 +1,5 @@
-"""The harness must see every kind of wrong: each op below is broken in one way, and the check must say so."""
+"""The harness must see every kind of wrong: each op below is broken in one way, and the check must
+say so."""
 
 import json
 import os
@@ -25,10 +26,17 @@ def make(dtype, device, generator):
     return {"x": torch.randn(5, 33, generator=generator).to(dtype).to(device)}
 
 
-def outcome(fn, reference=None, type_name="fp32", make=make, repeat=True, directions=("forward",), **options):
+def outcome(
+    fn, reference=None, type_name="fp32", make=make, repeat=True, directions=("forward",), **options
+):
     grad_inputs = ("x",) if set(directions) - {"forward"} else ()
     case = Case("case", make, {"quick"})
-    options = {"grad_inputs": grad_inputs, "directions": directions, "engines": ("reference",), **options}
+    options = {
+        "grad_inputs": grad_inputs,
+        "directions": directions,
+        "engines": ("reference",),
+        **options,
+    }
     op = Op("op", fn, reference or (lambda x: x * 2), [case], **options)
     return check(op, case, type_name, "reference", CPU, repeat)[0]
 
@@ -39,7 +47,12 @@ def failures(rows):
 
 def test_a_right_op_passes_in_every_direction_and_type():
     for type_name in ("fp32", "fp16", "bf16"):
-        rows = outcome(lambda x: x * x, lambda x: x * x, type_name, directions=("forward", "backward", "double"))
+        rows = outcome(
+            lambda x: x * x,
+            lambda x: x * x,
+            type_name,
+            directions=("forward", "backward", "double"),
+        )
         assert not failures(rows)
         assert {r.direction for r in rows} == {"forward", "backward", "double"}
 
@@ -126,7 +139,11 @@ def test_an_output_defined_by_another_is_judged_by_it_as_stored(own):
         if x.dtype == torch.float64:
             y = x.half().double()
             return y, y.mean()[None]
-        return rounding_otherwise(x, 3) if own == "another rounding" else (x.half(), x.half().double().mean().float()[None])
+        return (
+            rounding_otherwise(x, 3)
+            if own == "another rounding"
+            else (x.half(), x.half().double().mean().float()[None])
+        )
 
     options = dict(reference=reference, type_name="fp16", outputs=("y", "mean"), rounds=True)
     mean_of_y = {"mean": lambda kwargs, outputs: outputs["y"].mean()[None]}
@@ -136,12 +153,17 @@ def test_an_output_defined_by_another_is_judged_by_it_as_stored(own):
         y, mean = rounding_otherwise(x, 5)
         return y, mean * (1 + 1e-6)
 
-    assert failures(outcome(wrong, derived=mean_of_y, **options)) == ["forward mean: over PyTorch's own"]
+    assert failures(outcome(wrong, derived=mean_of_y, **options)) == [
+        "forward mean: over PyTorch's own"
+    ]
 
 
 def test_two_runs_that_differ_fail():
     calls = iter(range(100))
-    assert any("two runs differ" in f for f in failures(outcome(lambda x: x * 2 * (1 + 1e-7 * next(calls)))))
+    assert any(
+        "two runs differ" in f
+        for f in failures(outcome(lambda x: x * 2 * (1 + 1e-7 * next(calls))))
+    )
 
 
 def test_runs_are_compared_under_deterministic_algorithms_and_for_the_kernels_alone(monkeypatch):
@@ -166,8 +188,13 @@ def test_runs_are_compared_under_deterministic_algorithms_and_for_the_kernels_al
 
 def test_a_lost_gradient_and_a_wrong_one_fail():
     both = ("forward", "backward")
-    assert any("carries no gradient" in f for f in failures(outcome(lambda x: (x * 2).detach(), directions=both)))
-    assert failures(outcome(lambda x: x.detach() + x, directions=both)) == ["backward dx: over L2 and PyTorch's own and peak"]
+    assert any(
+        "carries no gradient" in f
+        for f in failures(outcome(lambda x: (x * 2).detach(), directions=both))
+    )
+    assert failures(outcome(lambda x: x.detach() + x, directions=both)) == [
+        "backward dx: over L2 and PyTorch's own and peak"
+    ]
 
 
 class Cube(torch.autograd.Function):
@@ -183,14 +210,18 @@ class Cube(torch.autograd.Function):
 
 
 def test_a_wrong_second_derivative_fails():
-    rows = outcome(lambda x: Cube.apply(x), lambda x: x**3, directions=("forward", "backward", "double"))
+    rows = outcome(
+        lambda x: Cube.apply(x), lambda x: x**3, directions=("forward", "backward", "double")
+    )
     assert failures(rows) == ["double d2x: over L2 and PyTorch's own and peak"]
 
 
 def test_integers_are_compared_exactly():
     make_both = lambda dtype, device, generator: {"x": torch.arange(9)}
     assert not failures(outcome(lambda x: x + 1, lambda x: x + 1, make=make_both))
-    assert failures(outcome(lambda x: x + 1, lambda x: x + 2, make=make_both)) == ["forward out: integers differ"]
+    assert failures(outcome(lambda x: x + 1, lambda x: x + 2, make=make_both)) == [
+        "forward out: integers differ"
+    ]
 
 
 def test_a_raising_op_is_a_failure_with_its_message():
@@ -230,7 +261,10 @@ def mask_outcome(threshold):
         seen["mask"] = x + bias > threshold
         return Fn.apply(x, bias)
 
-    mask = Mask(lambda kw, out: seen["mask"], lambda kw: (kw["x"] + kw["bias"], kw["x"].abs() + kw["bias"].abs()))
+    mask = Mask(
+        lambda kw, out: seen["mask"],
+        lambda kw: (kw["x"] + kw["bias"], kw["x"].abs() + kw["bias"].abs()),
+    )
     return outcome(fn, masked, make=mask_case, directions=("forward", "backward"), mask=mask)
 
 
@@ -357,7 +391,8 @@ def test_a_failure_is_exit_code_1_and_an_unknown_op_is_2(tmp_path):
     (tmp_path / "broken_family.py").write_text(
         "import torch\nfrom fastgan.verify.registry import *\n"
         "register(Op('broken', lambda x: x * 1.1, lambda x: x, "
-        "[Case('c', lambda t, d, g: {'x': torch.randn(9, generator=g).to(t)}, {'quick'})], engines=('reference',)))\n"
+        "[Case('c', lambda t, d, g: {'x': torch.randn(9, generator=g).to(t)}, {'quick'})], "
+        "engines=('reference',)))\n"
     )
     (tmp_path / "pkg").mkdir()
     (tmp_path / "pkg" / "__init__.py").write_text("")
@@ -420,7 +455,8 @@ def test_sums_in_the_interpreter_are_trees(axis):
         one_by_one += row
     assert np.abs(one_by_one - gold).max() / np.abs(gold).max() > 3 * worst
     assert np.array_equal(
-        interpreter.tree_sum(np.arange(8, dtype=np.int32).reshape(2, 4), axis), np.arange(8).reshape(2, 4).sum(axis)
+        interpreter.tree_sum(np.arange(8, dtype=np.int32).reshape(2, 4), axis),
+        np.arange(8).reshape(2, 4).sum(axis),
     )
 
 

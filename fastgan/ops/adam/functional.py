@@ -1,8 +1,10 @@
-"""Adam/AdamW with EMA over one flat, 128-byte-padded fp32 buffer: one launch a network, hyper-parameters in device memory.
+"""Adam/AdamW with EMA over one flat, 128-byte-padded fp32 buffer: one launch a network,
+hyper-parameters in device memory.
 
-Kingma & Ba 2015, algorithm 1, as torch.optim.Adam computes it; Loshchilov & Hutter 2019 for the decoupled decay. In order, per
-element: unscale, decay, moments, bias correction, update, EMA, low-precision copy. A step whose `found_inf` is set leaves every
-buffer as it was.
+Kingma & Ba 2015, algorithm 1, as torch.optim.Adam computes it; Loshchilov & Hutter 2019 for the
+decoupled decay. In order, per
+element: unscale, decay, moments, bias correction, update, EMA, low-precision copy. A step whose
+`found_inf` is set leaves every buffer as it was.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ def _device_scalar(value: float | Tensor, like: Tensor) -> Tensor:
 
 
 @torch.library.custom_op(
-    "fastgan::adam_ema_", mutates_args=("param", "exp_avg", "exp_avg_sq", "ema", "low", "step", "ticket")
+    "fastgan::adam_ema_",
+    mutates_args=("param", "exp_avg", "exp_avg_sq", "ema", "low", "step", "ticket"),
 )
 def _adam_ema_(
     param: Tensor,
@@ -55,9 +58,27 @@ def _adam_ema_(
     block: int = 0,
 ) -> None:
     kernel.adam_ema_(
-        param, grads[0] if pieces is None else None, exp_avg, exp_avg_sq, ema, low, step, ticket, lr, beta1, beta2, eps,
-        weight_decay, ema_decay, scale, found_inf, decoupled, pieces, places, block,
-    )  # fmt: skip
+        param,
+        grads[0] if pieces is None else None,
+        exp_avg,
+        exp_avg_sq,
+        ema,
+        low,
+        step,
+        ticket,
+        lr,
+        beta1,
+        beta2,
+        eps,
+        weight_decay,
+        ema_decay,
+        scale,
+        found_inf,
+        decoupled,
+        pieces,
+        places,
+        block,
+    )
 
 
 @_adam_ema_.register_fake
@@ -119,22 +140,33 @@ def adam_ema_(
     ticket: Tensor | None = None,
     impl: str = "auto",
 ) -> None:
-    """One Adam (`decoupled`: AdamW) step in place on flat fp32 (numel,) buffers; `step` (0-dim, steps done) advances by one.
+    """One Adam (`decoupled`: AdamW) step in place on flat fp32 (numel,) buffers; `step` (0-dim,
+    steps done) advances by one.
 
-    `ema` (fp32) moves to `param` by 1 - ema_decay; `low` (bf16/fp16) receives the new `param`; `grad` is divided by `scale`, not
-    changed; the kernel alone takes Gradients. Where `found_inf` is not 0 nothing changes, `step`, `ema` and `low` included.
-    Scalars are 0-dim device tensors, best float64 (their bias corrections then round as PyTorch's); Python floats are
-    baked into a captured graph.
-    `weight_decay=None` skips the decay. `ticket` (int32 zero of shape (1,), zero again afterwards, one a stream) saves the kernel
-    an allocation. Raises FastganError for buffers of unequal size, and ema without ema_decay.
+    `ema` (fp32) moves to `param` by 1 - ema_decay; `low` (bf16/fp16) receives the new `param`;
+    `grad` is divided by `scale`, not changed; the kernel alone takes Gradients. Where `found_inf`
+    is not 0 nothing changes, `step`, `ema` and `low` included. Scalars are 0-dim device tensors,
+    best float64 (their bias corrections then round as PyTorch's); Python floats are baked into a
+    captured graph. `weight_decay=None` skips the decay. `ticket` (int32 zero of shape (1,), zero
+    again afterwards, one a stream) saves the kernel an allocation. Raises FastganError for buffers
+    of unequal size, and ema without ema_decay.
     """
     contiguous = True
     flat_grad = grad if isinstance(grad, Tensor) else None
-    for name, buffer in (("grad", flat_grad), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq), ("ema", ema), ("low", low)):
+    for name, buffer in (
+        ("grad", flat_grad),
+        ("exp_avg", exp_avg),
+        ("exp_avg_sq", exp_avg_sq),
+        ("ema", ema),
+        ("low", low),
+    ):
         if buffer is not None:
             contiguous = contiguous and buffer.is_contiguous()
             if buffer.shape != param.shape:
-                raise FastganError(f"{name} has shape {tuple(buffer.shape)}, the flat parameters {tuple(param.shape)}")
+                raise FastganError(
+                    f"{name} has shape {tuple(buffer.shape)}, the flat parameters "
+                    f"{tuple(param.shape)}"
+                )
     if (ema is None) != (ema_decay is None):
         raise FastganError("ema and ema_decay go together: give both or neither")
     rate, b1, b2, epsilon = (_device_scalar(x, param) for x in (lr, beta1, beta2, eps))
@@ -144,15 +176,46 @@ def adam_ema_(
         if flat_grad is None:
             raise FastganError("Gradients are for the kernel: give the reference one flat gradient")
         adam_ema_formula_(
-            param, flat_grad, exp_avg, exp_avg_sq, ema, low, step, rate, b1, b2, epsilon, decay, keep, scale, found_inf, decoupled
+            param,
+            flat_grad,
+            exp_avg,
+            exp_avg_sq,
+            ema,
+            low,
+            step,
+            rate,
+            b1,
+            b2,
+            epsilon,
+            decay,
+            keep,
+            scale,
+            found_inf,
+            decoupled,
         )
     else:
         ticket = param.new_zeros(1, dtype=torch.int32) if ticket is None else ticket
         grads, *where = grad if isinstance(grad, Gradients) else ([grad], None, None, 0)
         _adam_ema_(
-            param, grads, exp_avg, exp_avg_sq, ema, low, step, ticket, rate, b1, b2, epsilon, decay, keep, scale, found_inf,
-            decoupled, *where,
-        )  # fmt: skip
+            param,
+            grads,
+            exp_avg,
+            exp_avg_sq,
+            ema,
+            low,
+            step,
+            ticket,
+            rate,
+            b1,
+            b2,
+            epsilon,
+            decay,
+            keep,
+            scale,
+            found_inf,
+            decoupled,
+            *where,
+        )
 
 
 def adam_ema_reference_(**kwargs: Any) -> None:

@@ -20,15 +20,20 @@ def nonfinite(grad: Tensor) -> Tensor:
 
 
 class FlatAdam(torch.optim.Optimizer):
-    """torch.optim.Adam/AdamW over a FlatParameters: the same hyper-parameters and state_dict (each loads the other's).
+    """torch.optim.Adam/AdamW over a FlatParameters: the same hyper-parameters and state_dict (each
+    loads the other's).
 
-    ema_decay (float or 0-dim device tensor) keeps `ema`, a flat fp32 copy; low_precision (torch.bfloat16, float16) keeps `low`.
-    Hyper-parameters live in `param_groups[0]`; `sync_hyper()` brings what changed on the host to the device (`step` does it too:
-    call it by hand only before replaying a captured step). lr may be a 0-dim device tensor. One parameter group; amsgrad
-    and maximize are refused; a parameter without gradient counts as zero gradient, where torch.optim.Adam would leave it out.
+    ema_decay (float or 0-dim device tensor) keeps `ema`, a flat fp32 copy; low_precision
+    (torch.bfloat16, float16) keeps `low`. Hyper-parameters live in `param_groups[0]`;
+    `sync_hyper()` brings what changed on the host to the device (`step` does it too: call it by
+    hand only before replaying a captured step). lr may be a 0-dim device tensor. One parameter
+    group; amsgrad and maximize are refused; a parameter without gradient counts as zero gradient,
+    where torch.optim.Adam would leave it out.
     """
 
-    _step_supports_amp_scaling = True  # GradScaler hands over scale and found_inf, and reads nothing on the host
+    _step_supports_amp_scaling = (
+        True  # GradScaler hands over scale and found_inf, and reads nothing on the host
+    )
 
     def __init__(
         self,
@@ -46,11 +51,23 @@ class FlatAdam(torch.optim.Optimizer):
         if not isinstance(lr, Tensor) and lr < 0:
             raise FastganError(f"lr must not be negative: {lr}")
         if eps < 0 or weight_decay < 0 or not all(0.0 <= b < 1.0 for b in betas):
-            raise FastganError(f"Adam needs eps, weight_decay >= 0 and 0 <= betas < 1, not {eps}, {weight_decay}, {betas}")
+            raise FastganError(
+                f"Adam needs eps, weight_decay >= 0 and 0 <= betas < 1, not {eps}, {weight_decay}, "
+                f"{betas}"
+            )
         defaults = dict(
-            lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=False, maximize=False, foreach=None, capturable=False,
-            differentiable=False, fused=None, decoupled_weight_decay=decoupled_weight_decay,
-        )  # fmt: skip
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            amsgrad=False,
+            maximize=False,
+            foreach=None,
+            capturable=False,
+            differentiable=False,
+            fused=None,
+            decoupled_weight_decay=decoupled_weight_decay,
+        )
         super().__init__(flat.parameters, defaults)
         self.flat = flat
         self.impl = impl
@@ -61,16 +78,25 @@ class FlatAdam(torch.optim.Optimizer):
         self.ema_decay = ema_decay
         self.ema = None if ema_decay is None else flat.data.clone()
         self.low = None if low_precision is None else flat.data.to(low_precision)
-        # .data: each copy counts its own versions, so that one made anew does not make a backward through another stale
+        # .data: each copy counts its own versions, so that one made anew does not make a backward
+        # through another stale
         self.copies = [] if self.low is None else [view.data for view in flat.views(self.low)]
         self._copied = [p._version for p in flat.parameters]
         block = kernel.settings(flat.data.numel(), flat.data)["BLOCK"]
-        self._pieces = flat.pieces(block), block  # here, since a step that is captured may copy nothing from the host
-        self._places = torch.zeros((len(flat.parameters), 2), dtype=torch.int64, device=flat.data.device)
-        self._tables: list[Tensor] = []  # for captured steps: all of them, and those that none has taken
+        self._pieces = (
+            flat.pieces(block),
+            block,
+        )  # here, since a step that is captured may copy nothing from the host
+        self._places = torch.zeros(
+            (len(flat.parameters), 2), dtype=torch.int64, device=flat.data.device
+        )
+        self._tables: list[
+            Tensor
+        ] = []  # for captured steps: all of them, and those that none has taken
         self._free: list[Tensor] = []
         self._promised: list[tuple[Tensor, Tensor]] = []
-        # lr, beta1, beta2, eps, weight_decay, ema_decay: float64, as PyTorch computes with Python floats.
+        # lr, beta1, beta2, eps, weight_decay, ema_decay: float64, as PyTorch computes with Python
+        # floats.
         self._hyper = torch.zeros(6, dtype=torch.float64, device=flat.data.device)
         self._synced: tuple[float, ...] | None = None
         self.replaces: str | None = None
@@ -86,21 +112,25 @@ class FlatAdam(torch.optim.Optimizer):
         low_precision: torch.dtype | None = None,
         impl: str = "auto",
     ) -> FlatAdam:
-        """A FlatAdam with the options of a torch Adam or AdamW that has done no step; its state_dicts name the same options.
+        """A FlatAdam with the options of a torch Adam or AdamW that has done no step; its
+        state_dicts name the same options.
 
         `replaces` is the name of that class.
         """
         group = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
         decoupled = group["decoupled_weight_decay"]
         numbers = (group["lr"], group["betas"], group["eps"], group["weight_decay"])
-        made = cls(flat, *numbers, decoupled_weight_decay=decoupled, low_precision=low_precision, impl=impl)
+        made = cls(
+            flat, *numbers, decoupled_weight_decay=decoupled, low_precision=low_precision, impl=impl
+        )
         made.defaults = dict(optimizer.defaults)
         made.param_groups[0] |= group
         made.replaces = type(optimizer).__name__
         return made
 
     def average_into(self, averages: Sequence[Tensor], decay: Tensor) -> None:
-        """Keep these tensors (shaped like flat.parameters, in their order) as moving averages: they become views of `ema`.
+        """Keep these tensors (shaped like flat.parameters, in their order) as moving averages: they
+        become views of `ema`.
 
         decay: 0-dim on the device, best float64; read at each step.
         """
@@ -110,11 +140,14 @@ class FlatAdam(torch.optim.Optimizer):
             average.data = view
 
     def _bind_state(self) -> None:
-        for p, m, v in zip(self.flat.parameters, self.flat.views(self.exp_avg), self.flat.views(self.exp_avg_sq)):
+        for p, m, v in zip(
+            self.flat.parameters, self.flat.views(self.exp_avg), self.flat.views(self.exp_avg_sq)
+        ):
             self.state[p] = {"step": self.steps, "exp_avg": m, "exp_avg_sq": v}
 
     def copy_of(self, index: int) -> Tensor:
-        """The low-precision copy of flat.parameters[index], made anew where somebody wrote to the parameter since."""
+        """The low-precision copy of flat.parameters[index], made anew where somebody wrote to the
+        parameter since."""
         p, mine = self.flat.parameters[index], self.copies[index]
         if p._version != self._copied[index]:
             with torch.no_grad():
@@ -124,14 +157,16 @@ class FlatAdam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def renew_copies(self) -> None:
-        """Make the low-precision copy anew: after writes that no version counts (`p.data`, a broadcast)."""
+        """Make the low-precision copy anew: after writes that no version counts (`p.data`, a
+        broadcast)."""
         if self.low is not None:
             self.low.copy_(self.flat.data)
             torch.autograd.graph.increment_version(self.copies)
             self._copied = [p._version for p in self.flat.parameters]
 
     def sync_hyper(self) -> None:
-        """Bring hyper-parameters, parameters written by hand and addresses of captured gradients to the device.
+        """Bring hyper-parameters, parameters written by hand and addresses of captured gradients to
+        the device.
 
         Outside a captured region, before each replay.
         """
@@ -139,7 +174,11 @@ class FlatAdam(torch.optim.Optimizer):
             places.copy_(rows)
         self._promised = []
         if len(self._free) < SPARE // 2:
-            self._tables.append(torch.zeros((SPARE, *self._places.shape), dtype=torch.int64, device=self._places.device))
+            self._tables.append(
+                torch.zeros(
+                    (SPARE, *self._places.shape), dtype=torch.int64, device=self._places.device
+                )
+            )
             self._free += self._tables[-1].unbind()
         if self.low is not None and self._copied != [p._version for p in self.flat.parameters]:
             self.renew_copies()
@@ -159,7 +198,8 @@ class FlatAdam(torch.optim.Optimizer):
         scale: Tensor | None = None,
         found_inf: Tensor | None = None,
     ) -> Any:
-        """One update from each parameter's .grad, or from `grads` in flat.parameters' order. FastganError if a view is broken.
+        """One update from each parameter's .grad, or from `grads` in flat.parameters' order.
+        FastganError if a view is broken.
 
         Under a GradScaler, scale and found_inf are the scaler's.
         """
@@ -188,24 +228,32 @@ class FlatAdam(torch.optim.Optimizer):
             beta2=beta2,
             eps=eps,
             weight_decay=decay if group["weight_decay"] != 0 else None,
-            ema_decay=None if self.ema is None else self.ema_decay if isinstance(self.ema_decay, Tensor) else ema_decay,
+            ema_decay=None
+            if self.ema is None
+            else self.ema_decay
+            if isinstance(self.ema_decay, Tensor)
+            else ema_decay,
             scale=scale,
             found_inf=found_inf,
             decoupled=group["decoupled_weight_decay"],
             ticket=self._ticket,
             impl=self.impl,
         )
-        # The parameters' own version counters do not see a write to the flat buffer: a stale backward must still raise.
+        # The parameters' own version counters do not see a write to the flat buffer: a stale
+        # backward must still raise.
         torch.autograd.graph.increment_version([*self.flat.parameters, *self.copies])
         self._copied = [p._version for p in self.flat.parameters]
         return loss
 
     def _find_grads(self, grads: Sequence[Tensor | None] | None, capturing: bool) -> Gradients:
-        """Where the gradients lie. Within a capture a table of this step's own is taken, and filled later by `sync_hyper`."""
+        """Where the gradients lie. Within a capture a table of this step's own is taken, and filled
+        later by `sync_hyper`."""
         tensors, found = self.flat.find_grads(grads)
         if capturing:
             if not self._free:
-                raise FastganError(f"a captured step can update a network {SPARE // 2} times, not more")
+                raise FastganError(
+                    f"a captured step can update a network {SPARE // 2} times, not more"
+                )
             places = self._free.pop()
             self._promised.append((places, torch.tensor(found)))
         else:
@@ -216,26 +264,41 @@ class FlatAdam(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         if self.param_groups:
-            raise FastganError("FlatAdam updates one flat buffer: use one FlatParameters and one FlatAdam a parameter group")
+            raise FastganError(
+                "FlatAdam updates one flat buffer: use one FlatParameters and one FlatAdam a "
+                "parameter group"
+            )
         super().add_param_group(param_group)
 
     def state_dict(self) -> dict[str, Any]:
-        """As torch.optim.Adam's: `step` is a tensor of its own for each parameter, since Adam advances each."""
+        """As torch.optim.Adam's: `step` is a tensor of its own for each parameter, since Adam
+        advances each."""
         state = super().state_dict()
-        state["state"] = {i: {**entry, "step": self.steps.clone()} for i, entry in state["state"].items()}
+        state["state"] = {
+            i: {**entry, "step": self.steps.clone()} for i, entry in state["state"].items()
+        }
         return state
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load this class's or torch.optim.Adam/AdamW's state. FastganError for amsgrad, maximize or unequal step counts."""
+        """Load this class's or torch.optim.Adam/AdamW's state. FastganError for amsgrad, maximize
+        or unequal step counts."""
         for group in state_dict["param_groups"]:
             if group.get("amsgrad") or group.get("maximize"):
-                raise FastganError("FlatAdam has neither amsgrad nor maximize: this state was made with one of them")
+                raise FastganError(
+                    "FlatAdam has neither amsgrad nor maximize: this state was made with one of "
+                    "them"
+                )
         super().load_state_dict(state_dict)
         loaded = [self.state.get(p, {}) for p in self.flat.parameters]
-        steps = {float(entry["step"]) for entry in loaded if entry}  # torch's has no entry for what never had a gradient
+        steps = {
+            float(entry["step"]) for entry in loaded if entry
+        }  # torch's has no entry for what never had a gradient
         if len(steps) > 1:
-            raise FastganError(f"this Adam state counts {sorted(steps)} steps for different parameters: FlatAdam has one count")
+            raise FastganError(
+                f"this Adam state counts {sorted(steps)} steps for different parameters: FlatAdam "
+                "has one count"
+            )
         self.steps.fill_(steps.pop() if steps else 0.0)
         views = zip(loaded, self.flat.views(self.exp_avg), self.flat.views(self.exp_avg_sq))
         for entry, m, v in views:

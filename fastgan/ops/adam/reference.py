@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# On a CPU, walk the buffers in pieces that stay in the second-level cache over the ten element-wise passes.
+# On a CPU, walk the buffers in pieces that stay in the second-level cache over the ten element-wise
+# passes.
 CPU_CHUNK = 1 << 16
 
 
@@ -38,9 +39,14 @@ def adam_ema_formula_(
     ema_weight = None if ema_decay is None else 1 - ema_decay.double()
     inverse_scale = None if scale is None else scale.double().reciprocal().to(grad.dtype)
     if skip is not None:
-        # A skipped step runs the same arithmetic with neutral scalars and zero gradients: every buffer keeps its bits.
+        # A skipped step runs the same arithmetic with neutral scalars and zero gradients: every
+        # buffer keeps its bits.
         zero, one = torch.zeros_like(lr), torch.ones_like(lr)
-        weight1, weight2, keep2 = weight1.where(~skip, zero), weight2.where(~skip, zero), keep2.where(~skip, one)
+        weight1, weight2, keep2 = (
+            weight1.where(~skip, zero),
+            weight2.where(~skip, zero),
+            keep2.where(~skip, one),
+        )
         minus_step_size = minus_step_size.where(~skip, zero)
         shrink = None if shrink is None else shrink.where(~skip, one)
         ema_weight = None if ema_weight is None else ema_weight.where(~skip, zero)

@@ -1,1 +1,2 @@
-"""Convolutions, plain and fused with normalisation. Read reference.py first; functional.py and fused.py are what is called."""
+"""Convolutions, plain and fused with normalisation. Read reference.py first; functional.py and
+fused.py are what is called."""

@@ -1,11 +1,12 @@
-"""Three registered convolutions closed under differentiation, so that R1, R2 and gradient penalties are exact at any order:
+"""Three registered convolutions closed under differentiation, so that R1, R2 and gradient penalties
+are exact at any order:
 
     conv(x, w)      d/dx: dgrad(u, w)      d/dw: wgrad(x, u)
     dgrad(g, w)     d/dg: conv(u, w)       d/dw: wgrad(u, g)
     wgrad(x, g)     d/dx: dgrad(g, u)      d/dg: conv(x, u)
 
-x, g: fp32, fp16 or bf16 of one type (float64 with engine "reference"); w of any float type; dw leaves in fp32. Results are
-NHWC in memory.
+x, g: fp32, fp16 or bf16 of one type (float64 with engine "reference"); w of any float type; dw
+leaves in fp32. Results are NHWC in memory.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ _weight_gradients = True
 
 @contextlib.contextmanager
 def no_weight_gradients() -> Iterator[None]:
-    """Backward passes run inside skip the weight gradients of our convolutions: for R1 and gradient penalties, whose inner
-    gradient is taken against images alone.
+    """Backward passes run inside skip the weight gradients of our convolutions: for R1 and gradient
+    penalties, whose inner gradient is taken against images alone.
 
-    `autograd.grad(inputs=images)` tells PyTorch's own nodes as much, but not operators registered from Python. On the ATen
-    engine the switch reaches calls made with `switchable=True`; the others follow `inputs=`.
+    `autograd.grad(inputs=images)` tells PyTorch's own nodes as much, but not operators registered
+    from Python. On the ATen engine the switch reaches calls made with `switchable=True`; the others
+    follow `inputs=`.
     """
     global _weight_gradients
     before, _weight_gradients = _weight_gradients, False
@@ -47,7 +49,10 @@ def weight_gradients() -> bool:
 
 def weight_shape(spec: ConvSpec, channels_in: int, channels_out: int) -> tuple[int, int, int, int]:
     """PyTorch's weight shape for a spec."""
-    return (*((channels_in, channels_out) if spec.transposed else (channels_out, channels_in)), *spec.kernel)
+    return (
+        *((channels_in, channels_out) if spec.transposed else (channels_out, channels_in)),
+        *spec.kernel,
+    )
 
 
 def accumulator(x: Tensor) -> torch.dtype:
@@ -65,7 +70,9 @@ def _conv(x: Tensor, w: Tensor, spec: Sequence[int], precision: str, engine: str
 
 
 @torch.library.custom_op("fastgan::conv_dgrad", mutates_args=())
-def _dgrad(g: Tensor, w: Tensor, height: int, width: int, spec: Sequence[int], precision: str, engine: str) -> Tensor:
+def _dgrad(
+    g: Tensor, w: Tensor, height: int, width: int, spec: Sequence[int], precision: str, engine: str
+) -> Tensor:
     form = ConvSpec.unpack(spec)
     if engine != "triton":
         return channels_last(ref.TORCH.dgrad(g, w.to(g.dtype), form, (height, width)))
@@ -87,12 +94,27 @@ def _wgrad(x: Tensor, g: Tensor, spec: Sequence[int], precision: str, engine: st
 @_conv.register_fake
 def _(x: Tensor, w: Tensor, spec: Sequence[int], precision: str, engine: str) -> Tensor:
     form = ConvSpec.unpack(spec)
-    return empty_nhwc(x.shape[0], form.weight_channels(w.shape)[1], *form.output_size(x.shape[2], x.shape[3]), x.dtype, x.device)
+    return empty_nhwc(
+        x.shape[0],
+        form.weight_channels(w.shape)[1],
+        *form.output_size(x.shape[2], x.shape[3]),
+        x.dtype,
+        x.device,
+    )
 
 
 @_dgrad.register_fake
-def _(g: Tensor, w: Tensor, height: int, width: int, spec: Sequence[int], precision: str, engine: str) -> Tensor:
-    return empty_nhwc(g.shape[0], ConvSpec.unpack(spec).weight_channels(w.shape)[0], height, width, g.dtype, g.device)
+def _(
+    g: Tensor, w: Tensor, height: int, width: int, spec: Sequence[int], precision: str, engine: str
+) -> Tensor:
+    return empty_nhwc(
+        g.shape[0],
+        ConvSpec.unpack(spec).weight_channels(w.shape)[0],
+        height,
+        width,
+        g.dtype,
+        g.device,
+    )
 
 
 @_wgrad.register_fake
@@ -109,20 +131,32 @@ def _save_two(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _conv_backward(ctx: Any, u: Tensor) -> tuple[Any, ...]:
     x, w = ctx.saved_tensors
     dx = _dgrad(u, w, x.shape[2], x.shape[3], *ctx.rest) if ctx.needs_input_grad[0] else None
-    dw = _wgrad(x, u, *ctx.rest).to(w.dtype) if ctx.needs_input_grad[1] and _weight_gradients else None
+    dw = (
+        _wgrad(x, u, *ctx.rest).to(w.dtype)
+        if ctx.needs_input_grad[1] and _weight_gradients
+        else None
+    )
     return dx, dw, None, None, None
 
 
 def _dgrad_backward(ctx: Any, u: Tensor) -> tuple[Any, ...]:
     g, w = ctx.saved_tensors
     dg = _conv(u, w, *ctx.rest) if ctx.needs_input_grad[0] else None
-    dw = _wgrad(u, g, *ctx.rest).to(w.dtype) if ctx.needs_input_grad[1] and _weight_gradients else None
+    dw = (
+        _wgrad(u, g, *ctx.rest).to(w.dtype)
+        if ctx.needs_input_grad[1] and _weight_gradients
+        else None
+    )
     return dg, dw, None, None, None, None, None
 
 
 def _wgrad_backward(ctx: Any, u: Tensor) -> tuple[Any, ...]:
     x, g = ctx.saved_tensors
-    dx = _dgrad(g, u, x.shape[2], x.shape[3], *ctx.rest).to(x.dtype) if ctx.needs_input_grad[0] else None
+    dx = (
+        _dgrad(g, u, x.shape[2], x.shape[3], *ctx.rest).to(x.dtype)
+        if ctx.needs_input_grad[0]
+        else None
+    )
     dg = _conv(x, u, *ctx.rest).to(g.dtype) if ctx.needs_input_grad[1] else None
     return dx, dg, None, None, None
 

@@ -1,5 +1,5 @@
-"""conv2d and conv_transpose2d: torch.nn.functional's, with an engine behind them and 1/sigma and an activation in the same
-call."""
+"""conv2d and conv_transpose2d: torch.nn.functional's, with an engine behind them and 1/sigma and an
+activation in the same call."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ Ints = int | Sequence[int]
 
 
 class _Switchable(torch.autograd.Function):
-    """ATen's convolution behind a node that reads no_weight_gradients() in backward; differentiable to any order."""
+    """ATen's convolution behind a node that reads no_weight_gradients() in backward; differentiable
+    to any order."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
@@ -35,9 +36,20 @@ class _Switchable(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         x, w = ctx.saved_tensors
-        mask = [ctx.needs_input_grad[0], ctx.needs_input_grad[1] and weight_gradients(), ctx.needs_input_grad[2]]
-        grads = torch.ops.aten.convolution_backward(g, x, w, ctx.bias, *ctx.rest, mask) if any(mask) else (None,) * 3
-        return (*(grad if wanted else None for grad, wanted in zip(grads, mask)), *(None for _ in ctx.rest))
+        mask = [
+            ctx.needs_input_grad[0],
+            ctx.needs_input_grad[1] and weight_gradients(),
+            ctx.needs_input_grad[2],
+        ]
+        grads = (
+            torch.ops.aten.convolution_backward(g, x, w, ctx.bias, *ctx.rest, mask)
+            if any(mask)
+            else (None,) * 3
+        )
+        return (
+            *(grad if wanted else None for grad, wanted in zip(grads, mask)),
+            *(None for _ in ctx.rest),
+        )
 
 
 def _aten(
@@ -54,7 +66,9 @@ def _aten(
     return _Switchable.apply(x, w, bias, stride, padding, dilation, transposed, extra, groups)
 
 
-def _unsupported(engine: str, dtype: torch.dtype, dense: bool, product: bool, act: str, slope: float) -> str | None:
+def _unsupported(
+    engine: str, dtype: torch.dtype, dense: bool, product: bool, act: str, slope: float
+) -> str | None:
     if engine == "gemm":
         return None if product else "only a kernel as large as its input is one matrix product"
     if engine != "triton":
@@ -64,8 +78,9 @@ def _unsupported(engine: str, dtype: torch.dtype, dense: bool, product: bool, ac
     return unsupported(dtype, act, slope)
 
 
-# One matrix product is 2 to 5 times faster than cuDNN's convolution of the same layer (docs/performance.md); cuDNN before Triton,
-# which is taken where a tuning table measured it faster.
+# One matrix product is 2 to 5 times faster than cuDNN's convolution of the same layer
+# (docs/performance.md); cuDNN before Triton, which is taken where a tuning table measured it
+# faster.
 _choose = {
     name: dispatch.Dispatcher(name, ("gemm", "cudnn", "triton", "reference"), _unsupported)
     for name in ("conv2d", "conv_transpose2d")
@@ -100,19 +115,31 @@ def conv2d(
     switchable: bool = False,
     impl: str = "auto",
 ) -> Tensor:
-    """act(F.conv2d(input, weight)*scale + bias) for every argument torch.nn.functional.conv2d accepts.
+    """act(F.conv2d(input, weight)*scale + bias) for every argument torch.nn.functional.conv2d
+    accepts.
 
-    scale: 0-dim or 1-element fp32 tensor (1/sigma of a spectral norm), differentiable; the stored weight is not rewritten.
-    activation, slope: a name of kernels.activations.ACTIVATIONS and leaky_relu's slope. switchable: let the ATen engine honour
-    no_weight_gradients() too (some 20 us a call in eager). impl: "auto", "reference", "cudnn", "gemm", "triton"; FastganError
-    where it cannot run. Triton: result NHWC in memory, weight cast to the input's type inside.
+    scale: 0-dim or 1-element fp32 tensor (1/sigma of a spectral norm), differentiable; the stored
+        weight is not rewritten.
+    activation, slope: a name of kernels.activations.ACTIVATIONS and leaky_relu's slope. switchable:
+    let the ATen engine honour no_weight_gradients() too (some 20 us a call in eager). impl: "auto",
+    "reference", "cudnn", "gemm", "triton"; FastganError where it cannot run. Triton: result NHWC in
+    memory, weight cast to the input's type inside.
     """
     if activation != "identity":
         _check(activation, impl)
     if not dispatch.pytorch_at_once(impl, input):
         numeric = not isinstance(padding, str) and not isinstance(stride, str)
-        dense = numeric and input.dim() == 4 and weight.dim() == 4 and groups == 1 and pair(dilation) == (1, 1)
-        spec = ConvSpec(False, (weight.shape[2], weight.shape[3]), pair(stride), pair(padding)) if dense else None  # type: ignore[arg-type]
+        dense = (
+            numeric
+            and input.dim() == 4
+            and weight.dim() == 4
+            and groups == 1
+            and pair(dilation) == (1, 1)
+        )
+        spec = None
+        if dense:
+            kernel = (weight.shape[2], weight.shape[3])
+            spec = ConvSpec(False, kernel, pair(stride), pair(padding))  # type: ignore[arg-type]
         x = cast(input)
         shape = None if spec is None else shape_of(input, weight, spec)
         product = spec is not None and gemm.is_product(input, spec)
@@ -122,7 +149,12 @@ def conv2d(
             return y if activation == "identity" else activate(y, activation, slope)
         if engine == "triton" and spec is not None:
             return fused_convolution(
-                x, weight, spec, Fusion(act_out=activation, slope_out=slope, precision=precision_of(x)), bias=bias, scale=scale
+                x,
+                weight,
+                spec,
+                Fusion(act_out=activation, slope_out=slope, precision=precision_of(x)),
+                bias=bias,
+                scale=scale,
             )
     if switchable and not isinstance(padding, str) and input.dim() == 4:
         x, w, b = cast(input), cast(_scaled(weight, scale)), None if bias is None else cast(bias)
@@ -148,33 +180,52 @@ def conv_transpose2d(
     switchable: bool = False,
     impl: str = "auto",
 ) -> Tensor:
-    """act(F.conv_transpose2d(input, weight)*scale + bias) for every argument torch.nn.functional.conv_transpose2d accepts.
+    """act(F.conv_transpose2d(input, weight)*scale + bias) for every argument
+    torch.nn.functional.conv_transpose2d accepts.
 
-    Extras as in conv2d. The Triton engine runs stride_h*stride_w dense phases: no multiplication by inserted zeros.
+    Extras as in conv2d. The Triton engine runs stride_h*stride_w dense phases: no multiplication by
+    inserted zeros.
     """
     if activation != "identity":
         _check(activation, impl)
     if not dispatch.pytorch_at_once(impl, input):
         dense = input.dim() == 4 and weight.dim() == 4 and groups == 1 and pair(dilation) == (1, 1)
         spec = (
-            ConvSpec(True, (weight.shape[2], weight.shape[3]), pair(stride), pair(padding), pair(output_padding))
+            ConvSpec(
+                True,
+                (weight.shape[2], weight.shape[3]),
+                pair(stride),
+                pair(padding),
+                pair(output_padding),
+            )
             if dense
             else None
         )
         x = cast(input)
         shape = None if spec is None else shape_of(input, weight, spec)
         product = spec is not None and gemm.is_product(input, spec)
-        engine = _choose["conv_transpose2d"](impl, x, dense, product, activation, slope, shape=shape)
+        engine = _choose["conv_transpose2d"](
+            impl, x, dense, product, activation, slope, shape=shape
+        )
         if engine == "gemm":
             y = gemm.convolution(x, _read(weight, scale), bias, True)
             return y if activation == "identity" else activate(y, activation, slope)
         if engine == "triton" and spec is not None:
             return fused_convolution(
-                x, weight, spec, Fusion(act_out=activation, slope_out=slope, precision=precision_of(x)), bias=bias, scale=scale
+                x,
+                weight,
+                spec,
+                Fusion(act_out=activation, slope_out=slope, precision=precision_of(x)),
+                bias=bias,
+                scale=scale,
             )
     if switchable and input.dim() == 4:
         x, w, b = cast(input), cast(_scaled(weight, scale)), None if bias is None else cast(bias)
-        y = _aten(x, w, b, pair(stride), pair(padding), pair(dilation), True, pair(output_padding), groups)
+        y = _aten(
+            x, w, b, pair(stride), pair(padding), pair(dilation), True, pair(output_padding), groups
+        )
     else:
-        y = F.conv_transpose2d(input, _scaled(weight, scale), bias, stride, padding, output_padding, groups, dilation)
+        y = F.conv_transpose2d(
+            input, _scaled(weight, scale), bias, stride, padding, output_padding, groups, dilation
+        )
     return y if activation == "identity" else activate(y, activation, slope)

@@ -1,8 +1,12 @@
-"""The fused convolution: normalisation comes in as (s, t), moments go out, and BatchNorm's backward is the chain rule.
+"""The fused convolution: normalisation comes in as (s, t), moments go out, and BatchNorm's backward
+is the chain rule.
 
-    z = act_in(x*s + t)      y = act_out(conv(z, w)*scale + bias + residual)      mean, var of y per channel (and group)
+    z = act_in(x*s + t)
+    y = act_out(conv(z, w)*scale + bias + residual)
+    mean, var of y per channel (and group)
 
-docs/internals/fused-convolution.md explains; conv_registered holds the operators, conv_reference the formulas.
+docs/internals/fused-convolution.md explains; conv_registered holds the operators, conv_reference
+the formulas.
 """
 
 from __future__ import annotations
@@ -32,7 +36,10 @@ def unsupported(dtype: torch.dtype, act_out: str, slope_out: float) -> str | Non
         return "Triton's interpreter multiplies bf16 bit patterns"
     activation = row(act_out)
     if activation.from_output is None:
-        return f"{act_out} cannot be fused behind a convolution: its derivative needs more than its output"
+        return (
+            f"{act_out} cannot be fused behind a convolution: its derivative needs more than "
+            "its output"
+        )
     if activation.parameter is not None and slope_out <= 0:
         return f"{act_out} with such a slope does not keep the sign"
     return None
@@ -40,7 +47,11 @@ def unsupported(dtype: torch.dtype, act_out: str, slope_out: float) -> str | Non
 
 def cast_type(x: Tensor) -> torch.dtype:
     """The type a convolution takes x in: autocast as PyTorch's convolutions see it."""
-    if torch.is_autocast_enabled(x.device.type) and x.dtype in (torch.float32, torch.float16, torch.bfloat16):
+    if torch.is_autocast_enabled(x.device.type) and x.dtype in (
+        torch.float32,
+        torch.float16,
+        torch.bfloat16,
+    ):
         return torch.get_autocast_dtype(x.device.type)
     return x.dtype
 
@@ -51,7 +62,8 @@ def cast(x: Tensor) -> Tensor:
 
 
 def precision_of(x: Tensor) -> str:
-    """How fp32 products are formed: as PyTorch's switch for cuDNN convolutions says ("ieee" off a GPU)."""
+    """How fp32 products are formed: as PyTorch's switch for cuDNN convolutions says ("ieee" off a
+    GPU)."""
     if x.dtype != torch.float32 or x.device.type != "cuda":
         return "ieee"
     try:
@@ -61,7 +73,8 @@ def precision_of(x: Tensor) -> str:
 
 
 def shape_of(x: Tensor, w: Tensor, spec: ConvSpec) -> tuple[tuple[str, int], ...]:
-    """The named sizes under which tuning tables keep choices for a convolution: rows of x, channels, kernel, stride."""
+    """The named sizes under which tuning tables keep choices for a convolution: rows of x,
+    channels, kernel, stride."""
     ci, co = spec.weight_channels(w.shape)
     rows = x.shape[0] * x.shape[2] * x.shape[3]
     return ("rows", rows), ("ci", ci), ("co", co), ("k", spec.kernel[0]), ("stride", spec.stride[0])
@@ -81,14 +94,17 @@ def fused_convolution(
 ) -> Tensor:
     """y alone, by the Triton engine."""
     bias = None if bias is None else bias.contiguous()
-    return convolve(x, w, s, t, bias, scale, residual, spec.pack(), fusion.pack(), False, False, "triton")[0]
+    return convolve(
+        x, w, s, t, bias, scale, residual, spec.pack(), fusion.pack(), False, False, "triton"
+    )[0]
 
 
 def _unsupported(engine: str, dtype: torch.dtype, *facts: Any) -> str | None:
     return unsupported(dtype, *facts) if engine == "triton" else None
 
 
-# cuDNN's convolution with passes of our own first: the fused engine is taken where a table measured it faster
+# cuDNN's convolution with passes of our own first: the fused engine is taken where a table measured
+# it faster
 _choose = {
     name: dispatch.Dispatcher(name, ("cudnn", "triton", "reference"), _unsupported)
     for name in ("conv_moments", "conv_transpose_moments")
@@ -110,7 +126,8 @@ def fused(
     g_on_load: bool = False,
     impl: str = "auto",
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The fused convolution in full: what conv_moments and the fused containers call. mean and var are None without `moments`."""
+    """The fused convolution in full: what conv_moments and the fused containers call. mean and var
+    are None without `moments`."""
     if (s is None) != (t is None):
         raise FastganError(f"{name} takes scale_in and shift_in together or neither")
     if x.shape[0] % fusion.groups:
@@ -118,18 +135,28 @@ def fused(
     ci = spec.weight_channels(w.shape)[0]
     for vector in (s, t):
         if vector is not None and vector.numel() not in (ci, fusion.groups * ci):
-            raise FastganError(f"{name}: scale_in and shift_in need [{ci}] or [{fusion.groups}, {ci}], got {tuple(vector.shape)}")
+            raise FastganError(
+                f"{name}: scale_in and shift_in need [{ci}] or [{fusion.groups}, {ci}], got "
+                f"{tuple(vector.shape)}"
+            )
     x = cast(x)
-    # halves of one tensor, as conditional norms are often written, are no vectors that a kernel can walk
+    # halves of one tensor, as conditional norms are often written, are no vectors that a kernel can
+    # walk
     s, t, bias = (v if v is None else v.contiguous() for v in (s, t, bias))
     shape = shape_of(x, w, spec)
     straight = dispatch.pytorch_at_once(impl, x)
-    engine = "reference" if straight else _choose[name](impl, x, fusion.act_out, fusion.slope_out, shape=shape)
+    engine = (
+        "reference"
+        if straight
+        else _choose[name](impl, x, fusion.act_out, fusion.slope_out, shape=shape)
+    )
     if engine == "reference":
         return ref.conv_forward(x, w, s, t, bias, scale, residual, spec, fusion, moments)
     if engine == "cudnn":
         return _by_passes(x, w, s, t, bias, scale, residual, spec, fusion, moments)
-    y, mean, var = convolve(x, w, s, t, bias, scale, residual, spec.pack(), fusion.pack(), moments, g_on_load, engine)
+    y, mean, var = convolve(
+        x, w, s, t, bias, scale, residual, spec.pack(), fusion.pack(), moments, g_on_load, engine
+    )
     return (y, mean, var) if moments else (y, None, None)
 
 
@@ -148,7 +175,9 @@ def _by_passes(
     """The same by PyTorch's convolution and the normalisation passes of ops.norm."""
     if s is not None or fusion.act_in != "identity":
         x = norm.affine_act(x, s, t, activation=fusion.act_in, slope=fusion.slope_in)
-    y = ref.conv_forward(x, w, None, None, bias, scale, residual, spec, replace(fusion, act_in="identity"), False)[0]
+    y = ref.conv_forward(
+        x, w, None, None, bias, scale, residual, spec, replace(fusion, act_in="identity"), False
+    )[0]
     return (y, *(norm.moments(y, fusion.groups) if moments else (None, None)))
 
 
@@ -176,7 +205,8 @@ def conv_moments(
     g_on_load: bool = False,
     impl: str = "auto",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y = conv2d(act_in(input*scale_in + shift_in), weight)*scale + bias + residual with its moments: (y, mean, var).
+    """y = conv2d(act_in(input*scale_in + shift_in), weight)*scale + bias + residual with its
+    moments: (y, mean, var).
 
     input [N,CI,H,W]; weight [CO,CI,KH,KW]; scale_in, shift_in fp32 [CI] or [groups,CI]; y
     [N,CO,OH,OW] in input's type; mean and biased var fp32 [groups,CO] of y as stored, over each run
@@ -187,7 +217,21 @@ def conv_moments(
     spec = ConvSpec(False, (weight.shape[2], weight.shape[3]), pair(stride), pair(padding))
     fusion = Fusion(act_in, slope_in, groups=groups, precision=precision_of(input))
     return _three(
-        fused("conv_moments", input, weight, spec, fusion, scale_in, shift_in, bias, scale, residual, True, g_on_load, impl)
+        fused(
+            "conv_moments",
+            input,
+            weight,
+            spec,
+            fusion,
+            scale_in,
+            shift_in,
+            bias,
+            scale,
+            residual,
+            True,
+            g_on_load,
+            impl,
+        )
     )
 
 
@@ -210,7 +254,9 @@ def conv_transpose_moments(
     impl: str = "auto",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """conv_moments for a transposed convolution: weight [CI,CO,KH,KW], otherwise the same."""
-    spec = ConvSpec(True, (weight.shape[2], weight.shape[3]), pair(stride), pair(padding), pair(output_padding))
+    spec = ConvSpec(
+        True, (weight.shape[2], weight.shape[3]), pair(stride), pair(padding), pair(output_padding)
+    )
     fusion = Fusion(act_in, slope_in, groups=groups, precision=precision_of(input))
     return _three(
         fused(

@@ -1,6 +1,6 @@
-"""The fused convolution as registered operators: forward, g pass, dgrad and wgrad, each with a fake implementation and
-autograd. A second derivative (create_graph=True) goes through the differentiable formulas of conv_reference over the three plain
-convolutions of conv_plain.
+"""The fused convolution as registered operators: forward, g pass, dgrad and wgrad, each with a fake
+implementation and autograd. A second derivative (create_graph=True) goes through the differentiable
+formulas of conv_reference over the three plain convolutions of conv_plain.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def convolve(
         from fastgan.kernels.conv.forward import conv_forward
         from fastgan.kernels.conv.moments import merge_moments
 
-        y, partial = conv_forward(x, w, form, how, s=s, t=t, bias=bias, scale=scale, residual=residual, moments=moments)
+        y, partial = conv_forward(
+            x, w, form, how, s=s, t=t, bias=bias, scale=scale, residual=residual, moments=moments
+        )
         mean, var = merge_moments(*partial) if partial else (None, None)
     return y, _empty(x) if mean is None else mean, _empty(x) if var is None else var
 
@@ -65,14 +67,25 @@ def convolve(
 def _(x, w, s, t, bias, scale, residual, spec, fusion, moments, g_on_load, engine):  # type: ignore[no-untyped-def]
     form, groups = ConvSpec.unpack(spec), Fusion.unpack(fusion).groups
     channels = form.weight_channels(w.shape)[1]
-    y = empty_nhwc(x.shape[0], channels, *form.output_size(x.shape[2], x.shape[3]), x.dtype, x.device)
-    mean, var = (x.new_empty((groups, channels) if moments else (0,), dtype=accumulator(x)) for _ in range(2))
+    y = empty_nhwc(
+        x.shape[0], channels, *form.output_size(x.shape[2], x.shape[3]), x.dtype, x.device
+    )
+    mean, var = (
+        x.new_empty((groups, channels) if moments else (0,), dtype=accumulator(x)) for _ in range(2)
+    )
     return y, mean, var
 
 
 @torch.library.custom_op("fastgan::conv_moments_g", mutates_args=())
 def _gradient(
-    dy: Tensor, y: Tensor, mean: Tensor | None, dmean: Tensor | None, dvar: Tensor | None, fusion: str, sums: bool, engine: str
+    dy: Tensor,
+    y: Tensor,
+    mean: Tensor | None,
+    dmean: Tensor | None,
+    dvar: Tensor | None,
+    fusion: str,
+    sums: bool,
+    engine: str,
 ) -> tuple[Tensor, Tensor]:
     how = Fusion.unpack(fusion)
     if engine != "triton":
@@ -81,7 +94,17 @@ def _gradient(
         return g, ref.wide(g).sum((0, 2, 3)) if sums else _empty(y)
     from fastgan.kernels.conv.moments import form_gradient
 
-    g, total = form_gradient(dy, y, mean, dmean, dvar, act_out=how.act_out, slope_out=how.slope_out, groups=how.groups, sums=sums)
+    g, total = form_gradient(
+        dy,
+        y,
+        mean,
+        dmean,
+        dvar,
+        act_out=how.act_out,
+        slope_out=how.slope_out,
+        groups=how.groups,
+        sums=sums,
+    )
     return g, _empty(y) if total is None else total
 
 
@@ -106,7 +129,8 @@ def _dgrad(
     fusion: str,
     engine: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dy is g itself where y is None; else g is formed on load from (dy, y) and the gradients of the moments."""
+    """dy is g itself where y is None; else g is formed on load from (dy, y) and the gradients of
+    the moments."""
     form, how = ConvSpec.unpack(spec), Fusion.unpack(fusion)
     if engine != "triton":
         g = dy if y is None else ref.gradient(dy, y, mean, dmean, dvar, how)
@@ -114,8 +138,14 @@ def _dgrad(
         return channels_last(dx), _empty(x) if ds is None else ds, _empty(x) if dt is None else dt
     from fastgan.kernels.conv.dgrad import conv_dgrad
 
-    a, b = (None, None) if y is None or mean is None or dmean is None or dvar is None else _coefficients(y, mean, dmean, dvar)
-    dx, sums = conv_dgrad(dy, w, form, (x.shape[2], x.shape[3]), how, y=y, a=a, b=b, scale=scale, x=x, s=s, t=t)
+    a, b = (
+        (None, None)
+        if y is None or mean is None or dmean is None or dvar is None
+        else _coefficients(y, mean, dmean, dvar)
+    )
+    dx, sums = conv_dgrad(
+        dy, w, form, (x.shape[2], x.shape[3]), how, y=y, a=a, b=b, scale=scale, x=x, s=s, t=t
+    )
     if sums is None or s is None:
         return dx, _empty(x), _empty(x)
     ds, dt = (sums.sum(1) if s.numel() == sums.shape[2] else sums).unbind(0)
@@ -149,13 +179,19 @@ def _wgrad(
         return channels_last(ref.conv_wgrad(x, g, s, t, form, how))
     from fastgan.kernels.conv.wgrad import conv_wgrad
 
-    a, b = (None, None) if y is None or mean is None or dmean is None or dvar is None else _coefficients(y, mean, dmean, dvar)
+    a, b = (
+        (None, None)
+        if y is None or mean is None or dmean is None or dvar is None
+        else _coefficients(y, mean, dmean, dvar)
+    )
     return conv_wgrad(x, dy, form, how, s=s, t=t, y=y, a=a, b=b)
 
 
 @_wgrad.register_fake
 def _(x, dy, s, t, y, mean, dmean, dvar, spec, fusion, engine):  # type: ignore[no-untyped-def]
-    return empty_nhwc(*weight_shape(ConvSpec.unpack(spec), x.shape[1], dy.shape[1]), accumulator(x), x.device)
+    return empty_nhwc(
+        *weight_shape(ConvSpec.unpack(spec), x.shape[1], dy.shape[1]), accumulator(x), x.device
+    )
 
 
 def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -163,12 +199,24 @@ def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tenso
     y, mean, _ = output
     # y is kept only where g needs it
     kept = y if moments or Fusion.unpack(fusion).act_out != "identity" else None
-    ctx.save_for_backward(x, w, s, t, bias, scale, residual if ctx.needs_input_grad[6] else None, kept, mean if moments else None)
+    ctx.save_for_backward(
+        x,
+        w,
+        s,
+        t,
+        bias,
+        scale,
+        residual if ctx.needs_input_grad[6] else None,
+        kept,
+        mean if moments else None,
+    )
     ctx.rest = spec, fusion, moments, g_on_load, engine
     ctx.set_materialize_grads(False)
 
 
-def _convolve_backward(ctx: Any, dy: Tensor | None, dmean: Tensor | None, dvar: Tensor | None) -> tuple[Any, ...]:
+def _convolve_backward(
+    ctx: Any, dy: Tensor | None, dmean: Tensor | None, dvar: Tensor | None
+) -> tuple[Any, ...]:
     x, w, s, t, bias, scale, residual, y, mean = ctx.saved_tensors
     spec, fusion, moments, g_on_load, engine = ctx.rest
     form, how = ConvSpec.unpack(spec), Fusion.unpack(fusion)
@@ -204,7 +252,9 @@ def _convolve_backward(ctx: Any, dy: Tensor | None, dmean: Tensor | None, dvar: 
         return (*grads, *(None,) * 5)
     if used:
         # a sum's gradient is one number expanded; kernels read whole vectors
-        dmean, dvar = (torch.zeros_like(mean) if v is None else v.contiguous() for v in (dmean, dvar))
+        dmean, dvar = (
+            torch.zeros_like(mean) if v is None else v.contiguous() for v in (dmean, dvar)
+        )
     else:
         dmean = dvar = mean = None
     total: Tensor | None = None
@@ -220,20 +270,34 @@ def _convolve_backward(ctx: Any, dy: Tensor | None, dmean: Tensor | None, dvar: 
         dx, ds, dt = _dgrad(g, w, x, s, t, scale, *on_load, spec, fusion, engine)
     if needs[1] or needs[5]:
         raw = _wgrad(x, g, s, t, *on_load, spec, fusion, engine)
-        dscale = (raw * w.to(x.dtype)).sum().reshape(scale.shape).to(scale.dtype) if needs[5] else None
+        dscale = (
+            (raw * w.to(x.dtype)).sum().reshape(scale.shape).to(scale.dtype) if needs[5] else None
+        )
         dw = (raw if scale is None else raw * scale).to(w.dtype) if needs[1] else None
     if needs[4]:
         dbias = (ref.wide(g).sum((0, 2, 3)) if total is None else total).to(bias.dtype)
     dresidual = g.to(residual.dtype) if needs[6] else None
     dx = dx if needs[0] else None
-    return dx, dw, ds if needs[2] else None, dt if needs[3] else None, dbias, dscale, dresidual, *(None,) * 5
+    return (
+        dx,
+        dw,
+        ds if needs[2] else None,
+        dt if needs[3] else None,
+        dbias,
+        dscale,
+        dresidual,
+        *(None,) * 5,
+    )
 
 
 convolve.register_autograd(_convolve_backward, setup_context=_save_forward)
 
 
-def _differentiate(formula: Any, inputs: tuple[Tensor | None, ...], grads: tuple[Tensor | None, ...]) -> list[Tensor | None]:
-    """Gradients of formula(*inputs) by autograd itself; again differentiable where the caller asks for a graph."""
+def _differentiate(
+    formula: Any, inputs: tuple[Tensor | None, ...], grads: tuple[Tensor | None, ...]
+) -> list[Tensor | None]:
+    """Gradients of formula(*inputs) by autograd itself; again differentiable where the caller asks
+    for a graph."""
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         wanted = [v is not None and v.requires_grad for v in inputs]
@@ -243,14 +307,20 @@ def _differentiate(formula: Any, inputs: tuple[Tensor | None, ...], grads: tuple
             for v, want in zip(inputs, wanted)
         ]
         pairs = [
-            (out, grad) for out, grad in zip(formula(*own), grads) if out is not None and grad is not None and out.requires_grad
+            (out, grad)
+            for out, grad in zip(formula(*own), grads)
+            if out is not None and grad is not None and out.requires_grad
         ]
         leaves = [v for v, want in zip(own, wanted) if want and v is not None]
         if not pairs or not leaves:
             return [None] * len(inputs)
         found = iter(
             torch.autograd.grad(
-                [o for o, _ in pairs], leaves, [g.to(o.dtype) for o, g in pairs], create_graph=again, allow_unused=True
+                [o for o, _ in pairs],
+                leaves,
+                [g.to(o.dtype) for o, g in pairs],
+                create_graph=again,
+                allow_unused=True,
             )
         )
     return [next(found) if want else None for want in wanted]

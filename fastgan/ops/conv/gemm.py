@@ -1,10 +1,11 @@
-"""Convolutions that are one matrix product: a kernel as large as its input (k x k -> 1 x 1, a DCGAN discriminator's last layer)
-and the transpose of one (1 x 1 -> k x k, its generator's first).
+"""Convolutions that are one matrix product: a kernel as large as its input (k x k -> 1 x 1, a DCGAN
+discriminator's last layer) and the transpose of one (1 x 1 -> k x k, its generator's first).
 
     conv             y[n, o] = sum over c, i, j of x[n, c, i, j] w[o, c, i, j]
     conv_transpose   y[n, o, i, j] = sum over c of x[n, c, 0, 0] w[c, o, i, j]
 
-Tensors and weights that lie channels innermost (channels_last) are taken as they are, without a copy, and so are gradients.
+Tensors and weights that lie channels innermost (channels_last) are taken as they are, without a
+copy, and so are gradients.
 Differentiable to any order: it is made of PyTorch's own operators.
 """
 
@@ -25,7 +26,8 @@ def is_product(x: Tensor, spec: ConvSpec) -> bool:
 
 
 def convolution(x: Tensor, w: Tensor, bias: Tensor | None, transposed: bool) -> Tensor:
-    """(N, Co, 1, 1) of x (N, Ci, k, k) and w (Co, Ci, k, k); transposed: (N, Co, k, k) of x (N, Ci, 1, 1) and w (Ci, Co, k, k).
+    """(N, Co, 1, 1) of x (N, Ci, k, k) and w (Co, Ci, k, k); transposed: (N, Co, k, k) of x (N, Ci,
+    1, 1) and w (Ci, Co, k, k).
 
     bias: (Co,) or None. The result lies channels innermost; its type is x's, or autocast's.
     """

@@ -1,11 +1,17 @@
-"""The convolution family in plain PyTorch: float64-capable, differentiable to any order, and the formulas the kernels implement.
+"""The convolution family in plain PyTorch: float64-capable, differentiable to any order, and the
+formulas the kernels implement.
 
-    z = act_in(x*s + t)      y = act_out(conv(z, w)*scale + bias + residual)      mean, var of y per channel
+    z = act_in(x*s + t)
+    y = act_out(conv(z, w)*scale + bias + residual)
+    mean, var of y per channel (and group)
     g  = (dy + dmean/n + dvar*2/n*(y - mean)) * act_out'(y)
-    dw = wgrad(z, g)*scale   dp = dgrad(g, w)*scale*act_in'(x*s + t)   dx = dp*s   ds = sum(dp*x)   dt = sum(dp)
+    dw = wgrad(z, g)*scale
+    dp = dgrad(g, w)*scale*act_in'(x*s + t)
+    dx = dp*s    ds = sum(dp*x)    dt = sum(dp)
 
-BatchNorm's backward is the chain rule through (mean, var) out of one convolution and (s, t) into the next. `linear` names the
-three plain convolutions (conv, dgrad, wgrad) the formulas are built from: PyTorch's, or the registered ones of ops.conv.autograd.
+BatchNorm's backward is the chain rule through (mean, var) out of one convolution and (s, t) into
+the next. `linear` names the three plain convolutions (conv, dgrad, wgrad) the formulas are built
+from: PyTorch's, or the registered ones of ops.conv.autograd.
 """
 
 from __future__ import annotations
@@ -23,7 +29,8 @@ from fastgan.ops import low_weights
 
 
 class ConvOps(Protocol):
-    """A convolution, its data gradient and its weight gradient: each one's derivatives are the other two."""
+    """A convolution, its data gradient and its weight gradient: each one's derivatives are the
+    other two."""
 
     def conv(self, x: Tensor, w: Tensor, spec: ConvSpec) -> Tensor: ...
     def dgrad(self, g: Tensor, w: Tensor, spec: ConvSpec, size: tuple[int, int]) -> Tensor: ...
@@ -41,7 +48,9 @@ class TorchConvOps:
     def dgrad(self, g: Tensor, w: Tensor, spec: ConvSpec, size: tuple[int, int]) -> Tensor:
         if spec.transposed:
             return F.conv2d(g, w, None, spec.stride, spec.padding)
-        least = ConvSpec(True, spec.kernel, spec.stride, spec.padding).output_size(g.shape[2], g.shape[3])
+        least = ConvSpec(True, spec.kernel, spec.stride, spec.padding).output_size(
+            g.shape[2], g.shape[3]
+        )
         extra = (size[0] - least[0], size[1] - least[1])
         return F.conv_transpose2d(g, w, None, spec.stride, spec.padding, extra)
 
@@ -50,7 +59,19 @@ class TorchConvOps:
         w = small.new_empty(1).expand(small.shape[1], large.shape[1], *spec.kernel)
         # a weight of any value: PyTorch reads only its shape here
         back = torch.ops.aten.convolution_backward
-        return back(small, large, w, None, spec.stride, spec.padding, (1, 1), False, (0, 0), 1, (False, True, False))[1]
+        return back(
+            small,
+            large,
+            w,
+            None,
+            spec.stride,
+            spec.padding,
+            (1, 1),
+            False,
+            (0, 0),
+            1,
+            (False, True, False),
+        )[1]
 
 
 TORCH = TorchConvOps()
@@ -64,11 +85,14 @@ def wide(x: Tensor) -> Tensor:
 def spread(vector: Tensor, x: Tensor) -> Tensor:
     """[C] or [groups, C] against x [N, C, H, W], group by group."""
     rows = vector.reshape(-1, x.shape[1])
-    return (rows if rows.shape[0] == 1 else rows.repeat_interleave(x.shape[0] // rows.shape[0], 0))[:, :, None, None]
+    return (rows if rows.shape[0] == 1 else rows.repeat_interleave(x.shape[0] // rows.shape[0], 0))[
+        :, :, None, None
+    ]
 
 
 def group_sums(p: Tensor, like: Tensor) -> Tensor:
-    """Sums of p [N, C, H, W] over pixels and the images of a group, in the shape of `like` ([C] or [groups, C])."""
+    """Sums of p [N, C, H, W] over pixels and the images of a group, in the shape of `like` ([C] or
+    [groups, C])."""
     groups = like.numel() // p.shape[1]
     return p.reshape(groups, p.shape[0] // groups, p.shape[1], -1).sum((1, 3)).reshape(like.shape)
 
@@ -76,15 +100,24 @@ def group_sums(p: Tensor, like: Tensor) -> Tensor:
 def _from_output(name: str) -> Formula:
     found = row(name).from_output
     if found is None:
-        raise FastganError(f"{name} cannot be fused behind a convolution: its derivative needs more than its output")
+        raise FastganError(
+            f"{name} cannot be fused behind a convolution: its derivative needs more than its "
+            "output"
+        )
     return found
 
 
 def operand(x: Tensor, s: Tensor | None, t: Tensor | None, fusion: Fusion) -> Tensor:
     """z in x's type."""
     if s is None or t is None:
-        return x if fusion.act_in == "identity" else activation(wide(x), fusion.act_in, fusion.slope_in).to(x.dtype)
-    return activation(wide(x) * spread(s, x) + spread(t, x), fusion.act_in, fusion.slope_in).to(x.dtype)
+        return (
+            x
+            if fusion.act_in == "identity"
+            else activation(wide(x), fusion.act_in, fusion.slope_in).to(x.dtype)
+        )
+    return activation(wide(x) * spread(s, x) + spread(t, x), fusion.act_in, fusion.slope_in).to(
+        x.dtype
+    )
 
 
 def moments_of(y: Tensor, groups: int) -> tuple[Tensor, Tensor]:
@@ -108,7 +141,9 @@ def conv_forward(
     linear: ConvOps = TORCH,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """y in x's type, and mean, var [groups, CO] or None."""
-    y = linear.conv(operand(x, s, t, fusion), low_weights.cast(w if scale is None else w * scale, x.dtype), spec)
+    y = linear.conv(
+        operand(x, s, t, fusion), low_weights.cast(w if scale is None else w * scale, x.dtype), spec
+    )
     if bias is not None or residual is not None or fusion.act_out != "identity":
         p = wide(y) if bias is None else wide(y) + wide(bias)[None, :, None, None]
         p = p if residual is None else p + wide(residual)
@@ -116,7 +151,14 @@ def conv_forward(
     return (y, *(moments_of(y, fusion.groups) if moments else (None, None)))
 
 
-def gradient(dy: Tensor, y: Tensor, mean: Tensor | None, dmean: Tensor | None, dvar: Tensor | None, fusion: Fusion) -> Tensor:
+def gradient(
+    dy: Tensor,
+    y: Tensor,
+    mean: Tensor | None,
+    dmean: Tensor | None,
+    dvar: Tensor | None,
+    fusion: Fusion,
+) -> Tensor:
     """g in y's type."""
     if dmean is None and dvar is None and fusion.act_out == "identity":
         return dy.to(y.dtype)
@@ -141,16 +183,30 @@ def conv_dgrad(
     linear: ConvOps = TORCH,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """dx in x's type; ds, dt shaped as s, t."""
-    dp = wide(linear.dgrad(g, (w if scale is None else w * scale).to(g.dtype), spec, (x.shape[2], x.shape[3])))
+    dp = wide(
+        linear.dgrad(
+            g, (w if scale is None else w * scale).to(g.dtype), spec, (x.shape[2], x.shape[3])
+        )
+    )
     if s is None or t is None:
-        return (dp * row(fusion.act_in).derivative(wide(x), fusion.slope_in)).to(x.dtype), None, None
+        return (
+            (dp * row(fusion.act_in).derivative(wide(x), fusion.slope_in)).to(x.dtype),
+            None,
+            None,
+        )
     p = wide(x) * spread(s, x) + spread(t, x)
     dp = dp * row(fusion.act_in).derivative(p, fusion.slope_in)
     return (dp * spread(s, x)).to(x.dtype), group_sums(dp * wide(x), s), group_sums(dp, t)
 
 
 def conv_wgrad(
-    x: Tensor, g: Tensor, s: Tensor | None, t: Tensor | None, spec: ConvSpec, fusion: Fusion, linear: ConvOps = TORCH
+    x: Tensor,
+    g: Tensor,
+    s: Tensor | None,
+    t: Tensor | None,
+    spec: ConvSpec,
+    fusion: Fusion,
+    linear: ConvOps = TORCH,
 ) -> Tensor:
     """dw, before any 1/sigma, in fp32 (float64 for float64 inputs)."""
     return wide(linear.wgrad(operand(x, s, t, fusion), g.to(x.dtype), spec))
@@ -174,8 +230,8 @@ def backward(
     fusion: Fusion,
     linear: ConvOps = TORCH,
 ) -> tuple[Any, ...]:
-    """Gradients of (x, w, s, t, bias, scale, residual), None where `needs` says so. Differentiable: this is what R1 goes
-    through."""
+    """Gradients of (x, w, s, t, bias, scale, residual), None where `needs` says so. Differentiable:
+    this is what R1 goes through."""
     g = gradient(dy, y, mean, dmean, dvar, fusion)
     dx = ds = dt = dw = dscale = None
     if needs[0] or needs[2] or needs[3]:
@@ -183,8 +239,18 @@ def backward(
     if needs[1] or needs[5]:
         raw = conv_wgrad(x, g, s, t, spec, fusion, linear)
         dscale = (
-            (raw * wide(w.to(x.dtype))).sum().reshape(scale.shape).to(scale.dtype) if scale is not None and needs[5] else None
+            (raw * wide(w.to(x.dtype))).sum().reshape(scale.shape).to(scale.dtype)
+            if scale is not None and needs[5]
+            else None
         )
         dw = (raw if scale is None else raw * scale).to(w.dtype) if needs[1] else None
     dbias = wide(g).sum((0, 2, 3)).to(bias.dtype) if bias is not None and needs[4] else None
-    return dx, dw, ds, dt, dbias, dscale, None if residual is None or not needs[6] else g.to(residual.dtype)
+    return (
+        dx,
+        dw,
+        ds,
+        dt,
+        dbias,
+        dscale,
+        None if residual is None or not needs[6] else g.to(residual.dtype),
+    )

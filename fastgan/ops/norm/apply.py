@@ -1,4 +1,5 @@
-"""Normalisation with given statistics as a registered operator, and as a cheap autograd function for eager calls."""
+"""Normalisation with given statistics as a registered operator, and as a cheap autograd function
+for eager calls."""
 
 from __future__ import annotations
 
@@ -26,7 +27,14 @@ from fastgan.ops.norm.reference import affine_act_reference, dense, like
 
 
 def _apply(
-    x: Tensor, weight: MaybeTensor, bias: MaybeTensor, mean: MaybeTensor, var: MaybeTensor, eps: float, act: str, slope: float
+    x: Tensor,
+    weight: MaybeTensor,
+    bias: MaybeTensor,
+    mean: MaybeTensor,
+    var: MaybeTensor,
+    eps: float,
+    act: str,
+    slope: float,
 ) -> Tensor:
     return kernels.apply(
         dense(x),
@@ -70,9 +78,17 @@ def _apply_backward(
 
 @torch.library.custom_op("fastgan::norm_apply", mutates_args=())
 def norm_apply(
-    x: Tensor, weight: MaybeTensor, bias: MaybeTensor, mean: MaybeTensor, var: MaybeTensor, eps: float, act: str, slope: float
+    x: Tensor,
+    weight: MaybeTensor,
+    bias: MaybeTensor,
+    mean: MaybeTensor,
+    var: MaybeTensor,
+    eps: float,
+    act: str,
+    slope: float,
 ) -> Tensor:
-    """act((x - mean) / sqrt(var + eps) weight + bias), or act(x weight + bias); vectors are [C] or [P, C]."""
+    """act((x - mean) / sqrt(var + eps) weight + bias), or act(x weight + bias); vectors are [C] or
+    [P, C]."""
     return _apply(x, weight, bias, mean, var, eps, act, slope)
 
 
@@ -90,13 +106,21 @@ def norm_apply_backward(
     need_dx: bool,
     need_sums: bool,
 ) -> tuple[Tensor, Tensor]:
-    """(dx, sums [A, 2, C] of dp and dp xhat) in one reading; an output that is not needed is empty."""
+    """(dx, sums [A, 2, C] of dp and dp xhat) in one reading; an output that is not needed is
+    empty."""
     return _apply_backward(dz, x, weight, bias, mean, var, eps, act, slope, need_dx, need_sums)
 
 
 @norm_apply.register_fake
 def _(
-    x: Tensor, weight: MaybeTensor, bias: MaybeTensor, mean: MaybeTensor, var: MaybeTensor, eps: float, act: str, slope: float
+    x: Tensor,
+    weight: MaybeTensor,
+    bias: MaybeTensor,
+    mean: MaybeTensor,
+    var: MaybeTensor,
+    eps: float,
+    act: str,
+    slope: float,
 ) -> Tensor:
     return like(x)
 
@@ -137,7 +161,9 @@ def _apply_gradients(ctx: Any, dz: Tensor, backward: Any) -> tuple[Any, ...]:
 
         return reference_gradients(ctx, dz, run, x, weight, bias) + (None,) * 5
     need = ctx.needs_input_grad
-    dx, sums = backward(dz, x, weight, bias, mean, var, ctx.eps, ctx.act, ctx.slope, need[0], need[1] or need[2])
+    dx, sums = backward(
+        dz, x, weight, bias, mean, var, ctx.eps, ctx.act, ctx.slope, need[0], need[1] or need[2]
+    )
     if not (need[1] or need[2]):
         return (dx,) + (None,) * 7
     return (dx if need[0] else None, *vector_gradients(sums, weight, bias, need)) + (None,) * 5
@@ -157,7 +183,9 @@ def _apply_twice(ctx: Any, vdx: MaybeTensor, vsums: MaybeTensor) -> tuple[Any, .
     return second_backward(ctx, vdx, vsums) + (None,) * 7
 
 
-norm_apply.register_autograd(lambda ctx, dz: _apply_gradients(ctx, dz, norm_apply_backward), setup_context=_apply_setup)
+norm_apply.register_autograd(
+    lambda ctx, dz: _apply_gradients(ctx, dz, norm_apply_backward), setup_context=_apply_setup
+)
 norm_apply_backward.register_autograd(_apply_twice, setup_context=_apply_backward_setup)
 
 _ApplyBackward = differentiable_backward(_apply_backward, _apply_backward_setup, _apply_twice)
@@ -165,7 +193,9 @@ _ApplyBackward = differentiable_backward(_apply_backward, _apply_backward_setup,
 
 class _Apply(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: MaybeTensor, bias: MaybeTensor, settings: tuple[Any, ...]) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: MaybeTensor, bias: MaybeTensor, settings: tuple[Any, ...]
+    ) -> Tensor:
         inputs = (x, weight, bias, *settings)
         output = _apply(*inputs)
         _apply_setup(ctx, inputs, output)

@@ -1,7 +1,9 @@
-"""BatchNorm and InstanceNorm on the fused ops: subclasses of torch.nn's with the same parameters, buffers, keys and semantics.
+"""BatchNorm and InstanceNorm on the fused ops: subclasses of torch.nn's with the same parameters,
+buffers, keys and semantics.
 
-None of them but the conditional one has an __init__ or state of its own, so that an instance's class can simply be assigned.
-Where no kernel can run they are PyTorch's own forward after one comparison.
+None of them but the conditional one has an __init__ or state of its own, so that an instance's
+class can simply be assigned. Where no kernel can run they are PyTorch's own forward after one
+comparison.
 """
 
 from __future__ import annotations
@@ -18,15 +20,24 @@ from fastgan.kernels.common import INTERPRET
 from fastgan.ops.norm.functional import batch_norm, instance_norm
 
 __all__ = [
-    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "ConditionalBatchNorm2d", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d",
-    "current_groups", "grouped", "kernels_take",
-]  # fmt: skip
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "ConditionalBatchNorm2d",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "current_groups",
+    "grouped",
+    "kernels_take",
+]
 
 _groups = 1
 
 
 def current_groups() -> int:
-    """How many batches the modules of this package take their input for: 1, or what :func:`grouped` says."""
+    """How many batches the modules of this package take their input for: 1, or what :func:`grouped`
+    says."""
     return _groups
 
 
@@ -44,14 +55,16 @@ def grouped(groups: int) -> Iterator[None]:
 
 
 def kernels_take(x: Tensor) -> bool:
-    """Whether a kernel may be had for x. Elsewhere PyTorch's own forward is the reference, and taking it costs nothing extra."""
+    """Whether a kernel may be had for x. Elsewhere PyTorch's own forward is the reference, and
+    taking it costs nothing extra."""
     return (x.is_cuda or INTERPRET) and (x.dim() == 2 or x.stride(1) == 1)
 
 
 def composed(
     weight: Tensor | None, bias: Tensor | None, scale: Tensor | None, shift: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
-    """gamma and beta of (x*weight + bias)*scale + shift, each (C,) or (N, C), both of the same shape where both are there."""
+    """gamma and beta of (x*weight + bias)*scale + shift, each (C,) or (N, C), both of the same
+    shape where both are there."""
     if scale is not None:
         weight = scale if weight is None else weight * scale
         bias = bias if bias is None else bias * scale
@@ -68,12 +81,13 @@ class _Fused(nn.Module):
     activation: str | None = None
     slope: float = 0.01
     join: Any = None
-    """Where accelerate(rewrite=True) put one: decides whether the norm runs now or with the activation that takes its output."""
+    """Where accelerate(rewrite=True) put one: decides whether the norm runs now or with the
+    activation that takes its output."""
 
     @classmethod
     def adopt(cls, module: Any, activation: str | None = None, slope: float = 0.01) -> Any:
-        """`module`, an instance of the torch.nn class this one extends, itself made into this class: same parameters, buffers
-        and hooks."""
+        """`module`, an instance of the torch.nn class this one extends, itself made into this
+        class: same parameters, buffers and hooks."""
         module.__class__ = cls
         module.activation, module.slope = activation, slope
         return module
@@ -82,13 +96,17 @@ class _Fused(nn.Module):
         return y if activation is None else activate(y, activation, slope)
 
     def extra_repr(self) -> str:
-        return super().extra_repr() + ("" if self.activation is None else f", activation={self.activation}")
+        return super().extra_repr() + (
+            "" if self.activation is None else f", activation={self.activation}"
+        )
 
 
 class _BatchNormForward(_Fused):
-    def forward(self: Any, input: Tensor, activation: str | None = None, slope: float = 0.01) -> Tensor:
-        """(N, C, *) to the same shape; see :func:`fastgan.ops.batch_norm`. `activation`, `slope`: a container's, for a module
-        that has none of its own."""
+    def forward(
+        self: Any, input: Tensor, activation: str | None = None, slope: float = 0.01
+    ) -> Tensor:
+        """(N, C, *) to the same shape; see :func:`fastgan.ops.batch_norm`. `activation`, `slope`: a
+        container's, for a module that has none of its own."""
         if activation is None:
             if self.join is not None and self.activation is None:
                 return self.join.of_module(self, input)
@@ -104,11 +122,17 @@ class _BatchNormForward(_Fused):
         shift: Tensor | None = None,
         move: bool = True,
     ) -> Tensor:
-        """act(norm(input)*scale + shift); scale and shift are (C,) or (N, C). `move` False leaves the buffers as they are."""
+        """act(norm(input)*scale + shift); scale and shift are (C,) or (N, C). `move` False leaves
+        the buffers as they are."""
         groups = current_groups()
         # PyTorch's module reads the count of momentum=None on the host; the op does not
         plain = scale is None and shift is None and move
-        if plain and groups == 1 and not kernels_take(input) and not (self.momentum is None and self.training):
+        if (
+            plain
+            and groups == 1
+            and not kernels_take(input)
+            and not (self.momentum is None and self.training)
+        ):
             return self._activated(super().forward(input), activation, slope)
         self._check_input_dim(input)
         training = self.training or (self.running_mean is None and self.running_var is None)
@@ -142,8 +166,11 @@ class BatchNorm3d(_BatchNormForward, nn.BatchNorm3d):
 
 
 class _InstanceNormForward(_Fused):
-    def forward(self: Any, input: Tensor, activation: str | None = None, slope: float = 0.01) -> Tensor:
-        """(N, C, *) to the same shape; see :func:`fastgan.ops.instance_norm`, and _BatchNormForward for the activation."""
+    def forward(
+        self: Any, input: Tensor, activation: str | None = None, slope: float = 0.01
+    ) -> Tensor:
+        """(N, C, *) to the same shape; see :func:`fastgan.ops.instance_norm`, and _BatchNormForward
+        for the activation."""
         if activation is None:
             if self.join is not None and self.activation is None:
                 return self.join.of_module(self, input)
@@ -160,7 +187,8 @@ class _InstanceNormForward(_Fused):
         move: bool = True,
     ) -> Tensor:
         """As _BatchNormForward.run."""
-        # PyTorch also takes one sample without its batch axis, and warns of a wrong num_features: its own forward does both.
+        # PyTorch also takes one sample without its batch axis, and warns of a wrong num_features:
+        # its own forward does both.
         usual = input.dim() == self._get_no_batch_dim() + 1 and input.shape[1] == self.num_features
         plain = scale is None and shift is None and move
         if plain and not (usual and kernels_take(input)):
@@ -194,14 +222,20 @@ INSTANCE_NORMS = (InstanceNorm1d, InstanceNorm2d, InstanceNorm3d)
 
 
 class ConditionalBatchNorm2d(nn.BatchNorm2d, _Fused):
-    """Class-conditional batch norm (de Vries et al., "Modulating early visual processing by language", 2017): gamma and beta a
-    class.
+    """Class-conditional batch norm (de Vries et al., "Modulating early visual processing by
+    language", 2017): gamma and beta a class.
 
-    forward(input (N, C, H, W), label int64 (N,)); `gamma` and `beta` are embeddings (num_classes, C), one and zero at the start.
+    forward(input (N, C, H, W), label int64 (N,)); `gamma` and `beta` are embeddings (num_classes,
+    C), one and zero at the start.
     """
 
     def __init__(
-        self, num_features: int, num_classes: int, eps: float = 1e-5, momentum: float | None = 0.1, **kwargs: Any
+        self,
+        num_features: int,
+        num_classes: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        **kwargs: Any,
     ) -> None:
         activation, slope = kwargs.pop("activation", None), kwargs.pop("slope", 0.01)
         super().__init__(num_features, eps, momentum, affine=False, **kwargs)

@@ -47,15 +47,23 @@ def _moments_backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -
 def _moments_twice(ctx: Any, vdx: Tensor) -> tuple[MaybeTensor, None, MaybeTensor]:
     x, dstats = ctx.saved_tensors
     groups, channels = dstats.shape[1:]
-    v, part = rows(vdx).float().view(groups, -1, channels), rows(x).float().view(groups, -1, channels)
+    v, part = (
+        rows(vdx).float().view(groups, -1, channels),
+        rows(x).float().view(groups, -1, channels),
+    )
     d = part - part.mean(1, keepdim=True)
     # x - mean(x) is a symmetric projection, so the same projection of v carries the gradient back
-    flat = (2.0 * dstats[1][:, None] * (v - v.mean(1, keepdim=True)) / part.shape[1]).reshape(-1, channels)
+    flat = (2.0 * dstats[1][:, None] * (v - v.mean(1, keepdim=True)) / part.shape[1]).reshape(
+        -1, channels
+    )
     dx = flat.view(x.shape[0], *x.shape[2:], channels).movedim(-1, 1).to(x.dtype)
     return dx, None, torch.stack((v.mean(1), 2.0 * (v * d).mean(1)))
 
 
-norm_moments.register_autograd(lambda ctx, d: (norm_moments_backward(*ctx.saved_tensors, d), None), setup_context=_moments_setup)
+norm_moments.register_autograd(
+    lambda ctx, d: (norm_moments_backward(*ctx.saved_tensors, d), None),
+    setup_context=_moments_setup,
+)
 norm_moments_backward.register_autograd(_moments_twice, setup_context=_moments_backward_setup)
 
 
@@ -71,7 +79,8 @@ def norm_running(
     rows: list[int],
     momenta: list[float],
 ) -> None:
-    """In place: running statistics of a list of layers in one launch; momentum -1 stands for None."""
+    """In place: running statistics of a list of layers in one launch; momentum -1 stands for
+    None."""
     running_kernels.update_all(means, variances, tracked, stats, rows, momenta)
 
 
@@ -97,4 +106,11 @@ def update_running(
 ) -> None:
     """:func:`norm_running` for tensors whose gradient nobody follows."""
     with torch.no_grad():
-        norm_running(means, variances, tracked, [s.detach() for s in stats], rows, [-1.0 if m is None else m for m in momenta])
+        norm_running(
+            means,
+            variances,
+            tracked,
+            [s.detach() for s in stats],
+            rows,
+            [-1.0 if m is None else m for m in momenta],
+        )

@@ -1,5 +1,5 @@
-"""Normalisation in plain PyTorch, any floating type and device, differentiable to any order: what the kernels are compared
-with."""
+"""Normalisation in plain PyTorch, any floating type and device, differentiable to any order: what
+the kernels are compared with."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def batch_norm_reference(
     groups: int = 1,
     num_batches_tracked: Tensor | None = None,
 ) -> Tensor:
-    """PyTorch's own batch_norm (group by group, in order), gamma and beta per sample where given so, and the activation."""
+    """PyTorch's own batch_norm (group by group, in order), gamma and beta per sample where given
+    so, and the activation."""
     conditional = any(v is not None and v.dim() == 2 for v in (weight, bias))
     outputs = []
     for part in input.chunk(groups) if training and groups > 1 else (input,):
@@ -106,7 +107,8 @@ def _cumulative(
     eps: float,
     tracked: Tensor | None,
 ) -> Tensor:
-    """momentum=None without reading the count on the host: normalise by the batch, then move the buffers by 1/count."""
+    """momentum=None without reading the count on the host: normalise by the batch, then move the
+    buffers by 1/count."""
     assert running_var is not None
     assert tracked is not None
     with torch.no_grad():
@@ -150,7 +152,12 @@ def instance_norm_reference(
 
 
 def affine_act_reference(
-    input: Tensor, scale: Tensor | None, shift: Tensor | None, *, activation: str = "identity", slope: float = 0.01
+    input: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    *,
+    activation: str = "identity",
+    slope: float = 0.01,
 ) -> Tensor:
     """act(input scale + shift) in fp32 or wider, cast back to the input's type."""
     p = input if input.dtype == torch.float64 else input.float()
@@ -170,9 +177,14 @@ def moments_reference(input: Tensor, groups: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def rows_forward(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, stats: tuple[Tensor, Tensor] | None, eps: float
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    stats: tuple[Tensor, Tensor] | None,
+    eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(p, xhat, rstd) of rows x [A, L, C] with weight, bias [A, C] and stats [A, C]; without statistics xhat is x."""
+    """(p, xhat, rstd) of rows x [A, L, C] with weight, bias [A, C] and stats [A, C]; without
+    statistics xhat is x."""
     rstd = torch.ones_like(x[:, :1]) if stats is None else (stats[1] + eps).rsqrt()[:, None]
     xhat = x if stats is None else (x - stats[0][:, None]) * rstd
     p = xhat if weight is None else xhat * weight[:, None]
@@ -190,11 +202,11 @@ def rows_backward(
     activation: str,
     slope: float,
 ) -> tuple[Tensor, Tensor]:
-    """(dx [A, L, C], sums [A, 2, C] of dp and dp xhat): the backward formulas as differentiable PyTorch. dz, x [A, L, C];
-    weight, bias [A, C].
+    """(dx [A, L, C], sums [A, 2, C] of dp and dp xhat): the backward formulas as differentiable
+    PyTorch. dz, x [A, L, C]; weight, bias [A, C].
 
-    With `segments` the statistics are those of x itself (its A parts, `segments` statistics); else `stats` [A, C], or none,
-    are constants.
+    With `segments` the statistics are those of x itself (its A parts, `segments` statistics); else
+    `stats` [A, C], or none, are constants.
     """
     parts, _, channels = x.shape
     if segments is not None:

@@ -1,4 +1,5 @@
-"""Batch normalisation over the batches of all ranks: (mean, M2, count) are gathered and merged, never raw sums."""
+"""Batch normalisation over the batches of all ranks: (mean, M2, count) are gathered and merged,
+never raw sums."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class Gather(torch.autograd.Function):
 
 
 class Scatter(torch.autograd.Function):
-    """(world, C) of each rank -> the sum over ranks of the row that is this rank's, (C,): the adjoint of Gather."""
+    """(world, C) of each rank -> the sum over ranks of the row that is this rank's, (C,): the
+    adjoint of Gather."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -40,9 +42,11 @@ class Scatter(torch.autograd.Function):
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """torch.nn.BatchNorm of any dimension whose training statistics span all ranks; alone it is exactly that.
+    """torch.nn.BatchNorm of any dimension whose training statistics span all ranks; alone it is
+    exactly that.
 
-    Moments are merged by Chan, Golub, LeVeque 1983 in rank order, so that all ranks hold the same ones; counts may differ.
+    Moments are merged by Chan, Golub, LeVeque 1983 in rank order, so that all ranks hold the same
+    ones; counts may differ.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -51,7 +55,12 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
-        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1 and self.training):
+        if not (
+            dist.is_available()
+            and dist.is_initialized()
+            and dist.get_world_size() > 1
+            and self.training
+        ):
             return super().forward(input)
         dims = [d for d in range(input.dim()) if d != 1]
         shape = [1, -1] + [1] * (input.dim() - 2)
@@ -81,15 +90,21 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def convert(module: nn.Module) -> nn.Module:
-    """Turn every plain BatchNorm inside `module` into a SyncBatchNorm, in place; parameters and buffers stay the same objects.
+    """Turn every plain BatchNorm inside `module` into a SyncBatchNorm, in place; parameters and
+    buffers stay the same objects.
 
-    Subclasses of somebody's own are left: what else they do is not known here. Raises FastganError, before anything is turned,
-    for a BatchNorm of fastgan's own, whose kernel sees one process's batch.
+    Subclasses of somebody's own are left: what else they do is not known here. Raises FastganError,
+    before anything is turned, for a BatchNorm of fastgan's own, whose kernel sees one process's
+    batch.
     """
     for name, child in module.named_modules():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm) and type(child).__module__ == "fastgan.ops.norm.modules":
+        if (
+            isinstance(child, nn.modules.batchnorm._BatchNorm)
+            and type(child).__module__ == "fastgan.ops.norm.modules"
+        ):
             raise FastganError(
-                f"{type(child).__name__} {name or type(module).__name__} is one of fastgan's own, which can't span processes: "
+                f"{type(child).__name__} {name or type(module).__name__} is one of fastgan's own, "
+                "which can't span processes: "
                 "revert(net) first, or give the network without accelerate; sync_bn does the rest"
             )
     for child in module.modules():

@@ -1,4 +1,5 @@
-"""The normalisation kernels as registered operators, and as cheap autograd functions for eager calls.
+"""The normalisation kernels as registered operators, and as cheap autograd functions for eager
+calls.
 
 Each pair (forward, backward) exists twice around the same launchers and formulas: as
 ``torch.library`` ops, which torch.compile and every dispatch mode see, and as
@@ -48,31 +49,68 @@ def _train(
 ) -> tuple[Tensor, Tensor]:
     running = None if running_mean is None or running_var is None else (running_mean, running_var)
     z, stats = kernels.train_forward(
-        dense(x), contiguous_vector(weight), contiguous_vector(bias), groups, eps, act, slope, running, tracked, momentum
+        dense(x),
+        contiguous_vector(weight),
+        contiguous_vector(bias),
+        groups,
+        eps,
+        act,
+        slope,
+        running,
+        tracked,
+        momentum,
     )
     return z, stats
 
 
 def _train_backward(
-    dz: Tensor, x: Tensor, weight: MaybeTensor, bias: MaybeTensor, stats: Tensor, eps: float, act: str, slope: float
+    dz: Tensor,
+    x: Tensor,
+    weight: MaybeTensor,
+    bias: MaybeTensor,
+    stats: Tensor,
+    eps: float,
+    act: str,
+    slope: float,
 ) -> tuple[Tensor, Tensor]:
     dx, sums = backward_kernels.train_backward(
-        dense(dz), dense(x), contiguous_vector(weight), contiguous_vector(bias), stats, eps, act, slope
+        dense(dz),
+        dense(x),
+        contiguous_vector(weight),
+        contiguous_vector(bias),
+        stats,
+        eps,
+        act,
+        slope,
     )
     return dx, sums
 
 
 @torch.library.custom_op("fastgan::norm_train", mutates_args=())
 def norm_train(
-    x: Tensor, weight: MaybeTensor, bias: MaybeTensor, groups: int, eps: float, act: str, slope: float
+    x: Tensor,
+    weight: MaybeTensor,
+    bias: MaybeTensor,
+    groups: int,
+    eps: float,
+    act: str,
+    slope: float,
 ) -> tuple[Tensor, Tensor]:
-    """(z, statistics [2, groups, C]): act of x (N, C, *) normalised by its own moments, group by group."""
+    """(z, statistics [2, groups, C]): act of x (N, C, *) normalised by its own moments, group by
+    group."""
     return _train(x, weight, bias, groups, eps, act, slope)
 
 
 @torch.library.custom_op("fastgan::norm_train_backward", mutates_args=())
 def norm_train_backward(
-    dz: Tensor, x: Tensor, weight: MaybeTensor, bias: MaybeTensor, stats: Tensor, eps: float, act: str, slope: float
+    dz: Tensor,
+    x: Tensor,
+    weight: MaybeTensor,
+    bias: MaybeTensor,
+    stats: Tensor,
+    eps: float,
+    act: str,
+    slope: float,
 ) -> tuple[Tensor, Tensor]:
     """(dx, sums [A, 2, C] of dp and dp xhat)."""
     return _train_backward(dz, x, weight, bias, stats, eps, act, slope)
@@ -80,14 +118,27 @@ def norm_train_backward(
 
 @norm_train.register_fake
 def _(
-    x: Tensor, weight: MaybeTensor, bias: MaybeTensor, groups: int, eps: float, act: str, slope: float
+    x: Tensor,
+    weight: MaybeTensor,
+    bias: MaybeTensor,
+    groups: int,
+    eps: float,
+    act: str,
+    slope: float,
 ) -> tuple[Tensor, Tensor]:
     return like(x), x.new_empty((2, groups, x.shape[1]), dtype=torch.float32)
 
 
 @norm_train_backward.register_fake
 def _(
-    dz: Tensor, x: Tensor, weight: MaybeTensor, bias: MaybeTensor, stats: Tensor, eps: float, act: str, slope: float
+    dz: Tensor,
+    x: Tensor,
+    weight: MaybeTensor,
+    bias: MaybeTensor,
+    stats: Tensor,
+    eps: float,
+    act: str,
+    slope: float,
 ) -> tuple[Tensor, Tensor]:
     parts = max(stats.shape[1], count_parts(weight, bias))
     return like(x), x.new_empty((parts, 2, x.shape[1]), dtype=torch.float32)
@@ -109,7 +160,19 @@ def _train_gradients(ctx: Any, dz: MaybeTensor, backward: Any) -> tuple[Any, ...
         groups = stats.shape[1]
 
         def run(x: Tensor, weight: MaybeTensor, bias: MaybeTensor) -> Tensor:
-            return batch_norm_reference(x, None, None, weight, bias, True, 0.0, eps, activation=act, slope=slope, groups=groups)
+            return batch_norm_reference(
+                x,
+                None,
+                None,
+                weight,
+                bias,
+                True,
+                0.0,
+                eps,
+                activation=act,
+                slope=slope,
+                groups=groups,
+            )
 
         return reference_gradients(ctx, dz, run, x, weight, bias)
     dx, sums = backward(dz, x, weight, bias, stats, *ctx.args)
@@ -132,7 +195,8 @@ def _train_twice(ctx: Any, vdx: MaybeTensor, vsums: MaybeTensor) -> tuple[Any, .
 
 
 norm_train.register_autograd(
-    lambda ctx, dz, _: (*_train_gradients(ctx, dz, norm_train_backward), None, None, None, None), setup_context=_train_setup
+    lambda ctx, dz, _: (*_train_gradients(ctx, dz, norm_train_backward), None, None, None, None),
+    setup_context=_train_setup,
 )
 norm_train_backward.register_autograd(_train_twice, setup_context=_train_backward_setup)
 
@@ -141,13 +205,18 @@ _TrainBackward = differentiable_backward(_train_backward, _train_backward_setup,
 
 
 class _Train(torch.autograd.Function):
-    """z alone: settings travel as one argument and the statistics leave in a list, since each tensor and argument of `apply`
-    costs host time.
+    """z alone: settings travel as one argument and the statistics leave in a list, since each
+    tensor and argument of `apply` costs host time.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: MaybeTensor, bias: MaybeTensor, settings: tuple[Any, ...], found: list[Tensor]
+        ctx: Any,
+        x: Tensor,
+        weight: MaybeTensor,
+        bias: MaybeTensor,
+        settings: tuple[Any, ...],
+        found: list[Tensor],
     ) -> Tensor:
         z, stats = _train(x, weight, bias, *settings)
         ctx.save_for_backward(x, weight, bias, stats)
@@ -177,7 +246,8 @@ def train(
     tracked: MaybeTensor,
     momentum: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """(z, statistics [2, groups, C]), with the running statistics updated in place. z is a tensor of its own, no view."""
+    """(z, statistics [2, groups, C]), with the running statistics updated in place. z is a tensor
+    of its own, no view."""
     if plain(x, weight, bias, running_mean, running_var):
         settings = (groups, eps, act, slope, running_mean, running_var, tracked, momentum)
         if needs_graph(x, weight, bias):
@@ -187,7 +257,8 @@ def train(
             z, stats = _train(x, weight, bias, *settings)
         if running_mean is not None and running_var is not None:
             torch.autograd.graph.increment_version(
-                [running_mean, running_var] + ([] if tracked is None or momentum is None else [tracked])
+                [running_mean, running_var]
+                + ([] if tracked is None or momentum is None else [tracked])
             )
         return z, stats
     z, stats = norm_train(x, weight, bias, groups, eps, act, slope)

@@ -1,8 +1,9 @@
-"""sigma of all the spectral-normed layers of a network together, by PyTorch's own power iteration on PyTorch's own buffers.
+"""sigma of all the spectral-normed layers of a network together, by PyTorch's own power iteration
+on PyTorch's own buffers.
 
-sigma leaves as a number a layer (and group). By the chain rule dW = (dWn - <dWn, Wn> u v^T) / sigma for y = layer(x, Wn),
-Wn = W / sigma, with u and v constants, as in Miyato et al., "Spectral normalization for generative adversarial networks", 2018;
-exact to second order.
+sigma leaves as a number a layer (and group). By the chain rule dW = (dWn - <dWn, Wn> u v^T) / sigma
+for y = layer(x, Wn), Wn = W / sigma, with u and v constants, as in Miyato et al., "Spectral
+normalization for generative adversarial networks", 2018; exact to second order.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ __all__ = ["spectral_sigma"]
 MOST = 128  # layers a launch: their pointers are kernel arguments, of which a launch takes 4 KiB
 
 
-def _unsupported(engine: str, dtype: torch.dtype, types: bool, device: bool, strides: bool) -> str | None:
+def _unsupported(
+    engine: str, dtype: torch.dtype, types: bool, device: bool, strides: bool
+) -> str | None:
     if engine != "triton":
         return None
     if not types:
@@ -31,7 +34,10 @@ def _unsupported(engine: str, dtype: torch.dtype, types: bool, device: bool, str
     if not device:
         return "weights, u and v lie on different devices"
     return (
-        None if strides else "a weight is neither contiguous nor channels_last, or its rows are in another dimension than 0 or 1"
+        None
+        if strides
+        else "a weight is neither contiguous nor channels_last, or its rows are in another "
+        "dimension than 0 or 1"
     )
 
 
@@ -41,7 +47,9 @@ _choose = Dispatcher("spectral_sigma", ("triton", "reference"), _unsupported)
 def _matrices(weights: Sequence[Tensor], dims: Sequence[int]) -> tuple[kernels.Matrix, ...]:
     found = tuple(kernels.matrix(w, d) for w, d in zip(weights, dims))
     if any(m is None for m in found):
-        raise FastganError("spectral norm kernels: a weight is neither contiguous nor channels_last")
+        raise FastganError(
+            "spectral norm kernels: a weight is neither contiguous nor channels_last"
+        )
     return tuple(m for m in found if m is not None)
 
 
@@ -57,7 +65,9 @@ def spectral_power(
     groups: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(sigma [groups, layers], unit u [groups, U], unit v [groups, V]); us and vs move in place."""
-    return kernels.power(weights, us, vs, _matrices(weights, dims), iterations, eps, v_first, groups)
+    return kernels.power(
+        weights, us, vs, _matrices(weights, dims), iterations, eps, v_first, groups
+    )
 
 
 @spectral_power.register_fake
@@ -72,21 +82,31 @@ def _(
     groups: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     new = weights[0].new_empty
-    return new((groups, len(weights))), new((groups, sum(u.numel() for u in us))), new((groups, sum(v.numel() for v in vs)))
+    return (
+        new((groups, len(weights))),
+        new((groups, sum(u.numel() for u in us))),
+        new((groups, sum(v.numel() for v in vs))),
+    )
 
 
-def _launch_outer(dsigma: Tensor, unit_u: Tensor, unit_v: Tensor, like: list[Tensor], dims: list[int]) -> list[Tensor]:
+def _launch_outer(
+    dsigma: Tensor, unit_u: Tensor, unit_v: Tensor, like: list[Tensor], dims: list[int]
+) -> list[Tensor]:
     return kernels.outer(dsigma.contiguous(), unit_u, unit_v, like, _matrices(like, dims))
 
 
 @torch.library.custom_op("fastgan::spectral_outer", mutates_args=())
-def spectral_outer(dsigma: Tensor, unit_u: Tensor, unit_v: Tensor, like: list[Tensor], dims: list[int]) -> list[Tensor]:
+def spectral_outer(
+    dsigma: Tensor, unit_u: Tensor, unit_v: Tensor, like: list[Tensor], dims: list[int]
+) -> list[Tensor]:
     """Sum over groups of dsigma u v^T, for every layer."""
     return _launch_outer(dsigma, unit_u, unit_v, like, dims)
 
 
 @spectral_outer.register_fake
-def _(dsigma: Tensor, unit_u: Tensor, unit_v: Tensor, like: list[Tensor], dims: list[int]) -> list[Tensor]:
+def _(
+    dsigma: Tensor, unit_u: Tensor, unit_v: Tensor, like: list[Tensor], dims: list[int]
+) -> list[Tensor]:
     return [torch.empty_like(w) for w in like]
 
 
@@ -109,18 +129,23 @@ def _outer_gradient(ctx: Any, grads: Sequence[Tensor | None]) -> Tensor:
 
 
 spectral_outer.register_autograd(
-    lambda ctx, grads: (_outer_gradient(ctx, grads), None, None, [None] * len(ctx.dims), None), setup_context=_outer_setup
+    lambda ctx, grads: (_outer_gradient(ctx, grads), None, None, [None] * len(ctx.dims), None),
+    setup_context=_outer_setup,
 )
 
 
 @torch.library.custom_op("fastgan::spectral_sigma", mutates_args=())
-def _sigma_op(weights: list[Tensor], sigma: Tensor, unit_u: Tensor, unit_v: Tensor, dims: list[int]) -> Tensor:
+def _sigma_op(
+    weights: list[Tensor], sigma: Tensor, unit_u: Tensor, unit_v: Tensor, dims: list[int]
+) -> Tensor:
     """sigma, as the function u^T W v of the weights."""
     return sigma.clone()
 
 
 @_sigma_op.register_fake
-def _(weights: list[Tensor], sigma: Tensor, unit_u: Tensor, unit_v: Tensor, dims: list[int]) -> Tensor:
+def _(
+    weights: list[Tensor], sigma: Tensor, unit_u: Tensor, unit_v: Tensor, dims: list[int]
+) -> Tensor:
     return torch.empty_like(sigma)
 
 
@@ -134,7 +159,9 @@ def _sigma_gradient(ctx: Any, dsigma: Tensor, outer: Any) -> Any:
     return outer(dsigma, unit_u, unit_v, [w.detach() for w in weights], ctx.dims)
 
 
-def _outer_formula(dsigma: Tensor, unit_u: Tensor, unit_v: Tensor, like: list[Tensor], dims: list[int]) -> list[Tensor]:
+def _outer_formula(
+    dsigma: Tensor, unit_u: Tensor, unit_v: Tensor, like: list[Tensor], dims: list[int]
+) -> list[Tensor]:
     """:func:`spectral_outer` by PyTorch's operators, which vmap knows."""
     us = unit_u.split([w.shape[d] for w, d in zip(like, dims)], 1)
     vs = unit_v.split([w.numel() // w.shape[d] for w, d in zip(like, dims)], 1)
@@ -146,15 +173,24 @@ def _outer_formula(dsigma: Tensor, unit_u: Tensor, unit_v: Tensor, like: list[Te
 
 
 _sigma_op.register_autograd(
-    lambda ctx, d: (_sigma_gradient(ctx, d, _outer_formula if batched(d) else spectral_outer), None, None, None, None),
+    lambda ctx, d: (
+        _sigma_gradient(ctx, d, _outer_formula if batched(d) else spectral_outer),
+        None,
+        None,
+        None,
+        None,
+    ),
     setup_context=_sigma_setup,
 )
 
 
 class _Sigma(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, found: tuple[Tensor, Tensor, Tensor], dims: list[int], *weights: Tensor) -> Tensor:
-        """`found`, (sigma, unit u, unit v), is no argument of autograd's: sigma leaves as a tensor of its own."""
+    def forward(
+        ctx: Any, found: tuple[Tensor, Tensor, Tensor], dims: list[int], *weights: Tensor
+    ) -> Tensor:
+        """`found`, (sigma, unit u, unit v), is no argument of autograd's: sigma leaves as a tensor
+        of its own."""
         _sigma_setup(ctx, (weights, *found, dims), found[0])
         return found[0]
 
@@ -183,8 +219,8 @@ def spectral_sigma(
     groups: int = 1,
     impl: str = "auto",
 ) -> Tensor:
-    """sigma (groups, layers) of `weights` (fp32, two or more dimensions), differentiable in them to second order, u and v
-    constants.
+    """sigma (groups, layers) of `weights` (fp32, two or more dimensions), differentiable in them to
+    second order, u and v constants.
 
     `us[i]`, `vs[i]`: PyTorch's buffers, moved in place by `n_power_iterations` power iterations a
     group (0: eval, they stay). `dims[i]`: the dimension of output channels (0; 1 for transposed
@@ -197,7 +233,8 @@ def spectral_sigma(
     dims = [0] * len(weights) if dims is None else list(dims)
     if not weights or not len(weights) == len(us) == len(vs) == len(dims):
         raise FastganError(
-            f"spectral norm of {len(weights)} weights, {len(us)} u, {len(vs)} v and {len(dims)} dims: give as many of each"
+            f"spectral norm of {len(weights)} weights, {len(us)} u, {len(vs)} v and {len(dims)} "
+            "dims: give as many of each"
         )
     repeats = groups if n_power_iterations else 1  # in eval every group has the same sigma
     if not pytorch_at_once(impl, weights[0]):
@@ -223,7 +260,9 @@ def spectral_sigma(
             ]
             sigma = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
             return sigma.expand(groups, -1)
-    return spectral_sigma_reference(weights, us, vs, dims, n_power_iterations, eps, v_first, repeats).expand(groups, -1)
+    return spectral_sigma_reference(
+        weights, us, vs, dims, n_power_iterations, eps, v_first, repeats
+    ).expand(groups, -1)
 
 
 def _triton(
@@ -238,12 +277,21 @@ def _triton(
 ) -> Tensor:
     if plain(*weights, *us, *vs):
         detached = [w.detach() for w in weights]
-        found = kernels.power(detached, us, vs, _matrices(weights, dims), iterations, eps, v_first, groups)
+        found = kernels.power(
+            detached, us, vs, _matrices(weights, dims), iterations, eps, v_first, groups
+        )
         if iterations:
             torch.autograd.graph.increment_version([*us, *vs])
         return _eager_sigma(found, dims, *weights)
     with torch.no_grad():
         sigma, unit_u, unit_v = spectral_power(
-            [w.detach() for w in weights], list(us), list(vs), dims, iterations, eps, v_first, groups
+            [w.detach() for w in weights],
+            list(us),
+            list(vs),
+            dims,
+            iterations,
+            eps,
+            v_first,
+            groups,
         )
     return _sigma_op(list(weights), sigma, unit_u, unit_v, dims)

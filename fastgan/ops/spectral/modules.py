@@ -1,9 +1,11 @@
-"""Both spectral norms of PyTorch, with every sigma of a network found together at the start of its forward: 2 n + 1 launches.
+"""Both spectral norms of PyTorch, with every sigma of a network found together at the start of its
+forward: 2 n + 1 launches.
 
-The layers keep their forward, their parameters and their buffers; only the object that divides the weight by sigma changes
-class. It takes the sigma that waits for it, once; a layer called a second time, or outside such a forward, finds its own, as
-PyTorch iterates once per use. Which layers a forward calls is taken from the one before: a layer that was called in it and
-isn't any more has iterated once too often, which only sharpens u and v.
+The layers keep their forward, their parameters and their buffers; only the object that divides the
+weight by sigma changes class. It takes the sigma that waits for it, once; a layer called a second
+time, or outside such a forward, finds its own, as PyTorch iterates once per use. Which layers a
+forward calls is taken from the one before: a layer that was called in it and isn't any more has
+iterated once too often, which only sharpens u and v.
 """
 
 from __future__ import annotations
@@ -28,19 +30,21 @@ LAST = "_fastgan_last"
 
 
 def kernels_take(weight: Tensor) -> bool:
-    """Whether the kernels may find this weight's sigma; PyTorch's own formula does under torch.func, which refuses to see u and
-    v written. Raises FastganError under grouped().
+    """Whether the kernels may find this weight's sigma; PyTorch's own formula does under
+    torch.func, which refuses to see u and v written. Raises FastganError under grouped().
     """
     if current_groups() != 1:
         raise FastganError(
-            "a spectral norm has one sigma a forward: call the accelerated network once per batch, not under grouped()"
+            "a spectral norm has one sigma a forward: call the accelerated network once per batch, "
+            "not under grouped()"
         )
     fits = (weight.is_cuda or INTERPRET) and weight.dim() > 1 and weight.dtype == torch.float32
     return fits and not torch.compiler.is_compiling() and not transformed()
 
 
 class Last:
-    """The sigma a layer was handed last, which activation checkpointing needs again in backward; a copy has none."""
+    """The sigma a layer was handed last, which activation checkpointing needs again in backward; a
+    copy has none."""
 
     def __init__(self, sigma: Tensor | None = None) -> None:
         self.sigma = sigma
@@ -50,11 +54,14 @@ class Last:
 
 
 def recomputing() -> bool:
-    """Whether a forward runs inside a backward, as activation checkpointing has it: it must save what the first one saved."""
+    """Whether a forward runs inside a backward, as activation checkpointing has it: it must save
+    what the first one saved."""
     return torch._C._current_graph_task_id() != -1
 
 
-def _normalised(holder: Any, weight: Tensor, u: Tensor, v: Tensor, iterations: int, v_first: bool) -> Tensor:
+def _normalised(
+    holder: Any, weight: Tensor, u: Tensor, v: Tensor, iterations: int, v_first: bool
+) -> Tensor:
     """weight / sigma, by the sigma that waits in `holder` or by one found now."""
     holder.__dict__[USES] = holder.__dict__.get(USES, 0) + 1
     sigma = holder.__dict__.pop(WAITING, None)
@@ -70,7 +77,16 @@ def _normalised(holder: Any, weight: Tensor, u: Tensor, v: Tensor, iterations: i
         iterations = 0  # found under no_grad, wanted with a gradient: u and v have moved already
     dim = holder.dim % weight.dim()
     return (
-        weight / spectral_sigma([weight], [u], [v], [dim], n_power_iterations=iterations, eps=holder.eps, v_first=v_first)[0, 0]
+        weight
+        / spectral_sigma(
+            [weight],
+            [u],
+            [v],
+            [dim],
+            n_power_iterations=iterations,
+            eps=holder.eps,
+            v_first=v_first,
+        )[0, 0]
     )
 
 
@@ -80,7 +96,9 @@ class SpectralNorm(_SpectralNorm):
     def forward(self, weight: Tensor) -> Tensor:
         if not kernels_take(weight):
             return super().forward(weight)
-        return _normalised(self, weight, self._u, self._v, self.n_power_iterations if self.training else 0, False)
+        return _normalised(
+            self, weight, self._u, self._v, self.n_power_iterations if self.training else 0, False
+        )
 
 
 class SpectralNormHook(_Hook):
@@ -91,13 +109,16 @@ class SpectralNormHook(_Hook):
         if not kernels_take(weight):
             return super().compute_weight(module, do_power_iteration)
         u, v = getattr(module, self.name + "_u"), getattr(module, self.name + "_v")
-        return _normalised(self, weight, u, v, self.n_power_iterations if do_power_iteration else 0, True)
+        return _normalised(
+            self, weight, u, v, self.n_power_iterations if do_power_iteration else 0, True
+        )
 
 
 class Sigmas:
     """Spectral norms that one forward uses, refreshed together by hooks on its module.
 
-    Which of `holders` (each a layer and its SpectralNorm or SpectralNormHook) that forward calls, it learns from the forward
+    Which of `holders` (each a layer and its SpectralNorm or SpectralNormHook) that forward calls,
+    it learns from the forward
     before: in the first each finds its own. Holds no closures: a deepcopy has its own.
     """
 
@@ -113,37 +134,56 @@ class Sigmas:
         self.uses = None
         if torch.compiler.is_compiling() or getattr(network, "_is_replica", False):
             return
-        if not all(holder_of(layer) is holder for layer, holder in self.holders):  # a norm was removed meanwhile
-            kept = [i for i, (layer, holder) in enumerate(self.holders) if holder_of(layer) is holder]
-            self.holders, self.called = [self.holders[i] for i in kept], [self.called[i] for i in kept]
+        if not all(
+            holder_of(layer) is holder for layer, holder in self.holders
+        ):  # a norm was removed meanwhile
+            kept = [
+                i for i, (layer, holder) in enumerate(self.holders) if holder_of(layer) is holder
+            ]
+            self.holders, self.called = (
+                [self.holders[i] for i in kept],
+                [self.called[i] for i in kept],
+            )
             self.given = []
         weights = [original_of(layer, holder) for layer, holder in self.holders]
         if not all(kernels_take(weight) for weight in weights):
             return
         if not recomputing():
             self.uses = [holder.__dict__.get(USES, 0) for _, holder in self.holders]
-            self.given = [called and WAITING not in h.__dict__ for called, (_, h) in zip(self.called, self.holders)]
+            self.given = [
+                called and WAITING not in h.__dict__
+                for called, (_, h) in zip(self.called, self.holders)
+            ]
         batches: dict[tuple[int, float, bool], list[Any]] = {}
         layer: Any
         for (layer, holder), weight, mine in zip(self.holders, weights, self.given):
             if not mine:
                 continue
             if hook := isinstance(holder, SpectralNormHook):
-                u, v, training = getattr(layer, holder.name + "_u"), getattr(layer, holder.name + "_v"), layer.training
+                u, v, training = (
+                    getattr(layer, holder.name + "_u"),
+                    getattr(layer, holder.name + "_v"),
+                    layer.training,
+                )
             else:
                 u, v, training = holder._u, holder._v, holder.training
             key = (holder.n_power_iterations if training else 0, holder.eps, hook)
             batches.setdefault(key, []).append((holder, weight, u, v, holder.dim % weight.dim()))
         for (iterations, eps, hook), some in batches.items():
             takers, matrices, us, vs, dims = zip(*some)
-            sigma = spectral_sigma(matrices, us, vs, dims, n_power_iterations=iterations, eps=eps, v_first=hook)
+            sigma = spectral_sigma(
+                matrices, us, vs, dims, n_power_iterations=iterations, eps=eps, v_first=hook
+            )
             for holder, one in zip(takers, sigma[0].unbind()):
                 holder.__dict__[WAITING] = one
 
     def after(self, network: nn.Module, inputs: Any, output: Any) -> None:
         if self.uses is None or torch.compiler.is_compiling():
             return
-        self.called = [holder.__dict__.get(USES, 0) > uses for (_, holder), uses in zip(self.holders, self.uses)]
+        self.called = [
+            holder.__dict__.get(USES, 0) > uses
+            for (_, holder), uses in zip(self.holders, self.uses)
+        ]
         self.uses = None
         for _, holder in self.holders:
             holder.__dict__.pop(WAITING, None)
@@ -153,15 +193,18 @@ HOLDERS = (SpectralNorm, SpectralNormHook)
 
 
 def attach(network: nn.Module, holders: list[tuple[nn.Module, Any]]) -> None:
-    """A Sigmas for these holders on every module whose forward may be the one that uses several of them.
+    """A Sigmas for these holders on every module whose forward may be the one that uses several of
+    them.
 
-    That is `network`, and where it only holds others (a generator beside a discriminator) those as well: the smallest part of
-    it with all holders, and the smallest with those of each of its children. What has the right one already keeps it.
+    That is `network`, and where it only holds others (a generator beside a discriminator) those as
+    well: the smallest part of it with all holders, and the smallest with those of each of its
+        children. What has the right one already keeps it.
     """
     for module in places(network, holders):
         inside = {id(m) for m in module.modules()}
         mine = [(layer, holder) for layer, holder in holders if id(layer) in inside]
-        present = next((hook.__self__ for hook in module._forward_pre_hooks.values() if is_ours(hook)), None)  # type: ignore[attr-defined]
+        hooks: Any = module._forward_pre_hooks.values()
+        present = next((hook.__self__ for hook in hooks if is_ours(hook)), None)
         if present is None or [id(h) for _, h in present.holders] != [id(h) for _, h in mine]:
             detach(module)
             Sigmas(module, mine)
@@ -205,13 +248,25 @@ def detach(network: nn.Module) -> None:
 
 
 def holder_of(module: nn.Module) -> Any:
-    """The object that holds a layer's spectral norm of its weight: a parametrization, a hook, or None."""
+    """The object that holds a layer's spectral norm of its weight: a parametrization, a hook, or
+    None."""
     if parametrize.is_parametrized(module, "weight"):
         first = module.parametrizations.weight[0]  # type: ignore[union-attr, index]
         return first if isinstance(first, _SpectralNorm) else None
-    return next((hook for hook in module._forward_pre_hooks.values() if isinstance(hook, _Hook) and hook.name == "weight"), None)
+    return next(
+        (
+            hook
+            for hook in module._forward_pre_hooks.values()
+            if isinstance(hook, _Hook) and hook.name == "weight"
+        ),
+        None,
+    )
 
 
 def original_of(layer: Any, holder: Any) -> Tensor:
     """The parameter whose sigma `holder` finds."""
-    return getattr(layer, holder.name + "_orig") if isinstance(holder, _Hook) else layer.parametrizations.weight.original
+    return (
+        getattr(layer, holder.name + "_orig")
+        if isinstance(holder, _Hook)
+        else layer.parametrizations.weight.original
+    )

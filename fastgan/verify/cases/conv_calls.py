@@ -1,5 +1,5 @@
-"""What the proofs of the convolutions share: geometries, references, makers of cases, costs, and how a launch becomes what the
-compiler would be asked for."""
+"""What the proofs of the convolutions share: geometries, references, makers of cases, costs, and
+how a launch becomes what the compiler would be asked for."""
 
 from __future__ import annotations
 
@@ -50,14 +50,17 @@ def fused_reference(transposed: bool) -> Callable[..., tuple[Tensor, Tensor, Ten
         round_to: torch.dtype | None = None,
         **spec: Any,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The kernel rounds w, z and y (so g) to the activations' type; float64 does so at the same places."""
+        """The kernel rounds w, z and y (so g) to the activations' type; float64 does so at the same
+        places."""
         n, c = input.shape[:2]
         wide = torch.float64 if input.dtype == torch.float64 else torch.float32
         p = input.to(wide)
         if scale_in is not None and shift_in is not None:
             rows = [v.reshape(-1, c) for v in (scale_in, shift_in)]
             s, t = (
-                v.expand(n // v.shape[0] * v.shape[0], c) if v.shape[0] == 1 else v.repeat_interleave(n // v.shape[0], 0)
+                v.expand(n // v.shape[0] * v.shape[0], c)
+                if v.shape[0] == 1
+                else v.repeat_interleave(n // v.shape[0], 0)
                 for v in rows
             )
             p = p * s[:, :, None, None] + t[:, :, None, None]
@@ -82,10 +85,12 @@ MOMENTS: dict[str, Callable[[Kwargs, Outputs], Tensor]] = {
     "mean": lambda kwargs, outputs: _moments(outputs["y"], kwargs["groups"])[0],
     "var": lambda kwargs, outputs: _moments(outputs["y"], kwargs["groups"])[1],
 }
-"""The moments are those of y as stored (registry.Op.derived): of another rounding's y they would differ by its luck."""
+"""The moments are those of y as stored (registry.Op.derived): of another rounding's y they would
+differ by its luck."""
 
 MERGED = Bound(
-    "a tile's mean is rounded to fp32 before tiles are merged, which costs eps/2 |mean|/std of its deviation: 5e-7 where the "
+    "a tile's mean is rounded to fp32 before tiles are merged, which costs eps/2 |mean|/std of its "
+    "deviation: 5e-7 where the "
     "mean is 100 standard deviations; PyTorch's CPU statistics, 3e-8 off, are float64",
     ratio=8.0,
 )
@@ -120,12 +125,28 @@ def _options(spec: ConvSpec) -> Kwargs:
 
 
 def _draw(
-    spec: ConvSpec, shape: Sequence[int], co: int, dtype: torch.dtype, device: torch.device, generator: torch.Generator
+    spec: ConvSpec,
+    shape: Sequence[int],
+    co: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    x = torch.randn(tuple(shape), generator=generator).to(device, dtype).contiguous(memory_format=torch.channels_last)
+    x = (
+        torch.randn(tuple(shape), generator=generator)
+        .to(device, dtype)
+        .contiguous(memory_format=torch.channels_last)
+    )
     size = weight_shape(spec, shape[1], co)
-    fan = math.sqrt(shape[1] * spec.kernel[0] * spec.kernel[1] / (spec.stride[0] * spec.stride[1] if spec.transposed else 1))
-    return x, (torch.randn(size, generator=generator) / fan).to(device).contiguous(memory_format=torch.channels_last)
+    fan = math.sqrt(
+        shape[1]
+        * spec.kernel[0]
+        * spec.kernel[1]
+        / (spec.stride[0] * spec.stride[1] if spec.transposed else 1)
+    )
+    return x, (torch.randn(size, generator=generator) / fan).to(device).contiguous(
+        memory_format=torch.channels_last
+    )
 
 
 def fused_case(
@@ -145,13 +166,28 @@ def fused_case(
     def make(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Kwargs:
         x, w = _draw(spec, shape, co, dtype, device, generator)
         rand = lambda *size: torch.randn(*size, generator=generator).to(device)
-        kwargs: Kwargs = {"input": x, "weight": w, "groups": groups, "g_on_load": on_load, **_options(spec)}
+        kwargs: Kwargs = {
+            "input": x,
+            "weight": w,
+            "groups": groups,
+            "g_on_load": on_load,
+            **_options(spec),
+        }
         if act is not None:
             rows = (groups, shape[1]) if groups > 1 else (shape[1],)
-            kwargs |= {"scale_in": rand(*rows).abs() + 0.5, "shift_in": rand(*rows), "act_in": act, "slope_in": 0.2}
+            kwargs |= {
+                "scale_in": rand(*rows).abs() + 0.5,
+                "shift_in": rand(*rows),
+                "act_in": act,
+                "slope_in": 0.2,
+            }
         if extras:
             size = (shape[0], co, *spec.output_size(*shape[2:]))
-            kwargs |= {"bias": rand(co) + offset, "scale": torch.tensor(0.7, device=device), "residual": rand(*size).to(dtype)}
+            kwargs |= {
+                "bias": rand(co) + offset,
+                "scale": torch.tensor(0.7, device=device),
+                "residual": rand(*size).to(dtype),
+            }
         return kwargs
 
     return Case(name, make, set(tags), dtypes=dtypes, directions=directions)
@@ -170,9 +206,18 @@ def plain_case(
 ) -> Case:
     def make(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Kwargs:
         x, w = _draw(spec, shape, co, dtype, device, generator)
-        kwargs: Kwargs = {"input": x, "weight": w.to(dtype), "activation": act, "slope": 0.2, **_options(spec)}
+        kwargs: Kwargs = {
+            "input": x,
+            "weight": w.to(dtype),
+            "activation": act,
+            "slope": 0.2,
+            **_options(spec),
+        }
         if extras:
-            kwargs |= {"bias": torch.randn(co, generator=generator).to(device, dtype), "scale": torch.tensor(0.7, device=device)}
+            kwargs |= {
+                "bias": torch.randn(co, generator=generator).to(device, dtype),
+                "scale": torch.tensor(0.7, device=device),
+            }
         return kwargs
 
     product = shape[2:] == (1, 1) if spec.transposed else shape[2:] == spec.kernel
@@ -186,11 +231,16 @@ def _spec_of(kwargs: Kwargs, transposed: bool) -> ConvSpec:
     return ConvSpec(transposed, (kernel[0], kernel[1]), kwargs["stride"], kwargs["padding"], extra)
 
 
-def cost(transposed: bool, fused: bool) -> tuple[Callable[[Kwargs, str], int], Callable[[Kwargs, str], int]]:
+def cost(
+    transposed: bool, fused: bool
+) -> tuple[Callable[[Kwargs, str], int], Callable[[Kwargs, str], int]]:
     def flops(kwargs: Kwargs, direction: str) -> int:
         x, spec = kwargs["input"], _spec_of(kwargs, transposed)
         ci, co = spec.weight_channels(kwargs["weight"].shape)
-        return spec.flops(x.shape[0], x.shape[2], x.shape[3], ci, co) * {"forward": 1, "backward": 2}.get(direction, 0)
+        return spec.flops(x.shape[0], x.shape[2], x.shape[3], ci, co) * {
+            "forward": 1,
+            "backward": 2,
+        }.get(direction, 0)
 
     def moved(kwargs: Kwargs, direction: str) -> int:
         x, spec = kwargs["input"], _spec_of(kwargs, transposed)
@@ -199,13 +249,17 @@ def cost(transposed: bool, fused: bool) -> tuple[Callable[[Kwargs, str], int], C
         y = x.shape[0] * co * height * width * x.element_size()
         w = kwargs["weight"].nbytes
         # backward: dy (and y, for g) and x are read, dx is written; once each for an ideal kernel
-        return {"forward": x.nbytes + y + w, "backward": 2 * x.nbytes + (2 if fused else 1) * y + 2 * w}.get(direction, 0)
+        return {
+            "forward": x.nbytes + y + w,
+            "backward": 2 * x.nbytes + (2 if fused else 1) * y + 2 * w,
+        }.get(direction, 0)
 
     return moved, flops
 
 
 class Recorder:
-    """Stands in for a kernel and turns one launch on shapeless tensors into what the compiler would be asked for."""
+    """Stands in for a kernel and turns one launch on shapeless tensors into what the compiler would
+    be asked for."""
 
     def __init__(self, kernel: Any) -> None:
         self.kernel = kernel
@@ -218,11 +272,7 @@ class Recorder:
         return launch
 
     def variant(
-        self,
-        name: str,
-        tuned: str,
-        configs: Sequence[dict[str, Any]],
-        matrix: bool,
+        self, name: str, tuned: str, configs: Sequence[dict[str, Any]], matrix: bool
     ) -> Variant:
         assert self.launch is not None
         args, meta = self.launch
@@ -245,5 +295,12 @@ class Recorder:
                     aligned.append(key)
         first = {key: meta[key] for key in tiles if key in meta}
         return Variant(
-            name, self.kernel, signature, constants, [first, *(c for c in configs if c != first)], aligned, matrix, tuned
+            name,
+            self.kernel,
+            signature,
+            constants,
+            [first, *(c for c in configs if c != first)],
+            aligned,
+            matrix,
+            tuned,
         )

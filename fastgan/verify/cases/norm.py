@@ -12,7 +12,14 @@ from torch import Tensor
 from fastgan.kernels.activations import ACTIVATIONS, row
 from fastgan.ops.norm import functional as norm
 from fastgan.ops.norm import reference
-from fastgan.verify.cases.norm_launches import ONE_CHANNEL, TUNED, affine_bytes, moments_bytes, norm_bytes, variants
+from fastgan.verify.cases.norm_launches import (
+    ONE_CHANNEL,
+    TUNED,
+    affine_bytes,
+    moments_bytes,
+    norm_bytes,
+    variants,
+)
 from fastgan.verify.registry import Case, Kwargs, Mask, Op, Outputs, register
 
 
@@ -20,7 +27,13 @@ def _masked(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """`fn` whose piecewise-linear activation takes the branch that `mask` says."""
 
     @functools.wraps(fn)
-    def call(*, mask: Tensor | None = None, activation: str | None = None, slope: float = 0.01, **kwargs: Any) -> Tensor:
+    def call(
+        *,
+        mask: Tensor | None = None,
+        activation: str | None = None,
+        slope: float = 0.01,
+        **kwargs: Any,
+    ) -> Tensor:
         negative = row(activation or "identity").negative
         if mask is None or negative is None:
             return fn(activation=activation or "identity", slope=slope, **kwargs)
@@ -35,11 +48,19 @@ def _observed(kwargs: Kwargs, outputs: Outputs) -> Any:
 
 
 def _scaled(kwargs: Kwargs, fn: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
-    """(p, |x s| + |t|), with s and t found from p at x and at 0 of the same statistics: p is affine in x channel by channel."""
+    """(p, |x s| + |t|), with s and t found from p at x and at 0 of the same statistics: p is affine
+    in x channel by channel."""
     x = kwargs["input"]
     p = fn(**{**kwargs, "activation": "identity"})
-    weight, bias = kwargs.get("weight", kwargs.get("scale")), kwargs.get("bias", kwargs.get("shift"))
-    t = torch.zeros_like(p) if bias is None else reference.per_channel(reference.per_sample(bias, x.shape[0]), x).expand_as(p)
+    weight, bias = (
+        kwargs.get("weight", kwargs.get("scale")),
+        kwargs.get("bias", kwargs.get("shift")),
+    )
+    t = (
+        torch.zeros_like(p)
+        if bias is None
+        else reference.per_channel(reference.per_sample(bias, x.shape[0]), x).expand_as(p)
+    )
     # the kernels subtract the mean first: |x s| is at most the spread about it plus the mean itself
     centred = (p - t).abs()
     ratio = (
@@ -56,7 +77,13 @@ instance_reference = _masked(reference.instance_norm_reference)
 affine_reference = _masked(reference.affine_act_reference)
 
 
-def _input(shape: Sequence[int], ratio: float, dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Tensor:
+def _input(
+    shape: Sequence[int],
+    ratio: float,
+    dtype: torch.dtype,
+    device: torch.device,
+    generator: torch.Generator,
+) -> Tensor:
     x = torch.randn(tuple(shape), generator=generator) + ratio
     x = x.to(device, dtype)
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -93,13 +120,21 @@ def _case(
             "num_batches_tracked": torch.tensor(5, device=device) if running and training else None,
         }
 
-    # PyTorch's own CPU kernel misses the bound at |mean|/std = 100 (6e-5)
-    # second order is plain PyTorch whatever the kernels: the large quick case leaves it to the others
+    # PyTorch's own CPU kernel misses the bound at |mean|/std = 100 (6e-5) second order is plain
+    # PyTorch whatever the kernels: the large quick case leaves it to the others
     directions = ("forward", "backward") if "splits" in name else None
-    return Case(name, make, set(tags), directions=directions, engines=("triton",) if ratio == 100.0 else None)
+    return Case(
+        name,
+        make,
+        set(tags),
+        directions=directions,
+        engines=("triton",) if ratio == 100.0 else None,
+    )
 
 
-def _instance_case(name: str, shape: tuple[int, ...], *tags: str, act: str | None = None, conditional: bool = False) -> Case:
+def _instance_case(
+    name: str, shape: tuple[int, ...], *tags: str, act: str | None = None, conditional: bool = False
+) -> Case:
     def make(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Kwargs:
         vector = (shape[0], shape[1]) if conditional else (shape[1],)
         return {
@@ -115,7 +150,9 @@ def _instance_case(name: str, shape: tuple[int, ...], *tags: str, act: str | Non
     return Case(name, make, set(tags))
 
 
-def _affine_case(name: str, shape: tuple[int, ...], rows: int | None, *tags: str, act: str | None = None) -> Case:
+def _affine_case(
+    name: str, shape: tuple[int, ...], rows: int | None, *tags: str, act: str | None = None
+) -> Case:
     def make(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Kwargs:
         vector = (shape[1],) if rows is None else (rows, shape[1])
         return {
@@ -149,6 +186,8 @@ def _layers_case(channels: tuple[int, ...], groups: int, *tags: str) -> Case:
         }
 
     return Case(f"{len(channels)} layers, {groups} groups", make, set(tags))
+
+
 ALL = ("forward", "backward", "double")
 
 register(
@@ -159,8 +198,24 @@ register(
         [
             _case("train leaky_relu", (3, 33, 5, 7), "quick", "full", act="leaky_relu"),
             _case("train splits relu", (2, 17, 33, 34), "quick", "full", act="relu", ratio=3.0),
-            _case("train conditional groups", (4, 15, 3, 5), "quick", "full", act="relu", conditional=True, groups=2),
-            _case("train cumulative groups", (4, 3, 5, 2), "quick", "full", act="silu", groups=2, momentum=None),
+            _case(
+                "train conditional groups",
+                (4, 15, 3, 5),
+                "quick",
+                "full",
+                act="relu",
+                conditional=True,
+                groups=2,
+            ),
+            _case(
+                "train cumulative groups",
+                (4, 3, 5, 2),
+                "quick",
+                "full",
+                act="silu",
+                groups=2,
+                momentum=None,
+            ),
             _case("eval tanh", (2, 8, 3, 5), "quick", "full", act="tanh", training=False),
             _case("train one channel", (1, 1, 7, 5), "full", act="sigmoid"),
             _case("train 2-D", (37, 19), "full", act="leaky_relu"),
@@ -168,17 +223,43 @@ register(
             _case("train 5-D", (2, 6, 3, 2, 5), "full", act="relu", running=False),
             _case("train large mean", (8, 16, 18, 17), "full", ratio=100.0),
             _case("train splits groups", (4, 33, 33, 32), "full", act="leaky_relu", groups=2),
-            _case("train splits conditional", (4, 5, 33, 32), "full", act="leaky_relu", conditional=True),
-            _case("frozen conditional", (3, 15, 4, 7), "full", act="leaky_relu", conditional=True, training=False),
+            _case(
+                "train splits conditional",
+                (4, 5, 33, 32),
+                "full",
+                act="leaky_relu",
+                conditional=True,
+            ),
+            _case(
+                "frozen conditional",
+                (3, 15, 4, 7),
+                "full",
+                act="leaky_relu",
+                conditional=True,
+                training=False,
+            ),
             _case("gradcheck", (3, 2, 2, 3), "gradcheck", act="silu"),
-            _case("gradcheck conditional groups", (4, 2, 2, 1), "gradcheck", act="tanh", conditional=True, groups=2),
+            _case(
+                "gradcheck conditional groups",
+                (4, 2, 2, 1),
+                "gradcheck",
+                act="tanh",
+                conditional=True,
+                groups=2,
+            ),
             _case("gradcheck eval", (2, 2, 2), "gradcheck", act="silu", training=False),
             *(
                 _case(f"DCGAN-64 G {c}x{s}x{s}", (128, c, s, s), "layer", act="relu")
                 for c, s in ((512, 4), (256, 8), (128, 16), (64, 32))
             ),
             *(
-                _case(f"DCGAN-64 D {c}x{s}x{s} real|fake", (256, c, s, s), "layer", act="leaky_relu", groups=2)
+                _case(
+                    f"DCGAN-64 D {c}x{s}x{s} real|fake",
+                    (256, c, s, s),
+                    "layer",
+                    act="leaky_relu",
+                    groups=2,
+                )
                 for c, s in ((128, 16), (256, 8), (512, 4))
             ),
             _case("DCGAN-64 G 64x32x32 batch 1024", (1024, 64, 32, 32), "layer", act="relu"),
@@ -224,11 +305,16 @@ register(
         affine_reference,
         [
             _affine_case("groups", (4, 33, 5, 3), 2, "quick", "full", act="leaky_relu"),
-            *(_affine_case(f"activation {name}", (2, 33, 5, 3), None, "quick", "full", act=name) for name in ACTIVATIONS),
+            *(
+                _affine_case(f"activation {name}", (2, 33, 5, 3), None, "quick", "full", act=name)
+                for name in ACTIVATIONS
+            ),
             _affine_case("channels", (3, 3, 4, 5), None, "full", act="tanh"),
             _affine_case("samples", (3, 16, 7, 5), 3, "full", act="relu"),
             _affine_case("gradcheck", (2, 2, 3), 2, "gradcheck", act="silu"),
-            _affine_case("SNGAN-CIFAR 128x32x32", (128, 128, 32, 32), None, "layer", act="leaky_relu"),
+            _affine_case(
+                "SNGAN-CIFAR 128x32x32", (128, 128, 32, 32), None, "layer", act="leaky_relu"
+            ),
         ],
         grad_inputs=("input", "scale", "shift"),
         directions=ALL,
@@ -260,7 +346,10 @@ register(
         "update_running_stats",
         norm.update_running_stats,
         functools.partial(norm.update_running_stats, impl="reference"),
-        [_layers_case((3, 17, 33), 2, "quick", "full"), _layers_case((1, 1500, 64, 512), 1, "full")],
+        [
+            _layers_case((3, 17, 33), 2, "quick", "full"),
+            _layers_case((1, 1500, 64, 512), 1, "full"),
+        ],
         mutates=("means", "variances", "tracked"),
         dtypes=("fp32",),
     )

@@ -14,7 +14,14 @@ from fastgan.verify.registry import Bound, Case, Kwargs, Op, Variant, register
 def _case(name: str, n: int, shape: tuple[int, ...], position: int, seed: int, *tags: str) -> Case:
     def make(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Kwargs:
         start = torch.tensor(position, device=device)
-        return {"seed": seed, "position": start, "n": n, "shape": shape, "stream": stream_id("noise"), "dtype": dtype}
+        return {
+            "seed": seed,
+            "position": start,
+            "n": n,
+            "shape": shape,
+            "stream": stream_id("noise"),
+            "dtype": dtype,
+        }
 
     return Case(name, make, set(tags))
 
@@ -46,10 +53,32 @@ def _bytes(kwargs: Kwargs, direction: str) -> int:
     return kwargs["n"] * math.prod(kwargs["shape"]) * kwargs["dtype"].itemsize
 
 
-register(Op("uniform", uniform, uniform_reference, _CASES, outputs=("u",), bytes=_bytes, kernels=lambda: _variants(False)))
 register(
     Op(
-        "normal", normal, normal_reference, _CASES, outputs=("z",), bytes=_bytes, kernels=lambda: _variants(True),
-        bounds={"z": Bound("fp32 Box-Muller judged by a float64 one in every type: five roundings, eps/4 allows none", ratio=8)},
+        "uniform",
+        uniform,
+        uniform_reference,
+        _CASES,
+        outputs=("u",),
+        bytes=_bytes,
+        kernels=lambda: _variants(False),
     )
-)  # fmt: skip
+)
+register(
+    Op(
+        "normal",
+        normal,
+        normal_reference,
+        _CASES,
+        outputs=("z",),
+        bytes=_bytes,
+        kernels=lambda: _variants(True),
+        bounds={
+            "z": Bound(
+                "fp32 Box-Muller judged by a float64 one in every type: five roundings, eps/4 "
+                "allows none",
+                ratio=8,
+            )
+        },
+    )
+)

@@ -9,7 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastgan.kernels.spectral import launch as kernels
-from fastgan.kernels.spectral.kernels import column_product_kernel, finish_kernel, outer_kernel, row_product_kernel
+from fastgan.kernels.spectral.kernels import (
+    column_product_kernel,
+    finish_kernel,
+    outer_kernel,
+    row_product_kernel,
+)
 from fastgan.ops.spectral.functional import spectral_sigma
 from fastgan.ops.spectral.reference import as_matrix, spectral_sigma_reference
 from fastgan.verify.registry import Case, Kwargs, Op, Variant, register
@@ -22,8 +27,8 @@ SNGAN_D: tuple[Shape, ...] = (
     *((128, 128, 3, 3),) * 4,
     (1, 128),
 )
-"""Weights of the residual discriminator for 32x32 images (Miyato et al. 2018, table 4): ten convolutions and the last linear
-layer."""
+"""Weights of the residual discriminator for 32x32 images (Miyato et al. 2018, table 4): ten
+convolutions and the last linear layer."""
 
 
 def _case(
@@ -42,9 +47,13 @@ def _case(
 
         weights = [draw(*shape) for shape in shapes]
         if channels_last:
-            weights = [w.contiguous(memory_format=torch.channels_last) if w.dim() == 4 else w for w in weights]
+            weights = [
+                w.contiguous(memory_format=torch.channels_last) if w.dim() == 4 else w
+                for w in weights
+            ]
         matrices = [as_matrix(w, d).shape for w, d in zip(weights, dims)]
-        # u near W v, as in training: from two unrelated vectors sigma is a small difference of large terms
+        # u near W v, as in training: from two unrelated vectors sigma is a small difference of
+        # large terms
         vs = [F.normalize(draw(w), dim=0) for _, w in matrices]
         us = [F.normalize(as_matrix(w, d) @ v, dim=0) for w, d, v in zip(weights, dims, vs)]
         return {
@@ -61,16 +70,25 @@ def _case(
 
 
 def _bytes(kwargs: Kwargs, direction: str) -> int:
-    """Weights are read twice an iteration and group (once in eval); backward writes one gradient a weight."""
+    """Weights are read twice an iteration and group (once in eval); backward writes one gradient a
+    weight."""
     once = sum(w.nbytes for w in kwargs["weights"])
-    return once * (max(1, 2 * kwargs["n_power_iterations"] * kwargs["groups"]) if direction == "forward" else 1)
+    return once * (
+        max(1, 2 * kwargs["n_power_iterations"] * kwargs["groups"]) if direction == "forward" else 1
+    )
 
 
 def variants(layers: int = 4) -> list[Variant]:
     """Compiled forms, with pointers as tuples of arguments."""
     fp32, table, size = "*fp32", "*i32", "i32"
     many: Any = (fp32,) * layers
-    common = {"in_ptr": fp32, "out_ptr": fp32, "layers_ptr": table, "blocks_ptr": table, "eps": "fp32"}
+    common = {
+        "in_ptr": fp32,
+        "out_ptr": fp32,
+        "layers_ptr": table,
+        "blocks_ptr": table,
+        "eps": "fp32",
+    }
     out = []
     for config in kernels.CANDIDATES:
         launch = {"num_warps": config["num_warps"], "num_stages": config["num_stages"]}
@@ -80,7 +98,11 @@ def variants(layers: int = 4) -> list[Variant]:
             fixed = {"LAYERS": layers, "FLAT": flat}
             out.append(
                 Variant(
-                    "spectral rows", row_product_kernel, {"weight_ptrs": many, "v_ptrs": many, **common}, fixed, [rows]
+                    "spectral rows",
+                    row_product_kernel,
+                    {"weight_ptrs": many, "v_ptrs": many, **common},
+                    fixed,
+                    [rows],
                 )
             )
             out.append(
@@ -95,11 +117,27 @@ def variants(layers: int = 4) -> list[Variant]:
         flats = dict.fromkeys(("dsigma_ptr", "flat_u_ptr", "flat_v_ptr"), fp32)
         sizes = {"layers_ptr": table, "blocks_ptr": table, "U": size, "V": size, "GROUPS": size}
         out.append(
-            Variant("spectral outer", outer_kernel, {"grad_ptrs": many, **flats, **sizes}, {"LAYERS": layers}, [rows])
+            Variant(
+                "spectral outer",
+                outer_kernel,
+                {"grad_ptrs": many, **flats, **sizes},
+                {"LAYERS": layers},
+                [rows],
+            )
         )
-    vectors = dict.fromkeys(("raw_u_ptr", "raw_v_ptr", "flat_u_ptr", "flat_v_ptr", "sigma_ptr"), fp32)
+    vectors = dict.fromkeys(
+        ("raw_u_ptr", "raw_v_ptr", "flat_u_ptr", "flat_v_ptr", "sigma_ptr"), fp32
+    )
     for iterated in (True, False):
-        signature = {"u_ptrs": many, "v_ptrs": many, **vectors, "layers_ptr": table, "U": size, "V": size, "eps": "fp32"}
+        signature = {
+            "u_ptrs": many,
+            "v_ptrs": many,
+            **vectors,
+            "layers_ptr": table,
+            "U": size,
+            "V": size,
+            "eps": "fp32",
+        }
         fixed = {"LAYERS": layers, "ITERATED": iterated, "LAST_IS_V": True}
         out.append(Variant("spectral finish", finish_kernel, signature, fixed, [kernels.FINISH]))
     return out
@@ -109,15 +147,29 @@ SMALL: tuple[Shape, ...] = ((17, 33), (5, 3, 3, 3), (3, 6, 2, 2))
 
 register(
     Op(
-        "spectral_sigma", spectral_sigma, spectral_sigma_reference,
+        "spectral_sigma",
+        spectral_sigma,
+        spectral_sigma_reference,
         [
             _case("new form, two groups", SMALL, (0, 0, 1), "quick", "full", groups=2),
             _case("old form", SMALL, (0, 0, 1), "quick", "full", v_first=True, channels_last=False),
             _case("eval", SMALL, (0, 0, 1), "full", iterations=0),
-            _case("two iterations", ((33, 15, 3), (1, 70), (15, 33, 1, 1), (300, 2)), (0, 0, 1, 0), "full", iterations=2),
+            _case(
+                "two iterations",
+                ((33, 15, 3), (1, 70), (15, 33, 1, 1), (300, 2)),
+                (0, 0, 1, 0),
+                "full",
+                iterations=2,
+            ),
             _case("SNGAN-CIFAR D", SNGAN_D, (0,) * len(SNGAN_D), "layer"),
         ],
-        grad_inputs=("weights",), mutates=("us", "vs"), outputs=("sigma",), directions=("forward", "backward", "double"),
-        dtypes=("fp32",), bytes=_bytes, kernels=variants, candidates={"spectral": kernels.CANDIDATES},
+        grad_inputs=("weights",),
+        mutates=("us", "vs"),
+        outputs=("sigma",),
+        directions=("forward", "backward", "double"),
+        dtypes=("fp32",),
+        bytes=_bytes,
+        kernels=variants,
+        candidates={"spectral": kernels.CANDIDATES},
     )
-)  # fmt: skip
+)

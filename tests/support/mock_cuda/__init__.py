@@ -1,9 +1,10 @@
 """A CUDA made of the CPU: what needs a GPU runs, and what a GPU refuses is refused.
 
-Tensors asked for on `cuda` lie in host memory and say `cuda:0`: a dispatch mode follows them by their storage (memory.py).
-Streams and events order work, and an order that CUDA would not keep raises; a graph records what was launched and repeats it,
-and what may not be captured raises as CUDA's does (streams.py). Triton's kernels run in its interpreter, though the product
-sees none (kernels.py). Times and memory sizes are made up: nothing here is a measurement.
+Tensors asked for on `cuda` lie in host memory and say `cuda:0`: a dispatch mode follows them by
+their storage (memory.py). Streams and events order work, and an order that CUDA would not keep
+raises; a graph records what was launched and repeats it, and what may not be captured raises as
+CUDA's does (streams.py). Triton's kernels run in its interpreter, though the product sees none
+(kernels.py). Times and memory sizes are made up: nothing here is a measurement.
 
 `install()` once, in a process of its own, before fastgan is imported: `process()` starts one that
 does, and so do its children (site/sitecustomize.py). What is not modelled: more than one device,
@@ -24,11 +25,19 @@ ROOT = HERE.parents[2]
 
 
 def process(*arguments: str, **options: Any) -> subprocess.CompletedProcess:
-    """Runs Python with these arguments on a machine with a GPU that is not there; output is captured."""
+    """Runs Python with these arguments on a machine with a GPU that is not there; output is
+    captured."""
     paths = [HERE / "site", ROOT, HERE.parent, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        "OMP_NUM_THREADS": "1",
+        **options.pop("env", {}),
+    }
     command = [sys.executable, *arguments]
-    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, **options)
+    return subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, **options
+    )
 
 
 def install() -> None:

@@ -1,4 +1,5 @@
-"""The functions of torch.cuda, torch.accelerator, autocast and cuDNN's switch, as on a machine with one H100."""
+"""The functions of torch.cuda, torch.accelerator, autocast and cuDNN's switch, as on a machine with
+one H100."""
 
 from __future__ import annotations
 
@@ -12,10 +13,20 @@ from mock_cuda.memory import CUDA
 
 NAME = "Mock H100"
 PROPERTIES = types.SimpleNamespace(
-    name=NAME, major=9, minor=0, multi_processor_count=132, total_memory=80 << 30, L2_cache_size=50 << 20,
-    shared_memory_per_block_optin=232448, shared_memory_per_multiprocessor=233472, regs_per_multiprocessor=65536,
-    max_threads_per_multi_processor=2048, warp_size=32, uuid="00000000-0000-0000-0000-000000000000", gcnArchName="",
-)  # fmt: skip
+    name=NAME,
+    major=9,
+    minor=0,
+    multi_processor_count=132,
+    total_memory=80 << 30,
+    L2_cache_size=50 << 20,
+    shared_memory_per_block_optin=232448,
+    shared_memory_per_multiprocessor=233472,
+    regs_per_multiprocessor=65536,
+    max_threads_per_multi_processor=2048,
+    warp_size=32,
+    uuid="00000000-0000-0000-0000-000000000000",
+    gcnArchName="",
+)
 
 
 def _set_states(states: Any) -> None:
@@ -84,7 +95,9 @@ def _kind(device_type: str) -> str:
 class Autocast(torch.autocast):
     """Autocast of the GPU is the CPU's, whose tensors these are."""
 
-    def __init__(self, device_type: str, dtype: torch.dtype | None = None, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, device_type: str, dtype: torch.dtype | None = None, *args: Any, **kwargs: Any
+    ) -> None:
         if device_type == "cuda" and dtype is None:
             dtype = torch.float16
         super().__init__(_kind(device_type), dtype, *args, **kwargs)

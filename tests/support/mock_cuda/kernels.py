@@ -1,4 +1,5 @@
-"""Triton's kernels, interpreted, on tensors that say `cuda`: one launch each, on a stream, repeated by a graph."""
+"""Triton's kernels, interpreted, on tensors that say `cuda`: one launch each, on a stream, repeated
+by a graph."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def _convert(general: Any) -> Any:
-    """Between float32 and bfloat16 the interpreter cuts bits off, where a GPU rounds to nearest even."""
+    """Between float32 and bfloat16 the interpreter cuts bits off, where a GPU rounds to nearest
+    even."""
     import triton.language as tl
 
     def convert(data: Any, from_type: Any, to_type: Any, rounding: Any) -> Any:
@@ -47,7 +49,10 @@ def _dot(general: Any) -> Any:
 
     def dot(builder: Any, a: Any, b: Any, d: Any, *rest: Any) -> Any:
         if a.dtype.scalar == tl.bfloat16:
-            a, b = (TensorHandle((x.data.astype(np.uint32) << 16).view(np.float32), tl.float32) for x in (a, b))
+            a, b = (
+                TensorHandle((x.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+                for x in (a, b)
+            )
         return general(builder, a, b, d, *rest)
 
     return dot
@@ -67,7 +72,9 @@ def _sum(reduction: Any, value: Any) -> Any:
 
 def install() -> None:
     import triton
-    import triton.experimental.gluon  # asks the switch below when it is imported, which torch does late
+
+    # asks the switch below when it is imported, which torch does late
+    import triton.experimental.gluon
     from triton.runtime import interpreter, jit
 
     run = interpreter.GridExecutor.__call__
@@ -80,7 +87,9 @@ def install() -> None:
             return run(executor, *args, **kwargs)
         for i, tensor in enumerate(tensors):
             if place(tensor) == "host":
-                raise ValueError(f"Pointer argument (at {i}) cannot be accessed from Triton (cpu tensor?)")
+                raise ValueError(
+                    f"Pointer argument (at {i}) cannot be accessed from Triton (cpu tensor?)"
+                )
         records = [r for t in tensors if (r := record(t)) is not None]
         stream = streams.current()
         stream.orders(records, [])  # which of them it writes, a launch does not say

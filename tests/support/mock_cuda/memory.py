@@ -1,4 +1,5 @@
-"""Where a tensor lies: a table of storages, the dispatch mode that keeps it, and the attributes of Tensor that read it."""
+"""Where a tensor lies: a table of storages, the dispatch mode that keeps it, and the attributes of
+Tensor that read it."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ REAL_TO = BASE.to
 
 
 class Record:
-    """A storage that is not plain host memory: `place` is "cuda" or "pinned"; who wrote and read it last, for the order."""
+    """A storage that is not plain host memory: `place` is "cuda" or "pinned"; who wrote and read it
+    last, for the order."""
 
     def __init__(self, storage: torch.UntypedStorage, place: str) -> None:
         self.ref = StorageWeakRef(storage)
@@ -36,7 +38,8 @@ _below = threading.local()
 
 
 def record(tensor: Tensor) -> Record | None:
-    """The record of a tensor's storage; None for plain host memory and for tensors without storage."""
+    """The record of a tensor's storage; None for plain host memory and for tensors without
+    storage."""
     if getattr(_below, "depth", 0):
         return None
     try:
@@ -87,20 +90,42 @@ def flat(value: Any) -> Iterator[Tensor]:
         yield from flat(list(value.values()))
 
 
-_CROSSING = {"copy_", "_to_copy", "set_", "_foreach_copy_", "index", "index_put", "index_put_", "_index_put_impl_"}
-_HOST_WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "unique_consecutive"}
+_CROSSING = {
+    "copy_",
+    "_to_copy",
+    "set_",
+    "_foreach_copy_",
+    "index",
+    "index_put",
+    "index_put_",
+    "_index_put_impl_",
+}
+_HOST_WAITS = {
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "equal",
+    "_unique2",
+    "unique_dim",
+    "unique_consecutive",
+}
 _NOT_REPEATED = {"set_", "resize_", "lift_fresh", "detach", "alias"}
 
 
 class Device(TorchDispatchMode):
-    """Follows GPU tensors through operators, orders them on streams, and refuses what CUDA refuses."""
+    """Follows GPU tensors through operators, orders them on streams, and refuses what CUDA
+    refuses."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func.namespace in ("prim", "profiler"):
             return func(*args, **kwargs)
-        if func.namespace == "aten" and func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
-            with self:  # below autograd, inside registered operators, what is made of other operators comes whole
+        if func.namespace == "aten" and func.has_kernel_for_dispatch_key(
+            torch._C.DispatchKey.CompositeImplicitAutograd
+        ):
+            # below autograd, inside registered operators, what is made of other operators comes
+            # whole
+            with self:
                 return func.decompose(*args, **kwargs)
         name = func._schema.name.split("::")[1]
         pinned = kwargs.pop("pin_memory", False)
@@ -113,8 +138,12 @@ class Device(TorchDispatchMode):
         if asked is not None:
             kwargs["device"] = CPU
         if func.namespace == "fastgan" and on_gpu:
-            with self:  # the body of a registered operator is product code: what it does is seen too
-                return func.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CPU), *args, **kwargs)
+            with (
+                self
+            ):  # the body of a registered operator is product code: what it does is seen too
+                return func.redispatch(
+                    torch._C.DispatchKeySet(torch._C.DispatchKey.CPU), *args, **kwargs
+                )
         if not (inside or on_gpu or pinned):
             self._host_writes(func, given, args)
             return func(*args, **kwargs)
@@ -122,14 +151,20 @@ class Device(TorchDispatchMode):
         if name in _CROSSING:
             self._cross(name, args, kwargs, on_gpu, stream)
         elif inside and any(t.dim() and (r is None or r.place != "cuda") for t, r in given):
-            devices = "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"
+            devices = (
+                "Expected all tensors to be on the same device, but found at least two "
+                "devices, cuda:0 and cpu!"
+            )
             raise RuntimeError(f"{devices} ({func})")
         if inside and (name in _HOST_WAITS or (name == "index" and _by_mask(args[1]))):
             stream.host_waits(name)
         if pinned:
             streams.allocates(stream, "cudaHostAlloc")
         written = [t for t in _written(func, args, kwargs) if place(t) == "cuda"]
-        stream.orders([r for _, r in given if r is not None], [r for t in written if (r := record(t)) is not None])
+        stream.orders(
+            [r for _, r in given if r is not None],
+            [r for t in written if (r := record(t)) is not None],
+        )
         capture = stream.capture
         if capture is not None:
             capture.keep(written)
@@ -160,8 +195,11 @@ class Device(TorchDispatchMode):
             for t in _written(func, args, {}):
                 untouched(t)
 
-    def _cross(self, name: str, args: Any, kwargs: Any, on_gpu: bool, stream: streams.Stream) -> None:
-        """A copy between host and GPU: asynchronous from or to pinned memory, else the host waits for it."""
+    def _cross(
+        self, name: str, args: Any, kwargs: Any, on_gpu: bool, stream: streams.Stream
+    ) -> None:
+        """A copy between host and GPU: asynchronous from or to pinned memory, else the host waits
+        for it."""
         if name == "copy_":
             target, source = place(args[0]), place(args[1])
             waits = not (len(args) > 2 and args[2]) and not kwargs.get("non_blocking")
@@ -169,14 +207,18 @@ class Device(TorchDispatchMode):
             target, source = "cuda" if on_gpu else "host", place(args[0])
             waits = not kwargs.get("non_blocking")
         elif name in ("index", "index_put", "index_put_", "_index_put_impl_"):
-            if place(args[0]) == "cuda" and any(i is not None and i.dim() and place(i) == "host" for i in args[1]):
+            if place(args[0]) == "cuda" and any(
+                i is not None and i.dim() and place(i) == "host" for i in args[1]
+            ):
                 stream.host_waits(f"{name} by an index in host memory")
             return
         else:
             return
         if (target == "cuda") == (source == "cuda"):
             return
-        one_value = name == "copy_" and target == "cuda" and args[1].dim() == 0 and args[1].numel() == 1
+        one_value = (
+            name == "copy_" and target == "cuda" and args[1].dim() == 0 and args[1].numel() == 1
+        )
         if "pinned" in (target, source) and not waits:
             stream.reads_host(args[1] if name == "copy_" else args[0])
         elif stream.capture is not None or not one_value:
@@ -189,7 +231,9 @@ def untouched(tensor: Tensor) -> None:
     if found is not None and found.place == "pinned":
         for stream, tick in found.read.items():
             if streams.host_knows(stream) < tick:
-                raise RuntimeError("mock CUDA: the host takes pinned memory that a copy may still be reading")
+                raise RuntimeError(
+                    "mock CUDA: the host takes pinned memory that a copy may still be reading"
+                )
 
 
 def _by_mask(indices: Any) -> bool:
@@ -208,7 +252,9 @@ def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
 def _is_view(func: Any) -> bool:
     """Whether results alias arguments that are not written: nothing is launched."""
     returns = func._schema.returns
-    return bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
+    return bool(returns) and all(
+        r.alias_info is not None and not r.alias_info.is_write for r in returns
+    )
 
 
 def _shares(tensor: Tensor, given: list) -> bool:
@@ -220,7 +266,8 @@ def _shares(tensor: Tensor, given: list) -> bool:
 
 
 def _drawing(func: Any, kwargs: Any) -> contextlib.AbstractContextManager[None]:
-    """Random operators on the GPU draw from the GPU's generator: it is given them, or takes the default one's place."""
+    """Random operators on the GPU draw from the GPU's generator: it is given them, or takes the
+    default one's place."""
     if torch.Tag.nondeterministic_seeded not in func.tags:
         return contextlib.nullcontext()
     streams.GENERATOR.draws()
@@ -235,13 +282,16 @@ def _drawing(func: Any, kwargs: Any) -> contextlib.AbstractContextManager[None]:
 
 
 def meant(asked: Any, inside: bool, given: bool) -> torch.device:
-    """The device that is meant: C++ asks for memory where its arguments really lie, which is the host. In backward it does so
+    """The device that is meant: C++ asks for memory where its arguments really lie, which is the
+        host. In backward it does so
     without arguments too: there the operator before tells.
     """
     asked = torch.device(asked)
     if asked.type != "cpu" or getattr(_below, "leaves", False):
         return asked
-    in_backward = not given and torch._C._current_graph_task_id() != -1 and getattr(_below, "last", False)
+    in_backward = (
+        not given and torch._C._current_graph_task_id() != -1 and getattr(_below, "last", False)
+    )
     return CUDA if inside or in_backward else asked
 
 
@@ -254,7 +304,9 @@ def _told(dispatch: Any) -> Any:
             kwargs = {**kwargs, "device": meant(kwargs["device"], "cuda" in places, bool(places))}
         return dispatch(self, func, types, args, kwargs)
 
-    told.__code__ = told.__code__.replace(co_filename="/torch/mock_cuda")  # who looks for the caller's line skips torch
+    told.__code__ = told.__code__.replace(
+        co_filename="/torch/mock_cuda"
+    )  # who looks for the caller's line skips torch
     return told
 
 
@@ -303,12 +355,18 @@ def to(self: Tensor, *args: Any, copy: bool = False, **kwargs: Any) -> Tensor:
         rest: dict[str, Any] = {"memory_format": form} if form is not None else {}
         if device is not None and device.type == "meta":
             rest["device"] = device
-        return REAL_TO(self, dtype=dtype or self.dtype, non_blocking=non_blocking, copy=copy, **rest)
+        return REAL_TO(
+            self, dtype=dtype or self.dtype, non_blocking=non_blocking, copy=copy, **rest
+        )
     with followed():
         _below.leaves = device.type == "cpu"
         try:
             return ATEN._to_copy(
-                self, dtype=dtype, device=CUDA if device.type == "cuda" else CPU, non_blocking=non_blocking, memory_format=form
+                self,
+                dtype=dtype,
+                device=CUDA if device.type == "cuda" else CPU,
+                non_blocking=non_blocking,
+                memory_format=form,
             )
         finally:
             _below.leaves = False
@@ -320,7 +378,9 @@ def _device(self: Tensor) -> torch.device:
 
 def _pin(self: Tensor, device: Any = None) -> Tensor:
     if place(self) == "cuda":
-        raise RuntimeError("cannot pin 'torch.cuda.FloatTensor' only dense CPU tensors can be pinned")
+        raise RuntimeError(
+            "cannot pin 'torch.cuda.FloatTensor' only dense CPU tensors can be pinned"
+        )
     if place(self) == "pinned":
         return self
     with followed():
@@ -333,7 +393,9 @@ def _on_host(name: str) -> Any:
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         if place(self) == "cuda":
             if name == "numpy":
-                raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
+                raise TypeError(
+                    "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first."
+                )
             streams.current().host_waits(name)
         untouched(self)
         return real(self, *args, **kwargs)
@@ -374,10 +436,12 @@ def install() -> None:
         "is_cpu": property(lambda self: place(self) != "cuda" and BASE.is_cpu.__get__(self)),
         "get_device": lambda self: 0 if place(self) == "cuda" else BASE.get_device(self),
         "to": to,
-        "cuda": lambda self, device=None, non_blocking=False, memory_format=torch.preserve_format: self.to(
-            CUDA, non_blocking=non_blocking, memory_format=memory_format
+        "cuda": lambda self, device=None, non_blocking=False, memory_format=torch.preserve_format: (
+            self.to(CUDA, non_blocking=non_blocking, memory_format=memory_format)
         ),
-        "cpu": lambda self, memory_format=torch.preserve_format: self.to(CPU, memory_format=memory_format),
+        "cpu": lambda self, memory_format=torch.preserve_format: self.to(
+            CPU, memory_format=memory_format
+        ),
         "pin_memory": _pin,
         "is_pinned": lambda self, device=None: place(self) == "pinned",
         "record_stream": lambda self, stream: None,
@@ -387,12 +451,20 @@ def install() -> None:
     for name, value in attributes.items():
         setattr(torch.Tensor, name, value)
     torch.UntypedStorage.__deepcopy__ = _deepcopy
-    torch.tensor, torch.as_tensor, torch.asarray = (_lifted(f) for f in (torch.tensor, torch.as_tensor, torch.asarray))
-    # fastgan asks for a dispatch mode to keep its fast paths from tracers: this one is the machine, not a tracer.
-    depth = torch._C._len_torch_dispatch_stack
-    torch._C._len_torch_dispatch_stack = lambda: depth() - any(
-        mode is MODE for mode in torch.utils._python_dispatch._get_current_dispatch_mode_stack()
+    torch.tensor, torch.as_tensor, torch.asarray = (
+        _lifted(f) for f in (torch.tensor, torch.as_tensor, torch.asarray)
     )
-    torch._C._group_tensors_by_device_and_dtype = _grouped(torch._C._group_tensors_by_device_and_dtype)
+    # fastgan asks for a dispatch mode to keep its fast paths from tracers: this one is the machine,
+    # not a tracer.
+    depth = torch._C._len_torch_dispatch_stack
+    torch._C._len_torch_dispatch_stack = lambda: (
+        depth()
+        - any(
+            mode is MODE for mode in torch.utils._python_dispatch._get_current_dispatch_mode_stack()
+        )
+    )
+    torch._C._group_tensors_by_device_and_dtype = _grouped(
+        torch._C._group_tensors_by_device_and_dtype
+    )
     TorchDispatchMode.__init_subclass__ = classmethod(_subclass)
     MODE.__enter__()

@@ -1,4 +1,5 @@
-"""The benchmark's rows, verify, the tuner and `fastgan.bench.gpu` on a GPU: run by tests/graphs/test_mock_cuda.py."""
+"""The benchmark's rows, verify, the tuner and `fastgan.bench.gpu` on a GPU: run by
+tests/graphs/test_mock_cuda.py."""
 
 from __future__ import annotations
 
@@ -28,8 +29,11 @@ MICRO = dataclasses.replace(suites.dcgan(4, 8, 1, 4, 8, name="micro"), images=64
 
 @pytest.fixture(autouse=True)
 def compiled_is_eager(monkeypatch):
-    """Inductor would compile for a GPU: compiled rows run their step as it is written, through the same graphs."""
-    monkeypatch.setattr(torch, "compile", lambda f=None, **options: f if f is not None else lambda g: g)
+    """Inductor would compile for a GPU: compiled rows run their step as it is written, through the
+    same graphs."""
+    monkeypatch.setattr(
+        torch, "compile", lambda f=None, **options: f if f is not None else lambda g: g
+    )
 
 
 @pytest.fixture(scope="module")
@@ -63,25 +67,42 @@ def test_every_row(key, judges):
 
 
 @pytest.mark.parametrize(
-    "key", [pytest.param(spec.key, marks=[pytest.mark.slow] if spec.key == "11" else []) for spec in rows.ABLATION]
+    "key",
+    [
+        pytest.param(spec.key, marks=[pytest.mark.slow] if spec.key == "11" else [])
+        for spec in rows.ABLATION
+    ],
 )
 def test_every_row_of_the_ablation(key, judges):
     check(next(spec for spec in rows.ABLATION if spec.key == key), MICRO, judges(MICRO))
 
 
 SUITES = [
-    ("tiny-r1", "f"), ("tiny-r1", "h:reference"), ("tiny-wgan-gp", "h:reference"), ("tiny-sngan", "f"),
-]  # fmt: skip
-LONG = [("tiny-pix2pix", "i"), ("tiny-sngan", "i"), ("tiny-wgan-gp", "i"), ("tiny-r1", "i"), ("tiny-dcgan", "i")]
+    ("tiny-r1", "f"),
+    ("tiny-r1", "h:reference"),
+    ("tiny-wgan-gp", "h:reference"),
+    ("tiny-sngan", "f"),
+]
+LONG = [
+    ("tiny-pix2pix", "i"),
+    ("tiny-sngan", "i"),
+    ("tiny-wgan-gp", "i"),
+    ("tiny-r1", "i"),
+    ("tiny-dcgan", "i"),
+]
 
 
-@pytest.mark.parametrize(("suite", "key"), [*SUITES, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in LONG)])
+@pytest.mark.parametrize(
+    ("suite", "key"), [*SUITES, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in LONG)]
+)
 def test_suites(suite, key, judges):
     check(rows.BY_KEY[key], TINY[suite], judges(TINY[suite]))
 
 
 def test_the_bench_times_and_weighs(monkeypatch, tmp_path):
-    monkeypatch.setattr(timing, "ceilings", lambda toy=False: {"copy_gbs": 3000.0, "matmul_tflops": 400.0})
+    monkeypatch.setattr(
+        timing, "ceilings", lambda toy=False: {"copy_gbs": 3000.0, "matmul_tflops": 400.0}
+    )
     monkeypatch.setattr("fastgan.bench.iterations.work.ceilings", timing.ceilings)
     bench = benchmark.Bench(CUDA, quick=True, repeats=2, steps=(1,), children=False)
     wanted = [spec for spec in rows.ROWS if spec.key in ("c", "f", "h:reference")]
@@ -93,18 +114,26 @@ def test_the_bench_times_and_weighs(monkeypatch, tmp_path):
 
 
 def test_quick_runs_choose_a_gpus_suites():
-    assert [suite.name for suite in suites.choose([], CUDA, True)] == ["dcgan-64-b128", "dcgan-64-b16"]
+    assert [suite.name for suite in suites.choose([], CUDA, True)] == [
+        "dcgan-64-b128",
+        "dcgan-64-b16",
+    ]
     assert {spec.letter for spec in rows.choose([], CUDA, True)} == {"a", "c", "f", "g", "i"}
     refused = CliRunner().invoke(command, ["--launches"])
     assert "hide it" in str(refused.exception)
 
 
 def failed(rows_):
-    return [f"{r.op} {r.case} {r.type} {r.engine} {r.direction} {r.output}: {r.note}" for r in rows_ if r.verdict == "FAIL"]
+    return [
+        f"{r.op} {r.case} {r.type} {r.engine} {r.direction} {r.output}: {r.note}"
+        for r in rows_
+        if r.verdict == "FAIL"
+    ]
 
 
 def verified(names, wanted=lambda job: True):
-    """Failures of the GPU's plan for these operators. PyTorch's own error is a CPU's here, not a yardstick for a GPU."""
+    """Failures of the GPU's plan for these operators. PyTorch's own error is a CPU's here, not a
+    yardstick for a GPU."""
     registry.load()
     known = [op for op in registry.ops() if op.name in names]
     jobs, _ = verify.plan(known, "quick", CUDA)
@@ -144,7 +173,9 @@ def test_the_tuner_writes_a_table(tmp_path, monkeypatch):
     small = next(case for case in op.cases if "quick" in case.tags)
     layer = dataclasses.replace(small, name="layer of its own", tags=frozenset({"layer"}))
     few = {"adam_ema": list(op.candidates["adam_ema"])[:2]}
-    monkeypatch.setitem(registry._OPS, op.name, dataclasses.replace(op, cases=[small, layer], candidates=few))
+    monkeypatch.setitem(
+        registry._OPS, op.name, dataclasses.replace(op, cases=[small, layer], candidates=few)
+    )
     said = []
     assert tune.run(["adam_ema"], ["fp32"], 600.0, False, said.append) == 0
     table = tune.table_path(CUDA, False)
@@ -164,15 +195,24 @@ def test_timing_replays_graphs_and_survives_what_cannot_be_captured():
 def gpu(tmp_path, *arguments, seconds=120):
     return subprocess.run(
         [sys.executable, "-m", "fastgan.bench.gpu", "--out", str(tmp_path), "--toy", *arguments],
-        cwd=ROOT, env={**os.environ, "TRITON_INTERPRET": "0"}, capture_output=True, text=True, timeout=seconds, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "0"},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
 
 
 @pytest.mark.slow
 def test_bench_gpu_measures_and_goes_on(tmp_path):
     first = gpu(tmp_path, "--budget", "60", "--stages", "look")
     assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
-    stored = [json.loads(line) for path in tmp_path.glob("*.jsonl") for line in path.read_text().splitlines()]
+    stored = [
+        json.loads(line)
+        for path in tmp_path.glob("*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
     assert stored
     assert all(row["device"] == "Mock H100" for row in stored)
     assert "Mock H100" in first.stdout

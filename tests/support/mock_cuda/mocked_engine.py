@@ -18,7 +18,13 @@ from fastgan.errors import FastganError
 from fastgan.objectives import Adversarial
 from mock_cuda.kernels import LAUNCHED
 
-QUIET = {"progress": False, "watch": False, "log_every": 5, "sample_every": 1000, "checkpoint_every": 1000}
+QUIET = {
+    "progress": False,
+    "watch": False,
+    "log_every": 5,
+    "sample_every": 1000,
+    "checkpoint_every": 1000,
+}
 
 
 def pair():
@@ -32,16 +38,23 @@ def trainer(nets=pair, **options):
 
 
 NOISE = ("G.0.bias", "G.1.running_mean")
-"""A bias before a norm has no gradient but rounding, which Adam makes a step of lr of; the norm's mean follows it."""
+"""A bias before a norm has no gradient but rounding, which Adam makes a step of lr of; the norm's
+mean follows it."""
 
 
 def weights(t):
-    found = {f"{name}.{key}": value.cpu() for name, net in t.nets.items() for key, value in net.state_dict().items()}
+    found = {
+        f"{name}.{key}": value.cpu()
+        for name, net in t.nets.items()
+        for key, value in net.state_dict().items()
+    }
     return {key: value for key, value in found.items() if key not in NOISE}
 
 
 def apart(a, b):
-    return max(float((a[k].double() - b[k].double()).norm() / (1e-12 + b[k].double().norm())) for k in a)
+    return max(
+        float((a[k].double() - b[k].double()).norm() / (1e-12 + b[k].double().norm())) for k in a
+    )
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +65,12 @@ def on_cpu():
 
 
 FITS = [
-    ("auto", True, "on"), ("auto", False, "on"), ("auto", False, "off"), ("reference", True, "on"), ("reference", False, "on"),
-]  # fmt: skip
+    ("auto", True, "on"),
+    ("auto", False, "on"),
+    ("auto", False, "off"),
+    ("reference", True, "on"),
+    ("reference", False, "on"),
+]
 
 
 LONG_FIT = pytest.param("triton", False, "on", marks=pytest.mark.slow)
@@ -67,7 +84,9 @@ def test_fit_is_captured_and_agrees_with_the_cpu(impl, resident, graph, on_cpu):
     t.fit(3)
     assert t._active.graph_reason == ("off" if graph == "off" else None)
     kernels = set(LAUNCHED[launched:])
-    assert any("segment" in name for name in kernels) is (impl != "reference")  # the data's kernels serve every engine
+    assert any("segment" in name for name in kernels) is (
+        impl != "reference"
+    )  # the data's kernels serve every engine
     assert any("conv" in name for name in kernels) is (impl == "triton")
     flat = impl == "triton" or (impl == "auto" and graph == "on")
     assert any("adam" in name for name in kernels) is flat
@@ -100,14 +119,23 @@ def test_dropout_draws_from_the_devices_generator_in_a_graph_as_without():
 def test_a_run_leaves_a_folder_and_goes_on(tmp_path, monkeypatch):
     in_a_hurry(monkeypatch)
     monkeypatch.setattr("fastgan.trainer.trainer.GRID", 4)
-    whole = trainer(out=tmp_path / "whole", checkpoint_every=3, sample_every=3, watch=True, flip=True)
+    whole = trainer(
+        out=tmp_path / "whole", checkpoint_every=3, sample_every=3, watch=True, flip=True
+    )
     whole.fit(6)
     wanted = weights(whole)
     whole.close()
     part = trainer(out=tmp_path / "part", checkpoint_every=3, sample_every=3, watch=True, flip=True)
     part.fit(3)
     part.close()
-    again = trainer(out=tmp_path / "part", checkpoint_every=3, sample_every=3, watch=True, flip=True, resume=True)
+    again = trainer(
+        out=tmp_path / "part",
+        checkpoint_every=3,
+        sample_every=3,
+        watch=True,
+        flip=True,
+        resume=True,
+    )
     again.fit(6)
     assert again._active.graph_reason is None
     assert apart(weights(again), wanted) == 0
@@ -117,10 +145,7 @@ def test_a_run_leaves_a_folder_and_goes_on(tmp_path, monkeypatch):
 
 def test_penalties_critics_and_schedules():
     objective = Adversarial("wasserstein", (4, 1, 1), gp=10.0, n_critic=2)
-    t = trainer(
-        objective=objective,
-        schedules={"G": {"lr": lambda step: 1e-3 / (1 + step)}},
-    )
+    t = trainer(objective=objective, schedules={"G": {"lr": lambda step: 1e-3 / (1 + step)}})
     t.fit(3)
     assert t._active.graph_reason is None
     lazy = trainer(objective=Adversarial("non-saturating", (4, 1, 1), r1=1.0, lazy_r1=2))
@@ -191,7 +216,9 @@ def test_devices_by_name():
 
 def pair_and_step(**options):
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.LeakyReLU(0.2), nn.Conv2d(8, 1, 3)).to("cuda")
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.LeakyReLU(0.2), nn.Conv2d(8, 1, 3)
+    ).to("cuda")
     net.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(net.parameters(), 1e-3, **options)
 
@@ -217,7 +244,9 @@ def test_capture_of_a_step_of_ones_own():
     captured = fastgan.capture(step, example_inputs=[x], state=[net, optimizer], on_fail="raise")
     assert captured.captured
     for turn in range(3):
-        assert captured(x.roll(turn, 0)).item() == pytest.approx(eager(x.roll(turn, 0)).item(), rel=1e-5)
+        assert captured(x.roll(turn, 0)).item() == pytest.approx(
+            eager(x.roll(turn, 0)).item(), rel=1e-5
+        )
     torch.testing.assert_close(net[0].weight, twin[0].weight, rtol=1e-4, atol=1e-6)
 
 
@@ -243,7 +272,9 @@ def test_capture_refuses_what_a_graph_cannot_hold():
     refused = fastgan.capture(step, example_inputs=[pictures()], state=[net, optimizer])
     assert "capturable=True" in refused.reason
     net, optimizer, step = pair_and_step(fused=True)
-    reads = fastgan.capture(lambda x: float(step(x)), example_inputs=[pictures()], state=[net, optimizer])
+    reads = fastgan.capture(
+        lambda x: float(step(x)), example_inputs=[pictures()], state=[net, optimizer]
+    )
     assert ".item()" in reads.reason
     seeded = lambda x: (torch.cuda.manual_seed(0), step(x))[1]
     seeds = fastgan.capture(seeded, example_inputs=[pictures()], state=[net, optimizer])
@@ -256,9 +287,13 @@ def test_capture_refuses_what_a_graph_cannot_hold():
 def test_accelerate_on_the_gpu_agrees_and_reverts():
     torch.manual_seed(0)
     net = nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8, affine=True), nn.ReLU(),
-        nn.utils.parametrizations.spectral_norm(nn.Conv2d(8, 4, 3)), nn.BatchNorm2d(4), nn.Tanh(),
-    ).to("cuda")  # fmt: skip
+        nn.Conv2d(3, 8, 3),
+        nn.InstanceNorm2d(8, affine=True),
+        nn.ReLU(),
+        nn.utils.parametrizations.spectral_norm(nn.Conv2d(8, 4, 3)),
+        nn.BatchNorm2d(4),
+        nn.Tanh(),
+    ).to("cuda")
     net.to(memory_format=torch.channels_last)
     plain, x = copy.deepcopy(net), pictures()
     fastgan.accelerate(net)
@@ -278,11 +313,19 @@ def test_accelerate_on_the_gpu_agrees_and_reverts():
 def test_resident_data_lie_on_the_gpu_and_streamed_in_pinned_slots():
     for resident in (2**31, 0):
         stream = fastgan.data.Stream(
-            fastgan.data.open(images()), name="image", seed=0, batch_size=4, device="cuda", resident_bytes=resident, flip=True
+            fastgan.data.open(images()),
+            name="image",
+            seed=0,
+            batch_size=4,
+            device="cuda",
+            resident_bytes=resident,
+            flip=True,
         )
         batch = stream.batch(0)["image"]
         assert batch.is_cuda
-        other = fastgan.data.Stream(fastgan.data.open(images()), name="image", seed=0, batch_size=4, device="cpu", flip=True)
+        other = fastgan.data.Stream(
+            fastgan.data.open(images()), name="image", seed=0, batch_size=4, device="cpu", flip=True
+        )
         np.testing.assert_array_equal(batch.cpu().numpy(), other.batch(0)["image"].numpy())
         for position in range(0, 24, 4):
             stream.prefetch(position)

@@ -1,4 +1,5 @@
-"""The mock itself: it says `cuda` where CUDA would, and refuses what CUDA refuses. Run by tests/graphs/test_mock_cuda.py."""
+"""The mock itself: it says `cuda` where CUDA would, and refuses what CUDA refuses. Run by
+tests/graphs/test_mock_cuda.py."""
 
 from __future__ import annotations
 
@@ -41,7 +42,16 @@ def test_tensors_say_where_they_lie():
     assert x.is_cuda
     assert not x.is_cpu
     assert x.device == CUDA
-    for y in (x * 2, x[:1], x.t(), torch.zeros_like(x), x.new_zeros(3), copy.deepcopy(x), nn.Parameter(x), x.sum()):
+    for y in (
+        x * 2,
+        x[:1],
+        x.t(),
+        torch.zeros_like(x),
+        x.new_zeros(3),
+        copy.deepcopy(x),
+        nn.Parameter(x),
+        x.sum(),
+    ):
         assert y.is_cuda
     for y in (x.cpu(), torch.ones(2), x.to("cpu")):
         assert not y.is_cuda
@@ -60,7 +70,10 @@ def test_mixed_devices_are_refused():
         torch.ones(2, device="cuda") + torch.ones(2)
     with pytest.raises(TypeError, match="numpy"):
         torch.ones(2, device="cuda").numpy()
-    assert (torch.ones(2, device="cuda") + torch.tensor(1.0)).tolist() == [2, 2]  # a number of the host may take part
+    assert (torch.ones(2, device="cuda") + torch.tensor(1.0)).tolist() == [
+        2,
+        2,
+    ]  # a number of the host may take part
 
 
 def test_triton_refuses_host_memory():
@@ -176,7 +189,19 @@ def test_after_a_failure_all_that_follows_in_the_capture_fails_and_the_stream_st
     torch.rand(1, device="cuda")
 
 
-OPTIMIZERS = ("Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "ASGD", "Rprop", "SGD")
+OPTIMIZERS = (
+    "Adam",
+    "AdamW",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "Adagrad",
+    "Adadelta",
+    "Adamax",
+    "ASGD",
+    "Rprop",
+    "SGD",
+)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -200,7 +225,11 @@ def test_optimisers_that_count_on_the_host_are_refused(name):
 
 
 def test_fused_alone_is_not_capturable_and_capturable_is():
-    for options, allowed in (({"fused": True}, False), ({"fused": True, "capturable": True}, True), ({"capturable": True}, True)):
+    for options, allowed in (
+        ({"fused": True}, False),
+        ({"fused": True, "capturable": True}, True),
+        ({"capturable": True}, True),
+    ):
         net = small_net()
         optimizer = torch.optim.Adam(net.parameters(), **options)
         for p in net.parameters():

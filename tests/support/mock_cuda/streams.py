@@ -31,8 +31,10 @@ class _AnyGenerator(type(_RealGenerator)):
 
 
 class Generator(_RealGenerator, metaclass=_AnyGenerator):
-    """torch.Generator, of the CPU or of the GPU that is not there. The GPU's may not be read or set during a capture, and is
-    `stuck` after one that failed: it draws no more until it gets another state (`graphsafe_set_state`).
+    """torch.Generator, of the CPU or of the GPU that is not there. The GPU's may not be read or set
+    during a capture, and is `stuck` after one that failed: it draws no more until it gets another
+    state
+        (`graphsafe_set_state`).
     """
 
     def __new__(cls, device: Any = "cpu") -> Generator:
@@ -46,7 +48,9 @@ class Generator(_RealGenerator, metaclass=_AnyGenerator):
 
     def _free(self) -> None:
         if self.place.type == "cuda" and current().capture is not None:
-            current().capture.fail("Cannot call CUDAGeneratorImpl's state functions during CUDA graph capture.")
+            current().capture.fail(
+                "Cannot call CUDAGeneratorImpl's state functions during CUDA graph capture."
+            )
 
     def manual_seed(self, seed: int) -> Generator:
         self._free()
@@ -103,7 +107,8 @@ def in_the_defaults_place() -> Iterator[None]:
 
 
 class Stream:
-    """Work in order. `knows` is, for each other stream, up to where its work is done before what comes next here."""
+    """Work in order. `knows` is, for each other stream, up to where its work is done before what
+    comes next here."""
 
     def __init__(self, device: Any = None, priority: int = 0, **_: Any) -> None:
         self.device = torch.device("cuda", 0)
@@ -156,7 +161,8 @@ class Stream:
             found.read[self] = self.ticks + 1
 
     def orders(self, read: Iterable[Any], written: Iterable[Any]) -> None:
-        """A launch that reads and writes storages: raises where another stream's work on them may not be done."""
+        """A launch that reads and writes storages: raises where another stream's work on them may
+        not be done."""
         if self.capture is not None and self.capture.invalid:
             raise RuntimeError(INVALIDATED)
         self.ticks += 1
@@ -177,7 +183,9 @@ class Stream:
 
     def _after(self, stream: Stream, tick: int) -> None:
         if stream is not self and max(self.knows.get(stream, 0), _host.get(stream, 0)) < tick:
-            raise RuntimeError("mock CUDA: a stream uses memory that another stream's work may not be done with")
+            raise RuntimeError(
+                "mock CUDA: a stream uses memory that another stream's work may not be done with"
+            )
 
     def __enter__(self) -> Stream:
         raise TypeError("use torch.cuda.stream(...)")
@@ -207,7 +215,8 @@ def synchronize(device: Any = None) -> None:
 
 
 def allocates(stream: Stream, how: str) -> None:
-    """New memory while a capture is under way: from its own pool for its streams, else a call that may break it."""
+    """New memory while a capture is under way: from its own pool for its streams, else a call that
+    may break it."""
     if stream.capture is None:
         for capture in _capturing:
             capture.disturbed(f"{how} for a stream that is not captured")
@@ -231,7 +240,9 @@ class stream:
 
 
 class Event:
-    def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> None:
+    def __init__(
+        self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False
+    ) -> None:
         self.timed, self.at = enable_timing, 0.0
         self.stream: Stream | None = None
         self.capture: Capture | None = None
@@ -280,8 +291,12 @@ class Capture:
         raise RuntimeError(why)
 
     def disturbed(self, why: str, event: bool = False) -> None:
-        """An unsafe call elsewhere: from other threads it matters in the global mode alone. Waiting for an event is safe."""
-        if not event and (self.mode == "global" or (self.mode == "thread_local" and self.thread == threading.get_ident())):
+        """An unsafe call elsewhere: from other threads it matters in the global mode alone. Waiting
+        for an event is safe."""
+        if not event and (
+            self.mode == "global"
+            or (self.mode == "thread_local" and self.thread == threading.get_ident())
+        ):
             self.fail(f"{PERMITTED} ({why})")
 
     def keep(self, written: Sequence[Tensor]) -> None:
@@ -345,7 +360,9 @@ class CUDAGraph:
     def capture_begin(self, pool: Any = None, capture_error_mode: str = "global", **_: Any) -> None:
         self._stream = current()
         if self._ready:
-            raise RuntimeError("This CUDAGraph instance already owns a captured graph: create a new instance.")
+            raise RuntimeError(
+                "This CUDAGraph instance already owns a captured graph: create a new instance."
+            )
         if self._stream is DEFAULT:
             raise RuntimeError("CUDA graphs must be captured on a non-default stream.")
         if self._stream.capture is not None:
@@ -360,7 +377,9 @@ class CUDAGraph:
             raise RuntimeError("Capture must end on the same stream it began on.")
         capture = self._capture
         _capturing.remove(capture)
-        unjoined = any(s.ticks > self._stream.knows.get(s, 0) for s in capture.joined if s is not self._stream)
+        unjoined = any(
+            s.ticks > self._stream.knows.get(s, 0) for s in capture.joined if s is not self._stream
+        )
         for joined in capture.joined:
             joined.capture = None
             _learn(_host, {joined: joined.ticks})  # recorded, not run: nobody has to wait for it
@@ -368,7 +387,9 @@ class CUDAGraph:
         if capture.invalid or unjoined:
             GENERATOR.stuck = True
         if capture.invalid:
-            raise RuntimeError(INVALIDATED)  # torch.cuda.graph then leaves its stream the current one, as with a GPU
+            raise RuntimeError(
+                INVALIDATED
+            )  # torch.cuda.graph then leaves its stream the current one, as with a GPU
         if unjoined:
             raise RuntimeError(UNJOINED)
         self._ready = True
