@@ -49,8 +49,8 @@ for argument in sys.argv[1:]:
     globals()[name] = value if isinstance(known, str) else type(known)(ast.literal_eval(value))
 
 # Data. `open` decodes and resizes once. A Stream gives batch after batch as a function of the
-# position, so there is no DataLoader: small sets lie on the device as uint8, large ones are read from
-# a memory map.
+# position, so there is no DataLoader: small sets lie on the device as uint8, large ones are read
+# from a memory map.
 torch.manual_seed(seed)
 dataset = fastgan.data.open(data, size=size)
 stream = Stream(dataset, name="image", seed=seed, batch_size=batch_size, device=device)
