@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-if not os.path.isdir(
-    os.path.join(__path__[0], "kernels")
-):  # a checkout without symbolic links: kernels/ and bench/ lie beside
+# A checkout without symbolic links: kernels/ and bench/ lie beside this folder.
+if not os.path.isdir(os.path.join(__path__[0], "kernels")):
     __path__.append(os.path.dirname(__path__[0]))
 
 _MODULES = ("data", "metrics", "objectives", "ops", "recipes")
