@@ -503,7 +503,7 @@ def _recipe(name: str, impl: str) -> Any:
     from fastgan.recipes.training import make_trainer
 
     config = find(name)(device="cuda", graph="off", impl=impl)
-    return make_trainer(config, resume=False, log=None, out=None)._active
+    return make_trainer(config, resume=False, log=None, out=None).active
 
 
 def _watch(active: Any, recorder: Recorder) -> None:

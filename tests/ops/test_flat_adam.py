@@ -19,8 +19,7 @@ from fastgan.objectives import Linear
 from fastgan.ops.adam.flat_parameters import FlatParameters
 from fastgan.ops.adam.optimizer import FlatAdam
 from fastgan.precision import resolve
-from fastgan.trainer import fused_optimizers, sampling
-from fastgan.trainer import trainer as trainer_module
+from fastgan.trainer import fused_optimizers, pictures, sampling
 from fastgan.trainer.stage import ActiveStage, Stage, open_streams
 
 CPU = torch.device("cpu")
@@ -366,7 +365,7 @@ def test_kernel_trains_and_resumes(tmp_path, monkeypatch):
     """impl="triton" is enough: the kernel updates both networks and the average, and a run that
     stopped goes on exactly."""
 
-    monkeypatch.setattr(trainer_module, "GRID", 4)
+    monkeypatch.setattr(pictures, "GRID", 4)
     monkeypatch.setattr(sampling, "CHUNK", 4)
 
     def make(path, impl, resume=False):
