@@ -453,7 +453,7 @@ def record(
 def _no_trial() -> Iterator[None]:
     """Nothing is computed here, so no trial can tell whether one pass is two: what a network is
     made of decides alone."""
-    from fastgan.trainer import pairing
+    from fastgan.trainer.step import pairing
 
     tried, pairing.differs = pairing.differs, lambda *args: None
     try:

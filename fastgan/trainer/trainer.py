@@ -33,10 +33,12 @@ from fastgan.runs import toml
 from fastgan.runs.run_folder import RunFolder, read_checkpoint
 from fastgan.runs.serialize import serialize_network
 from fastgan.trainer import fingerprint, sampling
+from fastgan.trainer.active_stage import ActiveStage
 from fastgan.trainer.graceful_stop import GracefulStop
+from fastgan.trainer.networks import load_network
 from fastgan.trainer.optimizers import OptimizerSpec, Schedule
 from fastgan.trainer.preflight import choose_memory_format
-from fastgan.trainer.stage import ActiveStage, Stage, load_network, open_streams
+from fastgan.trainer.stage import Stage, open_streams
 
 GRID = 64
 """Samples in a picture."""

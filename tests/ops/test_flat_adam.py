@@ -21,7 +21,8 @@ from fastgan.ops.adam.optimizer import FlatAdam
 from fastgan.precision import resolve
 from fastgan.trainer import fused_optimizers, sampling
 from fastgan.trainer import trainer as trainer_module
-from fastgan.trainer.stage import ActiveStage, Stage, open_streams
+from fastgan.trainer.active_stage import ActiveStage
+from fastgan.trainer.stage import Stage, open_streams
 
 CPU = torch.device("cpu")
 EPS = 2.0**-24
