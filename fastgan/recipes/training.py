@@ -22,7 +22,7 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
     from fastgan.devices import pick_device
     from fastgan.distributed.context import join, local_device
     from fastgan.trainer.run_options import RunOptions
-    from fastgan.trainer.stage import Stage
+    from fastgan.trainer.stages.stage import Stage
     from fastgan.trainer.trainer import Trainer
 
     with join(

@@ -17,7 +17,7 @@ from fastgan.precision import Precision
 from fastgan.runs import imports
 from fastgan.runs.serialize import NotSerializable, foreign, rebuild, serialize
 from fastgan.trainer.run_options import RunOptions
-from fastgan.trainer.stage import Stage
+from fastgan.trainer.stages.stage import Stage
 
 
 class RunFacts(Protocol):

@@ -11,8 +11,8 @@ from fastgan.errors import FastganError
 from fastgan.runs import toml
 from fastgan.runs.run_folder import RunFolder, read_checkpoint
 from fastgan.trainer import fingerprint, pictures
+from fastgan.trainer.networks import load_network
 from fastgan.trainer.session import Session
-from fastgan.trainer.stage import load_network
 
 
 def begin(session: Session) -> None:

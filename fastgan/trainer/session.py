@@ -27,8 +27,9 @@ from fastgan.runs.run_folder import RunFolder
 from fastgan.runs.serialize import serialize_network
 from fastgan.trainer import fingerprint, sampling
 from fastgan.trainer.run_options import RunOptions
-from fastgan.trainer.stage import ActiveStage, Stage
-from fastgan.trainer.stage_sequence import Sources, StageSequence
+from fastgan.trainer.stages.active import ActiveStage
+from fastgan.trainer.stages.sequence import Sources, StageSequence
+from fastgan.trainer.stages.stage import Stage
 
 
 class Session:

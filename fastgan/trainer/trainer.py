@@ -20,11 +20,11 @@ from fastgan.ops.dispatch import prefer
 from fastgan.trainer import recording
 from fastgan.trainer.graceful_stop import GracefulStop
 from fastgan.trainer.loop import Loop
-from fastgan.trainer.optimizers import OptimizerSpec, Schedule
+from fastgan.trainer.optimization.optimizers import OptimizerSpec, Schedule
 from fastgan.trainer.run_options import RunOptions
 from fastgan.trainer.session import Session
-from fastgan.trainer.stage import Stage
-from fastgan.trainer.stage_sequence import Sources, single_stage
+from fastgan.trainer.stages.sequence import Sources, single_stage
+from fastgan.trainer.stages.stage import Stage
 
 
 class Trainer(Session):

@@ -19,8 +19,9 @@ from fastgan.objectives import Linear
 from fastgan.precision import resolve
 from fastgan.runs.checkpoint import flatten
 from fastgan.trainer import session
-from fastgan.trainer.optimizers import SGD
-from fastgan.trainer.stage import ActiveStage, Stage, open_streams
+from fastgan.trainer.optimization.optimizers import SGD
+from fastgan.trainer.stages.active import ActiveStage
+from fastgan.trainer.stages.stage import Stage, open_streams
 
 CPU = torch.device("cpu")
 
@@ -235,7 +236,7 @@ class OnGpu(nn.Parameter):
 
 
 def test_flat_adam_on_a_gpu_is_not_refused_and_torchs_unfused_adam_is():
-    from fastgan.graphs.capture import require_capturable
+    from fastgan.graphs.optimizer_state import require_capturable
     from fastgan.ops.adam.flat_parameters import FlatParameters
     from fastgan.ops.adam.optimizer import FlatAdam
 

@@ -15,7 +15,7 @@ from fastgan.models import dcgan, mlp, resnet
 from fastgan.recipes import ImageSpec
 from fastgan.recipes.config import merge
 from fastgan.recipes.training import make_trainer
-from fastgan.trainer.scheduled_options import ScheduledOptions
+from fastgan.trainer.optimization.scheduled_options import ScheduledOptions
 
 
 def count(net):

@@ -16,10 +16,11 @@ from fastgan.graphs.backends import Graph
 from fastgan.objectives import Adversarial, Objective
 from fastgan.precision import Precision
 from fastgan.trainer import sampling
-from fastgan.trainer.optimizers import OptimizerSpec, Schedule
+from fastgan.trainer.optimization.optimizers import OptimizerSpec, Schedule
 from fastgan.trainer.preflight import choose_memory_format
 from fastgan.trainer.run_options import RunOptions
-from fastgan.trainer.stage import ActiveStage, Stage, open_streams
+from fastgan.trainer.stages.active import ActiveStage
+from fastgan.trainer.stages.stage import Stage, open_streams
 
 
 def single_stage(
