@@ -26,8 +26,8 @@ def signatures() -> dict[str, str]:
             thing = getattr(importlib.import_module(module), name)
             if inspect.isclass(thing) and not issubclass(thing, Exception):
                 found[f"{module}.{name}"] = str(inspect.signature(thing))
-                for method, value in vars(thing).items():
-                    if inspect.isfunction(value) and not method.startswith("_"):
+                for method, value in inspect.getmembers(thing, inspect.isfunction):
+                    if value.__module__.startswith("fastgan.") and not method.startswith("_"):
                         found[f"{module}.{name}.{method}"] = str(inspect.signature(value))
             elif inspect.isfunction(thing):
                 found[f"{module}.{name}"] = str(inspect.signature(thing))
