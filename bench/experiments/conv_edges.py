@@ -2,8 +2,7 @@
 can be run.
 
     fastgan bench --stages conv
-        as a stage, with a budget
-    TRITON_INTERPRET=1 python -m fastgan.bench.experiments.conv_edges --toy
+    fastgan bench --stages conv --toy
         the code of every row at toy size, on any CPU
 
 fastgan.bench.experiments.first_gpu_look times the parts; this times what a user gets. A pair is

@@ -2,9 +2,8 @@
 convolution or a pass of its own).
 
     fastgan bench --stages look
-        as a stage, with a budget
-    TRITON_INTERPRET=1 python -m fastgan.bench.experiments.first_gpu_look --toy  the code of every
-    row at toy size, on any CPU
+    fastgan bench --stages look --toy
+        the code of every row at toy size, on any CPU
 
 Questions, in order of worth: what the machine can do (ceilings); how fast cuDNN's convolutions are
 on the layers that count; what the statistics, apply and gradient passes cost; and whether the fused
