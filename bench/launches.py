@@ -181,7 +181,7 @@ def record(
 def _no_trial() -> Iterator[None]:
     """Nothing is computed here, so no trial can tell whether one pass is two: what a network is
     made of decides alone."""
-    from fastgan.trainer import pairing
+    from fastgan.trainer.step import pairing
 
     tried, pairing.differs = pairing.differs, lambda *args: None
     try:
@@ -194,7 +194,7 @@ def _no_trial() -> Iterator[None]:
 def _captured() -> Iterator[None]:
     """Optimisers are chosen as for steps that are captured, which the step that is counted stands
     for."""
-    from fastgan.trainer import fused_optimizers as flat
+    from fastgan.trainer.optimization import fused as flat
 
     chosen = flat.engine_of
     flat.engine_of = lambda impl, size, device, captured=True: chosen(impl, size, device, True)
@@ -231,7 +231,7 @@ def _recipe(name: str, impl: str) -> Any:
     from fastgan.recipes.training import make_trainer
 
     config = find(name)(device="cuda", graph="off", impl=impl)
-    return make_trainer(config, resume=False, log=None, out=None)._active
+    return make_trainer(config, resume=False, log=None, out=None).active
 
 
 def _watch(active: Any, recorder: Recorder) -> None:

@@ -254,7 +254,7 @@ def _update(
     it changes)."""
     from fastgan.ops.adam.flat_parameters import FlatParameters
     from fastgan.ops.adam.optimizer import FlatAdam
-    from fastgan.trainer.optimizers import Ema
+    from fastgan.trainer.optimization.optimizers import Ema
 
     mine = copy.deepcopy(net).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parameters = [p for p in mine.parameters() if p.requires_grad]

@@ -17,7 +17,7 @@ from fastgan.kernels import tuning
 from fastgan.kernels.common import TRITON_VERSION, has_triton, triton_minor
 from fastgan.kernels.tuning import Device, Entry, Table
 from fastgan.ops import dispatch
-from fastgan.trainer import fused_optimizers
+from fastgan.trainer.optimization import fused
 from fastgan.verify import registry, tune, tuning_tables
 from fastgan.verify.timing import Timing
 
@@ -214,8 +214,8 @@ def test_flat_adam_on_the_kernel_is_timed_against_torchs(own_tables, monkeypatch
     assert (entry.engine, entry.ms) == ("triton", 0.5)
     path = tuning_tables.table_path(cpu, ship=False)
     tuning_tables.merge(path, cpu, [entry])
-    assert fused_optimizers.engine_of("auto", 200, cpu) == "triton"
-    assert fused_optimizers.engine_of("auto", 200_000, cpu) is None
+    assert fused.engine_of("auto", 200, cpu) == "triton"
+    assert fused.engine_of("auto", 200_000, cpu) is None
 
 
 @parent
