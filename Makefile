@@ -43,7 +43,7 @@ docs: setup
 	$(BIN)/python docs/build.py build/docs
 
 gpu:
-	$(PYTHON) -m fastgan.bench.gpu
+	$(PYTHON) -m fastgan.bench --stages
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache

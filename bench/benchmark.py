@@ -76,9 +76,10 @@ class Bench:
         rows: Sequence[RowSpec],
         ablation: Suite | None = None,
         ops: bool = False,
+        only: Sequence[str] = (),
     ) -> dict[str, Any]:
-        """The results of all suites as JSON values, and of single operators where `ops`;
-        docs/benchmarks.md has the fields."""
+        """The results of all suites as JSON values, and of single operators where `ops`,
+        of those named or of all; docs/benchmarks.md has the fields."""
         result: dict[str, Any] = {"machine": machine.describe(self.device), "quick": self.quick}
         result |= {"suites": [], "kernels": []}
         jobs = [(suite, rows, "rows") for suite in chosen] + (
@@ -88,14 +89,14 @@ class Bench:
         # quick look
         if ops:
             part = 0.15 if self.quick and jobs else 1 / (len(jobs) + 1)
-            result["kernels"] = self.kernels(time.monotonic() + part * self.left())
+            result["kernels"] = self.kernels(time.monotonic() + part * self.left(), only)
         for index, (suite, specs, kind) in enumerate(jobs):
             share = self.left() / (len(jobs) - index)
             self.say(f"{suite.name}{' (ablation)' if kind == 'ablation' else ''}: {suite.what}")
             result["suites"].append(self.suite(suite, specs, kind, time.monotonic() + share))
         return result
 
-    def kernels(self, until: float = float("inf")) -> list[Entry]:
+    def kernels(self, until: float = float("inf"), only: Sequence[str] = ()) -> list[Entry]:
         """An entry an operator, case and direction; those that no time was left for have no rows
         but an "error"."""
         found: list[Entry] = []
@@ -105,7 +106,7 @@ class Bench:
             "kernels: each operator's engines against eager PyTorch"
             + (" and torch.compile" if compiled else "")
         )
-        for sample in operator_calls.samples(self.device, first=self.quick):
+        for sample in operator_calls.samples(self.device, only, first=self.quick):
             providers = ("eager", *(("compile",) if compiled else ()), *operator_calls.ENGINES)
             if min(self.left(), until - time.monotonic()) < takes:
                 entry = kernels.blank(sample, self.device) | {"error": "not run within the budget"}

@@ -204,7 +204,7 @@ def _kernel_bytes(kernel: Kernel) -> int:
     if kernel.name == "adam_ema_kernel":
         return _adam_bytes(kernel)
     if (
-        kernel.name == "_average_kernel"
+        kernel.name == "average_kernel"
     ):  # which reads and writes by a table of (address, address, elements)
         return 3 * 4 * sum(row[2] for row in kernel.tensors[0].tolist())
     return sum(sizes)

@@ -171,7 +171,7 @@ def record(
         _watch(active, recorder)
         active.train_step(0)  # optimisers' state is born
         recorder.on = gpu.capturing = True
-        active._on_device(active.runner.due(0))
+        active.on_device(active.runner.due(0))
         recorder.on = gpu.capturing = False
         active.close()
     return recorder.launches, list(recorder.kernels.values())
@@ -245,7 +245,9 @@ def _watch(active: Any, recorder: Recorder) -> None:
         return call
 
     runner = active.runner
-    runner._phase = timed(runner._phase, lambda index, repeat, step: runner.phases[index].name)
+    runner.run_phase = timed(
+        runner.run_phase, lambda index, repeat, step: runner.phases[index].name
+    )
     for optimizer in active.optimizers.values():
         optimizer.step = timed(optimizer.step, lambda *args: "optimiser")
     active.ema.update = timed(active.ema.update, lambda *args: "average")

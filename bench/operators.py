@@ -1,9 +1,9 @@
 """Rows of single operators, from the registry: each engine that runs here against eager PyTorch and
 torch.compile, in turns.
 
-Used by `fastgan bench --suite kernels`, by the stage `kernels` of fastgan.bench.gpu and by `pytest
-bench/`. A provider is timed only after its outputs and gradients agreed with the op's reference on
-inputs of the same values.
+`fastgan bench` with `--suite kernels` or `--op`, its stage `kernels` and `pytest bench/` take
+theirs from here. A provider is timed only after its outputs and gradients agreed with the op's
+reference on inputs of the same values.
 """
 
 from __future__ import annotations
@@ -56,6 +56,33 @@ def disagreement(found: dict[str, Tensor], gold: dict[str, Tensor]) -> float:
     )
 
 
+class Judge:
+    """What a call of a sample must give: its reference's results on the same values."""
+
+    def __init__(self, sample: Sample, made: Kwargs) -> None:
+        self.sample, self.made = sample, made
+        self._ways = Directions(
+            sample.op,
+            sample.case,
+            ("forward", "backward") if sample.direction == "both" else ("forward",),
+        )
+        self._gold = outcome(
+            sample,
+            lambda **kwargs: call_reference(sample.op, None, None)(kwargs),
+            to(made, None, None),
+            self._ways,
+        )
+
+    def disagreement(self, provider: str, auto: str) -> float | None:
+        """:func:`disagreement` of a provider; None for what draws other numbers than ours and is
+        not compared."""
+        if provider in PYTORCH and not rival(self.sample.op).same:
+            return None
+        given = inputs(self.sample, provider, self.made, 1)[0]
+        fn = function(self.sample, provider, auto)
+        return disagreement(outcome(self.sample, fn, given, self._ways), self._gold)
+
+
 def least(sample: Sample, made: Kwargs) -> tuple[int, int]:
     """(FLOPs, bytes) of the least work, as the op registers them; 0 where it does not."""
     ways = ("forward", "backward") if sample.direction == "both" else ("forward",)
@@ -106,17 +133,7 @@ def run(
         for p in dict.fromkeys(auto if p == "auto" else p for p in providers)
         if p in here or p in PYTORCH
     ]
-    ways = Directions(
-        sample.op,
-        sample.case,
-        ("forward", "backward") if sample.direction == "both" else ("forward",),
-    )
-    gold = outcome(
-        sample,
-        lambda **kwargs: call_reference(sample.op, None, None)(kwargs),
-        to(made, None, None),
-        ways,
-    )
+    judge = Judge(sample, made)
     entry = blank(sample, device) | {"auto": auto, "missing": missing}
     alive: dict[str, Caller] = {}
     by_name: dict[str, Entry] = {}
@@ -133,17 +150,11 @@ def run(
         by_name[provider] = row
         entry["rows"].append(row)
         try:
-            if row["ours"] or rival(sample.op).same:
-                given = inputs(sample, provider, made, 1)[0]
-                row["disagreement"] = disagreement(
-                    outcome(sample, function(sample, provider, auto), given, ways), gold
-                )
-                if not row["disagreement"] < AGREES[sample.type_name]:
+            if (apart := judge.disagreement(provider, auto)) is not None:
+                row["disagreement"] = apart
+                if not apart < AGREES[sample.type_name]:
                     row["agrees"] = False
-                    fail(
-                        provider,
-                        f"differs from the reference by {row['disagreement']:.1e}: not timed",
-                    )
+                    fail(provider, f"differs from the reference by {apart:.1e}: not timed")
                     continue
             began = time.perf_counter()
             alive[provider] = Caller(sample, provider, auto, device, made)

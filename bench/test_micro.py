@@ -1,10 +1,11 @@
-"""Micro-benchmarks of every registered operator: `pytest bench/ --benchmark-only`; new operators
-appear by themselves."""
+"""`pytest bench/`: the operator rows of `fastgan bench`, judged and called the same way, on
+pytest-benchmark's clock."""
 
 import pytest
 import torch
 
-from fastgan.bench import operator_calls
+from fastgan.bench import operator_calls, operators
+from fastgan.bench.iterations.measure import sync
 
 pytest.importorskip("pytest_benchmark")
 
@@ -17,23 +18,19 @@ SAMPLES = [s for s in operator_calls.samples(DEVICE) if operator_calls.engines(s
     "sample", SAMPLES, ids=[sample.name.replace(" | ", "-") for sample in SAMPLES]
 )
 def test_op(benchmark, sample, provider) -> None:
-    sets = operator_calls.inputs(sample, provider, sample.make(DEVICE), 1)
-    engine = operator_calls.engines(sample, DEVICE)[0][0]
-    wanted = (
-        provider
-        if provider == "eager" or operator_calls.automatic(sample, DEVICE, sample.make(DEVICE))
-        else engine
-    )
-    (call,) = operator_calls.calls(sample, operator_calls.function(sample, wanted), sets)
+    made = sample.make(DEVICE)
+    auto = operator_calls.automatic(sample, DEVICE, made)
+    if provider == "auto":
+        provider = auto or operator_calls.engines(sample, DEVICE)[0][0]
+    apart = operators.Judge(sample, made).disagreement(provider, auto)
+    assert apart is None or apart < operators.AGREES[sample.type_name]
+    caller = operator_calls.Caller(sample, provider, auto, DEVICE, made)
 
     def timed() -> None:
-        call()
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
+        caller.step()
+        sync(DEVICE)
 
-    timed()  # compiles and tunes
     benchmark.group = sample.name + (" (CPU)" if DEVICE.type == "cpu" else "")
-    benchmark.extra_info["provider"] = provider
-    benchmark.pedantic(
-        timed, rounds=10 if DEVICE.type == "cuda" else 3, iterations=1, warmup_rounds=1
-    )
+    benchmark.extra_info |= {"provider": provider, "calls": caller.count}
+    with caller.flags():
+        benchmark.pedantic(timed, rounds=10 if DEVICE.type == "cuda" else 3, warmup_rounds=1)

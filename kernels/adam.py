@@ -43,7 +43,7 @@ def _power(base, exponent):
 
 
 @triton.jit
-def _lerp(start, end, weight):
+def lerp(start, end, weight):
     """torch.lerp: both branches keep the end points exact."""
     difference = end - start
     near = tl.fma(weight + tl.zeros_like(difference), difference, start)
@@ -137,7 +137,7 @@ def adam_ema_kernel(
             g = tl.fma(p, decay + tl.zeros_like(p), g)
         if DECAY == 2:
             p = p * shrink
-        m = _lerp(m, g, weight1)
+        m = lerp(m, g, weight1)
         v = v * keep2 + (g * weight2) * g
         denominator = tl.div_rn(tl.sqrt_rn(v), root + tl.zeros_like(v)) + eps
         p = p + tl.div_rn(m * minus_step_size, denominator)
@@ -146,7 +146,7 @@ def adam_ema_kernel(
         tl.store(avg_sq_ptr + i, v, mask=mask)
         if HAS_EMA:
             e = tl.load(ema_ptr + i, mask=mask, other=0.0)
-            tl.store(ema_ptr + i, _lerp(e, p, ema_weight), mask=mask)
+            tl.store(ema_ptr + i, lerp(e, p, ema_weight), mask=mask)
         if HAS_LOW:
             tl.store(low_ptr + i, p.to(low_ptr.dtype.element_ty), mask=mask)
     # All warps of this program have read `step` before it takes its ticket.

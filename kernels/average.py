@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from fastgan.kernels.adam import _lerp
+from fastgan.kernels.adam import lerp
 from fastgan.kernels.common import tl, triton
 
 DEFAULT: dict[str, Any] = {"BLOCK": 1024, "num_warps": 4}
 
 
 @triton.jit
-def _average_kernel(rows_ptr, share_ptr, BLOCK: tl.constexpr):
+def average_kernel(rows_ptr, share_ptr, BLOCK: tl.constexpr):
     """One program a row (address of the average, address of the live value, elements <= BLOCK),
     int64."""
     row = rows_ptr + tl.program_id(0).to(tl.int64) * 3
@@ -25,9 +25,9 @@ def _average_kernel(rows_ptr, share_ptr, BLOCK: tl.constexpr):
     mask = i < tl.load(row + 2)
     average = tl.load(average_ptr + i, mask=mask, other=0.0)
     live = tl.load(live_ptr + i, mask=mask, other=0.0)
-    tl.store(average_ptr + i, _lerp(average, live, share), mask=mask)
+    tl.store(average_ptr + i, lerp(average, live, share), mask=mask)
 
 
 def average_(rows: Tensor, share: Tensor) -> None:
     """rows: (pieces, 3) int64 on the device; share: fp32 0-dim."""
-    _average_kernel[(rows.shape[0],)](rows, share, **DEFAULT)
+    average_kernel[(rows.shape[0],)](rows, share, **DEFAULT)

@@ -1,4 +1,5 @@
-"""Limits of the tree, checked by `make lint`: lines a file, files a folder of the product.
+"""Limits of the tree, checked by `make lint`: lines a file and files a folder of the product, and
+private names, which stay in their module.
 
 Columns and complexity are ruff's to check. A file at its limit is split by what it is about, not
 where it happens to be full.
@@ -6,13 +7,18 @@ where it happens to be full.
 
 from __future__ import annotations
 
+import ast
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = ("fastgan", "kernels", "bench")
 LINES = 400
 FILES = 16
+OTHERS = {"_C", "_device", "_fields", "_parameters", "_scale", "_step_supports_amp_scaling"}
+OTHERS |= {"_version"}
+"""Private names of torch and Python that ours happen to be called as well."""
 
 
 def broken() -> list[str]:
@@ -35,7 +41,39 @@ def broken() -> list[str]:
     return found
 
 
+def defined(tree: ast.AST) -> Iterator[str]:
+    """Names that a module gives to its own things, attributes included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield from [node.attr] if ast.unparse(node.value) in ("self", "cls") else []
+
+
+def private() -> list[str]:
+    """One line for each private name of ours that another module uses."""
+    files = {path.resolve() for top in PRODUCT for path in (ROOT / top).rglob("*.py")}
+    trees = {path: ast.parse(path.read_text("utf-8")) for path in sorted(files)}
+    mine = {path: set(defined(tree)) for path, tree in trees.items()}
+    ours = {name for names in mine.values() for name in names} - OTHERS
+    hidden = lambda name: name.startswith("_") and not name.startswith("__")
+    found = []
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            names = []
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fastgan"):
+                names = [alias.name for alias in node.names if hidden(alias.name)]
+            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
+                name = node.attr
+                names = [name] if hidden(name) and name in ours - mine[path] else []
+            where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+            found += [f"{where}: {name} is private to another module" for name in names]
+    return found
+
+
 if __name__ == "__main__":
-    answer = broken()
+    answer = broken() + private()
     print("\n".join(answer), end="\n" if answer else "")
     sys.exit(bool(answer))

@@ -64,7 +64,9 @@ WANTED = (
     "fastgan.verify.aot",
     "fastgan.verify.tune",
     "fastgan.bench.benchmark",
+    "fastgan.bench.__main__",
     "fastgan.bench.gpu",
+    "fastgan.bench.stages.plan",
     "fastgan.bench.store",
 )
 

@@ -1,9 +1,8 @@
 """Who applies the normalisation: whole pairs of layers, forward and backward, by each way an edge
 can be run.
 
-    python -m fastgan.bench.gpu --stages conv
-        as a stage, with a budget
-    TRITON_INTERPRET=1 python -m fastgan.bench.experiments.conv_edges --toy
+    fastgan bench --stages conv
+    fastgan bench --stages conv --toy
         the code of every row at toy size, on any CPU
 
 fastgan.bench.experiments.first_gpu_look times the parts; this times what a user gets. A pair is
@@ -41,7 +40,7 @@ from fastgan.acceleration.edges import EDGES, chains, folded_weight
 from fastgan.acceleration.fused import FusedSequential
 from fastgan.acceleration.patterns import Tree
 from fastgan.acceleration.swapping import families_of, plan_of
-from fastgan.bench.gpu import StageRow
+from fastgan.bench.stages.plan import StageRow
 from fastgan.bench.store import Store, machine
 from fastgan.kernels import tuning
 from fastgan.kernels.common import triton_minor
@@ -49,7 +48,6 @@ from fastgan.kernels.conv.spec import ConvSpec
 from fastgan.ops.conv.fused import shape_of
 from fastgan.ops.conv.modules import Conv2d
 from fastgan.paths import config_dir
-from fastgan.verify.check import one_line
 from fastgan.verify.differences import relative_l2
 from fastgan.verify.timing import measure, rotations
 from fastgan.verify.tuning_tables import save
@@ -333,8 +331,8 @@ def write(store: Store) -> None:
     entries = [replace(e, **stamp) for e in decisions(table(store))]
     if not entries:
         raise SystemExit(
-            f"nothing measured of the conv stage in {store.path}: run python -m fastgan.bench.gpu "
-            "--stages conv first"
+            f"nothing measured of the conv stage in {store.path}: run fastgan bench --stages "
+            "conv first"
         )
     path = config_dir() / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
     key = lambda e: (e.op, e.type, tuple(sorted(e.shape.items())))
@@ -345,32 +343,24 @@ def write(store: Store) -> None:
 
 
 def main() -> None:
-    """Every row at once, without a store; or the decisions of a store into the tuning table."""
+    """The decisions of a store into the tuning table."""
     p = argparse.ArgumentParser(
         "python -m fastgan.bench.experiments.conv_edges",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument(
-        "--toy", action="store_true", help="tiny sizes, to find mistakes before GPU time is spent"
+        "--write",
+        action="store_true",
+        required=True,
+        help="what was decided into the user's tuning table",
     )
-    p.add_argument(
-        "--write", action="store_true", help="what was decided into the user's tuning table"
-    )
-    options = p.parse_args()
-    if options.write:
-        if not torch.cuda.is_available():
-            raise SystemExit(
-                "no GPU here: a tuning table is of the GPU that was measured, so write it there"
-            )
-        write(Store(os.environ.get("OUT")))
-        return
-    for row in rows(options.toy or DEVICE == "cpu"):
-        try:
-            values = row.run()
-        except Exception as e:  # Triton's own errors derive from Exception alone
-            values = {"failed": one_line(e)}
-        print(f"{row.key}: {values.get('failed') or values['shown']}", flush=True)
+    p.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit(
+            "no GPU here: a tuning table is of the GPU that was measured, so write it there"
+        )
+    write(Store(os.environ.get("OUT")))
 
 
 assert {way.split(" | ")[0] for way in WAYS if " | " in way} == set(EDGES)

@@ -1,10 +1,9 @@
 """The first look at a GPU: settles, layer by layer, who applies the normalisation (design: the
 convolution or a pass of its own).
 
-    python -m fastgan.bench.gpu --stages look
-        as a stage, with a budget
-    TRITON_INTERPRET=1 python -m fastgan.bench.experiments.first_gpu_look --toy  the code of every
-    row at toy size, on any CPU
+    fastgan bench --stages look
+    fastgan bench --stages look --toy
+        the code of every row at toy size, on any CPU
 
 Questions, in order of worth: what the machine can do (ceilings); how fast cuDNN's convolutions are
 on the layers that count; what the statistics, apply and gradient passes cost; and whether the fused
@@ -15,7 +14,6 @@ load) beat a plain convolution with passes. Layers: DCGAN-64 G L2-L4 and D L2-L4
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -23,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastgan.bench.gpu import StageRow
+from fastgan.bench.stages.plan import StageRow
 from fastgan.bench.store import Store
 from fastgan.kernels.conv.dgrad import conv_dgrad
 from fastgan.kernels.conv.forward import conv_forward
@@ -368,20 +366,3 @@ def summary(store: Store) -> None:
                     f"  {way:8} {title:46} {total:8.4f} ms  {base / total:5.2f}x   "
                     f"({' + '.join(f'{ms[p]:.4f}' for p in parts)})"
                 )
-
-
-def main() -> None:
-    """Every row at once, without a store."""
-    p = argparse.ArgumentParser(
-        "python -m fastgan.bench.experiments.first_gpu_look",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    p.add_argument("--toy", action="store_true")
-    for row in rows(p.parse_args().toy or DEVICE == "cpu"):
-        values = row.run()
-        print(f"{row.key}: {values.get('failed') or values.get('shown') or values}", flush=True)
-
-
-if __name__ == "__main__":
-    main()

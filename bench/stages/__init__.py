@@ -1,1 +1,2 @@
-"""What `make gpu` runs: each file has rows(toy) and summary(store)."""
+"""What `fastgan bench --stages` runs: plan.py says what and when; every other file is a stage, with
+rows(toy) and summary(store)."""

@@ -1,7 +1,7 @@
 """Whole iterations as a stage: every suite of ``fastgan bench``, rows a to i in turns, gradients
 judged first; one stored row a suite.
 
-    python -m fastgan.bench.gpu --stages suites
+    fastgan bench --stages suites
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 from fastgan import machine
 from fastgan.bench import result_files, tables
 from fastgan.bench.benchmark import Bench
-from fastgan.bench.gpu import StageRow
 from fastgan.bench.iterations import rows as rows_
 from fastgan.bench.iterations import suites
 from fastgan.bench.stages import operator_times
+from fastgan.bench.stages.plan import StageRow
 from fastgan.bench.store import Store
 
 Keep = Callable[[dict[str, Any]], None]

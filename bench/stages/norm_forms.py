@@ -1,7 +1,7 @@
 """Normalisation at the shapes of DCGAN-64: one launch or several, how many warps and programs;
 inputs lie in L2, as in a step.
 
-python -m fastgan.bench.gpu --stages norm
+fastgan bench --stages norm
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from unittest import mock
 
 import torch
 
-from fastgan.bench.gpu import StageRow
+from fastgan.bench.stages.plan import StageRow
 from fastgan.bench.store import Store
 from fastgan.kernels import tuning
 from fastgan.kernels.norm import backward as norm_backward

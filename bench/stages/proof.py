@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fastgan.bench.gpu import StageRow
+from fastgan.bench.stages.plan import StageRow
 from fastgan.bench.store import Store
 from fastgan.verify import registry
 from fastgan.verify.report import worst_rows

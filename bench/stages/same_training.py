@@ -1,7 +1,7 @@
 """Same training: accelerated networks against the same networks left alone.
 
-    python -m fastgan.bench.stages.same_training [--seeds 5] [--steps N] [--json FILE]
-    python -m fastgan.bench.gpu --stages same
+    fastgan bench --suite same [--json FILE]
+    fastgan bench --stages same
         as a stage, with a budget
 
 1. Buffers of BatchNorm and spectral norm after 50 steps from one state. Yardstick: PyTorch against
@@ -17,18 +17,18 @@ On a CPU the networks are accelerated by hand and take the way they take on a GP
 its reference, with the normalisation handed on from convolution to convolution (edge "on_load"):
 left alone they would call PyTorch's own operations there, and the same bits prove nothing. Runs are
 short there, and the weights are judged instead of their average. Gradients from one state are
-judged by `fastgan bench` in each run. Exit code 1 on a failure.
+judged by `fastgan bench` in each run.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import math
 import statistics
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -40,7 +40,7 @@ import fastgan.data
 from fastgan import machine
 from fastgan.acceleration import accelerate
 from fastgan.acceleration.fused import FusedSequential
-from fastgan.bench.gpu import StageRow
+from fastgan.bench.stages.plan import StageRow
 from fastgan.bench.store import Store
 from fastgan.graphs.backends import CudaGraph
 from fastgan.precision import resolve
@@ -53,8 +53,8 @@ from fastgan.trainer.stages.stage import Stage
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
-FULL = (5000, 64, 5000)
-"""Steps, base width and samples of a run in the full form."""
+FULL, SHORT = (5000, 64, 5000), (600, 16, 1000)
+"""Steps, base width and samples of a run in the full form, and in a CPU's."""
 QUANTILE = {2: 6.314, 3: 2.920, 4: 2.353, 5: 2.132, 6: 2.015, 8: 1.895, 10: 1.833}
 """One-sided 95 % of Student's t for so many pairs."""
 MARGINS = {"fd": 0.10 if GPU else 0.25, "entropy": 0.1 if GPU else 0.3}
@@ -282,34 +282,20 @@ def summary(store: Store) -> None:
     verdicts(runs)
 
 
-def main() -> int:
-    p = argparse.ArgumentParser(
-        "python -m fastgan.bench.stages.same_training",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    p.add_argument("--seeds", type=int, default=5, choices=sorted(QUANTILE))
-    p.add_argument("--steps", type=int, default=FULL[0] if GPU else 600)
-    p.add_argument("--width", type=int, default=FULL[1] if GPU else 16, help="base width of dcgan")
-    p.add_argument("--samples", type=int, default=FULL[2] if GPU else 1000)
-    p.add_argument("--json")
-    a = p.parse_args()
+def compare(json_path: str | None = None) -> bool:
+    """Both comparisons in this device's form, printed and, with a path, written; whether all
+    verdicts hold."""
+    seeds = 5
+    steps, width, samples = FULL if GPU else SHORT
     form = "full form on a GPU" if GPU else "short form on a CPU"
     print(
-        f"{form}: {a.seeds} seeds, {a.steps} steps, base width {a.width}; margins {MARGINS}",
-        flush=True,
+        f"{form}: {seeds} seeds, {steps} steps, base width {width}; margins {MARGINS}", flush=True
     )
     result = {"machine": machine.describe(DEVICE), "form": form}
-    result |= {"seeds": a.seeds, "steps": a.steps, "width": a.width}
+    result |= {"seeds": seeds, "steps": steps, "width": width}
     result["margins"] = MARGINS
     result["buffers"] = compare_buffers(50)
-    result["runs"] = compare_runs(a.seeds, a.steps, a.width, a.samples)
-    if a.json:
-        with open(a.json, "w") as f:
-            json.dump(result, f, indent=1)
-    verdicts = [*result["buffers"].values(), *result["runs"].values()]
-    return 0 if all(v["passed"] for v in verdicts) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    result["runs"] = compare_runs(seeds, steps, width, samples)
+    if json_path:
+        Path(json_path).write_text(json.dumps(result, indent=1))
+    return all(v["passed"] for v in [*result["buffers"].values(), *result["runs"].values()])

@@ -1,7 +1,7 @@
 """Start-up: every row of an iteration from nothing to the end of its second step, compilation
 included.
 
-    python -m fastgan.bench.gpu --stages warm
+    fastgan bench --stages warm
 
 What the compilers leave in their caches, the timing rows find there.
 """
@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from fastgan.bench.gpu import StageRow
 from fastgan.bench.iterations import suites
 from fastgan.bench.iterations.measure import sync, timed
 from fastgan.bench.iterations.rows import ROWS, RowSpec
 from fastgan.bench.iterations.suites import Suite
+from fastgan.bench.stages.plan import StageRow
 from fastgan.bench.store import Store
 
 

@@ -8,7 +8,12 @@ import click
 
 
 @click.command()
-@click.option("--op", multiple=True, metavar="NAME", help="Only this op, or flat_adam; may repeat.")
+@click.option(
+    "--op",
+    multiple=True,
+    metavar="NAME",
+    help="Only this op, a family (norm, conv, ...) or flat_adam; may repeat.",
+)
 @click.option(
     "--type",
     "types",

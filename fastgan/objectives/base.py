@@ -222,6 +222,10 @@ class Step:
 
     Nothing here reads the device, so that a step can be captured: losses keep to that too (no
     `.item()`, no `if` on a tensor).
+
+    What runs the phases sets `phase` and `index` (which one it is), `live` (whether it trains what
+    the fakes come from), `graph_to` (the networks whose graph the fakes keep), `generate` (how they
+    are made) and `one_pass` (networks that `pair` may call once).
     """
 
     def __init__(
@@ -241,17 +245,14 @@ class Step:
         self.noise = Named(noise or {})
         self.scalar = Named(scalar or {})
         self.logged: dict[str, Tensor] = {}
-        self._objective = objective
         self._seed = seed
         self._due = dict(due or {})
         self._position = position
-        self._phase = ""
         self._fake: Tensor | None = None
-        self._live = False
-        self._index = 0
-        self._graph_to: tuple[str, ...] = ()
-        self._generate: Callable[[], Tensor] = lambda: objective.generate(self)
-        self._one_pass: Mapping[str, OnePass] = {}
+        self.phase, self.index, self.live = "", 0, False
+        self.graph_to: tuple[str, ...] = ()
+        self.generate: Callable[[], Tensor] = lambda: objective.generate(self)
+        self.one_pass: Mapping[str, OnePass] = {}
 
     @property
     def fake(self) -> Tensor:
@@ -262,9 +263,14 @@ class Step:
         phase alone, as in a loop that gives D `fake.detach()`. Made once, and again where an
         earlier phase or repeat has changed what it was made of.
         """
-        if self._fake is None or (self._live and not self._fake.requires_grad):
-            self._fake = self._generate()
-        return self._fake if self._live else self._fake.detach()
+        if self._fake is None or (self.live and not self._fake.requires_grad):
+            self._fake = self.generate()
+        return self._fake if self.live else self._fake.detach()
+
+    def cut(self) -> None:
+        """The fake loses its graph: a phase has changed what it was made of."""
+        if self._fake is not None:
+            self._fake = self._fake.detach()
 
     @property
     def size(self) -> int:
@@ -279,7 +285,7 @@ class Step:
 
         Two calls too where an input requires gradients: the other half's would be computed in vain.
         """
-        module, one_pass = self.nets[net], self._one_pass.get(net)
+        module, one_pass = self.nets[net], self.one_pass.get(net)
         if one_pass is not None and not (real.requires_grad or fake.requires_grad):
             both = one_pass(module, real, fake, *conditions)
             if both is not None:
@@ -304,9 +310,9 @@ class Step:
             self._position,
             self.size,
             shape,
-            stream=random.stream_id(f"{self._phase}/{name}"),
+            stream=random.stream_id(f"{self.phase}/{name}"),
         )
 
     def log(self, name: str, value: Tensor) -> None:
         """Log a 0-dim tensor under "<phase>/<name>"."""
-        self.logged[f"{self._phase}/{name}"] = value.detach()
+        self.logged[f"{self.phase}/{name}"] = value.detach()

@@ -45,7 +45,12 @@ def parser() -> Parser:
     add = p.add_argument
     add("--quick", const="quick", default="quick", help="small shapes (the default)", **level)
     add("--full", const="full", help="every shape and configuration; large ones on a GPU", **level)
-    add("--op", default=[], help="only this op; may repeat", **named)
+    add(
+        "--op",
+        default=[],
+        help="only this op, or the ops of this family (norm, conv, ...); may repeat",
+        **named,
+    )
     add("--family", help="only the ops of this module of fastgan.verify.cases; may repeat", **named)
     targets = "sm_80 sm_86 sm_89 sm_90 sm_100 sm_120 (default: sm_80 sm_90)"
     add("--aot", nargs="*", metavar="TARGET", help=f"compile for these and run nothing: {targets}")

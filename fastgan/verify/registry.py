@@ -178,6 +178,11 @@ class Op:
     candidates: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     eager: Callable[..., Any] | None = None
 
+    @property
+    def family(self) -> str:
+        """norm, conv, ...: the file or folder of fastgan.ops that its function lies in, or ""."""
+        return self.fn.__module__.partition("fastgan.ops.")[2].partition(".")[0]
+
     def __post_init__(self) -> None:
         mine = (self.engines, self.directions, self.dtypes)
         for what, given, known in zip(
@@ -219,14 +224,18 @@ def load(families: Sequence[str] | None = None) -> dict[str, Op]:
 
 
 def ops(*names: str) -> list[Op]:
-    """The registered ops in order of registration, or those named; FastganError names an unknown
-    one. Call :func:`load` first."""
-    if unknown := [name for name in names if name not in _OPS]:
+    """The registered ops in order of registration, or those named, a family's name standing for its
+    ops; FastganError names an unknown one. Call :func:`load` first."""
+    families = dict.fromkeys(op.family for op in _OPS.values() if op.family not in ("", *_OPS))
+    if unknown := [name for name in names if name not in _OPS and name not in families]:
         raise FastganError(
             f"no op named {unknown[0]!r}: choose from "
             f"{', '.join(_OPS) or 'none (nothing registered)'}"
+            f"{'; all of a family: ' if families else ''}{', '.join(families)}"
         )
-    return [op for op in _OPS.values() if not names or op.name in names]
+    wanted = {name for name in names if name in _OPS}
+    wanted |= {op.name for op in _OPS.values() if op.family in families and op.family in names}
+    return [op for op in _OPS.values() if not names or op.name in wanted]
 
 
 class _Rounded(torch.autograd.Function):

@@ -24,7 +24,7 @@ MERGE_CONFIG = {"BLOCK_T": 256, "BLOCK_C": 8, "num_warps": 4, "num_stages": 1}
 
 ONE_LAUNCH = {"MAX_ROWS": 1024}
 """Segments up to this length take one launch. On an H200 both ways cost 10 us at 2048 rows of 512
-channels, and from there on several launches win (`python -m fastgan.bench.gpu --stages norm`)."""
+channels, and from there on several launches win (`fastgan bench --stages norm`)."""
 
 
 @triton.jit

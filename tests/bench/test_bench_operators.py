@@ -19,6 +19,7 @@ from fastgan.bench import (
     tables,
 )
 from fastgan.cli.bench import command
+from fastgan.errors import FastganError
 from fastgan.verify import registry
 from fastgan.verify.registry import Op
 
@@ -262,6 +263,24 @@ def test_a_spent_budget_leaves_operators_out_and_says_so(monkeypatch) -> None:
     bench = benchmark.Bench(CPU, budget=1e-3, repeats=3)
     found = bench.run([], [], ops=True)["kernels"]
     assert [e["error"] for e in found] == ["not run within the budget"] * 2
+
+
+def test_command_times_a_family_by_its_one_name(monkeypatch, tmp_path) -> None:
+    run = lambda sample, device, providers, **how: operators.blank(sample, device)
+    monkeypatch.setattr(operators, "run", run)
+    path = tmp_path / "r.json"
+    for asked in ("norm", "spectral,batch_norm"):
+        done = CliRunner().invoke(command, ["--op", asked, "--quick", "--json", str(path)])
+        assert done.exit_code == 0, done.output
+        written = json.loads(path.read_text())
+        assert written["suites"] == []
+        names = {op.name for op in registry.ops(*asked.split(","))}
+        assert {entry["op"] for entry in written["kernels"]} == names
+        assert "batch_norm" in names
+        assert "conv2d" not in names
+    refused = CliRunner().invoke(command, ["--op", "nonesuch"])
+    assert isinstance(refused.exception, FastganError)
+    assert "norm" in str(refused.exception)
 
 
 def test_command_runs_operators_alone_and_fails_on_a_wrong_one(monkeypatch, tmp_path) -> None:

@@ -14,10 +14,11 @@ import torch
 pytest.importorskip("triton")
 
 from fastgan import machine
-from fastgan.bench import gpu
+from fastgan.bench import __main__ as front
 from fastgan.bench.experiments import conv_edges, first_gpu_look
-from fastgan.bench.stages import proof
+from fastgan.bench.stages import plan, proof
 from fastgan.bench.store import Store
+from fastgan.errors import FastganError
 from fastgan.kernels import tuning
 from fastgan.kernels.common import triton_minor
 from fastgan.verify import registry, runner
@@ -34,34 +35,34 @@ def one_thread():
 
 
 def test_a_long_stage_leaves_time_to_the_others():
-    remaining, given = float(gpu.BUDGET), []
+    remaining, given = float(plan.BUDGET), []
     for last in (False, False, False, True):
-        given.append(gpu.share(remaining, last))
+        given.append(plan.share(remaining, last))
         remaining -= given[-1]
     assert remaining == 0
-    assert min(given[:2]) >= gpu.AT_LEAST
-    assert gpu.share(40.0, False) == 40.0
+    assert min(given[:2]) >= plan.AT_LEAST
+    assert plan.share(40.0, False) == 40.0
 
 
 def test_the_plan_reaches_the_headline_whatever_its_parts_take():
     """Each part takes its seconds and the grace: the first iteration has its own in the first call
     all the same."""
     at, reached = 0.0, {}
-    for group in gpu.PLAN:
+    for group in plan.PLAN:
         reached.update({(part.stage, part.rows): at for part in group})
-        at += max(part.seconds for part in group) + gpu.GRACE
+        at += max(part.seconds for part in group) + plan.GRACE
     headline = ("suites", "dcgan-64-b128$")
-    assert reached[headline] + 130 + gpu.GRACE <= gpu.BUDGET
+    assert reached[headline] + 130 + plan.GRACE <= plan.BUDGET
     assert list(reached).index(headline) < list(reached).index(("suites", "sngan-32-b64$"))
 
 
 @pytest.mark.parametrize(
     "part",
-    [part for group in gpu.PLAN for part in group],
+    [part for group in plan.PLAN for part in group],
     ids=lambda part: f"{part.stage} {part.rows}",
 )
 def test_every_part_of_the_plan_names_rows_that_exist(part, monkeypatch):
-    module = importlib.import_module(gpu.STAGES[part.stage][0])
+    module = importlib.import_module(plan.STAGES[part.stage][0])
     types = {"verify": True}.get(part.stage)  # which types a device proves is asked of the device
     keys = (
         [row.key for row in module.rows(False)]
@@ -69,6 +70,38 @@ def test_every_part_of_the_plan_names_rows_that_exist(part, monkeypatch):
         else [f"{op} bf16" for op in registry.load()]
     )
     assert [key for key in keys if re.match(part.rows, key)] or "fp(16|32)" in part.rows
+
+
+def test_the_command_names_every_stage_and_starts_those_asked_for(monkeypatch, capsys):
+    given = []
+    monkeypatch.setattr(plan, "run", lambda *arguments: given.append(arguments) or 0)
+    for name in ("BUDGET", "OUT"):
+        monkeypatch.delenv(name, raising=False)
+    assert front.main(["--stages"]) == 0
+    assert front.main(["--stages", "look,kernels", "--budget", "60", "--out", "x", "--toy"]) == 0
+    assert front.main(["--stages", "--op", "spectral"]) == 0
+    assert given == [
+        ([], plan.BUDGET, None, False, []),
+        (["look", "kernels"], 60.0, "x", True, []),
+        ([], plan.BUDGET, None, False, ["spectral_sigma"]),
+    ]
+    assert " ".join(plan.STAGES) in " ".join(front.parser().format_help().split())
+    for arguments in (["--stages", "--quick"], ["--toy"], ["--suite", "same", "--rows", "a"]):
+        assert front.main(arguments) == 2
+    assert len(given) == 3
+
+
+def test_stages_of_an_operator_are_its_rows_alone():
+    groups = plan.groups([], False, ["moments"])
+    assert [part.stage for group in groups for part in group] == list(plan.OPS)
+    for (part,) in groups:
+        module = importlib.import_module(plan.STAGES[part.stage][0])
+        keys = [row.key for row in module.rows(True) if re.match(part.rows, row.key)]
+        assert keys
+        assert all(key.startswith("moments ") for key in keys)
+    for arguments in ((["nonesuch"], 60.0), (["suites"], 60.0, None, True, ["moments"])):
+        with pytest.raises(FastganError, match=arguments[0][0]):
+            plan.run(*arguments)
 
 
 @pytest.mark.parametrize("killed", [True, False])
@@ -82,7 +115,7 @@ def test_a_row_the_clock_killed_is_told_from_one_that_took_the_process_down(
         pid = 0
 
         def __init__(self, command, **kwargs):
-            state = Path(command[command.index("--state") + 1])
+            state = Path(json.loads(command[-1])["state"])
             state.with_suffix(".running").write_text(
                 json.dumps({"stage": "look", "key": "row", "ours": True})
             )
@@ -95,10 +128,12 @@ def test_a_row_the_clock_killed_is_told_from_one_that_took_the_process_down(
             return -9
 
     monkeypatch.setattr(
-        gpu, "subprocess", SimpleNamespace(Popen=Child, TimeoutExpired=subprocess.TimeoutExpired)
+        plan, "subprocess", SimpleNamespace(Popen=Child, TimeoutExpired=subprocess.TimeoutExpired)
     )
-    monkeypatch.setattr(gpu.os, "killpg", lambda *args: None)
-    assert gpu.supervise(gpu.Part("look", "", 1.0), str(tmp_path), True) == ["look : not finished"]
+    monkeypatch.setattr(plan.os, "killpg", lambda *args: None)
+    assert plan.supervise(plan.Part("look", "", 1.0), str(tmp_path), True) == [
+        "look : not finished"
+    ]
     store = Store(str(tmp_path))
     if partial:
         assert [row["ms"] for row in store.stage("look")] == [1.0]

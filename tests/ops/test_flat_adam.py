@@ -128,12 +128,12 @@ def test_a_loss_scale_that_overflows_skips_the_step_without_reading_the_device(f
         scaler.scale(torch.ones(()))
         scaler._scale.fill_(2.0**30)
     with NoHostReads():
-        stage._on_device({})
+        stage.on_device({})
     assert all(torch.equal(a, b) for a, b in zip(before, stage.nets["G"].parameters(), strict=True))
     assert stage.optimizers["G"].steps == 0
     stage.runner.scalers["G"]._scale.fill_(1.0)
     stage.runner.scalers["D"]._scale.fill_(1.0)
-    stage._on_device({})
+    stage.on_device({})
     assert stage.optimizers["G"].steps == 1
     assert not any(
         torch.equal(a, b)

@@ -168,7 +168,7 @@ def test_no_weight_is_cast_and_no_gradient_cast_back(monkeypatch):
         stage.train_step(0)
         stage._fill(1)
         with Casts(stage) as counted:
-            stage._on_device({})
+            stage.on_device({})
         casts[name] = counted.found
         kinds = {p.grad.dtype for p in stage.nets["D"].parameters() if p.dim() > 1}
         assert kinds == {BF16 if name == "copy" else torch.float32}

@@ -270,8 +270,8 @@ MUTATIONS = (
         *(
             "average",
             "kernels/average.py",
-            "_lerp(average, live, share)",
-            "_lerp(live, average, share)",
+            "lerp(average, live, share)",
+            "lerp(live, average, share)",
         ),
     ),
     Mutation(

@@ -46,19 +46,10 @@ def test_the_required_ops_are_registered():
 NOT_FOR_FINITE_DIFFERENCES = {"spectral_sigma"}
 
 
-def family(op):
-    """norm, conv, ...: ops of one family share kernels, compiled under the name of one of them."""
-    return (
-        op.fn.__module__.split("ops." if ".ops." in op.fn.__module__ else "cases.")[1]
-        .split(".")[0]
-        .partition("_")[0]
-    )
-
-
 @pytest.mark.parametrize("op", OPS.values(), ids=OPS)
 def test_every_op_has_what_its_proof_needs(op):
     assert any("quick" in case.tags for case in op.cases), "no quick case: no commit would check it"
-    assert op.bytes is not None or family(op) == "norm", "no traffic count: no roofline"
+    assert op.bytes is not None or op.family == "norm", "no traffic count: no roofline"
     assert all(bound.reason for bound in op.bounds.values())
     assert op.engines[-1] == "reference"
     if set(op.directions) - {"forward"} and op.name not in NOT_FOR_FINITE_DIFFERENCES:
@@ -69,9 +60,9 @@ def test_every_op_has_what_its_proof_needs(op):
 
 @pytest.mark.skipif(not has_triton, reason="needs Triton")
 def test_every_family_with_kernels_compiles_them_ahead_of_time():
-    for name in {family(op) for op in OPS.values() if "triton" in op.engines}:
+    for name in {op.family for op in OPS.values() if "triton" in op.engines}:
         variants = [
-            v for op in OPS.values() if family(op) == name and op.kernels for v in op.kernels()
+            v for op in OPS.values() if op.family == name and op.kernels for v in op.kernels()
         ]
         assert variants, f"{name}: no AOT variants, so CI would not compile its kernels"
 
@@ -129,6 +120,17 @@ def test_a_name_is_registered_once_and_unknown_ones_are_named():
             registry.ops("nonesuch")
     finally:
         registry._OPS.pop("registry-test")
+
+
+def test_a_family_s_name_stands_for_its_ops():
+    assert {op.name for op in registry.ops("norm")} == {
+        "batch_norm",
+        "instance_norm",
+        "affine_act",
+        "moments",
+        "update_running_stats",
+    }
+    assert [op.name for op in registry.ops("average", "spectral")] == ["spectral_sigma", "average"]
 
 
 def test_a_missing_family_is_an_error():

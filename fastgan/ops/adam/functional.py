@@ -115,7 +115,7 @@ def _unsupported(engine: str, dtype: torch.dtype, contiguous: bool) -> str | Non
     return None if contiguous else "the flat buffers must be contiguous"
 
 
-_choose = Dispatcher("adam_ema", ("triton", "reference"), _unsupported)
+choose_engine = Dispatcher("adam_ema", ("triton", "reference"), _unsupported)
 
 
 @torch.no_grad()
@@ -172,7 +172,7 @@ def adam_ema_(
     rate, b1, b2, epsilon = (_device_scalar(x, param) for x in (lr, beta1, beta2, eps))
     decay = None if weight_decay is None else _device_scalar(weight_decay, param)
     keep = None if ema_decay is None else _device_scalar(ema_decay, param)
-    if _choose(impl, param, contiguous and param.is_contiguous()) == "reference":
+    if choose_engine(impl, param, contiguous and param.is_contiguous()) == "reference":
         if flat_grad is None:
             raise FastganError("Gradients are for the kernel: give the reference one flat gradient")
         adam_ema_formula_(

@@ -11,7 +11,7 @@ from torch import Tensor
 from fastgan.errors import FastganError
 from fastgan.kernels import adam as kernel
 from fastgan.ops.adam.flat_parameters import FlatParameters, Gradients
-from fastgan.ops.adam.functional import SPARE, _choose, adam_ema_
+from fastgan.ops.adam.functional import SPARE, adam_ema_, choose_engine
 
 
 def nonfinite(grad: Tensor) -> Tensor:
@@ -214,7 +214,7 @@ class FlatAdam(torch.optim.Optimizer):
         if not capturing:
             self.sync_hyper()
         lr, beta1, beta2, eps, decay, ema_decay = self._hyper.unbind()
-        kernels = _choose(self.impl, self.flat.data, True) == "triton"
+        kernels = choose_engine(self.impl, self.flat.data, True) == "triton"
         adam_ema_(
             self.flat.data,
             self._find_grads(grads, capturing) if kernels else self.flat.collect_grads_(grads),

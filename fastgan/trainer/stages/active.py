@@ -253,8 +253,8 @@ class ActiveStage:
             self._fill(step)
             due = self.runner.due(step)
             if self.graphs is not None:
-                return self.graphs.run(due, lambda: self._on_device(due))
-            return self._on_device(due, self._ahead.of(step) if self._ahead is not None else None)
+                return self.graphs.run(due, lambda: self.on_device(due))
+            return self.on_device(due, self._ahead.of(step) if self._ahead is not None else None)
 
     def _fill(self, step: int) -> None:
         """All that the host decides about a step, written to device memory that the step reads."""
@@ -284,7 +284,7 @@ class ActiveStage:
         for adam in self._adams.values():
             adam.sync_hyper()
 
-    def _on_device(
+    def on_device(
         self, due: dict[str, int], noise: Sequence[Mapping[str, Tensor]] | None = None
     ) -> dict[str, Tensor]:
         """The step itself, from filled slots: nothing here depends on the host but which lazy terms

@@ -193,7 +193,7 @@ class StepRunner:
                         batches[round_], positions[round_], scalar, due, graph_to, drawn
                     )
                 assert step is not None
-                logged.update(self._phase(index, repeat, step))
+                logged.update(self.run_phase(index, repeat, step))
         return logged
 
     @contextmanager
@@ -245,19 +245,18 @@ class StepRunner:
                 fake = self.objective.generate(step)
             if graph_to not in self._behind:
                 self._behind[graph_to] = parameters_behind(fake)
-            step._live, _ = self._relation(step._index, graph_to)
+            step.live, _ = self._relation(step.index, graph_to)
             return fake
 
-        step._generate = generate
-        step._graph_to = graph_to
-        step._one_pass = self.one_pass
+        step.graph_to, step.generate, step.one_pass = graph_to, generate, self.one_pass
         return step
 
-    def _phase(self, index: int, repeat: int, step: Step) -> dict[str, Tensor]:
+    def run_phase(self, index: int, repeat: int, step: Step) -> dict[str, Tensor]:
+        """Losses, backward and update of a phase, the repeat-th time; what it logged."""
         phase = self.phases[index]
-        step._phase = phase.name if repeat == 0 else f"{phase.name}.{repeat}"
-        step._index = index
-        step._live, _ = self._relation(index, step._graph_to)
+        step.index = index
+        step.phase = phase.name if repeat == 0 else f"{phase.name}.{repeat}"
+        step.live, _ = self._relation(index, step.graph_to)
         step.logged = {}
         optimizers = self._optimizers[index]
         with self._training(phase.trains):
@@ -270,9 +269,9 @@ class StepRunner:
                 drop_gradients(optimizer)
             scaler = self.scalers.get(phase.name)
             (total if scaler is None else scaler.scale(total)).backward()
-        _, changed = self._relation(index, step._graph_to)
-        if step._fake is not None and changed:
-            step._fake = step._fake.detach()
+        _, changed = self._relation(index, step.graph_to)
+        if changed:
+            step.cut()
         for name in phase.trains if self.ranks.world > 1 else ():
             if isinstance(adam := self.optimizers.get(name), FlatAdam):
                 self.ranks.average_flat(adam.flat)

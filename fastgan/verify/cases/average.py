@@ -30,7 +30,7 @@ def _bytes(kwargs: Kwargs, direction: str) -> int:
 
 def _variants() -> list[Variant]:
     signature = {"rows_ptr": "*i64", "share_ptr": "*fp32"}
-    return [Variant("average", kernel._average_kernel, signature, configs=[kernel.DEFAULT])]
+    return [Variant("average", kernel.average_kernel, signature, configs=[kernel.DEFAULT])]
 
 
 # DCGAN-64's generator, by parameter and running statistic
