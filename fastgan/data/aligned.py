@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fastgan.data.dataset import Dataset, left_out, printable
+from fastgan.data.dataset import Dataset, left_out
 from fastgan.data.listing import stem
-from fastgan.errors import FastganError
+from fastgan.errors import FastganError, printable
 
 
 class Aligned:

@@ -224,7 +224,7 @@ class Writer:
                 os.replace(self.path, final)
             except PermissionError:
                 if (
-                    not final.exists()
+                    files.kind(final) is None
                 ):  # on Windows, somebody reads the same entry: theirs is as good
                     raise
                 self.path.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastgan.errors import FastganError
+from fastgan.errors import FastganError, printable
 
 _CHUNK_BYTES = 4 << 20
 
@@ -127,7 +127,7 @@ class Dataset:
             else:
                 parts.append(f"{key} {shape or 'scalar'} {field.dtype}")
         line = f"{self.name}: {', '.join(parts)}"
-        return f"{line}; {left_out(self.skipped)}" if self.skipped else line
+        return printable(f"{line}; {left_out(self.skipped)}" if self.skipped else line)
 
     def __repr__(self) -> str:
         return f"<Dataset {self.describe()}>"
@@ -162,13 +162,6 @@ class RowDigest:
 
     def hexdigest(self) -> str:
         return hashlib.sha256(b"".join(self.all_chunks())).hexdigest()
-
-
-def printable(name: str) -> str:
-    """A file name that is safe on one line of any terminal."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name
-    )
 
 
 def left_out(skipped: Sequence[tuple[str, str]], show: int = 3) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import time
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -105,18 +106,17 @@ def _walk(
         if entry.name.startswith(".") or entry.name in _JUNK:
             continue
         name = prefix + entry.name
-        if entry.is_dir():
+        try:
+            facts = entry.stat()
+        except OSError:  # a dangling link, or one into a folder that nobody may look into: listed,
+            found.append((name, 1, 0, 0))  # so that it is named among what was left out
+            continue
+        if stat.S_ISDIR(facts.st_mode):
             real = os.path.realpath(entry.path)
             if real not in above:  # a link back up would never end
                 _walk(Path(entry.path), name + "/", found, above | {real})
-            continue
-        try:
-            stat = entry.stat()
-        except OSError:  # a dangling link: listed, so that it is named among what was left out
-            found.append((name, 1, 0, 0))
-            continue
-        if entry.is_file():  # pipes and devices would block
-            found.append((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+        elif stat.S_ISREG(facts.st_mode):  # pipes and devices would block
+            found.append((name, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns))
 
 
 class Zip(Listing):
@@ -130,7 +130,7 @@ class Zip(Listing):
             raise FastganError(
                 f"{path} is not a readable zip archive ({error}): make it again"
             ) from None
-        stat = path.stat()
+        facts = path.stat()
         members: list[tuple[str, zipfile.ZipInfo]] = []
         for info in self._archive.infolist():
             parts = PurePosixPath(info.filename.replace("\\", "/")).parts
@@ -142,11 +142,11 @@ class Zip(Listing):
         self._members = [info for _, info in members]
         real = os.path.realpath(path).encode("utf-8", "surrogateescape")
         stamp = hashlib.sha256(
-            real + f"\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}".encode()
+            real + f"\0{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}".encode()
         )
         for name in sorted(exclude):
             stamp.update(name.encode("utf-8", "surrogateescape") + b"\0")
-        newest = max(stat.st_mtime_ns, stat.st_ctime_ns)
+        newest = max(facts.st_mtime_ns, facts.st_ctime_ns)
         names, sizes = [m[0] for m in members], [m[1].file_size for m in members]
         super().__init__(path, names, sizes, stamp.hexdigest(), newest)
 

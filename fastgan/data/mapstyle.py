@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from fastgan import files
 from fastgan.data import cache
 from fastgan.data.arrays import fit_array, float_scale
 from fastgan.data.dataset import Dataset, left_out
-from fastgan.data.pixels import Unreadable, decode, fit
-from fastgan.errors import FastganError
+from fastgan.data.pixels import MAX_FILE_BYTES, Unreadable, decode, fit
+from fastgan.errors import FastganError, printable
 
 MEMORY_BYTES = 1 << 30  # larger sets go to a scratch file in the cache directory
 _IMAGE_KEYS = ("image", "images", "img", "pixel_values", "x")
@@ -255,9 +256,11 @@ class _Guarded:
 
 def _file(path: str | os.PathLike[str]) -> bytes:
     try:
-        return Path(path).expanduser().read_bytes()
+        return files.read(files.path_of(path), MAX_FILE_BYTES, follow=True)
     except OSError as error:
-        raise Unreadable(f"{path}: {error.strerror}") from None
+        raise Unreadable(f"{path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise Unreadable(f"{printable(str(path))}: {error}") from None
 
 
 def _as_it_is(item: Any) -> Any:

@@ -65,7 +65,7 @@ class RunFolder:
     samples/, checkpoints/."""
 
     def __init__(self, path: str | Path, *, keep: int = 3) -> None:
-        self.path = Path(path).expanduser()
+        self.path = files.path_of(path, "the run folder")
         self.checkpoints = Checkpoints(self.path / "checkpoints", keep)
         self._lock: files.Lock | None = None
         self._claimed = False

@@ -11,8 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from fastgan.data import Dataset
-from fastgan.data.dataset import printable
-from fastgan.errors import FastganError
+from fastgan.errors import FastganError, printable
 from fastgan.precision import Precision
 from fastgan.runs import imports
 from fastgan.runs.serialize import NotSerializable, foreign, rebuild, serialize

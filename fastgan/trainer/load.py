@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastgan import files
 from fastgan.devices import is_out_of_memory, out_of_memory, pick_device
 from fastgan.errors import FastganError
 from fastgan.objectives import Objective
@@ -230,7 +231,7 @@ def samples_of(
     trust: as for `load`. Raises FastganError.
     """
     images = sample(run, n, seed=seed, trust=trust)
-    blank = _untrained(Path(run).expanduser(), n, seed, trust)
+    blank = _untrained(files.path_of(run), n, seed, trust)
     return images, blank if blank is not None and blank.shape == images.shape else None
 
 
@@ -269,7 +270,7 @@ def _untrained(run: Path, n: int, seed: int, trust: bool) -> Tensor | None:
 def _open(
     path: str | Path, step: int | None
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    folder = Path(path).expanduser()
+    folder = files.path_of(path, "the run folder")
     facts = read_facts(folder)
     return facts, *read_checkpoint(Checkpoints(folder / "checkpoints"), facts, step)
 
