@@ -21,9 +21,9 @@ from fastgan.monitor.statistics import Statistics
 from fastgan.objectives.base import draw
 from fastgan.ops import random
 from fastgan.precision import resolve
-from fastgan.trainer.active_stage import ActiveStage
 from fastgan.trainer.networks import load_network
-from fastgan.trainer.stage import Stage
+from fastgan.trainer.stages.active import ActiveStage
+from fastgan.trainer.stages.stage import Stage
 
 SEED = 0
 LOG_EVERY = 50

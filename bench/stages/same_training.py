@@ -47,9 +47,9 @@ from fastgan.precision import resolve
 from fastgan.recipes.config import ImageSpec, RecipeParts
 from fastgan.recipes.dcgan import Dcgan
 from fastgan.recipes.sngan import Sngan
-from fastgan.trainer.active_stage import ActiveStage
 from fastgan.trainer.sampling import generate
-from fastgan.trainer.stage import Stage
+from fastgan.trainer.stages.active import ActiveStage
+from fastgan.trainer.stages.stage import Stage
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")

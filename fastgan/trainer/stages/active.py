@@ -20,12 +20,12 @@ from fastgan.ops.adam.optimizer import FlatAdam
 from fastgan.ops.dispatch import prefer
 from fastgan.ops.norm import sync
 from fastgan.precision import Precision
-from fastgan.trainer import fused_optimizers
-from fastgan.trainer import optimizers as optim
 from fastgan.trainer.networks import is_compiled, load_network, place
-from fastgan.trainer.optimizers import Ema
-from fastgan.trainer.scheduled_options import ScheduledOptions
-from fastgan.trainer.stage import Stage
+from fastgan.trainer.optimization import fused
+from fastgan.trainer.optimization import optimizers as optim
+from fastgan.trainer.optimization.optimizers import Ema
+from fastgan.trainer.optimization.scheduled_options import ScheduledOptions
+from fastgan.trainer.stages.stage import Stage
 from fastgan.trainer.step.noise_buffer import NoiseBuffer
 from fastgan.trainer.step.runner import StepRunner
 
@@ -81,7 +81,7 @@ class ActiveStage:
         self.optimizers = optim.build_optimizers(stage.optimizers, self.nets, trained)
         own = stage.optimizers if isinstance(stage.optimizers, Mapping) else {}
         kept = [name for name, optimizer in self.optimizers.items() if own.get(name) is optimizer]
-        self.optimizers = fused_optimizers.replace_adams(
+        self.optimizers = fused.replace_adams(
             self.optimizers,
             kept,
             impl,
@@ -158,7 +158,7 @@ class ActiveStage:
             for name in inside
             if name in self.ema.nets and updates[name] == 1 and not self.runner.scalers
         ]
-        fused_optimizers.share_averages(self._adams, self.ema, together, self._keep)
+        fused.share_averages(self._adams, self.ema, together, self._keep)
         self.ranks.same(
             [
                 value

@@ -11,7 +11,7 @@ from torch import nn
 from fastgan.data import Dataset
 from fastgan.data import open as open_data
 from fastgan.objectives import Objective
-from fastgan.trainer.optimizers import OptimizerSpec, Schedule
+from fastgan.trainer.optimization.optimizers import OptimizerSpec, Schedule
 
 
 @dataclass
