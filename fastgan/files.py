@@ -33,7 +33,7 @@ def path_of(given: str | os.PathLike[str], what: str = "the path") -> Path:
     if not os.fspath(given):
         raise FastganError(f"{what} is empty: give it a value, or leave it out")
     if "\0" in os.fsdecode(given):
-        raise FastganError(f"{what} holds a null byte, which no name does: {os.fsdecode(given)}")
+        raise FastganError(f"{os.fsdecode(given)}: {what} holds a null byte, which no name can")
     try:
         return Path(given).expanduser()
     except RuntimeError:

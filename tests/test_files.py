@@ -10,12 +10,13 @@ from pathlib import Path
 import filelock
 import numpy as np
 import pytest
+from PIL import Image
 from run_support import leftovers, tiny
 
 import fastgan
 from fastgan import files
-from fastgan.cli.main import group
-from fastgan.errors import FastganError
+from fastgan.cli.main import group, main
+from fastgan.errors import FastganError, printable
 from fastgan.runs.run_folder import RunFolder
 
 
@@ -181,3 +182,33 @@ def no():
 def test_text_files_of_windows_are_read():
     for coding in ("utf-8", "utf-8-sig", "utf-16"):
         assert files.text("steps = 2  # ü\r\n".encode(coding)) == "steps = 2  # ü\r\n"
+
+
+HOSTILE = [
+    "\x1b[31mred",
+    "two\nlines",
+    "\r\x08back",
+    "\u202egnp.exe",
+    "\u200bhidden",
+    "\udc80",
+    "\x9b1m",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
+def test_names_from_outside_are_printed_as_what_they_are(name, tmp_path, monkeypatch, capfd):
+    """Whatever leaves the program shows no control character and keeps to its line."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path(f"data {name}")
+    for kind in (f"a {name}", f"b {name}"):
+        (folder / kind).mkdir(parents=True)
+        (folder / kind / f"broken {name}.png").write_bytes(b"\x89PNG")
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / kind / "x.png")
+    for args, code in ((["data", str(folder)], 0), (["data", f"none {name}"], 2)):
+        with pytest.raises(SystemExit) as done:
+            main(args)
+        assert done.value.code == code
+    said = "".join(capfd.readouterr())
+    assert all(line.isprintable() for line in said.splitlines())
+    assert said.count("\n") == 7  # the set, decoded, two classes, two left out; nothing there
+    assert printable(name) in said

@@ -20,14 +20,18 @@ def recorded(config: Config) -> dict[str, Any]:
     absolute."""
     values = as_dict(config)
     for name in ("data", "out"):
-        if values[name] is not None and values[name] != BUNDLED:
+        if isinstance(values[name], str) and values[name] != BUNDLED:
             values[name] = files.recorded(values[name])
     return values
 
 
 def still_there(config: Config, run: str) -> None:
     """Raises FastganError where the data that a run goes on with are not where they were."""
-    if config.data != BUNDLED and files.kind(files.path_of(config.data)) is None:
+    if (
+        isinstance(config.data, str)
+        and config.data != BUNDLED
+        and files.kind(files.path_of(config.data)) is None
+    ):
         raise FastganError(
             f"{run} was trained on {config.data}, where nothing is now: say where the images are, "
             "with --data"
