@@ -62,6 +62,8 @@ def command(
     click.echo(
         f"decoded: {dataset.nbytes / 2**20:,.1f} MiB, fingerprint {dataset.fingerprint[:16]}"
     )
+    for note in dataset.notes:
+        click.echo(f"note: {note}")
     if dataset.classes:
         counts = np.bincount(dataset.array("label"), minlength=len(dataset.classes))
         for name, count in zip(dataset.classes, counts):

@@ -206,6 +206,8 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False) -> int:
     with trainer:
         for dataset in trainer.datasets.values():
             echo(dataset.describe())
+            for note in dataset.notes:
+                echo(f"note: {note}")
         if dry_run:
             from fastgan.trainer.summary import summary
 

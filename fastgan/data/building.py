@@ -66,6 +66,7 @@ def from_listing(
         skipped=skipped,
         names=entry.names,
         digests=entry.digests,
+        notes=[entry.meta["note"]] if entry.meta["note"] and use_labels else (),
     )
 
 
@@ -178,12 +179,14 @@ class _Builder:
                     if images:
                         writer.append("image", np.stack([image for _, image in images]))
                     bar.update(len(digests))
-            found = class_labels(kept)
+            found, note = class_labels(kept)
             if found:
                 writer.append("label", np.array(found[0], dtype=np.int64))
             else:
                 writer.drop("label")
-            writer.finish({"classes": found[1] if found else None, "skipped": skipped}, kept)
+            writer.finish(
+                {"classes": found[1] if found else None, "skipped": skipped, "note": note}, kept
+            )
         except BaseException:
             writer.abort()
             raise

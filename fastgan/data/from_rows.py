@@ -58,7 +58,7 @@ def from_rows(
         elif part.dtype.kind in "OV":
             raise FastganError(f"{name}: {key} holds {part.dtype} values: give numbers")
         else:
-            values, found = as_labels(part.load())
+            values, found = as_labels(part.load(), named="label" in (key, wish.field))
             kinds[key] = (
                 "label"
                 if values.dtype == np.int64 and values.ndim == 1 and not primary

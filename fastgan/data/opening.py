@@ -152,7 +152,7 @@ def _open(source: Any, wish: OpenOptions) -> Dataset:
 
 def _part(wish: OpenOptions, key: str, exclude: frozenset[str]) -> OpenOptions:
     labels = wish.labels if key == "image" or isinstance(wish.labels, bool) else None
-    return replace(wish, labels=labels, primary=key == "image", exclude=exclude)
+    return replace(wish, labels=labels, primary=key == "image", field=key, exclude=exclude)
 
 
 def _as_opened(dataset: Dataset, wish: OpenOptions) -> Dataset:

@@ -69,6 +69,10 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
             torch.manual_seed(config.seed)
             try:
                 built = config.build(images)
+            except FastganError as error:
+                if images.classes or "label" not in dataset.fields:
+                    raise
+                raise FastganError(f"{error} (the data have {dataset.labels_found()})") from error
             except ValueError as error:
                 raise FastganError(f"recipe {config.recipe} can't be built: {error}") from error
     stage = Stage(

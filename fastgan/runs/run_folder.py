@@ -50,6 +50,7 @@ _STAGE = {
 FACTS = {
     "stages": [_STAGE],
     "classes": (None, [str]),
+    "empty?": [range(2**16)],
     "seed": range(2**32),
     "identity": {"stages": [{"schedules": {str: {str: object}}}]},
     "modules?": {str: str},

@@ -178,7 +178,7 @@ def _sample(
             labels, n, run["classes"] if getattr(objective, "conditional", True) else None, path
         )
     elif not datasets and run["classes"]:
-        labels = torch.arange(n) % len(run["classes"])
+        labels = _in_turn(run, n)
     seed = run["seed"] if seed is None else seed
     try:
         return _generate(
@@ -253,7 +253,7 @@ def _untrained(run: Path, n: int, seed: int, trust: bool) -> Tensor | None:
                     raise
     objective = _objective(stage, folders)
     scalar = _scalars(objective, 0, where)
-    labels = torch.arange(n) % len(facts["classes"]) if facts.get("classes") else None
+    labels = _in_turn(facts, n) if facts.get("classes") else None
     precision = resolve("fp32", where)
     return _generate(
         objective,
@@ -291,6 +291,12 @@ def _scalars(objective: Objective, step: int, device: torch.device) -> dict[str,
     return {
         name: torch.tensor(value, device=device) for name, value in objective.schedule(step).items()
     }
+
+
+def _in_turn(run: dict[str, Any], n: int) -> Tensor:
+    """n labels, each class in turn that had images in training."""
+    kept = sorted(set(range(len(run["classes"]))) - set(run.get("empty", ())))
+    return torch.tensor(kept or [0])[torch.arange(n) % max(len(kept), 1)]
 
 
 def _check_labels(labels: Any, n: int, classes: list[str] | None, path: str | Path) -> None:
