@@ -210,5 +210,5 @@ def test_names_from_outside_are_printed_as_what_they_are(name, tmp_path, monkeyp
         assert done.value.code == code
     said = "".join(capfd.readouterr())
     assert all(line.isprintable() for line in said.splitlines())
-    assert said.count("\n") == 7  # the set, decoded, two classes, two left out; nothing there
+    assert said.count("\n") == 8  # the set, decoded, a note, two classes, two left out; no data
     assert printable(name) in said
