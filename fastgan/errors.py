@@ -1,5 +1,7 @@
 """The one error type that reaches people: a line that names the thing and the remedy."""
 
+from __future__ import annotations
+
 
 class FastganError(Exception):
     """Bad input or a refused request, in one line that names the thing and the remedy.
@@ -14,3 +16,14 @@ class FastganError(Exception):
         ...     print(error)
         unknown kind of noise 'gaussian': choose normal, uniform or categorical
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(str(message)))
+
+
+def printable(text: str) -> str:
+    """Text from files or people as one line that is safe on any terminal: what can't be seen, such
+    as line ends, escape codes and marks that turn the writing direction, is escaped."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )

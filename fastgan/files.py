@@ -24,6 +24,39 @@ TEXT = 2**26
 """Bytes of the largest JSON or TOML file that is read."""
 
 
+def path_of(given: str | os.PathLike[str], what: str = "the path") -> Path:
+    """A path as people give it, `~` expanded.
+
+    Raises FastganError for an empty one, which would mean the current folder, one with a null byte,
+    and the home folder of somebody unknown.
+    """
+    if not os.fspath(given):
+        raise FastganError(f"{what} is empty: give it a value, or leave it out")
+    if "\0" in os.fsdecode(given):
+        raise FastganError(f"{os.fsdecode(given)}: {what} holds a null byte, which no name can")
+    try:
+        return Path(given).expanduser()
+    except RuntimeError:
+        raise FastganError(f"can't find {given}: no such user here, or no home folder") from None
+
+
+def recorded(path: str) -> str:
+    """How a path stands in a file that is read from other folders: absolute, unless its name is
+    none that a text file can hold."""
+    whole = str(path_of(path).absolute())
+    try:
+        whole.encode()
+    except UnicodeEncodeError:
+        return path
+    return whole
+
+
+def text(data: bytes) -> str:
+    """The text of a file: UTF-8, with the mark at its beginning that Windows puts there, or UTF-16
+    with its own. Raises UnicodeDecodeError."""
+    return data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+
+
 def plain(path: str | Path, flags: int, *, follow: bool = False) -> int:
     """An opener that waits for nobody and follows no link at the end of `path`. Raises OSError
     where no regular file is there."""
@@ -211,7 +244,7 @@ def make_folder(path: Path, files: Mapping[str, bytes]) -> None:
             for name, data in files.items():
                 write(partial / name, data)
             sync_folder(partial)
-            if path.exists():
+            if kind(path) is not None:
                 os.replace(path, aside)
             os.replace(partial, path)
             sync_folder(path.parent)
@@ -243,7 +276,7 @@ def sweep(folder: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file, or a folder and all in it. Raises OSError."""
-    if path.is_dir() and not path.is_symlink():
+    if kind(path, follow=False) == "folder":
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
@@ -263,7 +296,7 @@ def _partial(path: Path) -> Path:
 def _settle(aside: Path) -> None:
     """A folder that was put aside goes back to its name, unless its successor has taken it."""
     path = aside.with_name(aside.name.removeprefix(ASIDE))
-    if path.exists():
+    if kind(path) is not None:
         remove(aside)
-    elif aside.exists():
+    elif kind(aside) is not None:
         os.replace(aside, path)

@@ -34,6 +34,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from fastgan import files
 from fastgan.errors import FastganError
 from fastgan.kernels.common import DTYPE_NAMES, INTERPRET, log2_distance, triton_minor
 from fastgan.paths import config_dir
@@ -99,7 +100,7 @@ def slug(gpu: str) -> str:
 def read(path: Path) -> Table:
     """The table in ``path``; FastganError names the file and what is wrong with it."""
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_bytes())
         return Table(
             raw["gpu"],
             raw["capability"],
@@ -132,7 +133,7 @@ def tables() -> tuple[Table, ...]:
     """
     found = []
     for root in (config_dir(), SHIPPED):
-        for path in sorted(root.glob("*/triton-*.json")) if root.is_dir() else ():
+        for path in sorted(root.glob("*/triton-*.json")) if files.kind(root) == "folder" else ():
             found.append(read(path))
     return tuple(found)
 

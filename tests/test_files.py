@@ -1,16 +1,22 @@
 """Locks and atomic writes, which runs and caches share."""
 
+import ast
 import errno
 import os
 import signal
 import threading
+from pathlib import Path
 
 import filelock
+import numpy as np
 import pytest
+from PIL import Image
 from run_support import leftovers, tiny
 
+import fastgan
 from fastgan import files
-from fastgan.errors import FastganError
+from fastgan.cli.main import group, main
+from fastgan.errors import FastganError, printable
 from fastgan.runs.run_folder import RunFolder
 
 
@@ -88,3 +94,121 @@ def test_writers_of_one_file_at_once_leave_one_of_them_whole(tmp_path, monkeypat
     assert not failed
     assert (tmp_path / "file").read_bytes() in contents
     assert leftovers(tmp_path) == []
+
+
+LOOK_UPS = {"exists", "is_file", "is_dir", "is_symlink", "is_mount", "expanduser"}
+OWN_METHODS = {"self", "self.folder", "RunFolder(folder)", "info"}  # RunFolder's, ZipInfo's
+ROOMS = ("cli", "data", "metrics", "models", "monitor", "objectives", "recipes", "runs", "trainer")
+
+
+def test_all_paths_are_looked_up_in_one_place():
+    """Path.exists() and its like raise for another user's folder and for a name that is too long
+    (Python 3.11); `expanduser` for a user who is not there. files.kind and files.path_of do not."""
+    product = Path(files.__file__).parent
+    found = []
+    for source in sorted(p for room in ROOMS for p in (product / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(source.read_text("utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in LOOK_UPS
+                and ast.unparse(node.func.value) not in OWN_METHODS
+            ):
+                found.append(f"{source.relative_to(product)}:{node.lineno} {ast.unparse(node)}")
+    assert found == []
+
+
+BAD_PATHS = {
+    "x" * 300: "File name too long",
+    "private/inside": "Permission denied",
+    "a/\0b": "null byte",
+    "~nobody-has-this-name/x": "no such user",
+    "": "empty",
+}
+
+
+def refusing(real):
+    def call(path, *args, **kwargs):
+        if str(path).startswith("private/"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *args, **kwargs)
+
+    return call
+
+
+@pytest.mark.parametrize("bad", BAD_PATHS, ids=lambda bad: ascii(bad)[:12])
+def test_a_path_that_cannot_be_looked_at_is_one_line(bad, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("stat", "lstat", "open"):  # root, who may look everywhere, runs this as well
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    tries = {
+        "data": lambda: fastgan.data.open(bad),
+        "labels": lambda: fastgan.data.open(np.zeros((2, 8, 8), np.uint8), labels=bad),
+        "cache": lambda: (
+            fastgan.data.open(tmp_path, cache_dir=bad) if bad in ("", *TILDE) else no()
+        ),
+        "load": lambda: fastgan.load(bad),
+        "sample": lambda: fastgan.sample(bad, 1),
+        "out": lambda: RunFolder(bad).create(),
+        "open": lambda: RunFolder(bad).open(),
+        **{
+            " ".join(args[:1]): lambda args=args: group.main(args=args, standalone_mode=False)
+            for args in (
+                ["data", bad],
+                ["train", "--data", bad, "--steps", "1"],
+                ["train", "--out", bad, "--steps", "1"],
+                ["train", "--resume", bad, "--steps", "1"],
+                ["train", "--config", bad, "--steps", "1"],
+                ["sample", bad],
+                ["evaluate", bad],
+                ["demo", "--out", bad, "--steps", "1"],
+            )
+        },
+    }
+    for name, attempt in tries.items():
+        with pytest.raises(FastganError, match=BAD_PATHS[bad]) as caught:
+            attempt()
+        assert "\n" not in str(caught.value), name
+    assert os.listdir(tmp_path) == []
+
+
+TILDE = [bad for bad in BAD_PATHS if bad.startswith("~")]
+
+
+def no():
+    raise FastganError("; ".join(BAD_PATHS.values()))
+
+
+def test_text_files_of_windows_are_read():
+    for coding in ("utf-8", "utf-8-sig", "utf-16"):
+        assert files.text("steps = 2  # ü\r\n".encode(coding)) == "steps = 2  # ü\r\n"
+
+
+HOSTILE = [
+    "\x1b[31mred",
+    "two\nlines",
+    "\r\x08back",
+    "\u202egnp.exe",
+    "\u200bhidden",
+    "\udc80",
+    "\x9b1m",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
+def test_names_from_outside_are_printed_as_what_they_are(name, tmp_path, monkeypatch, capfd):
+    """Whatever leaves the program shows no control character and keeps to its line."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path(f"data {name}")
+    for kind in (f"a {name}", f"b {name}"):
+        (folder / kind).mkdir(parents=True)
+        (folder / kind / f"broken {name}.png").write_bytes(b"\x89PNG")
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / kind / "x.png")
+    for args, code in ((["data", str(folder)], 0), (["data", f"none {name}"], 2)):
+        with pytest.raises(SystemExit) as done:
+            main(args)
+        assert done.value.code == code
+    said = "".join(capfd.readouterr())
+    assert all(line.isprintable() for line in said.splitlines())
+    assert said.count("\n") == 8  # the set, decoded, a note, two classes, two left out; no data
+    assert printable(name) in said

@@ -24,7 +24,7 @@ from fastgan.data.opening import BUNDLED
     "--preview",
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    help="Write 64 of the images, as a network sees them, to a PNG.",
+    help="Write 64 of the images, as a network sees them, to a .png, .jpg or .webp.",
 )
 @click.option(
     "--clear-cache", is_flag=True, help="Delete all decoded images from the cache, and stop."
@@ -49,23 +49,33 @@ def command(
         return
     import numpy as np
 
-    from fastgan.data.dataset import printable
+    from fastgan.errors import printable
 
+    if preview is not None:
+        from fastgan.files import explained, path_of, save_with
+        from fastgan.monitor import pictures
+
+        path = path_of(preview, "--preview")
+        ending = pictures.ending_of(path)
     dataset = open(source, size=size, channels=int(channels) if channels else None, strict=strict)
     click.echo(dataset.describe())
     click.echo(
         f"decoded: {dataset.nbytes / 2**20:,.1f} MiB, fingerprint {dataset.fingerprint[:16]}"
     )
+    for note in dataset.notes:
+        click.echo(f"note: {note}")
     if dataset.classes:
         counts = np.bincount(dataset.array("label"), minlength=len(dataset.classes))
         for name, count in zip(dataset.classes, counts):
             click.echo(f"  class {printable(name)}: {count:,}")
     for name, reason in dataset.skipped:
         click.echo(f"  left out {printable(name)}: {printable(reason)}")
-    if preview:
+    if preview is not None:
         from fastgan.data import order
-        from fastgan.monitor.pictures import save_grid
 
         first = order(0, "preview", len(dataset), 0, min(64, len(dataset)))
-        save_grid(preview, dataset.read(first)["image"][..., :3].transpose(0, 3, 1, 2))
+        images = dataset.read(first)["image"][..., :3].transpose(0, 3, 1, 2)
+        with explained(f"can't write {preview}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        save_with(path, lambda f: pictures.save_grid(f, images, ending=ending))
         click.echo(f"preview: {preview}")

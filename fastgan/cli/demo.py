@@ -34,11 +34,12 @@ def command(out: str, steps: int, seconds: float) -> None:
     pictures are."""
     import json
 
+    from fastgan import files
     from fastgan.recipes.dcgan import Dcgan
     from fastgan.recipes.training import make_trainer
     from fastgan.runs.run_folder import RunFolder
 
-    folder = Path(out).expanduser()
+    folder = files.path_of(out, "--out")
     if RunFolder(folder).exists():
         RunFolder(folder).remove_demo()
     out = str(folder)

@@ -47,7 +47,7 @@ def command(run: str, count: int, data: str | None, seed: int, trust: bool, as_j
     images, untrained = samples_of(run, count, seed=seed, trust=trust)
     _, channels, height, width = images.shape
     reals = fastgan.data.open(
-        data or _trained_on(Path(run).expanduser()), size=(height, width), channels=channels
+        data or _trained_on(files.path_of(run, "RUN")), size=(height, width), channels=channels
     )
     report = evaluate(images, reals, count, untrained=untrained, seed=seed, name=run)
     click.echo(json.dumps(report.as_dict(), indent=2) if as_json else str(report))
@@ -59,10 +59,10 @@ def _trained_on(run: Path) -> str:
     except FastganError as error:
         raise FastganError(f"{error}: name the real images with --data") from error
     if not isinstance(named, str) or (
-        named != "fashion-mnist" and files.kind(Path(named).expanduser()) is None
+        named != "fashion-mnist" and files.kind(files.path_of(named)) is None
     ):
         raise FastganError(
-            f"{run} was trained on {named or 'data'}, which is no file here: name the real images "
-            "with --data"
+            f"{run} was trained on {named or 'data'}, where nothing is now: say where the "
+            "images are, with --data"
         )
     return named

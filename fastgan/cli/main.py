@@ -4,13 +4,14 @@ and exit code 2."""
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from typing import Any
 
 import click
 
 from fastgan import __version__
-from fastgan.errors import FastganError
+from fastgan.errors import FastganError, printable
 
 COMMANDS = {
     "demo": "train a DCGAN on real images in two minutes, then look at it",
@@ -64,6 +65,9 @@ def group() -> None:
 def main(args: list[str] | None = None) -> None:
     """Run the command line; exits with 0, 1 (a check failed), 2 (bad input) or 130
     (interrupted)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # one that can't encode a name shows its escapes
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = group.main(args=args, prog_name="fastgan", standalone_mode=False)
     except FastganError as error:
@@ -87,5 +91,5 @@ def main(args: list[str] | None = None) -> None:
 
 
 def fail(message: str) -> None:
-    click.echo(f"fastgan: {message}", err=True)
+    click.echo(printable(f"fastgan: {message}"), err=True)
     sys.exit(2)

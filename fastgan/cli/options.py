@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import click
@@ -70,9 +69,9 @@ def read_file(path: str, *, follow: bool = True) -> dict[str, Any]:
     from fastgan import files
 
     with files.explained(f"can't read {path}"):
-        data = files.read(Path(path).expanduser(), files.TEXT, follow=follow)
+        data = files.read(files.path_of(path, "--config"), files.TEXT, follow=follow)
     try:
-        return tomllib.loads(data.decode())
+        return tomllib.loads(files.text(data))
     except (ValueError, RecursionError) as error:
         raise FastganError(f"{path} is not TOML: {' '.join(str(error).split())}") from error
 

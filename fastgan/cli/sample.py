@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from fastgan.errors import FastganError
@@ -16,7 +14,7 @@ from fastgan.errors import FastganError
     "--out",
     default="samples.png",
     show_default=True,
-    help="a picture of them all, or a folder (ends in /) for one file each",
+    help="a picture of them all (.png, .jpg or .webp), or a folder (ends in /) for one file each",
 )
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="other seeds give other images"
@@ -49,12 +47,14 @@ def command(
         raise FastganError(f"--n {count}: ask for at least one image")
     if data == "":
         raise FastganError("--data is empty: name a folder or file, or leave it out")
-    path = Path(out).expanduser()
+    path = files.path_of(out, "--out")
     refuse_own(path)
+    to_folder = out.endswith("/") or files.kind(path) == "folder"
+    ending = None if to_folder else pictures.ending_of(path)
     images = sample(
         run, count, seed=seed, labels=label, step=step, device=device, data=data, trust=trust
     )
-    if out.endswith("/") or files.kind(path) == "folder":
+    if to_folder:
         with files.explained(f"can't write to {path}"):
             path.mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(images):
@@ -66,5 +66,5 @@ def command(
         return
     with files.explained(f"can't write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
-    files.save_with(path, lambda f: pictures.save_grid(f, images))
+    files.save_with(path, lambda f: pictures.save_grid(f, images, ending=ending))
     click.echo(f"{count} images in {path}")

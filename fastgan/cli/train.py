@@ -54,8 +54,11 @@ class TrainCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         early = {name: last_value(args, name) for name in ("--recipe", "--config", "--resume")}
         file: dict[str, Any] = {}
+        for flag, value in early.items():
+            if value == "":
+                raise FastganError(f"{flag} is empty: give it a value, or leave it out")
         if early["--resume"]:
-            if files.kind(Path(early["--resume"]).expanduser() / "run.json") is None:
+            if files.kind(files.path_of(early["--resume"], "--resume") / "run.json") is None:
                 raise FastganError(f"{early['--resume']} is not a run: no run.json in it")
             file = options.read_file(f"{early['--resume']}/config.toml", follow=False)
         elif early["--config"]:
@@ -172,7 +175,7 @@ def prepare_import(model: str, typed: bool, run: str | None, file: str | None, t
         from fastgan.runs.run_folder import read_facts
 
         imports.look_in(
-            read_facts(Path(run).expanduser())
+            read_facts(files.path_of(run))
             .get("modules", {})
             .get(model.partition(":")[0].partition(".")[0])
         )
@@ -203,6 +206,8 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False) -> int:
     with trainer:
         for dataset in trainer.datasets.values():
             echo(dataset.describe())
+            for note in dataset.notes:
+                echo(f"note: {note}")
         if dry_run:
             from fastgan.trainer.summary import summary
 
@@ -228,6 +233,6 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False) -> int:
     curves = Path(str(config.out), "curves.png")
     echo(
         f"done: pictures in {config.out}/samples"
-        + (f", curves in {curves}" if curves.is_file() else "")
+        + (f", curves in {curves}" if files.kind(curves) == "file" else "")
     )
     return 0

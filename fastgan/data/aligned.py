@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fastgan.data.dataset import Dataset, left_out, printable
+from fastgan.data.dataset import Dataset, left_out
 from fastgan.data.listing import stem
-from fastgan.errors import FastganError
+from fastgan.errors import FastganError, printable
 
 
 class Aligned:
@@ -75,6 +75,7 @@ def open_aligned(aligned: Aligned, opened: Callable[[str, frozenset[str]], Datas
         classes=parts["label"].classes if "label" in parts else main.classes if main else None,
         skipped=skipped,
         names=main.names if main else None,
+        notes=[f"{key}: {note}" for key, part in parts.items() for note in part.guessed],
     )
 
 

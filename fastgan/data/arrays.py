@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from fastgan import files
 from fastgan.data.pixels import fit
 from fastgan.errors import FastganError
 
@@ -255,7 +256,7 @@ def idx_labels_beside(path: Path) -> Path | None:
     ...-labels-idx1-ubyte, gzipped or not."""
     name = path.name.removesuffix(".gz").replace("images", "labels").replace("idx3", "idx1")
     for candidate in (path.with_name(name + ".gz"), path.with_name(name)):
-        if candidate != path and candidate.is_file():
+        if candidate != path and files.kind(candidate) == "file":
             return candidate
     return None
 

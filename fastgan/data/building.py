@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from fastgan.data import cache
-from fastgan.data.dataset import Dataset, left_out, printable
+from fastgan.data.dataset import Dataset, left_out
 from fastgan.data.listing import Listing, class_labels
 from fastgan.data.pixels import Unreadable, decode
-from fastgan.errors import FastganError
+from fastgan.errors import FastganError, printable
 
 _RUN_BYTES = 4 << 20  # decoded images handed over at once
 _RUN_FILES = 64
@@ -50,7 +50,7 @@ def from_listing(
         settled=listing.settled,
         identify=builder.identify,
         build=builder.build,
-        notice=lambda line: print(f"{name}: {line}", file=sys.stderr),
+        notice=lambda line: print(printable(f"{name}: {line}"), file=sys.stderr),
     )
     skipped = [(skipped_name, reason) for skipped_name, reason in entry.meta["skipped"]]
     if strict and skipped:
@@ -66,6 +66,7 @@ def from_listing(
         skipped=skipped,
         names=entry.names,
         digests=entry.digests,
+        notes=[entry.meta["note"]] if entry.meta["note"] and use_labels else (),
     )
 
 
@@ -178,12 +179,14 @@ class _Builder:
                     if images:
                         writer.append("image", np.stack([image for _, image in images]))
                     bar.update(len(digests))
-            found = class_labels(kept)
+            found, note = class_labels(kept)
             if found:
                 writer.append("label", np.array(found[0], dtype=np.int64))
             else:
                 writer.drop("label")
-            writer.finish({"classes": found[1] if found else None, "skipped": skipped}, kept)
+            writer.finish(
+                {"classes": found[1] if found else None, "skipped": skipped, "note": note}, kept
+            )
         except BaseException:
             writer.abort()
             raise

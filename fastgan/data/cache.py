@@ -26,7 +26,7 @@ from fastgan.data.dataset import RowDigest
 from fastgan.data.locks import plain_errors
 from fastgan.errors import FastganError
 
-VERSION = 1  # raise it when the same files would decode to other pixels, or the layout changes
+VERSION = 2  # raise it when the same files would decode to other pixels, or the layout changes
 SUFFIX, PART, LINK, LOCK = ".fgdata", ".part", ".link", ".lock"
 _MAGIC = b"FGDATA01"
 _HEADER = struct.Struct("<8sQQ32s")
@@ -224,7 +224,7 @@ class Writer:
                 os.replace(self.path, final)
             except PermissionError:
                 if (
-                    not final.exists()
+                    files.kind(final) is None
                 ):  # on Windows, somebody reads the same entry: theirs is as good
                     raise
                 self.path.unlink(missing_ok=True)

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastgan.errors import FastganError
+from fastgan.errors import FastganError, printable
 
 _CHUNK_BYTES = 4 << 20
+
+NARROW = 32
+"""Range of pixel values, of 256, below which a set is said to be odd: an eighth."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Dataset:
 
     fields: name -> Field. classes: names of the labels (their numbers where they have none), or
         None without labels.
-    skipped: (name, reason) of what was left out.
+    skipped: (name, reason) of what was left out. notes: what was guessed, a line each.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Dataset:
         skipped: Iterable[tuple[str, str]] = (),
         names: Sequence[str] | Callable[[], Sequence[str]] | None = None,
         digests: Mapping[str, str] | None = None,
+        notes: Iterable[str] = (),
     ) -> None:
         lengths = {key: len(array) for key, array in arrays.items()}
         if len(set(lengths.values())) != 1:
@@ -58,10 +62,12 @@ class Dataset:
         self.fields = {
             key: Field(kinds[key], tuple(a.shape[1:]), a.dtype) for key, a in arrays.items()
         }
-        self.classes = list(classes) if classes is not None else self._numbered()
+        named = list(classes) if classes is not None and self._fit(len(classes)) else None
+        self.classes = named if named is not None else self._numbered()
         self.skipped = list(skipped)
         self._names = names
         self._digests = dict(digests or {})
+        self.guessed = list(notes)
         self._length = next(iter(lengths.values()))
 
     def __len__(self) -> int:
@@ -88,6 +94,13 @@ class Dataset:
         """Bytes of all fields together, decoded."""
         return sum(array.nbytes for array in self._arrays.values())
 
+    def _fit(self, count: int) -> bool:
+        """Whether all labels are numbers of that many classes."""
+        label = self._arrays.get("label")
+        if label is None or self.fields["label"].kind != "label":
+            return True
+        return int(label.min(initial=0)) >= 0 and int(label.max(initial=0)) < count
+
     def _numbered(self) -> list[str] | None:
         """Class names for plain numbers 0, 1, 2, ..."""
         if "label" not in self.fields or self.fields["label"].kind != "label":
@@ -97,6 +110,58 @@ class Dataset:
             int(self._arrays["label"].max(initial=0)),
         )
         return [str(i) for i in range(high + 1)] if low >= 0 and high < 2**16 else None
+
+    @property
+    def present(self) -> np.ndarray:
+        """The numbers of the classes that have an image, int64, in order; empty without classes."""
+        if not self.classes:
+            return np.empty(0, np.int64)
+        return np.flatnonzero(np.bincount(self._arrays["label"], minlength=len(self.classes)))
+
+    @property
+    def notes(self) -> list[str]:
+        """What people should know before training, a line each: what was guessed, and a range of
+        values so narrow that something must be amiss."""
+        dark = [
+            f"{name} values lie in {low} to {high} of 0 to 255, less than an eighth of the scale: "
+            "stretch them if that is not meant (12 bits in files of 16, masks of 0 and 1)"
+            for name, field in self.fields.items()
+            if field.kind == "image" and len(self)
+            for low, high in [self._range(name)]
+            if high - low < NARROW
+        ]
+        return [printable(note) for note in (*self.guessed, *dark)]
+
+    def _range(self, name: str) -> tuple[int, int]:
+        """The smallest and largest value of a field, or of as many rows as show that its range is
+        not narrow."""
+        array, low, high = self._arrays[name], 255, 0
+        step = max(1, _CHUNK_BYTES // max(1, array[:1].nbytes))
+        for start in range(0, len(array), step):
+            rows = array[start : start + step]
+            low, high = min(low, int(rows.min())), max(high, int(rows.max()))
+            if high - low >= NARROW:
+                break
+        return low, high
+
+    def labels_found(self) -> str:
+        """What the labels are: "10 classes, 2 of them without an image (0, 3)", or why they are
+        no classes."""
+        label, field = self._arrays["label"], self.fields["label"]
+        if field.kind != "label":
+            shape = "x".join(map(str, field.shape)) or "scalar"
+            return f"label {shape} {field.dtype}, no whole number for each image"
+        if self.classes:
+            empty = sorted(set(range(len(self.classes))) - set(self.present.tolist()))
+            if not empty:
+                return f"{len(self.classes)} classes"
+            listed = ", ".join(self.classes[i] for i in empty[:6])
+            listed += f" and {len(empty) - 6} more" if len(empty) > 6 else ""
+            return f"{len(self.classes)} classes, {len(empty)} of them without an image ({listed})"
+        low, high = int(label.min()), int(label.max())
+        if low == -1:
+            return f"labels, {int((label == -1).sum()):,} of {len(self):,} unlabelled (-1)"
+        return f"labels from {low} to {high}, which are no numbers of classes"
 
     @property
     def fingerprint(self) -> str:
@@ -118,16 +183,16 @@ class Dataset:
         parts = []
         for key, field in self.fields.items():
             shape = "x".join(map(str, field.shape))
-            if field.kind == "image":
+            if key == "label":
+                parts.append(self.labels_found())
+            elif field.kind == "image":
                 parts.append(
                     f"{len(self):,} images {shape}" if key == "image" else f"{key} {shape}"
                 )
-            elif field.kind == "label" and key == "label":
-                parts.append(f"{len(self.classes)} classes" if self.classes else "labels")
             else:
                 parts.append(f"{key} {shape or 'scalar'} {field.dtype}")
         line = f"{self.name}: {', '.join(parts)}"
-        return f"{line}; {left_out(self.skipped)}" if self.skipped else line
+        return printable(f"{line}; {left_out(self.skipped)}" if self.skipped else line)
 
     def __repr__(self) -> str:
         return f"<Dataset {self.describe()}>"
@@ -164,13 +229,6 @@ class RowDigest:
         return hashlib.sha256(b"".join(self.all_chunks())).hexdigest()
 
 
-def printable(name: str) -> str:
-    """A file name that is safe on one line of any terminal."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name
-    )
-
-
 def left_out(skipped: Sequence[tuple[str, str]], show: int = 3) -> str:
     """What was left out, in one line with the total and the first few names."""
     listed = ", ".join(
@@ -180,11 +238,32 @@ def left_out(skipped: Sequence[tuple[str, str]], show: int = 3) -> str:
     return f"left out {len(skipped):,}: {listed}{more}"
 
 
-def as_labels(values: np.ndarray) -> tuple[np.ndarray, list[str] | None]:
-    """Labels as given -> (int64 or float array, class names when they were strings)."""
+def as_labels(values: np.ndarray, *, named: bool = False) -> tuple[np.ndarray, list[str] | None]:
+    """Labels as given -> (int64 or float array, class names when they were texts).
+
+    named: they were called labels, so that whole numbers in float, columns (N, 1) and one-hot rows
+    (N, K) are classes, too. Raises FastganError for texts in more than one column.
+    """
+    if (named or values.dtype.kind in "US") and values.ndim > 1 and values.size == len(values):
+        values = values.reshape(-1)
     if values.dtype.kind in "US":
+        if values.ndim != 1:
+            raise FastganError(
+                f"labels are {'x'.join(map(str, values.shape))} texts: give one for each image"
+            )
         classes, index = np.unique(values.astype(str), return_inverse=True)
         return index.reshape(-1).astype(np.int64), [str(c) for c in classes]
+    if named and values.ndim == 2 and values.dtype.kind in "uifb" and _is_one_hot(values):
+        return values.argmax(1).astype(np.int64), None
+    if named and values.ndim == 1 and values.dtype.kind == "f":
+        whole = np.isfinite(values) & (np.abs(values) < 2**53)
+        if whole.all() and (values == np.rint(values)).all():
+            return values.astype(np.int64), None
     if values.dtype.kind in "iub":
         return values.astype(np.int64), None
     return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("=")), None
+
+
+def _is_one_hot(values: np.ndarray) -> bool:
+    ones = values == 1
+    return bool(((values == 0) | ones).all() and (ones.sum(1) == 1).all())

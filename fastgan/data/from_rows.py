@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fastgan import files
 from fastgan.data import cache
 from fastgan.data.arrays import Images, Rows, image_axis, open_idx, open_npy
 from fastgan.data.building import terminal
@@ -57,7 +58,7 @@ def from_rows(
         elif part.dtype.kind in "OV":
             raise FastganError(f"{name}: {key} holds {part.dtype} values: give numbers")
         else:
-            values, found = as_labels(part.load())
+            values, found = as_labels(part.load(), named="label" in (key, wish.field))
             kinds[key] = (
                 "label"
                 if values.dtype == np.int64 and values.ndim == 1 and not primary
@@ -87,8 +88,8 @@ def from_rows(
 
 def _label_rows(labels: Any) -> Rows:
     if isinstance(labels, (str, os.PathLike)):
-        path = Path(labels).expanduser()
-        if not path.is_file():
+        path = files.path_of(labels, "labels")
+        if files.kind(path) != "file":
             raise FastganError(
                 f"no labels at {path}: give a .npy or idx file, or the labels themselves"
             )

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import stat
 import time
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from fastgan.data.pixels import MAX_FILE_BYTES, Unreadable, looks_like_image
 from fastgan.errors import FastganError
 
+_SHARDS = ("part", "shard", "chunk", "batch", "split", "images", "imgs", "pack")
 _JUNK = ("__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini")
 _SETTLED_SECONDS = 2.0  # coarser than any file system's clock in use (FAT: 2 s)
 
@@ -105,18 +109,17 @@ def _walk(
         if entry.name.startswith(".") or entry.name in _JUNK:
             continue
         name = prefix + entry.name
-        if entry.is_dir():
+        try:
+            facts = entry.stat()
+        except OSError:  # a dangling link, or one into a folder that nobody may look into: listed,
+            found.append((name, 1, 0, 0))  # so that it is named among what was left out
+            continue
+        if stat.S_ISDIR(facts.st_mode):
             real = os.path.realpath(entry.path)
             if real not in above:  # a link back up would never end
                 _walk(Path(entry.path), name + "/", found, above | {real})
-            continue
-        try:
-            stat = entry.stat()
-        except OSError:  # a dangling link: listed, so that it is named among what was left out
-            found.append((name, 1, 0, 0))
-            continue
-        if entry.is_file():  # pipes and devices would block
-            found.append((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+        elif stat.S_ISREG(facts.st_mode):  # pipes and devices would block
+            found.append((name, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns))
 
 
 class Zip(Listing):
@@ -130,7 +133,7 @@ class Zip(Listing):
             raise FastganError(
                 f"{path} is not a readable zip archive ({error}): make it again"
             ) from None
-        stat = path.stat()
+        facts = path.stat()
         members: list[tuple[str, zipfile.ZipInfo]] = []
         for info in self._archive.infolist():
             parts = PurePosixPath(info.filename.replace("\\", "/")).parts
@@ -142,11 +145,11 @@ class Zip(Listing):
         self._members = [info for _, info in members]
         real = os.path.realpath(path).encode("utf-8", "surrogateescape")
         stamp = hashlib.sha256(
-            real + f"\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}".encode()
+            real + f"\0{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}".encode()
         )
         for name in sorted(exclude):
             stamp.update(name.encode("utf-8", "surrogateescape") + b"\0")
-        newest = max(stat.st_mtime_ns, stat.st_ctime_ns)
+        newest = max(facts.st_mtime_ns, facts.st_ctime_ns)
         names, sizes = [m[0] for m in members], [m[1].file_size for m in members]
         super().__init__(path, names, sizes, stamp.hexdigest(), newest)
 
@@ -161,18 +164,63 @@ def stem(name: str) -> str:
     return folder + slash + (base.rpartition(".")[0] or base)
 
 
-def class_labels(names: Iterable[str]) -> tuple[list[int], list[str]] | None:
-    """Labels from the first folder that tells the files apart, classes in sorted order; None unless
-    every file is in one.
+SPLITS = frozenset(
+    ("train", "training", "trainval", "val", "valid", "validation", "dev", "test", "testing")
+    + ("eval", "holdout")
+)
+"""Folders of these names are parts of one data set."""
 
-    Folders that all files share are skipped, so that train/cat/1.png and train/dog/2.png are cats
-    and dogs.
+
+def class_labels(names: Sequence[str]) -> tuple[tuple[list[int], list[str]] | None, str | None]:
+    """(labels and classes, or None; a line on what was guessed, or None).
+
+    The first folders that tell the files apart are the classes, in sorted order, where every file
+    is in one. Skipped are folders that all files share, so that train/cat/1.png and train/dog/2.png
+    are cats and dogs, splits (train, val, test) and shards (00000, 01000, or part-1, part-2).
     """
     parts = [name.split("/")[:-1] for name in names]
-    depth = 0
+    depth, notes = 0, []
     while parts and all(len(p) > depth for p in parts):
-        if len(classes := sorted({p[depth] for p in parts})) > 1:
-            number = {name: i for i, name in enumerate(classes)}
-            return [number[p[depth]] for p in parts], classes
+        found = sorted({p[depth] for p in parts})
+        why = _no_classes(found)
+        if why is not None:
+            notes.append(why)
+        elif len(found) > 1:
+            if both := [name for name in found if name.lower() in SPLITS]:
+                notes.append(
+                    f"{_listed(found)} are read as classes, though {_listed(both)} may be parts of "
+                    "the set: name one folder to train on it alone"
+                )
+            elif all(name.isdecimal() for name in found):
+                notes.append(
+                    f"the {len(found)} numbered folders {_listed(found)} are read as classes; if "
+                    "they are none, put their files into one folder"
+                )
+            number = {name: i for i, name in enumerate(found)}
+            return ([number[p[depth]] for p in parts], found), "; ".join(notes) or None
         depth += 1
+    return None, "; ".join(notes) or None
+
+
+def _no_classes(found: Sequence[str]) -> str | None:
+    """What folders beside each other are where they are no classes."""
+    if len(found) < 2:
+        return None
+    if all(name.lower() in SPLITS for name in found):
+        one = next((name for name in found if name.lower().startswith("train")), found[0])
+        return (
+            f"{_listed(found)} are read as parts of one set, not as classes, and trained on "
+            f"together: name one folder ({one}) to train on it alone"
+        )
+    alike = {re.sub(r"[0-9]+$", "#", name.lower()) for name in found}
+    named = alike <= {f"{word}{sep}#" for word in _SHARDS for sep in ("", "-", "_", " ")}
+    steps = {b - a for a, b in pairwise(map(int, found))} if alike == {"#"} else set()
+    even = len(steps) == 1 and min(steps) >= 100 and len({len(name) for name in found}) == 1
+    if named or even:
+        return f"{_listed(found)} are read as shards of one set, not as classes: rename them if not"
     return None
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 4 else ""
+    return ", ".join(names[: 3 if more else 4]) + more

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from fastgan import files
 from fastgan.data import cache
 from fastgan.data.arrays import fit_array, float_scale
-from fastgan.data.dataset import Dataset, left_out
-from fastgan.data.pixels import Unreadable, decode, fit
-from fastgan.errors import FastganError
+from fastgan.data.dataset import Dataset, as_labels, left_out
+from fastgan.data.pixels import MAX_FILE_BYTES, Unreadable, decode, fit
+from fastgan.errors import FastganError, printable
 
 MEMORY_BYTES = 1 << 30  # larger sets go to a scratch file in the cache directory
 _IMAGE_KEYS = ("image", "images", "img", "pixel_values", "x")
@@ -59,6 +60,11 @@ def from_items(
             f"{name}: floating-point images must lie in [0, 1], [-1, 1] or [0, 255], found "
             f"[{low:g}, {high:g}]"
         )
+    if "label" in arrays:
+        arrays["label"], texts = reader.labels(arrays["label"])
+        kinds["label"] = "label" if arrays["label"].dtype == np.int64 else "tensor"
+        digests = {key: value for key, value in (digests or {}).items() if key != "label"}
+        classes = texts or classes
     named = (
         classes if isinstance(classes, (list, tuple)) and kinds.get("label") == "label" else None
     )
@@ -90,6 +96,17 @@ class _Reader:
         self.items, self.name, self.size, self.channels = items, name, size, channels
         self.strict, self.workers, self.use_labels = strict, workers, use_labels
         self.range = (np.inf, -np.inf)
+        self.texts: dict[str, int] = {}
+
+    def labels(self, values: np.ndarray) -> tuple[np.ndarray, list[str] | None]:
+        """Labels of all items -> (int64 or float array, class names in sorted order for texts)."""
+        values, _ = as_labels(np.asarray(values), named=True)
+        if not self.texts:
+            return values, None
+        classes = sorted(self.texts)
+        number = np.empty(len(classes), np.int64)
+        number[[self.texts[name] for name in classes]] = np.arange(len(classes))
+        return number[values], classes
 
     def read(self, count: int, scale: str, directory: Path, bar: Callable[[int], Any]) -> Any:
         """All items under one meaning of floats: (arrays, kinds, skipped, digests)."""
@@ -189,6 +206,8 @@ class _Reader:
             return "image", decode(_file(value), self.size, self.channels)
         if hasattr(value, "convert") and hasattr(value, "getbands"):
             return "image", fit(value, self.size, self.channels)
+        if key == "label" and isinstance(value, str):
+            return "label", np.array(self.texts.setdefault(value, len(self.texts)), np.int64)
         tensor = hasattr(value, "detach")
         array = value.detach().cpu().numpy() if tensor else np.asarray(value)
         if array.dtype.kind not in "uifb":
@@ -255,9 +274,11 @@ class _Guarded:
 
 def _file(path: str | os.PathLike[str]) -> bytes:
     try:
-        return Path(path).expanduser().read_bytes()
+        return files.read(files.path_of(path), MAX_FILE_BYTES, follow=True)
     except OSError as error:
-        raise Unreadable(f"{path}: {error.strerror}") from None
+        raise Unreadable(f"{path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise Unreadable(f"{printable(str(path))}: {error}") from None
 
 
 def _as_it_is(item: Any) -> Any:
@@ -287,7 +308,10 @@ def _named(item: Any, name: str) -> dict[str, Any]:
                 f"{name}: an item has {len(item)} parts: return an image, (image, label) or a dict"
             )
         second = item[1]
-        scalar = isinstance(second, (int, np.integer)) or getattr(second, "ndim", None) == 0
+        scalar = (
+            isinstance(second, (int, float, str, np.integer, np.floating))
+            or getattr(second, "ndim", None) == 0
+        )
         return {"image": item[0], "label" if scalar else "target": second}
     return {"image": item}
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from fastgan import paths
+from fastgan import files, paths
 from fastgan.data.aligned import Aligned, open_aligned
 from fastgan.data.arrays import Rows, idx_labels_beside, open_idx, open_npy, open_npz
 from fastgan.data.building import from_listing
-from fastgan.data.dataset import Dataset, printable
+from fastgan.data.dataset import Dataset
 from fastgan.data.from_rows import from_rows, progress_bar
 from fastgan.data.listing import Folder, Zip
 from fastgan.data.mapstyle import from_items
@@ -74,7 +74,9 @@ def open_dataset(
         raise FastganError(
             f"channels must be 1 (grey), 3 (colour) or 4 (colour and opacity), not {channels!r}"
         )
-    directory = Path(cache_dir).expanduser() if cache_dir is not None else paths.cache_dir()
+    directory = (
+        files.path_of(cache_dir, "cache_dir") if cache_dir is not None else paths.cache_dir()
+    )
     wish = OpenOptions(_size(size), channels, strict, directory, workers, progress, labels)
     dataset = _open(source, wish)
     if labels is True and dataset.classes is None:
@@ -150,7 +152,7 @@ def _open(source: Any, wish: OpenOptions) -> Dataset:
 
 def _part(wish: OpenOptions, key: str, exclude: frozenset[str]) -> OpenOptions:
     labels = wish.labels if key == "image" or isinstance(wish.labels, bool) else None
-    return replace(wish, labels=labels, primary=key == "image", exclude=exclude)
+    return replace(wish, labels=labels, primary=key == "image", field=key, exclude=exclude)
 
 
 def _as_opened(dataset: Dataset, wish: OpenOptions) -> Dataset:
@@ -172,10 +174,15 @@ def _open_path(text: str, wish: OpenOptions) -> Dataset:
             "label": open_idx(base / "t10k-labels-idx1-ubyte.gz"),
         }
         return from_rows(BUNDLED, rows, wish, classes=FASHION_CLASSES)
-    path = Path(text).expanduser()
-    if not path.exists():
-        raise FastganError(f"no data at {printable(text)}: give {_FORMS}")
-    if path.is_dir():
+    path = files.path_of(text, "the name of the data")
+    kind = files.kind(path)
+    if kind is None:
+        raise FastganError(f"no data at {text}: give {_FORMS}")
+    if kind == "other":
+        raise FastganError(
+            f"{text} is no file that can be read again, but a pipe or a device: give {_FORMS}"
+        )
+    if kind == "folder":
         return _from_files(Folder(path, wish.exclude), wish)
     try:
         with path.open("rb") as file:

@@ -19,6 +19,7 @@ class OpenOptions:
     progress: bool | None
     labels: Any
     primary: bool = True
+    field: str = "image"
     exclude: frozenset[str] = frozenset()
 
     @property

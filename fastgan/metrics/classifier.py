@@ -227,7 +227,7 @@ def cached(
     ]
     key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
     path = folder / f"classifier-{key}.safetensors"
-    if path.is_file() and (found := _read(path, key)):
+    if files.kind(path) == "file" and (found := _read(path, key)):
         return found
     made = fit(images, labels, classes=classes, seed=seed)
     made.key = key

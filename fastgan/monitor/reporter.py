@@ -123,7 +123,7 @@ class Reporter:
             f"samples/{step:08d}.png" if name == "samples" else f"{name}.png"
         )
         with self.accessory(name):
-            if not path.parent.is_dir():  # somebody may have tidied up
+            if files.kind(path.parent) != "folder":  # somebody may have tidied up
                 path.parent.mkdir()
             files.save_with(path, lambda f: pictures.save_grid(f, images))
         if self.logger is not None:

@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from fastgan import files
+from fastgan.data.opening import BUNDLED
 from fastgan.errors import FastganError
 from fastgan.recipes import Config, ImageSpec
 from fastgan.recipes.config import as_dict
 
 if TYPE_CHECKING:
     from fastgan.trainer.trainer import Trainer
+
+
+def recorded(config: Config) -> dict[str, Any]:
+    """The options as they stand in the run folder, which is read from other folders: paths are
+    absolute."""
+    values = as_dict(config)
+    for name in ("data", "out"):
+        if isinstance(values[name], str) and values[name] != BUNDLED:
+            values[name] = files.recorded(values[name])
+    return values
+
+
+def still_there(config: Config, run: str) -> None:
+    """Raises FastganError where the data that a run goes on with are not where they were."""
+    if (
+        isinstance(config.data, str)
+        and config.data != BUNDLED
+        and files.kind(files.path_of(config.data)) is None
+    ):
+        raise FastganError(
+            f"{run} was trained on {config.data}, where nothing is now: say where the images are, "
+            "with --data"
+        )
 
 
 def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | None) -> Trainer:
@@ -29,6 +54,8 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
         pick_device(local_device(config.device))
     ).together():  # first, so that a failure from here on ends all processes
         size, channels = config.defaults_for()
+        if resume:
+            still_there(config, str(out))
         dataset = data.open(config.data, size=size, channels=channels, strict=config.strict)
         shape = dataset.fields["image"].shape
         if shape[0] != shape[1]:
@@ -42,6 +69,10 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
             torch.manual_seed(config.seed)
             try:
                 built = config.build(images)
+            except FastganError as error:
+                if images.classes or "label" not in dataset.fields:
+                    raise
+                raise FastganError(f"{error} (the data have {dataset.labels_found()})") from error
             except ValueError as error:
                 raise FastganError(f"recipe {config.recipe} can't be built: {error}") from error
     stage = Stage(
@@ -58,6 +89,6 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
         resume=resume,
         reschedule=resume,  # by the command line --steps and --lr alone can change them
         **dataclasses.asdict(RunOptions.of(vars(config))),
-        config=as_dict(config),
+        config=recorded(config),
         log=log,
     )

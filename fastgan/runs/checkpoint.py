@@ -187,7 +187,7 @@ class Checkpoints:
                 return self._read(self.path(chosen))
             except FastganError:
                 # a running trainer may drop a checkpoint while it is read
-                if (self.path(chosen) / STATE).exists():
+                if files.kind(self.path(chosen) / STATE) is not None:
                     raise
 
     def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

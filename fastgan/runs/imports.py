@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fastgan import files
 from fastgan.errors import FastganError
 
 
@@ -56,10 +57,19 @@ def lies_in_a_run(path: Path) -> bool:
     """Whether a path is a run folder or anything in one."""
     places = [*(p for p in (path, path.resolve()) if p.is_absolute())]
     return any(
-        (p / "run.json").exists() and (p / "checkpoints").exists()
+        _there(p / "run.json") and _there(p / "checkpoints")
         for q in places
         for p in (q, *q.parents)
     )
+
+
+def _there(path: Path) -> bool:
+    try:
+        return files.kind(path) is not None
+    except (
+        FastganError
+    ):  # a folder above that nobody may look into can't be a run that is read here
+        return False
 
 
 def folder_of(module: str) -> str | None:

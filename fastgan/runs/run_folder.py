@@ -50,6 +50,7 @@ _STAGE = {
 FACTS = {
     "stages": [_STAGE],
     "classes": (None, [str]),
+    "empty?": [range(2**16)],
     "seed": range(2**32),
     "identity": {"stages": [{"schedules": {str: {str: object}}}]},
     "modules?": {str: str},
@@ -65,7 +66,7 @@ class RunFolder:
     samples/, checkpoints/."""
 
     def __init__(self, path: str | Path, *, keep: int = 3) -> None:
-        self.path = Path(path).expanduser()
+        self.path = files.path_of(path, "the run folder")
         self.checkpoints = Checkpoints(self.path / "checkpoints", keep)
         self._lock: files.Lock | None = None
         self._claimed = False

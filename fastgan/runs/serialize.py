@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastgan.data.dataset import printable
-from fastgan.errors import FastganError
+from fastgan.errors import FastganError, printable
 from fastgan.objectives.base import Objective
 from fastgan.runs import imports
 

@@ -11,8 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from fastgan.data import Dataset
-from fastgan.data.dataset import printable
-from fastgan.errors import FastganError
+from fastgan.errors import FastganError, printable
 from fastgan.precision import Precision
 from fastgan.runs import imports
 from fastgan.runs.serialize import NotSerializable, foreign, rebuild, serialize
@@ -227,10 +226,17 @@ def rebuilding(trainer: RunFacts) -> dict[str, Any]:
         )
     first = next((d for d in trainer.datasets.values()), None)
     classes = first.classes if first is not None else None
+    empty = set(range(len(classes or ()))) - set(first.present.tolist() if first else ())
     names = {*foreign(stages), str(trainer.config.get("model")).partition(":")[0]}
     modules = {
         name.partition(".")[0]: folder
         for name in sorted(names)
         if (folder := imports.folder_of(name)) is not None
     }
-    return {"stages": stages, "classes": classes, "seed": trainer.options.seed, "modules": modules}
+    return {
+        "stages": stages,
+        "classes": classes,
+        "empty": sorted(empty),
+        "seed": trainer.options.seed,
+        "modules": modules,
+    }

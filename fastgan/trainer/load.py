@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastgan import files
 from fastgan.devices import is_out_of_memory, out_of_memory, pick_device
 from fastgan.errors import FastganError
 from fastgan.objectives import Objective
@@ -177,7 +178,7 @@ def _sample(
             labels, n, run["classes"] if getattr(objective, "conditional", True) else None, path
         )
     elif not datasets and run["classes"]:
-        labels = torch.arange(n) % len(run["classes"])
+        labels = _in_turn(run, n)
     seed = run["seed"] if seed is None else seed
     try:
         return _generate(
@@ -230,7 +231,7 @@ def samples_of(
     trust: as for `load`. Raises FastganError.
     """
     images = sample(run, n, seed=seed, trust=trust)
-    blank = _untrained(Path(run).expanduser(), n, seed, trust)
+    blank = _untrained(files.path_of(run), n, seed, trust)
     return images, blank if blank is not None and blank.shape == images.shape else None
 
 
@@ -252,7 +253,7 @@ def _untrained(run: Path, n: int, seed: int, trust: bool) -> Tensor | None:
                     raise
     objective = _objective(stage, folders)
     scalar = _scalars(objective, 0, where)
-    labels = torch.arange(n) % len(facts["classes"]) if facts.get("classes") else None
+    labels = _in_turn(facts, n) if facts.get("classes") else None
     precision = resolve("fp32", where)
     return _generate(
         objective,
@@ -269,7 +270,7 @@ def _untrained(run: Path, n: int, seed: int, trust: bool) -> Tensor | None:
 def _open(
     path: str | Path, step: int | None
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    folder = Path(path).expanduser()
+    folder = files.path_of(path, "the run folder")
     facts = read_facts(folder)
     return facts, *read_checkpoint(Checkpoints(folder / "checkpoints"), facts, step)
 
@@ -290,6 +291,12 @@ def _scalars(objective: Objective, step: int, device: torch.device) -> dict[str,
     return {
         name: torch.tensor(value, device=device) for name, value in objective.schedule(step).items()
     }
+
+
+def _in_turn(run: dict[str, Any], n: int) -> Tensor:
+    """n labels, each class in turn that had images in training."""
+    kept = sorted(set(range(len(run["classes"]))) - set(run.get("empty", ())))
+    return torch.tensor(kept or [0])[torch.arange(n) % max(len(kept), 1)]
 
 
 def _check_labels(labels: Any, n: int, classes: list[str] | None, path: str | Path) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from fastgan.data.dataset import printable
-from fastgan.errors import FastganError
+from fastgan.errors import FastganError, printable
 
 
 def place(net: nn.Module, device: torch.device, memory_format: torch.memory_format) -> nn.Module:

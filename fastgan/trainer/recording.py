@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import fastgan
+from fastgan import files
 from fastgan.errors import FastganError
 from fastgan.runs import toml
 from fastgan.runs.run_folder import RunFolder, read_checkpoint
@@ -121,7 +122,7 @@ def _go_on_in(session: Session, folder: RunFolder, facts: dict[str, Any]) -> Non
     with reporter.accessory("samples"):
         folder.rewind_pictures(step)
     # Stopped between checkpoint and picture, or they could not be written then.
-    if not (folder.path / "reals.png").exists():
+    if files.kind(folder.path / "reals.png") is None:
         pictures.draw_reals(session)
-    if not (folder.path / "samples" / f"{step:08d}.png").exists():
+    if files.kind(folder.path / "samples" / f"{step:08d}.png") is None:
         pictures.draw_samples(session)

@@ -40,7 +40,7 @@ def conditions(
 ) -> dict[str, Tensor]:
     """What conditional generators are given for the samples from `first` to `first + count - 1`.
 
-    These are rows of the data in a fixed order; labels take each class in turn.
+    These are rows of the data in a fixed order; labels take each class that has images in turn.
     """
     batch: dict[str, Tensor] = {}
     for name, dataset in datasets.items():
@@ -51,9 +51,9 @@ def conditions(
             if spec.kind == "image":
                 value = gather(value, torch.arange(count, device=device))
             elif spec.kind == "label" and dataset.classes:
-                value = torch.from_numpy(np.arange(first, first + count) % len(dataset.classes)).to(
-                    device
-                )
+                present = dataset.present
+                turn = np.arange(first, first + count) % len(present)
+                value = torch.from_numpy(present[turn]).to(device)
             batch[key] = value
     return batch
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastgan import files
 from fastgan.data import Dataset
+from fastgan.data.opening import BUNDLED
 from fastgan.devices import pick_device, search_algorithms
 from fastgan.distributed.context import join, local_device
 from fastgan.errors import FastganError
@@ -83,7 +86,7 @@ class Session:
             self.stopped_by: str | None = None
             self.stats = Statistics(options.log_every, self.device, self.ranks)
             self.watch = Health(self._loss(stages[0])) if options.watch else None
-            self.out = Path(out).expanduser() if out is not None else None
+            self.out = files.path_of(out, "out") if out is not None else None
             self.folder = (
                 RunFolder(self.out, keep=options.keep)
                 if self.out is not None and self.ranks.first
@@ -213,7 +216,11 @@ class Session:
 
 def _python_config(options: RunOptions, sources: Sources) -> dict[str, Any]:
     """config.toml of a run that no command began."""
-    data = sources.data if isinstance(sources.data, str) else type(sources.data).__name__
+    data = sources.data
+    if isinstance(data, (str, os.PathLike)):
+        data = BUNDLED if data == BUNDLED else files.recorded(os.fspath(data))
+    else:
+        data = type(data).__name__
     shape = {"size": sources.size, "channels": sources.channels}
     shape = {name: value for name, value in shape.items() if value is not None}
     return {"recipe": "python", "data": data, **shape, **dataclasses.asdict(options)}

@@ -387,7 +387,9 @@ def test_a_moved_run_goes_on_where_it_lies(fastgan, finished, place):
     assert fastgan("train", "--resume", "moved", "--steps", 9)[0] == 0
     assert newest(place / "moved")[1][1]["step"] == 9
     assert newest(finished)[1][1]["step"] == 7
-    assert tomllib.loads((place / "moved" / "config.toml").read_text())["out"] == "moved"
+    assert tomllib.loads((place / "moved" / "config.toml").read_text())["out"] == str(
+        place / "moved"
+    )
 
 
 def test_sampling_into_a_folder_and_by_seed(fastgan, finished, place):
@@ -478,3 +480,52 @@ def test_more_steps_stretch_the_schedule_and_say_so(fastgan, place):
     code, out, _ = fastgan("train", "--resume", "run")
     assert (code, out.splitlines()[-1]) == (0, "run has its 8 steps: give --steps to go on")
     assert "changed" not in out
+
+
+MAGIC = {"png": b"\x89PNG", "jpg": b"\xff\xd8\xff", "JPEG": b"\xff\xd8\xff", "webp": b"RIFF"}
+
+
+@pytest.mark.parametrize("ending", [*MAGIC, "gif", "xyz", "pt", ""])
+def test_a_picture_is_what_its_name_says(ending, fastgan, finished, place):
+    name = f"deep/x.{ending}" if ending else "deep/x"
+    for argv in (("sample", finished, "--n", 1, "--out", name), ("data", "--preview", name)):
+        code, _, err = fastgan(*argv)
+        if ending in MAGIC:
+            assert code == 0, err
+            assert Path(name).read_bytes().startswith(MAGIC[ending])
+        else:
+            assert (code, err.count("\n"), ".png, .jpg or .webp" in err) == (2, 1, True), err
+            assert not Path("deep").exists()
+
+
+def test_a_run_finds_its_data_from_any_folder_and_says_where_they_were(fastgan, place, monkeypatch):
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), np.uint8)
+    np.savez("mine.npz", images=pictures)
+    quick = ("--steps", 1, "--batch-size", 2, "--base-width", 2, "--latent", 2, "--size", 8)
+    assert fastgan("train", "--data", "mine.npz", *quick, "--out", "run")[0] == 0
+    (place / "other").mkdir()
+    monkeypatch.chdir(place / "other")
+    assert fastgan("train", "--resume", "../run", "--steps", 2)[0] == 0
+    (place / "mine.npz").rename(place / "moved.npz")
+    for argv in (("train", "--resume", "../run", "--steps", 3), ("evaluate", "../run")):
+        code, _, err = fastgan(*argv)
+        assert (code, err.count("\n")) == (2, 1)
+        assert f"was trained on {place / 'mine.npz'}, where nothing is now" in err
+        assert "--data" in err
+    again = ("train", "--resume", "../run", "--steps", 3, "--data", "../moved.npz")
+    assert fastgan(*again)[0] == 0
+    assert fastgan("train", "--resume", "../run", "--steps", 4)[0] == 0  # it knows now
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--config", "--recipe", "--data", "--out", "--model"])
+def test_an_empty_value_is_not_no_value(flag, fastgan, place):
+    for argv in ((flag, ""), (f"{flag}=",)):
+        code, _, err = fastgan("train", *argv, "--steps", 1)
+        assert (code, err.count("\n"), f"{flag} is empty" in err) == (2, 1, True), err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("mark", ["utf-8-sig", "utf-16"])
+def test_options_from_a_text_file_of_windows(mark, fastgan, place):
+    Path("bom.toml").write_bytes("steps = -1\r\n".encode(mark))
+    assert "--steps must be at least 1" in fastgan("train", "--config", "bom.toml")[2]

@@ -14,6 +14,25 @@ from fastgan.errors import FastganError
 
 Target = str | os.PathLike[str] | IO[bytes]
 
+FORMATS: dict[str, dict[str, Any]] = {
+    ".png": {"format": "PNG"},
+    ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".webp": {"format": "WEBP", "lossless": True},
+}
+"""What Pillow is told for each ending of a picture's name."""
+
+
+def ending_of(path: str | os.PathLike[str]) -> str:
+    """The ending of a picture's name, a key of FORMATS. Raises FastganError for any other."""
+    ending = Path(path).suffix.lower()
+    if ending not in FORMATS:
+        what = f"ends in {ending}" if ending else "has no ending"
+        raise FastganError(
+            f"{path} {what}, which is no picture that is written here: name it .png, .jpg or .webp"
+        )
+    return ending
+
 
 def pixels(images: Any) -> np.ndarray:
     """Turn float NCHW in [0, 1] (torch or NumPy, 1 or 3 channels) into uint8 NHWC with 3 channels.
@@ -83,16 +102,21 @@ def save_grid(
     columns: int | None = None,
     padding: int = 2,
     scale: int | None = None,
+    ending: str | None = None,
 ) -> None:
-    """Write `grid(images)` as PNG to a path or an open binary file."""
-    save(grid(images, columns=columns, padding=padding, scale=scale), path)
+    """Write `grid(images)` as `save` does."""
+    save(grid(images, columns=columns, padding=padding, scale=scale), path, ending)
 
 
-def save(picture: Image.Image, target: Target) -> None:
-    """Write a picture as PNG to a path or an open binary file (a caller that wants an atomic write
-    passes its temporary file)."""
+def save(picture: Image.Image, target: Target, ending: str | None = None) -> None:
+    """Write a picture to a path, as its ending says, or to an open binary file, as PNG or as
+    `ending` says (a caller that wants an atomic write passes its temporary file).
+
+    Raises FastganError for an ending that is not in FORMATS.
+    """
     if isinstance(target, (str, os.PathLike)):
+        how = FORMATS[ending or ending_of(target)]
         Path(target).parent.mkdir(parents=True, exist_ok=True)
-        picture.save(os.fspath(target), format="PNG")
+        picture.save(os.fspath(target), **how)
     else:
-        picture.save(target, format="PNG")
+        picture.save(target, **FORMATS[ending or ".png"])
