@@ -140,7 +140,10 @@ def command(
         if changed or config_file or (recipe and recipe != cls.recipe):
             changed += ["config"] if config_file else ["recipe"] if not changed else []
             named = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
-            raise FastganError(f"--resume goes on with the run as it was: {named} can't be changed")
+            raise FastganError(
+                f"--resume goes on with the run as it was: {named} can't be changed (a new run "
+                f"with its weights: --init-from {shlex.quote(resume)})"
+            )
         config = options.assemble(cls, {**file, "out": resume}, given, f"{resume}/config.toml")
     else:
         config = options.assemble(cls, file, given, config_file or "flags")
@@ -211,6 +214,8 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False) -> int:
             return 0
         if trainer.rescheduled:
             echo(f"changed from step {trainer.step} on, of {config.steps}: {trainer.rescheduled}")
+        if trainer.taken:
+            echo(trainer.taken)
         start = f"going on at step {trainer.step}" if resume else "training"
         echo(f"{start}: {config.recipe} on {trainer.device}, {trainer.precision.name}")
         trainer.fit(config.steps)

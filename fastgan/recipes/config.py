@@ -68,6 +68,10 @@ class Config:
     batch_size: int = run_option(64, "images of a step")
     seed: int = run_option(0, "everything random follows from it")
     out: str | None = run_option(None, "run folder; default: runs/<recipe>")
+    init_from: str | None = run_option(
+        None, "begin with the weights of that run, checkpoint or folder, where layers fit"
+    )
+    freeze_d: int = run_option(0, "first layers of the discriminator that are not trained")
     device: str = run_option("auto", "auto, cpu, cuda or cuda:N")
     precision: str = run_option(
         "auto",

@@ -128,7 +128,7 @@ def compare(then: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None
         other = (
             "go on with it on purpose (reschedule=True)"
             if "schedules" in field.split(".")
-            else "start a new run"
+            else f"start a new run, with these weights if you like (--init-from {path}, init_from=)"
         )
         field, before, after = (printable(str(part)) for part in (field, before, after))
         raise FastganError(

@@ -29,7 +29,7 @@ from fastgan.monitor.statistics import Statistics
 from fastgan.objectives import Adversarial, Objective
 from fastgan.ops.dispatch import prefer
 from fastgan.precision import resolve
-from fastgan.runs import toml
+from fastgan.runs import toml, transfer
 from fastgan.runs.run_folder import RunFolder, read_checkpoint
 from fastgan.runs.serialize import serialize_network
 from fastgan.trainer import fingerprint, sampling
@@ -74,6 +74,9 @@ class Trainer:
         seed: A whole number in [0, 2**32). All that is random follows from it.
         out: The run folder, which must not exist yet. None keeps everything in memory.
         resume: Whether to go on with the run in `out`, exactly as if it had never stopped.
+        init_from: A run, one of its checkpoints or a folder of safetensors whose weights the
+            networks begin with, where layers fit; `taken` says which. A new run with its own data,
+            optimisers and steps, unlike `resume`.
         reschedule: With `resume`, whether other schedules and learning rates than before are
             accepted. `rescheduled` then says what changed, and so does run.json.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
@@ -140,6 +143,7 @@ class Trainer:
         out: str | Path | None = None,
         resume: bool = False,
         reschedule: bool = False,
+        init_from: str | Path | None = None,
         device: str = "auto",
         precision: str = "auto",
         graph: str = "auto",
@@ -210,6 +214,7 @@ class Trainer:
             self._backend = graph_backend(graph, self.device, self.ranks)
             self._told: str | None = None
             self.rescheduled: str | None = None
+            self.taken: str | None = None
             self.step = 0
             self.stats = Statistics(log_every, self.device, self.ranks)
             self.watch = (
@@ -250,7 +255,7 @@ class Trainer:
                     if resume:
                         self._resume(reschedule)
                     else:
-                        self._enter(0)
+                        self._begin_from(init_from)
                         self._begin_run()
             except BaseException:
                 self.close()
@@ -488,6 +493,18 @@ class Trainer:
                 * (earlier.batch_size or self.batch_size)
             )
 
+    def _begin_from(self, init_from: str | Path | None) -> None:
+        """Enter the first stage, with weights of somebody else's training where they fit."""
+        if init_from is None:
+            return self._enter(0)
+        source = transfer.read(init_from)
+        self.taken = transfer.into(self.stages[0].nets, source)
+        self._enter(0)
+        if transfer.average_into(self.ema, source):
+            self.active.ema.warm_up = False
+            self.taken += ", averages too"
+        return None
+
     def _begin_run(self) -> None:
         if self.folder is None:
             return
@@ -497,6 +514,8 @@ class Trainer:
             "identity": fingerprint.of(self),
         }
         facts["pairs"] = self.active.pairs
+        if self.taken is not None:
+            facts["init_from"] = {"taken": self.taken, "warm_up": self.active.ema.warm_up}
         self.folder.create()
         try:
             self.folder.write("config.toml", toml.dumps(self.config))
@@ -551,6 +570,7 @@ class Trainer:
         fingerprint.compare(state["identity"], here, self._path)
         with folder.checkpoints.whole(state["step"]):
             self.active.load_state(groups, own_rates=rates)
+            self.active.ema.warm_up = facts.get("init_from", {}).get("warm_up", True)
             for name in self._other_nets():
                 index, _, net = name.partition("/")
                 load_network(
