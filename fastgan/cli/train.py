@@ -17,31 +17,10 @@ from fastgan.cli import options
 from fastgan.errors import FastganError
 from fastgan.recipes import Config
 from fastgan.recipes.training import make_trainer
+from fastgan.runs import changes
 
 if TYPE_CHECKING:
     pass
-
-RESUMABLE = (
-    "steps",
-    "out",
-    "device",
-    "data",
-    "graph",
-    "impl",
-    "model",
-    "lr",
-    "lr_g",
-    "lr_d",
-    "sample_every",
-    "checkpoint_every",
-    "checkpoint_minutes",
-    "keep",
-    "log",
-)
-"""Options that may be given with --resume: the length of a run, where and how it is computed, what
-it writes; --model, where the same networks are built by code that lies elsewhere now; and learning
-rates, whose change is told and recorded.
-"""
 
 
 class TrainCommand(click.Command):
@@ -134,12 +113,13 @@ def command(
 ) -> None:
     cls, file = ctx.obj
     if resume:
-        changed = [
-            name for name, value in given.items() if value is not None and name not in RESUMABLE
+        allowed = changes.options()
+        refused = [
+            name for name, value in given.items() if value is not None and name not in allowed
         ]
-        if changed or config_file or (recipe and recipe != cls.recipe):
-            changed += ["config"] if config_file else ["recipe"] if not changed else []
-            named = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+        if refused or config_file or (recipe and recipe != cls.recipe):
+            refused += ["config"] if config_file else ["recipe"] if not refused else []
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in refused)
             raise FastganError(
                 f"--resume goes on with the run as it was: {named} can't be changed (a new run "
                 f"with its weights: --init-from {shlex.quote(resume)})"

@@ -69,7 +69,7 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
         out=out,
         resume=resume,
         init_from=config.init_from,
-        reschedule=resume,  # by the command line --steps and --lr alone can change them
+        reschedule=resume,  # the command line lets through what may change
         device=config.device,
         precision=config.precision,
         graph=config.graph,

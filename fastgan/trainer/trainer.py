@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import fastgan
 from fastgan.data import Dataset
+from fastgan.data.dataset import printable
 from fastgan.devices import memory_explained, pick_device, search_algorithms
 from fastgan.distributed.context import join, local_device
 from fastgan.errors import FastganError
@@ -560,16 +561,16 @@ class Trainer:
         self._enter(state["stage"])
         here = fingerprint.of_stage(self)
         with folder.checkpoints.whole(state["step"]):
-            rates = fingerprint.changed_rates(state["identity"], here) if reschedule else {}
-            for net, (old, new) in rates.items():
-                if "lr" not in self.active.stage.schedules.get(
-                    net, {}
-                ):  # a schedule has its own line
-                    changes.append(f"{net}: lr goes on with {new:g} instead of {old:g}")
-        self.rescheduled = "; ".join(filter(None, changes)) or None
+            own = fingerprint.changed_options(state["identity"], here) if reschedule else {}
+            for net, options in own.items():
+                for option, (old, new) in options.items():
+                    # a schedule has its own line
+                    if option not in self.active.stage.schedules.get(net, {}):
+                        changes.append(f"{net}: {option} goes on with {new} instead of {old}")
+        self.rescheduled = printable("; ".join(filter(None, changes))) or None
         fingerprint.compare(state["identity"], here, self._path)
         with folder.checkpoints.whole(state["step"]):
-            self.active.load_state(groups, own_rates=rates)
+            self.active.load_state(groups, own_options=own)
             self.active.ema.warm_up = facts.get("init_from", {}).get("warm_up", True)
             for name in self._other_nets():
                 index, _, net = name.partition("/")
@@ -607,6 +608,10 @@ class Trainer:
         folder.write("config.toml", toml.dumps(self.config))
         if self.rescheduled:
             facts.setdefault("changes", []).append({"step": self.step, "what": self.rescheduled})
+            for old, new in zip(
+                facts["stages"], fingerprint.rebuilding(self)["stages"], strict=True
+            ):
+                old["objective"] = new["objective"]
         if facts.pop("demo", None) is not None or self.rescheduled:
             folder.write("run.json", json.dumps(facts, indent=1))
         with self.reporter.accessory("metrics.csv"):
