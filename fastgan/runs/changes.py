@@ -51,10 +51,21 @@ CHANGES = (
     Change(("precision",), "such as fp32 for a run that overflowed", ("precision",)),
     Change(("data",), "where the same images lie now"),
     Change(("model",), "where the code that builds the same networks lies now"),
-    Change(("out", "device", "graph", "impl"), "where and how the same formulas are computed"),
     Change(
-        ("sample_every", "checkpoint_every", "checkpoint_minutes", "keep", "log"),
-        "what is written, and when",
+        ("out", "device", "resident_bytes", "graph", "impl"),
+        "where and how the same formulas are computed",
+    ),
+    Change(
+        (
+            "sample_every",
+            "checkpoint_every",
+            "checkpoint_minutes",
+            "keep",
+            "log",
+            "watch",
+            "progress",
+        ),
+        "what is written and shown, and when",
     ),
 )
 

@@ -78,7 +78,7 @@ class Callbacks:
                 self._of[event].append(one)
 
     def __call__(self, event: str, session: Session, *given: Any) -> None:
-        """Call `event` of all. Raises FastganError naming the one that fails, after a checkpoint."""
+        """Call `event` of all. Raises FastganError naming the one that fails."""
         for one in self._of[event]:
             try:
                 getattr(one, event)(session, *given)

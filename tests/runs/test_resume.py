@@ -25,7 +25,7 @@ from fastgan import recipes
 from fastgan.objectives import Adversarial, Cosine, Exponential, Linear, Noise, Objective, Phase
 from fastgan.recipes.config import fields_of
 from fastgan.runs import changes
-from fastgan.trainer.optimizers import adam
+from fastgan.trainer.optimization.optimizers import adam
 
 STEPS = 23
 CUTS = (4, 13)
