@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from fastgan.devices import pick_device, search_algorithms
 from fastgan.distributed.context import join, local_device
 from fastgan.errors import FastganError
 from fastgan.graphs.backends import graph_backend
+from fastgan.monitor import remedies
 from fastgan.monitor.health import Health
 from fastgan.monitor.loggers import find_logger
 from fastgan.monitor.reporter import Reporter
@@ -97,8 +97,7 @@ class Session:
                 **(_python_config(options, sources) if config is None else config),
                 "precision": self.precision.name,
             }
-            remedy = _remedy(self.out, self.config, self.precision.name)
-            self.reporter = Reporter(self.folder, self.watch, remedy)
+            self.reporter = Reporter(self.folder, self.watch, self._command)
             # Before anything is swapped: a network is made again from the classes its author wrote.
             self.descriptions = [
                 {name: serialize_network(net) for name, net in stage.nets.items()}
@@ -221,6 +220,10 @@ class Session:
         """Images of the data seen so far."""
         return self.sequence.images(self.step)
 
+    def _command(self, cause: str) -> str | None:
+        """What to type against a cause that was named."""
+        return remedies.command(cause, self.config, self.out)
+
     @staticmethod
     def _loss(stage: Stage) -> str:
         return getattr(stage.objective, "loss", "non-saturating")
@@ -232,24 +235,3 @@ def _python_config(options: RunOptions, sources: Sources) -> dict[str, Any]:
     shape = {"size": sources.size, "channels": sources.channels}
     shape = {name: value for name, value in shape.items() if value is not None}
     return {"recipe": "python", "data": data, **shape, **dataclasses.asdict(options)}
-
-
-def _remedy(path: Path | None, config: dict[str, Any], precision: str) -> str:
-    """What to do about a run that diverges: a command where one began it."""
-    rates = {name: value for name, value in config.items() if name in ("lr", "lr_g", "lr_d")}
-    if path is None:
-        go_on = "Start again with lower learning rates"
-    elif config.get("recipe") == "python" or not rates:
-        go_on = (
-            "Go on from there with lower learning rates in optimizers= or schedules=, "
-            "resume=True and reschedule=True"
-        )
-    else:
-        flags = " ".join(
-            f"--{name.replace('_', '-')} {value / 2:g}" for name, value in rates.items()
-        )
-        go_on = (
-            "Go on from there at half the rate: fastgan train --resume "
-            f"{shlex.quote(str(path))} {flags}"
-        )
-    return go_on if precision == "fp32" else f"{go_on}; or start again with precision fp32"
