@@ -47,13 +47,10 @@ def flags(options: Mapping[str, Any]) -> str:
     return " ".join(f"--{n.replace('_', '-')} {shlex.quote(v)}" for n, v in shown.items())
 
 
-def command(
-    cause: str, config: Mapping[str, Any], path: Path | None, step: int | None = None
-) -> str | None:
-    """The command that goes on from checkpoint `step` (None: the newest) with the remedy; None for
-    a run without a folder, or that no command began, or where no option helps."""
+def command(cause: str, config: Mapping[str, Any], path: str | Path | None) -> str | None:
+    """The command that goes on with the remedy; None for a run without a folder, or that no command
+    began, or where no option helps."""
     options = changes(cause, config)
     if path is None or config.get("recipe") == "python" or not options:
         return None
-    back = "" if step is None else f" --resume-step {step}"
-    return f"fastgan train --resume {shlex.quote(str(path))}{back} {flags(options)}"
+    return f"fastgan train --resume {shlex.quote(str(path))} {flags(options)}"

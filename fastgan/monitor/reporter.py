@@ -26,16 +26,12 @@ class Reporter:
     none), and shows them on the progress line (None: quietly).
 
     command: what to type against a cause that the watch names, or None where nothing can be.
-
-    Attributes:
-        on_alert: Called with each alert.
     """
 
     def __init__(
         self, folder: RunFolder | None, watch: Health | None, command: Callable[[str], str | None]
     ) -> None:
         self.folder, self.watch, self.command = folder, watch, command
-        self.on_alert: Callable[[Alert], None] = lambda alert: None
         self.logger: Logger | None = None
         self.progress: Progress | None = None
         self._failing: dict[str, str] = {}
@@ -122,7 +118,6 @@ class Reporter:
             if self.logger is not None:
                 with self.accessory("the log"):
                     self.logger.alert(alert.step, str(alert))
-            self.on_alert(alert)
 
     def say(self, line: str) -> None:
         if self.progress is not None:
