@@ -17,34 +17,10 @@ from fastgan.cli import options
 from fastgan.errors import FastganError
 from fastgan.recipes import Config
 from fastgan.recipes.training import make_trainer
+from fastgan.runs import changes
 
 if TYPE_CHECKING:
     pass
-
-RESUMABLE = (
-    "steps",
-    "out",
-    "device",
-    "data",
-    "graph",
-    "impl",
-    "model",
-    "lr",
-    "lr_g",
-    "lr_d",
-    "sample_every",
-    "checkpoint_every",
-    "checkpoint_minutes",
-    "keep",
-    "watch",
-    "progress",
-    "resident_bytes",
-    "log",
-)
-"""Options that may be given with --resume: the length of a run, where and how it is computed, what
-it writes; --model, where the same networks are built by code that lies elsewhere now; and learning
-rates, whose change is told and recorded.
-"""
 
 
 class TrainCommand(click.Command):
@@ -140,13 +116,17 @@ def command(
 ) -> None:
     cls, file = ctx.obj
     if resume:
-        changed = [
-            name for name, value in given.items() if value is not None and name not in RESUMABLE
+        allowed = changes.options()
+        refused = [
+            name for name, value in given.items() if value is not None and name not in allowed
         ]
-        if changed or config_file or (recipe and recipe != cls.recipe):
-            changed += ["config"] if config_file else ["recipe"] if not changed else []
-            named = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
-            raise FastganError(f"--resume goes on with the run as it was: {named} can't be changed")
+        if refused or config_file or (recipe and recipe != cls.recipe):
+            refused += ["config"] if config_file else ["recipe"] if not refused else []
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in refused)
+            raise FastganError(
+                f"--resume goes on with the run as it was: {named} can't be changed (a new run "
+                f"with its weights: --init-from {shlex.quote(resume)})"
+            )
         config = options.assemble(cls, {**file, "out": resume}, given, f"{resume}/config.toml")
     else:
         config = options.assemble(cls, file, given, config_file or "flags")
@@ -219,6 +199,8 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False) -> int:
             return 0
         if trainer.rescheduled:
             echo(f"changed from step {trainer.step} on, of {config.steps}: {trainer.rescheduled}")
+        if trainer.taken:
+            echo(trainer.taken)
         start = f"going on at step {trainer.step}" if resume else "training"
         echo(f"{start}: {config.recipe} on {trainer.device}, {trainer.precision.name}")
         trainer.fit(config.steps)

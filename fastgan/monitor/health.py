@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastgan.monitor import early
 from fastgan.monitor.evidence import (
     describe,
     distances,
@@ -42,6 +43,9 @@ MEMORY = 1000
 LOW_SPREAD, LOW_NEAREST = 0.4, 0.2
 """Collapse: mean distance between samples, or median distance to the nearest other sample, against
 the reals'."""
+
+LEARNING = 200
+"""Steps in which a generator may make one grey image and be healthy."""
 
 STILL = 0.01
 """Stall: mean change of the samples from fixed latents, against the mean distance between reals."""
@@ -171,9 +175,10 @@ class Health:
         fakes: Tensor,
         fixed_fakes: Tensor | None = None,
         reals: Tensor | None = None,
+        rates: Mapping[str, float] | None = None,
     ) -> list[Alert]:
         """Take a few images, float NCHW in [-1, 1]: fresh samples, those of the fixed latents, and
-        about as many reals.
+        about as many reals; and the networks' learning rates.
 
         Without reals nothing is said about collapse and stall. At most 64 images of each are used.
         """
@@ -201,6 +206,13 @@ class Health:
             if not self.fixed or step - self.fixed_step >= 100:
                 self.fixed, self.fixed_step = now.int().tolist(), step
         self.looks = [*self.looks, look][-64:]
+        if evidence := early.asleep(rates or {}) if len(self.looks) == 1 else None:
+            return self._alert("stall", step, evidence)
+        if evidence := early.constant(fakes):
+            return self._alert("collapse", step, evidence)
+        latest = self.buckets[-1] if self.buckets else {}
+        if evidence := early.noise(step, self.looks, latest, self.limits):
+            return self._alert("collapse", step, evidence)
         return [*self._judge_stillness(step), *self._judge_diversity(step)]
 
     @property
@@ -226,6 +238,8 @@ class Health:
 
     def _judge_strength(self, step: int) -> list[Alert]:
         limits = self.limits
+        if evidence := early.runaway(self.buckets, limits):
+            return self._alert("discriminator-too-strong", step, evidence)
         recent = [b for b in self.buckets if b["to"] > step - SPAN]
         if not recent or recent[0]["from"] > step - SPAN or any("margin" not in b for b in recent):
             return []
@@ -312,7 +326,10 @@ class Health:
         ended = self.top_rate > 0 and latest.get("rate", self.top_rate) < 0.1 * self.top_rate
         # Where D can't tell samples from reals there is nothing left to learn; networks that never
         # learned are seen elsewhere.
-        settled = abs(latest.get("margin", 1.0)) <= self.limits.weak_margin
+        settled = abs(latest.get("margin", 1.0)) <= self.limits.weak_margin and (
+            self.limits.weak_accuracy is None
+            or latest.get("accuracy", 0.5) <= self.limits.weak_accuracy
+        )
         if ended or settled:
             return []
         since, most = int(run[0]["since"]), max(look["moved"] for look in run)
@@ -335,7 +352,8 @@ class Health:
         # An untrained generator makes one grey image: only samples that were diverse, or had SPAN
         # steps, can collapse.
         fell = self.best_spread >= 0.6 or now["spread"] < 0.5 * self.best_spread
-        if len(run) < 3 or step - run[0]["step"] < (200 if fell else SPAN):
+        began = run[0]["step"] if fell else max(run[0]["step"], LEARNING)
+        if len(run) < 3 or step - began < (200 if fell else SPAN):
             return []
         recovering = now["spread"] > 1.25 * run[-3]["spread"]
         unmoved = all(look.get("moved", 1.0) < STILL for look in run[-3:])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 from fastgan import files
 from fastgan.errors import FastganError
 from fastgan.monitor import pictures
-from fastgan.monitor.health import Health
+from fastgan.monitor.health import REMEDIES, Alert, Health
 from fastgan.monitor.loggers import Logger
 from fastgan.monitor.progress import GONE, Progress
 from fastgan.runs.run_folder import RunFolder
@@ -25,11 +25,13 @@ class Reporter:
     """Writes rows, alerts and pictures into the run folder (None: nowhere) and to the logger (None:
     none), and shows them on the progress line (None: quietly).
 
-    remedy: what to do about a run that diverges.
+    command: what to type against a cause that the watch names, or None where nothing can be.
     """
 
-    def __init__(self, folder: RunFolder | None, watch: Health | None, remedy: str) -> None:
-        self.folder, self.watch, self.remedy = folder, watch, remedy
+    def __init__(
+        self, folder: RunFolder | None, watch: Health | None, command: Callable[[str], str | None]
+    ) -> None:
+        self.folder, self.watch, self.command = folder, watch, command
         self.logger: Logger | None = None
         self.progress: Progress | None = None
         self._failing: dict[str, str] = {}
@@ -59,7 +61,7 @@ class Reporter:
         bad = [name for name, value in row.items() if not math.isfinite(value)]
         if bad:
             self.diverged(
-                f"{', '.join(bad)} is not finite between steps {step - window + 1} and {step}"
+                step, f"{', '.join(bad)} is not finite between steps {step - window + 1} and {step}"
             )
         full = {
             "step": step,
@@ -79,16 +81,31 @@ class Reporter:
         if self.watch is not None:
             self.tell(self.watch.observe(step, dict(row)))
 
-    def diverged(self, evidence: str) -> None:
+    def diverged(self, step: int, evidence: str) -> None:
         """Raises FastganError naming the last good checkpoint and a remedy."""
+        alert = Alert("non-finite", step, evidence, REMEDIES["non-finite"])
+        self.tell([alert], quietly=True)
         good = "there is no checkpoint yet"
         if self.folder is not None and (steps := self.folder.checkpoints.steps()):
             good = f"the last good checkpoint is {self.folder.checkpoints.path(steps[-1])}"
-        raise FastganError(f"training diverged: {evidence}; {good}. {self.remedy}")
+        typed = self.command("non-finite")
+        go_on = (
+            f"Go on from there at half the rate: {typed}"
+            if typed
+            else "Start again with lower learning rates"
+            if self.folder is None
+            else "Go on from there with lower learning rates in optimizers= or schedules=, "
+            "resume=True and reschedule=True"
+        )
+        raise FastganError(f"training diverged: {evidence}; {good}. {go_on}")
 
-    def tell(self, alerts: Sequence[Any]) -> None:
+    def tell(self, alerts: Sequence[Alert], *, quietly: bool = False) -> None:
+        """Show alerts, unless an error says the same, and keep them."""
         for alert in alerts:
-            self.say(str(alert))
+            if (typed := self.command(alert.cause)) is not None:
+                alert = dataclasses.replace(alert, remedy=f"stop (Ctrl-C), then {typed}")
+            if not quietly:
+                self.say(str(alert))
             if self.folder is not None:
                 row = {
                     "step": alert.step,

@@ -59,6 +59,10 @@ class Config(RunOptions):
     channels: int | None = run_option(None, "1 (grey) or 3 (colour); default: what the data have")
     steps: int = run_option(20_000, "updates of the generator")
     out: str | None = run_option(None, "run folder; default: runs/<recipe>")
+    init_from: str | None = run_option(
+        None, "begin with the weights of that run, checkpoint or folder, where layers fit"
+    )
+    freeze_d: int = run_option(0, "first layers of the discriminator that are not trained")
     log: str = run_option(
         "none",
         "also log there (installed by the extra of that name)",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastgan import files
@@ -46,6 +48,7 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
     from fastgan import data
     from fastgan.devices import pick_device
     from fastgan.distributed.context import join, local_device
+    from fastgan.runs.transfer import freeze_first
     from fastgan.trainer.run_options import RunOptions
     from fastgan.trainer.stages.stage import Stage
     from fastgan.trainer.trainer import Trainer
@@ -75,6 +78,14 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
                 raise FastganError(f"{error} (the data have {dataset.labels_found()})") from error
             except ValueError as error:
                 raise FastganError(f"recipe {config.recipe} can't be built: {error}") from error
+        if config.freeze_d:
+            if "D" not in built.nets:
+                raise FastganError("--freeze-d: there is no network D")
+            freeze_first(built.nets["D"], config.freeze_d)
+        if config.init_from is not None:  # whoever goes on from another folder finds it, too
+            config = dataclasses.replace(
+                config, init_from=os.path.abspath(Path(config.init_from).expanduser())
+            )
     stage = Stage(
         built.nets,
         built.objective,
@@ -87,7 +98,8 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
         data=dataset,
         out=out,
         resume=resume,
-        reschedule=resume,  # by the command line --steps and --lr alone can change them
+        init_from=config.init_from,
+        reschedule=resume,  # the command line lets through what may change
         **dataclasses.asdict(RunOptions.of(vars(config))),
         config=recorded(config),
         log=log,

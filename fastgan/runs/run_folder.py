@@ -55,6 +55,7 @@ FACTS = {
     "identity": {"stages": [{"schedules": {str: {str: object}}}]},
     "modules?": {str: str},
     "demo?": range(2**63),
+    "init_from?": {"taken": str, "warm_up": bool},
     "changes?": [dict],
 }
 """What of run.json is used, as a pattern of schema.check; the trees under "spec" are

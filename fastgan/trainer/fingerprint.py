@@ -13,7 +13,7 @@ import torch
 from fastgan.data import Dataset
 from fastgan.errors import FastganError, printable
 from fastgan.precision import Precision
-from fastgan.runs import imports
+from fastgan.runs import changes, imports
 from fastgan.runs.serialize import NotSerializable, foreign, rebuild, serialize
 from fastgan.trainer.run_options import RunOptions
 from fastgan.trainer.stages.stage import Stage
@@ -123,8 +123,8 @@ def compare(then: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None
             field = field.removeprefix("stages[0].")
         other = (
             "go on with it on purpose (reschedule=True)"
-            if "schedules" in field.split(".")
-            else "start a new run"
+            if changes.accepted(f"stages[0].{field}") or changes.accepted(field)
+            else f"start a new run, with these weights if you like (--init-from {path}, init_from=)"
         )
         field, before, after = (printable(str(part)) for part in (field, before, after))
         raise FastganError(
@@ -134,8 +134,8 @@ def compare(then: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None
 
 
 def reschedule(then: dict[str, Any], now: Mapping[str, Any], step: int) -> str | None:
-    """Give `then` the schedules of `now`; one line that says what changes at `step` of the stage,
-    or None where nothing does."""
+    """Give `then` what differs in `now` and may (`changes.CHANGES`); one line that says what
+    changes at `step` of the stage, or None where nothing does."""
     changed: dict[str, list[str]] = {}
     for before, after in zip(then["stages"], json.loads(json.dumps(now))["stages"], strict=False):
         for net in {**before["schedules"], **after["schedules"]}:
@@ -147,23 +147,22 @@ def reschedule(then: dict[str, Any], now: Mapping[str, Any], step: int) -> str |
                         f"{option} goes on with {values[1]} instead of {values[0]}", []
                     ).append(net)
         before["schedules"] = after["schedules"]
-    return (
-        printable("; ".join(f"{' and '.join(nets)}: {what}" for what, nets in changed.items()))
-        or None
-    )
+    lines = [f"{' and '.join(nets)}: {what}" for what, nets in changed.items()]
+    for field, old, new in changes.take_over(then, json.loads(json.dumps(now))):
+        lines.append(f"{field.rpartition('.')[2]} goes on with {new} instead of {old}")
+    return printable("; ".join(lines)) or None
 
 
-def changed_rates(then: dict[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """Give the optimisers of `then` the learning rates of `now`: {network: (rate then, rate now)}
-    of those that differ."""
-    changed = {}
-    for net, after in now["optimizers"].items():
-        before = then["optimizers"].get(net, {}).get("options", {})
-        old, new = before.get("lr"), after["options"].get("lr")
-        if isinstance(old, (int, float)) and isinstance(new, (int, float)) and old != new:
-            before["lr"] = new
-            changed[net] = (old, new)
-    return changed
+def changed_options(
+    then: dict[str, Any], now: Mapping[str, Any]
+) -> dict[str, dict[str, tuple[Any, Any]]]:
+    """Give the optimisers of `then` the options of `now` that may differ (`changes.CHANGES`):
+    {network: {option: (value then, value now)}}."""
+    found: dict[str, dict[str, tuple[Any, Any]]] = {}
+    for field, old, new in changes.take_over(then, json.loads(json.dumps(now))):
+        net, _, option = field.removeprefix("optimizers.").rpartition(".options.")
+        found.setdefault(net, {})[option] = (old, new)
+    return found
 
 
 def at(spec: Any, step: int, *, ours: bool = False) -> str:

@@ -6,12 +6,10 @@ import signal
 import time
 
 from fastgan.errors import FastganError
+from fastgan.monitor.early import look_due
 from fastgan.trainer import pictures
 from fastgan.trainer.graceful_stop import GracefulStop
 from fastgan.trainer.session import Session
-
-LOOK_EVERY = 200
-"""Steps between two looks of the watch at samples."""
 
 
 class Loop:
@@ -41,7 +39,7 @@ class Loop:
             session.step += 1
             self._report()
             self._check_graph()
-            if session.step % LOOK_EVERY == 0:
+            if look_due(session.step):
                 pictures.look_at_samples(session)
             if session.step % options.checkpoint_every == 0:
                 self._checkpoint()
@@ -96,6 +94,6 @@ class Loop:
     def _checkpoint(self, passing: bool = False) -> None:
         session = self.session
         if session.ranks.largest(int(not session.active.finite())):  # every rank stops, or none
-            session.reporter.diverged("a parameter is not finite")
+            session.reporter.diverged(session.step, "a parameter is not finite")
         if session.out is not None:
             session.save(passing=passing)

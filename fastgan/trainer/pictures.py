@@ -30,7 +30,8 @@ def look_at_samples(session: Session) -> None:
     live = session.sample(GRID, ema=False, seed=session.options.seed + session.step) * 2 - 1
     fixed = session.sample(GRID) * 2 - 1
     if live.shape[1:] == reals.shape[1:]:
-        found = session.watch.observe_samples(session.step, live, fixed, reals.cpu())
+        rates = session.active.rates.ahead(session.sequence.own_step(session.step))
+        found = session.watch.observe_samples(session.step, live, fixed, reals.cpu(), rates)
         session.reporter.tell(found)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import fastgan
 from fastgan import files
+from fastgan.data.dataset import printable
 from fastgan.errors import FastganError
 from fastgan.runs import toml
 from fastgan.runs.run_folder import RunFolder, read_checkpoint
@@ -27,6 +28,8 @@ def begin(session: Session) -> None:
         "identity": fingerprint.of(session),
         "pairs": session.active.pairs,
     }
+    if session.taken is not None:
+        facts["init_from"] = {"taken": session.taken, "warm_up": session.active.ema.warm_up}
     folder.create()
     try:
         folder.write("config.toml", toml.dumps(session.config))
@@ -66,21 +69,24 @@ def resume(session: Session, path: Path, reschedule: bool) -> None:
     changes = []
     if reschedule:
         step = max(folder.checkpoints.steps(), default=0)
-        own = step - sequence.first_step(sequence.at(step))
-        changes.append(fingerprint.reschedule(facts["identity"], now, own))
+        own_step = step - sequence.first_step(sequence.at(step))
+        changes.append(fingerprint.reschedule(facts["identity"], now, own_step))
     fingerprint.compare(facts["identity"], now, path)
     groups, state = read_checkpoint(folder.checkpoints, facts)
     session.enter(state["stage"])
     here = fingerprint.of_stage(session)
     with folder.checkpoints.whole(state["step"]):
-        rates = fingerprint.changed_rates(state["identity"], here) if reschedule else {}
-        for net, (old, new) in rates.items():
-            if "lr" not in session.active.stage.schedules.get(net, {}):  # a schedule says so itself
-                changes.append(f"{net}: lr goes on with {new:g} instead of {old:g}")
-    session.rescheduled = "; ".join(filter(None, changes)) or None
+        own = fingerprint.changed_options(state["identity"], here) if reschedule else {}
+        for net, options in own.items():
+            for option, (old, new) in options.items():
+                # a schedule says so itself
+                if option not in session.active.stage.schedules.get(net, {}):
+                    changes.append(f"{net}: {option} goes on with {new} instead of {old}")
+    session.rescheduled = printable("; ".join(filter(None, changes))) or None
     fingerprint.compare(state["identity"], here, path)
     with folder.checkpoints.whole(state["step"]):
-        session.active.load_state(groups, own_rates=rates)
+        session.active.load_state(groups, own_options=own)
+        session.active.ema.warm_up = facts.get("init_from", {}).get("warm_up", True)
         for name in sequence.other_nets():
             index, _, net = name.partition("/")
             load_network(
@@ -113,6 +119,9 @@ def _go_on_in(session: Session, folder: RunFolder, facts: dict[str, Any]) -> Non
     folder.write("config.toml", toml.dumps(session.config))
     if session.rescheduled:
         facts.setdefault("changes", []).append({"step": step, "what": session.rescheduled})
+        described = fingerprint.rebuilding(session)["stages"]
+        for old, new in zip(facts["stages"], described, strict=True):
+            old["objective"] = new["objective"]
     if facts.pop("demo", None) is not None or session.rescheduled:
         folder.write("run.json", json.dumps(facts, indent=1))
     with reporter.accessory("metrics.csv"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,12 +19,14 @@ from fastgan.devices import pick_device, search_algorithms
 from fastgan.distributed.context import join, local_device
 from fastgan.errors import FastganError
 from fastgan.graphs.backends import graph_backend
+from fastgan.monitor import remedies
 from fastgan.monitor.health import Health
 from fastgan.monitor.loggers import find_logger
 from fastgan.monitor.reporter import Reporter
 from fastgan.monitor.statistics import Statistics
 from fastgan.ops.dispatch import prefer
 from fastgan.precision import resolve
+from fastgan.runs import transfer
 from fastgan.runs.run_folder import RunFolder
 from fastgan.runs.serialize import serialize_network
 from fastgan.trainer import fingerprint, sampling
@@ -50,6 +51,7 @@ class Session:
         step: Steps done.
         stopped_by: The signal that ended `fit`, or None.
         rescheduled: What a resumed run does otherwise than before, or None.
+        taken: What was taken over from `init_from`, or None.
         told: The last reason said for steps without a graph.
         saved_step, saved_at: Of the newest checkpoint: its step, and its time.
         descriptions: For each stage, how its networks are made again.
@@ -83,6 +85,7 @@ class Session:
             self.step, self.saved_step, self.saved_at = 0, -1, time.monotonic()
             self.told: str | None = None
             self.rescheduled: str | None = None
+            self.taken: str | None = None
             self.stopped_by: str | None = None
             self.stats = Statistics(options.log_every, self.device, self.ranks)
             self.watch = Health(self._loss(stages[0])) if options.watch else None
@@ -97,8 +100,7 @@ class Session:
                 **(_python_config(options, sources) if config is None else config),
                 "precision": self.precision.name,
             }
-            remedy = _remedy(self.out, self.config, self.precision.name)
-            self.reporter = Reporter(self.folder, self.watch, remedy)
+            self.reporter = Reporter(self.folder, self.watch, self._command)
             # Before anything is swapped: a network is made again from the classes its author wrote.
             self.descriptions = [
                 {name: serialize_network(net) for name, net in stage.nets.items()}
@@ -110,6 +112,18 @@ class Session:
         self.sequence.enter(index)
         if self.watch is not None:
             self.watch.enter(self._loss(self.active.stage))
+
+    def begin_from(self, init_from: str | Path | None) -> None:
+        """Begin the first stage, with the weights of another training where they fit."""
+        if init_from is None:
+            return self.enter(0)
+        source = transfer.read(init_from)
+        self.taken = transfer.into(self.stages[0].nets, source)
+        self.enter(0)
+        if transfer.average_into(self.ema, source):
+            self.active.ema.warm_up = False
+            self.taken += ", averages too"
+        return None
 
     def sample(
         self, n: int = 64, *, seed: int | None = None, labels: Any = None, ema: bool = True
@@ -209,6 +223,10 @@ class Session:
         """Images of the data seen so far."""
         return self.sequence.images(self.step)
 
+    def _command(self, cause: str) -> str | None:
+        """What to type against a cause that was named."""
+        return remedies.command(cause, self.config, self.out)
+
     @staticmethod
     def _loss(stage: Stage) -> str:
         return getattr(stage.objective, "loss", "non-saturating")
@@ -224,24 +242,3 @@ def _python_config(options: RunOptions, sources: Sources) -> dict[str, Any]:
     shape = {"size": sources.size, "channels": sources.channels}
     shape = {name: value for name, value in shape.items() if value is not None}
     return {"recipe": "python", "data": data, **shape, **dataclasses.asdict(options)}
-
-
-def _remedy(path: Path | None, config: dict[str, Any], precision: str) -> str:
-    """What to do about a run that diverges: a command where one began it."""
-    rates = {name: value for name, value in config.items() if name in ("lr", "lr_g", "lr_d")}
-    if path is None:
-        go_on = "Start again with lower learning rates"
-    elif config.get("recipe") == "python" or not rates:
-        go_on = (
-            "Go on from there with lower learning rates in optimizers= or schedules=, "
-            "resume=True and reschedule=True"
-        )
-    else:
-        flags = " ".join(
-            f"--{name.replace('_', '-')} {value / 2:g}" for name, value in rates.items()
-        )
-        go_on = (
-            "Go on from there at half the rate: fastgan train --resume "
-            f"{shlex.quote(str(path))} {flags}"
-        )
-    return go_on if precision == "fp32" else f"{go_on}; or start again with precision fp32"

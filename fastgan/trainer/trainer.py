@@ -56,8 +56,12 @@ class Trainer(Session):
         seed: A whole number in [0, 2**32). All that is random follows from it.
         out: The run folder, which must not exist yet. None keeps everything in memory.
         resume: Whether to go on with the run in `out`, exactly as if it had never stopped.
-        reschedule: With `resume`, whether other schedules and learning rates than before are
-            accepted. `rescheduled` then says what changed, and so does run.json.
+        reschedule: With `resume`, whether changes that a run can take are accepted: schedules,
+            learning rates, an objective's r1, gp or augment, flip, precision (docs/runs.md has
+            them all). `rescheduled` then says what changed, and so does run.json.
+        init_from: A run, one of its checkpoints or a folder of safetensors whose weights the
+            networks begin with, where layers fit; `taken` says which. A new run with its own data,
+            optimisers and steps, unlike `resume`.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
         precision: "auto" (bf16 on Ampere GPUs and newer, else fp32), "fp32", "tf32", "bf16",
             "fp16".
@@ -122,6 +126,7 @@ class Trainer(Session):
         out: str | Path | None = None,
         resume: bool = False,
         reschedule: bool = False,
+        init_from: str | Path | None = None,
         device: str = "auto",
         precision: str = "auto",
         graph: str = "auto",
@@ -163,7 +168,7 @@ class Trainer(Session):
                         assert self.out is not None
                         recording.resume(self, self.out, reschedule)
                     else:
-                        self.enter(0)
+                        self.begin_from(init_from)
                         recording.begin(self)
             except BaseException:
                 self.close()

@@ -312,6 +312,8 @@ SAY = {
         ["train", "--resume", "RUN", "--data", "fashion-mnist", "--steps", "9"],
         "was",
     ),
+    "weights of nothing": ([*TRAIN, "--init-from", "nope"], "nope: give a run, one of"),
+    "more layers frozen than there are": ([*TRAIN, "--freeze-d", "9"], "it has 3, and the last"),
     "log what is not there": ([*TRAIN, "--log", "paper"], "'paper' is not one of"),
 }
 

@@ -1,6 +1,8 @@
 """Resume is exact: a run cut anywhere ends bit for bit like one that was never cut."""
 
 import itertools
+import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +21,11 @@ from run_support import (
 from torch import nn
 
 import fastgan
+from fastgan import recipes
 from fastgan.objectives import Adversarial, Cosine, Exponential, Linear, Noise, Objective, Phase
+from fastgan.recipes.config import fields_of
+from fastgan.runs import changes
+from fastgan.trainer.optimization.optimizers import adam
 
 STEPS = 23
 CUTS = (4, 13)
@@ -399,3 +405,53 @@ def test_a_network_may_gain_or_lose_its_schedules(tmp_path):
     }.items():
         with make(nets, resume=True, reschedule=True) as on:
             assert on.rescheduled == expected
+
+
+def test_the_page_lists_what_may_change_and_every_option_is_one():
+    page = (Path(__file__).parents[2] / "docs" / "runs.md").read_text()
+    assert changes.table() in page, "print(fastgan.runs.changes.table())"
+    known = {name for recipe in recipes.RECIPES for name in fields_of(recipes.find(recipe))}
+    assert set(changes.options()) <= known
+
+
+CHANGED = {
+    "r1": (
+        "r1 goes on with 5.0 instead of 0.0",
+        {"objective": Adversarial(latent_shape=(4, 1, 1), r1=5.0)},
+    ),
+    "lazy r1": (
+        "r1 goes on with 1.0 instead of 0.0; lazy_r1 goes on with 4 instead of 1",
+        {"objective": Adversarial(latent_shape=(4, 1, 1), r1=1.0, lazy_r1=4)},
+    ),
+    "flip": ("flip goes on with True instead of False", {"flip": True}),
+    "ema": ("ema_decay goes on with 0.9 instead of 0.999", {"ema_decay": 0.9}),
+    "precision": ("precision goes on with bf16 instead of fp32", {"precision": "bf16"}),
+    "beta1": (
+        "D: betas goes on with [0.0, 0.9] instead of [0.5, 0.999]",
+        {"optimizers": {"D": adam(betas=(0.0, 0.9))}},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_what_the_table_marks_may_change_and_is_said_and_recorded(tmp_path, name):
+    told, changed = CHANGED[name]
+    with tiny(tmp_path / "run") as trainer:
+        trainer.fit(7)
+    with pytest.raises(fastgan.FastganError, match=r"\(reschedule=True\)"):
+        tiny(tmp_path / "run", resume=True, **changed)
+    with tiny(tmp_path / "run", resume=True, reschedule=True, **changed) as on:
+        assert on.rescheduled == told
+        on.fit(9)
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["changes"] == [{"step": 7, "what": told}]
+    with tiny(tmp_path / "run", resume=True, **changed) as again:
+        assert again.rescheduled is None
+    assert fastgan.sample(tmp_path / "run", 2, device="cpu").shape == (2, 1, 8, 8)
+
+
+def test_what_the_table_does_not_have_may_not_change(tmp_path):
+    tiny(tmp_path / "run").close()
+    for changed in ({"batch_size": 4}, {"seed": 1}, {"log_every": 9}, {"data": images(22)}):
+        with pytest.raises(fastgan.FastganError, match="start a new run"):
+            tiny(tmp_path / "run", resume=True, reschedule=True, **changed)

@@ -116,8 +116,9 @@ class Ema:
     from.
 
     Parameters and running statistics of normalisation are averaged with min(decay, (1+t)/(10+t)) at
-    update t, every other buffer is copied:
-    an average of weights with the statistics of other weights draws bad images.
+    update t (without `warm_up`, for averages that come from an earlier run: with decay), every
+    other buffer is copied: an average of weights with the statistics of other weights draws bad
+    images.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class Ema:
         if not 0 <= decay < 1:
             raise FastganError(f"ema_decay must lie in [0, 1), not {decay}")
         self.decay = decay
+        self.warm_up = True
         self.nets = {
             name: copy.deepcopy(net).eval().requires_grad_(False) for name, net in nets.items()
         }
@@ -168,7 +170,7 @@ class Ema:
 
     def weight(self, updates: int) -> float:
         """The decay of update number `updates` (0, 1, ...)."""
-        return min(self.decay, (1 + updates) / (10 + updates))
+        return min(self.decay, (1 + updates) / (10 + updates)) if self.warm_up else self.decay
 
     @torch.no_grad()
     def update(self, share: torch.Tensor) -> None:

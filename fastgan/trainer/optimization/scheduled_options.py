@@ -126,6 +126,19 @@ class ScheduledOptions:
                 state["param_groups"][held.index] |= {**held.others, held.option: value}
         return state
 
+    def ahead(self, step: int, steps: int = 1000) -> dict[str, float]:
+        """The largest learning rate of each network's optimiser: those of now, and of `steps` steps
+        later where they are scheduled."""
+        found = {}
+        for net, optimizer in self.optimizers.items():
+            rates = [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
+            if "lr" in self.schedules.get(net, {}):
+                schedule = self.schedules[net]["lr"]
+                rates = [float(schedule(step)), float(schedule(step + steps))]
+            if rates:
+                found[net] = max(rates)
+        return found
+
     def row(self) -> dict[str, float]:
         """Scheduled learning rates, as rows of metrics show them."""
         held = {h.net: h.value for h in self._held if h.option == "lr" and h.index == 0}

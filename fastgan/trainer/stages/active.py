@@ -320,19 +320,25 @@ class ActiveStage:
             "scalers": {name: scaler.state_dict() for name, scaler in self.runner.scalers.items()},
         }
 
-    def load_state(self, groups: Mapping[str, Any], own_rates: Collection[str] = ()) -> None:
-        """Take over what `state` gave. own_rates: networks whose optimisers keep their learning
-        rates."""
+    def load_state(
+        self, groups: Mapping[str, Any], own_options: Mapping[str, Collection[str]] | None = None
+    ) -> None:
+        """Take over what `state` gave. own_options: by network, options that its optimiser keeps,
+        such as "lr"."""
         for kind, mine in (("nets", self.nets), ("ema", self.ema.nets)):
             for name, net in mine.items():
                 load_network(net, groups[kind][name], f"{kind}/{name}")
         for name, optimizer in self.optimizers.items():
-            rates = [group["lr"] for group in optimizer.param_groups] if name in own_rates else []
+            kept = [
+                {option: group[option] for option in (own_options or {}).get(name, ())}
+                for group in optimizer.param_groups
+            ]
             optimizer.load_state_dict(groups["optimizers"][name])
-            for group, rate in zip(optimizer.param_groups, rates):
-                group["lr"] = rate
+            for group, own in zip(optimizer.param_groups, kept, strict=False):
+                group |= own
         for name, scaler in self.runner.scalers.items():
-            scaler.load_state_dict(groups["scalers"][name])
+            if name in groups["scalers"]:  # not where another precision goes on
+                scaler.load_state_dict(groups["scalers"][name])
         self._hold_rates()
 
     def _hold_rates(self) -> None:

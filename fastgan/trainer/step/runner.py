@@ -125,6 +125,14 @@ class StepRunner:
                         f"phase {phase.name!r} trains {name!r}, which is not among the networks: "
                         f"{', '.join(self.nets)}"
                     )
+            held = [
+                name for name in phase.trains if any(True for _ in self.nets[name].parameters())
+            ]
+            if held and not any(self._by_net[name] for name in phase.trains):
+                raise FastganError(
+                    f"network {held[0]!r} has no parameter that is trained: all are frozen, as "
+                    f"fastgan.load returns them ({held[0]}.requires_grad_(True) undoes it)"
+                )
 
     def positions(self, step: int) -> list[int]:
         """Global sample index at which each fresh round of `step` begins, for all ranks
