@@ -21,6 +21,7 @@ from fastgan.monitor.statistics import Statistics
 from fastgan.objectives.base import draw
 from fastgan.ops import random
 from fastgan.precision import resolve
+from fastgan.trainer.cpu_engine import StageForms
 from fastgan.trainer.stage import ActiveStage, Stage, load_network
 
 SEED = 0
@@ -44,6 +45,7 @@ class Ours:
         averaged: bool = False,
         dropout: bool = True,
         precision: str = "auto",
+        forms: StageForms | None = None,
     ) -> None:
         if graph is CudaGraph and device.type != "cuda":
             raise FastganError("a CUDA graph needs a GPU")
@@ -70,6 +72,7 @@ class Ours:
                 resident_bytes=2**34,
                 graphs=graph,
                 impl=impl,
+                forms=forms,
             )
             self._tf32 = (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
         self.nets = self.active.nets

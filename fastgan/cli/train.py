@@ -213,6 +213,8 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False) -> int:
             echo(f"changed from step {trainer.step} on, of {config.steps}: {trainer.rescheduled}")
         start = f"going on at step {trainer.step}" if resume else "training"
         echo(f"{start}: {config.recipe} on {trainer.device}, {trainer.precision.name}")
+        if (line := trainer.cpu.line()) is not None:
+            echo(line)
         trainer.fit(config.steps)
         if trainer.stopped_by:
             again = f"fastgan train --resume {shlex.quote(str(config.out))}"

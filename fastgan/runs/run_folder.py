@@ -55,6 +55,7 @@ FACTS = {
     "modules?": {str: str},
     "demo?": range(2**63),
     "changes?": [dict],
+    "cpu?": dict,
 }
 """What of run.json is used, as a pattern of schema.check; the trees under "spec" are
 describe.rebuild's to check."""
@@ -376,7 +377,11 @@ def read_checkpoint(
     FastganError."""
     groups, state = checkpoints.load(step)
     with checkpoints.whole(state["step"]):
-        schema.check(state, {"stage": range(len(facts["stages"])), "identity": dict}, STATE)
+        schema.check(
+            state,
+            {"stage": range(len(facts["stages"])), "identity": dict, "forms?": {str: {str: [str]}}},
+            STATE,
+        )
         schema.check(groups, {"nets": {str: {str: Tensor}}, "ema": {str: {str: Tensor}}}, "it")
     return groups, state
 

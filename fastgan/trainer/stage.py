@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastgan.cpu.layers import give
 from fastgan.data import Dataset, Stream
 from fastgan.data import open as open_data
 from fastgan.data.dataset import printable
@@ -21,6 +22,7 @@ from fastgan.graphs.capture import State
 from fastgan.graphs.step_graphs import StepGraphs
 from fastgan.objectives import Objective
 from fastgan.ops.adam.optimizer import FlatAdam
+from fastgan.ops.conv.formed import Forms
 from fastgan.ops.dispatch import prefer
 from fastgan.ops.norm import sync
 from fastgan.precision import Precision
@@ -131,6 +133,7 @@ class ActiveStage:
         graphs: Callable[[], Graph] | None = None,
         impl: str = "auto",
         sync_bn: bool = False,
+        forms: Mapping[str, Mapping[str, Forms]] | None = None,
     ) -> None:
         self.impl = impl
         self.ranks = ranks or DistributedContext()
@@ -144,6 +147,7 @@ class ActiveStage:
         self.nets = {
             name: place(net, device, memory_format).train() for name, net in stage.nets.items()
         }
+        give(self.nets, forms or {})
         if sync_bn and self.ranks.world > 1:
             for net in self.nets.values():
                 sync.convert(net)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import fastgan
+from fastgan.cpu.measure import forms_as_json
 from fastgan.data import Dataset
 from fastgan.devices import memory_explained, pick_device, search_algorithms
 from fastgan.distributed.context import join, local_device
@@ -32,10 +33,10 @@ from fastgan.precision import resolve
 from fastgan.runs import toml
 from fastgan.runs.run_folder import RunFolder, read_checkpoint
 from fastgan.runs.serialize import serialize_network
-from fastgan.trainer import fingerprint, sampling
+from fastgan.trainer import fingerprint, preflight, sampling
+from fastgan.trainer.cpu_engine import CpuEngine
 from fastgan.trainer.graceful_stop import GracefulStop
 from fastgan.trainer.optimizers import OptimizerSpec, Schedule
-from fastgan.trainer.preflight import choose_memory_format
 from fastgan.trainer.stage import ActiveStage, Stage, load_network, open_streams
 
 GRID = 64
@@ -206,6 +207,7 @@ class Trainer:
         self.ranks = join(self.device)
         with self.ranks.together(), prefer(impl):
             self.precision = resolve(precision, self.device)
+            self.cpu = CpuEngine(precision, impl, self.device, self.ranks)
             self.graph, self.impl, self.sync_bn = graph, impl, sync_bn
             self._backend = graph_backend(graph, self.device, self.ranks)
             self._told: str | None = None
@@ -352,6 +354,7 @@ class Trainer:
             "stage": self._index,
             "watch": watch,
             "identity": fingerprint.of_stage(self),
+            "forms": forms_as_json(self._forms),
         }
         groups = {**self.active.state(), "others": self._other_nets(), "stats": stats}
         return folder.checkpoints.save(self.step, groups, state, passing)
@@ -443,8 +446,9 @@ class Trainer:
                 stage.carry(before.nets, stage.nets)
         batch_size = stage.batch_size or self.batch_size
         few = sampling.conditions(datasets, self.seed, 0, 4, self.device)
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            layout = choose_memory_format(
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), self.cpu.look(stage.nets) as look:
+            layout = preflight.choose_memory_format(
                 stage.objective,
                 stage.nets,
                 few,
@@ -452,6 +456,8 @@ class Trainer:
                 device=self.device,
                 precision=self.precision,
             )
+        self._forms = self.cpu.choose(look, batch_size / preflight.BATCH, layout)
+        self._compute_in(self.cpu.precision)
         self._active = ActiveStage(
             stage,
             datasets,
@@ -468,6 +474,7 @@ class Trainer:
             graphs=self._backend,
             impl=self.impl,
             sync_bn=self.sync_bn,
+            forms=self._forms,
         )
         if before is not None:
             for name, net in before.ema.nets.items():
@@ -488,6 +495,13 @@ class Trainer:
                 * (earlier.batch_size or self.batch_size)
             )
 
+    def _compute_in(self, precision: str) -> None:
+        """Take what was measured for precision "auto", or what the run was trained with."""
+        if self.cpu.on and precision not in ("auto", self.precision.name):
+            self.precision = resolve(precision, self.device)
+            self.config["precision"] = precision
+            self.reporter.remedy = self._remedy()
+
     def _begin_run(self) -> None:
         if self.folder is None:
             return
@@ -497,6 +511,8 @@ class Trainer:
             "identity": fingerprint.of(self),
         }
         facts["pairs"] = self.active.pairs
+        if (measured := self.cpu.facts()) is not None:
+            facts["cpu"] = measured
         self.folder.create()
         try:
             self.folder.write("config.toml", toml.dumps(self.config))
@@ -527,7 +543,10 @@ class Trainer:
             self.folder.open()
         self.ranks.wait()
         folder = self.folder or RunFolder(self._path)
-        facts, now = folder.facts(), fingerprint.of(self)
+        facts = folder.facts()
+        self.cpu.keep(facts["identity"].get("precision", "fp32"))
+        self._compute_in(self.cpu.precision)
+        now = fingerprint.of(self)
         changes = []
         if reschedule:
             step = max(folder.checkpoints.steps(), default=0)
@@ -538,6 +557,7 @@ class Trainer:
             )
         fingerprint.compare(facts["identity"], now, self._path)
         groups, state = read_checkpoint(folder.checkpoints, facts)
+        self.cpu.keep(self.precision.name, state.get("forms"))
         self._enter(state["stage"])
         here = fingerprint.of_stage(self)
         with folder.checkpoints.whole(state["step"]):
