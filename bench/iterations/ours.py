@@ -22,7 +22,9 @@ from fastgan.objectives.base import draw
 from fastgan.ops import random
 from fastgan.precision import resolve
 from fastgan.trainer.cpu_engine import StageForms
-from fastgan.trainer.stage import ActiveStage, Stage, load_network
+from fastgan.trainer.networks import load_network
+from fastgan.trainer.stages.active import ActiveStage
+from fastgan.trainer.stages.stage import Stage
 
 SEED = 0
 LOG_EVERY = 50
