@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from fastgan import __version__
+from fastgan.cpu.threads import wait_quietly
 from fastgan.errors import FastganError
 
 COMMANDS = {
@@ -64,6 +65,7 @@ def group() -> None:
 def main(args: list[str] | None = None) -> None:
     """Run the command line; exits with 0, 1 (a check failed), 2 (bad input) or 130
     (interrupted)."""
+    wait_quietly()
     try:
         code = group.main(args=args, prog_name="fastgan", standalone_mode=False)
     except FastganError as error:
