@@ -16,7 +16,6 @@ from fastgan import files, recipes
 from fastgan.cli import options
 from fastgan.cpu.threads import busy
 from fastgan.errors import FastganError
-from fastgan.machine import cores
 from fastgan.recipes import Config
 from fastgan.recipes.training import make_trainer
 
@@ -220,6 +219,8 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False) -> int:
         echo(f"{start}: {config.recipe} on {trainer.device}, {trainer.precision.name}")
         if (line := trainer.cpu.line()) is not None:
             echo(line)
+        from fastgan.machine import cores
+
         if trainer.device.type == "cpu" and (line := busy(cores())) is not None:
             echo(line)
         trainer.fit(config.steps)
