@@ -320,8 +320,13 @@ class Bench:
             "floor_ms": floor_ms,
             **peaks,
         }
-        for key in alive:
-            entries[key]["roofline"] = floor_ms / entries[key]["ms"][1]
+        for key, runner in alive.items():
+            ms = entries[key]["ms"][1]
+            here = peaks
+            if self.device.type == "cpu" and runner.low:
+                here = {**peaks, "matmul_tflops": peaks["bf16_tflops"]}
+            entries[key]["roofline"] = least.floor(here) / ms
+            entries[key]["gflops"] = least.flops / ms / 1e6
 
     def _children(
         self, suite: Suite, specs: Sequence[RowSpec], entries: dict[str, Entry], kind: str

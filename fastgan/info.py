@@ -16,6 +16,7 @@ from importlib import metadata
 from typing import Any
 
 from fastgan import machine, paths
+from fastgan.cpu.identity import instructions
 from fastgan.kernels import toolchain
 
 PAIRS = {"2.10": "3.6", "2.11": "3.6", "2.12": "3.7", "2.13": "3.7"}
@@ -163,6 +164,8 @@ def _precision() -> str:
         and torch.version.hip is None
         and torch.cuda.get_device_capability()[0] >= 8
     )
+    if not torch.cuda.is_available():
+        return f"measured at the start of each training ({instructions()})"
     return "bf16" if ampere else "fp32"
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +17,10 @@ from typing import Any
 import torch
 
 import fastgan
+from fastgan.cpu.identity import cpu_name
 from fastgan.kernels import toolchain
+
+__all__ = ["commit", "cores", "cpu_name", "describe", "driver", "nvml", "versions"]
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -54,15 +55,6 @@ def versions() -> dict[str, str | None]:
         "cuda": torch.version.cuda,
         "cudnn": str(cudnn) if cudnn else None,
     }
-
-
-def cpu_name() -> str | None:
-    """The processor's model, where it is known."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
-            return found.group(1).strip() if found else None
-    return platform.processor() or None
 
 
 def cores() -> int:

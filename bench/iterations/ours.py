@@ -15,12 +15,15 @@ import fastgan.data
 from fastgan.bench.iterations.pieces import Gradients, Inputs
 from fastgan.bench.iterations.suites import Suite
 from fastgan.data.permutation import Order
+from fastgan.distributed.context import DistributedContext
 from fastgan.errors import FastganError
 from fastgan.graphs.backends import CudaGraph, Graph
 from fastgan.monitor.statistics import Statistics
 from fastgan.objectives.base import draw
 from fastgan.ops import random
 from fastgan.precision import resolve
+from fastgan.trainer import preflight, sampling
+from fastgan.trainer.cpu_engine import CpuEngine, StageForms
 from fastgan.trainer.networks import load_network
 from fastgan.trainer.stages.active import ActiveStage
 from fastgan.trainer.stages.stage import Stage
@@ -46,6 +49,7 @@ class Ours:
         averaged: bool = False,
         dropout: bool = True,
         precision: str = "auto",
+        measured: str | None = None,
     ) -> None:
         if graph is CudaGraph and device.type != "cuda":
             raise FastganError("a CUDA graph needs a GPU")
@@ -54,6 +58,18 @@ class Ours:
         nets = suite.networks(suite.dropout if dropout else 0.0)
         data = fastgan.data.Aligned(**arrays) if len(arrays) > 1 else arrays["image"]
         dataset = fastgan.data.open(data)
+        forms: StageForms = {}
+        if measured is not None:  # as a run does before its first step
+            cpu = CpuEngine(measured, impl, device, DistributedContext())
+            few = sampling.conditions({"image": dataset}, SEED, 0, preflight.BATCH, device)
+            exact = resolve("fp32", device)
+            with torch.random.fork_rng([]), cpu.look(nets) as look:
+                preflight.choose_memory_format(
+                    suite.objective(), nets, few, seed=SEED, device=device, precision=exact
+                )
+            forms = cpu.choose(look, suite.batch / preflight.BATCH, torch.channels_last)
+            precision = cpu.precision
+        self.low = resolve(precision, device).compute is not None
         stage = Stage(
             nets, suite.objective(), optimizers=self._adam, ema=("G",) if averaged else ()
         )
@@ -72,6 +88,7 @@ class Ours:
                 resident_bytes=2**34,
                 graphs=graph,
                 impl=impl,
+                forms=forms,
             )
             self._tf32 = (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
         self.nets = self.active.nets

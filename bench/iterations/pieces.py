@@ -30,8 +30,8 @@ class Options:
 
     host_data: a DataLoader on the host. reads: the tutorial's five `.item()`. freeze: D's weights
         get no gradient in G's update.
-    modules, whole: torch.compile modes, per network or for the iteration. graph: the iteration in
-        one CUDA graph.
+    everywhere: bf16 on a CPU too. modules, whole: torch.compile modes, per network or for the
+        iteration. graph: the iteration in one CUDA graph.
     """
 
     precision: str = "bf16"
@@ -44,11 +44,11 @@ class Options:
     modules: str | None = None
     whole: str | None = None
     graph: bool = False
+    everywhere: bool = False
 
     def here(self, device: torch.device) -> Options:
-        """On a CPU, where autocast has no matrix units to feed, bf16 and tf32 rows compute in
-        fp32."""
-        if device.type == "cuda" or self.precision == "fp64":
+        """On a CPU bf16 and tf32 rows compute in fp32, but for those that say `everywhere`."""
+        if device.type == "cuda" or self.precision == "fp64" or self.everywhere:
             return self
         return Options(**{**self.__dict__, "precision": "fp32"})
 

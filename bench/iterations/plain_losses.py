@@ -31,6 +31,7 @@ class Losses:
         dropout: bool,
     ) -> None:
         self.suite, self.options, self.device = suite, options.here(device), device
+        self.low = self.options.precision == "bf16"
         self.dtype = torch.float64 if options.precision == "fp64" else torch.float32
         self.autotune = options.autotune
         torch.manual_seed(0)

@@ -35,7 +35,7 @@ class Runner(Protocol):
 @dataclass(frozen=True)
 class RowSpec:
     """One row. key: its letter and variant. ours: it is judged against the best of the others. gpu:
-        why it is not run on a CPU.
+        why it is not run on a CPU. cpu: it is for CPUs alone.
 
     options: of a plain row. engine: keyword arguments of Ours. seconds: what building it takes at
         most on a GPU, for budgets.
@@ -46,6 +46,7 @@ class RowSpec:
     options: Options | None = None
     engine: Mapping[str, Any] | None = None
     gpu: str = ""
+    cpu: bool = False
     seconds: float = 15.0
 
     @property
@@ -150,6 +151,10 @@ ROWS = (
         gpu=_NCHW,
         seconds=80,
     ),
+    RowSpec("c:bf16", "c in bf16 on the CPU", replace(_C, everywhere=True), cpu=True),
+    RowSpec(
+        "d:bf16", "d in bf16 on the CPU", replace(_C, modules="default", everywhere=True), cpu=True
+    ),
     RowSpec("g", "fastgan without graphs", engine={}, seconds=30),
     RowSpec(
         "h:reference",
@@ -164,6 +169,10 @@ ROWS = (
         gpu="a CUDA graph needs a GPU",
     ),
     RowSpec("i", "fastgan", engine={"graph": True}, seconds=40),
+    RowSpec("i:fp32", "fastgan, fp32, measured forms", engine={"measured": "fp32"}, cpu=True),
+    RowSpec(
+        "i:auto", "fastgan, precision and forms measured", engine={"measured": "auto"}, cpu=True
+    ),
 )
 BY_KEY = {row.key: row for row in ROWS}
 LETTERS = tuple(dict.fromkeys(row.letter for row in ROWS))
@@ -206,12 +215,13 @@ ABLATION = (
 def choose(names: Sequence[str], device: torch.device, quick: bool) -> list[RowSpec]:
     """The rows named by letter or key; by default all, or in a quick run those that need no long
     compilation."""
+    here = [row for row in ROWS if device.type == "cpu" or not row.cpu]
     if not names:
         if not quick:
-            return list(ROWS)
+            return here
         wanted = ("a", "c", "f", "g", "i") if device.type == "cuda" else ("a", "c", "i")
-        return [row for row in ROWS if row.letter in wanted]
+        return [row for row in here if row.letter in wanted]
     for name in names:
         if name not in LETTERS and name not in BY_KEY:
             raise FastganError(f"no row {name!r}: choose from {', '.join(LETTERS)}")
-    return [row for row in ROWS if row.letter in names or row.key in names]
+    return [row for row in here if row.letter in names or row.key in names]

@@ -236,6 +236,14 @@ GPU = [
 CPU = [dcgan(64, 32, 1)]
 """The DCGAN that a laptop trains."""
 
+FOR_CPU = [
+    *CPU,
+    dcgan(16, 64, name="cpu-dcgan-64"),
+    sngan(16, 32, 64, 64, 1, name="cpu-sngan"),
+    r1(16, 32, 32, name="cpu-r1"),
+]
+"""`--suite cpu`: networks of each kind that a CPU trains."""
+
 TINY = [
     dcgan(8, 16, 3, 8, 16, name="tiny-dcgan"),
     sngan(4, 16, 16, 16, 2, name="tiny-sngan"),
@@ -245,11 +253,15 @@ TINY = [
 ]
 """Each kind in seconds on one core: for finding mistakes, not for quoting."""
 
-SUITES = {suite.name: suite for suite in [*GPU, *CPU, *TINY]}
+SUITES = {suite.name: suite for suite in [*GPU, *FOR_CPU, *TINY]}
+
+
+_NAMES_FOR_CPU = tuple(suite.name for suite in FOR_CPU)
 
 
 def choose(names: Sequence[str], device: torch.device, quick: bool) -> list[Suite]:
     """The suites named, or this device's own. Raises FastganError for an unknown name."""
+    names = [n for name in names for n in (_NAMES_FOR_CPU if name == "cpu" else (name,))]
     for name in names:
         if name not in SUITES:
             raise FastganError(f"no suite {name!r}: choose from {', '.join(SUITES)}")

@@ -152,4 +152,10 @@ def _cpu_peaks() -> dict[str, float]:
     # oneDNN's convolutions outrun the matrix library on some CPUs: the ceiling is the faster of the
     # two
     rates = (2 * 1024**3 / product.p20, 2 * 8 * 32 * 32 * 9 * 128 * 128 / layer.p20)
-    return {"copy_gbs": 2 * a.numel() * 4 / copy.p20 / 1e6, "matmul_tflops": max(rates) / 1e9}
+    low = [t.bfloat16() for t in (x, w, y)]
+    bf16 = measure([lambda: torch.mm(*low[:2], out=low[2])], samples=7)
+    return {
+        "copy_gbs": 2 * a.numel() * 4 / copy.p20 / 1e6,
+        "matmul_tflops": max(rates) / 1e9,
+        "bf16_tflops": 2 * 1024**3 / bf16.p20 / 1e9,
+    }

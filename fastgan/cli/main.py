@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from fastgan import __version__
+from fastgan.cpu.threads import wait_quietly
 from fastgan.errors import FastganError, printable
 
 COMMANDS = {
@@ -68,6 +69,7 @@ def main(args: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # one that can't encode a name shows its escapes
             stream.reconfigure(errors="backslashreplace")
+    wait_quietly()
     try:
         code = group.main(args=args, prog_name="fastgan", standalone_mode=False)
     except FastganError as error:

@@ -14,6 +14,7 @@ import click
 
 from fastgan import files, recipes
 from fastgan.cli import options
+from fastgan.cpu.threads import busy
 from fastgan.errors import FastganError
 from fastgan.recipes import Config
 from fastgan.recipes.training import make_trainer
@@ -203,6 +204,12 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False) -> int:
             echo(trainer.taken)
         start = f"going on at step {trainer.step}" if resume else "training"
         echo(f"{start}: {config.recipe} on {trainer.device}, {trainer.precision.name}")
+        if (line := trainer.cpu.line()) is not None:
+            echo(line)
+        from fastgan.machine import cores
+
+        if trainer.device.type == "cpu" and (line := busy(cores())) is not None:
+            echo(line)
         trainer.fit(config.steps)
         if trainer.stopped_by:
             again = f"fastgan train --resume {shlex.quote(str(config.out))}"

@@ -51,7 +51,17 @@ def command(
     model and Triton minor version. Nothing is ever tuned while training: an untuned kernel launches
     with the nearest entry that fits, or a safe default. Under another Triton minor version engines
     stay chosen as they were; launch configurations need --recheck, or to be tuned again.
+
+    Without a GPU: which form of each convolution is fastest on this CPU, in fp32 or bf16, into the
+    table under FASTGAN_CACHE that trainings on this CPU read. Example: fastgan tune --type bf16
+    --type fp32 --budget 60
     """
+    import torch
+
+    if not (recheck or ship or op or torch.cuda.is_available()):
+        from fastgan.verify import tune_cpu
+
+        sys.exit(tune_cpu.run(types, budget, click.echo))
     from fastgan.verify.tune import run
     from fastgan.verify.tuning_tables import recheck as take_over
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fastgan.ops.conv.switch import no_weight_gradients
+
 
 def input_gradient(
     discriminator: Callable[..., Tensor], images: Tensor, *conditions: Tensor
@@ -18,7 +20,8 @@ def input_gradient(
     """
     images = images.detach().requires_grad_(True)
     logits = discriminator(images, *conditions)
-    return torch.autograd.grad(logits.float().sum(), images, create_graph=True)[0]
+    with no_weight_gradients():  # `inputs=` alone does not tell operators made in Python
+        return torch.autograd.grad(logits.float().sum(), images, create_graph=True)[0]
 
 
 def zero_centred_penalty(

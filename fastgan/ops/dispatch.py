@@ -101,6 +101,8 @@ def missing(engine: str, device: torch.device) -> str | None:
     device."""
     if engine in ("reference", "gemm"):
         return None
+    if engine == "cpu":
+        return None if device.type == "cpu" else f"forms for a CPU, not for a {device.type} tensor"
     if engine == "cudnn":
         return (
             None

@@ -57,6 +57,7 @@ FACTS = {
     "demo?": range(2**63),
     "init_from?": {"taken": str, "warm_up": bool},
     "changes?": [dict],
+    "cpu?": dict,
 }
 """What of run.json is used, as a pattern of schema.check; the trees under "spec" are
 describe.rebuild's to check."""
@@ -378,7 +379,11 @@ def read_checkpoint(
     FastganError."""
     groups, state = checkpoints.load(step)
     with checkpoints.whole(state["step"]):
-        schema.check(state, {"stage": range(len(facts["stages"])), "identity": dict}, STATE)
+        schema.check(
+            state,
+            {"stage": range(len(facts["stages"])), "identity": dict, "forms?": {str: {str: [str]}}},
+            STATE,
+        )
         schema.check(groups, {"nets": {str: {str: Tensor}}, "ema": {str: {str: Tensor}}}, "it")
     return groups, state
 

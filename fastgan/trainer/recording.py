@@ -30,6 +30,8 @@ def begin(session: Session) -> None:
     }
     if session.taken is not None:
         facts["init_from"] = {"taken": session.taken, "warm_up": session.active.ema.warm_up}
+    if (measured := session.cpu.facts()) is not None:
+        facts["cpu"] = measured
     folder.create()
     try:
         folder.write("config.toml", toml.dumps(session.config))
@@ -64,7 +66,10 @@ def resume(session: Session, path: Path, reschedule: bool) -> None:
         session.folder.open()
     session.ranks.wait()
     folder = session.folder or RunFolder(path)
-    facts, now = folder.facts(), fingerprint.of(session)
+    facts = folder.facts()
+    session.cpu.keep(facts["identity"].get("precision", "fp32"))
+    session.compute_in(session.cpu.precision)
+    now = fingerprint.of(session)
     sequence = session.sequence
     changes = []
     if reschedule:
@@ -73,6 +78,7 @@ def resume(session: Session, path: Path, reschedule: bool) -> None:
         changes.append(fingerprint.reschedule(facts["identity"], now, own_step))
     fingerprint.compare(facts["identity"], now, path)
     groups, state = read_checkpoint(folder.checkpoints, facts)
+    session.cpu.keep(session.precision.name, state.get("forms"))
     session.enter(state["stage"])
     here = fingerprint.of_stage(session)
     with folder.checkpoints.whole(state["step"]):

@@ -35,7 +35,7 @@ class RunOptions:
     device: str = run_option("auto", "auto, cpu, cuda or cuda:N")
     precision: str = run_option(
         "auto",
-        "auto is bf16 on Ampere and newer GPUs, fp32 elsewhere",
+        "auto is bf16 on Ampere and newer GPUs, measured on a CPU, fp32 elsewhere",
         choices=("auto", "fp32", "tf32", "bf16", "fp16"),
     )
     sync_bn: bool = run_option(False, "under torchrun: batch statistics of all processes together")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan import files
+from fastgan.cpu.measure import forms_as_json
 from fastgan.data import Dataset
 from fastgan.data.opening import BUNDLED
 from fastgan.devices import pick_device, search_algorithms
@@ -30,6 +31,7 @@ from fastgan.runs import transfer
 from fastgan.runs.run_folder import RunFolder
 from fastgan.runs.serialize import serialize_network
 from fastgan.trainer import fingerprint, sampling
+from fastgan.trainer.cpu_engine import CpuEngine
 from fastgan.trainer.run_options import RunOptions
 from fastgan.trainer.stages.active import ActiveStage
 from fastgan.trainer.stages.sequence import Sources, StageSequence
@@ -73,6 +75,7 @@ class Session:
         self.ranks = join(self.device)
         with self.ranks.together(), prefer(options.impl):
             self.precision = resolve(options.precision, self.device)
+            self.cpu = CpuEngine(options.precision, options.impl, self.device, self.ranks)
             self.sequence = StageSequence(
                 stages,
                 sources,
@@ -80,6 +83,7 @@ class Session:
                 device=self.device,
                 precision=self.precision,
                 ranks=self.ranks,
+                cpu=self.cpu,
                 graphs=graph_backend(options.graph, self.device, self.ranks),
             )
             self.step, self.saved_step, self.saved_at = 0, -1, time.monotonic()
@@ -110,6 +114,7 @@ class Session:
     def enter(self, index: int) -> None:
         """Begin stage `index`."""
         self.sequence.enter(index)
+        self.compute_in(self.cpu.precision)
         if self.watch is not None:
             self.watch.enter(self._loss(self.active.stage))
 
@@ -124,6 +129,12 @@ class Session:
             self.active.ema.warm_up = False
             self.taken += ", averages too"
         return None
+
+    def compute_in(self, precision: str) -> None:
+        """Take what was measured for precision "auto", or what the run was trained with."""
+        if self.cpu.on and precision not in ("auto", self.precision.name):
+            self.precision = self.sequence.precision = resolve(precision, self.device)
+            self.config["precision"] = precision
 
     def sample(
         self, n: int = 64, *, seed: int | None = None, labels: Any = None, ema: bool = True
@@ -179,6 +190,7 @@ class Session:
                     "stage": self.sequence.index,
                     "watch": self.watch.state_dict() if self.watch else None,
                     "identity": fingerprint.of_stage(self),
+                    "forms": forms_as_json(self.sequence.forms),
                 }
                 others = self.sequence.other_nets()
                 groups = {**self.active.state(), "others": others, "stats": stats}

@@ -31,6 +31,7 @@ FAMILIES: tuple[str, ...] = (
     "images",
     "augment",
     "conv",
+    "conv_forms",
 )
 """Modules under fastgan.verify.cases that register ops. A missing one is an error: an op that
 silently vanished would pass every check."""
@@ -38,7 +39,7 @@ silently vanished would pass every check."""
 TAGS = frozenset({"quick", "full", "layer", "huge", "gradcheck"})
 DIRECTIONS = ("forward", "backward", "double")
 DTYPES = ("fp32", "tf32", "fp16", "bf16")
-ENGINES = ("reference", "cudnn", "gemm", "triton")
+ENGINES = ("reference", "cudnn", "gemm", "triton", "cpu")
 
 
 @dataclass(frozen=True)

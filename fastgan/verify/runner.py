@@ -139,7 +139,9 @@ def plan(ops: Sequence[Op], level: str, device: torch.device) -> tuple[list[Chec
                 missed.setdefault(f"engine {engine} ({reason})", []).append(op.name)
                 continue
             else:
-                types = [t for t in op.dtypes if on_gpu or t in INTERPRETED_TYPES]
+                types = [
+                    t for t in op.dtypes if on_gpu or engine == "cpu" or t in INTERPRETED_TYPES
+                ]
                 for t in set(op.dtypes) - set(types):
                     why = "the interpreter truncates where a GPU rounds" + (
                         ", and its bf16 dot is wrong" if op.uses_dot else ""

@@ -11,8 +11,7 @@ leaves in fp32. Results are NHWC in memory.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,30 +20,9 @@ from torch import Tensor
 from fastgan.kernels.conv.plan import channels_last, empty_nhwc
 from fastgan.kernels.conv.spec import ConvSpec, Fusion
 from fastgan.ops.conv import reference as ref
+from fastgan.ops.conv.switch import no_weight_gradients, weight_gradients
 
-_weight_gradients = True
-
-
-@contextlib.contextmanager
-def no_weight_gradients() -> Iterator[None]:
-    """Backward passes run inside skip the weight gradients of our convolutions: for R1 and gradient
-    penalties, whose inner gradient is taken against images alone.
-
-    `autograd.grad(inputs=images)` tells PyTorch's own nodes as much, but not operators registered
-    from Python. On the ATen engine the switch reaches calls made with `switchable=True`; the others
-    follow `inputs=`.
-    """
-    global _weight_gradients
-    before, _weight_gradients = _weight_gradients, False
-    try:
-        yield
-    finally:
-        _weight_gradients = before
-
-
-def weight_gradients() -> bool:
-    """False inside no_weight_gradients()."""
-    return _weight_gradients
+__all__ = ["RegisteredConvOps", "no_weight_gradients", "weight_gradients", "weight_shape"]
 
 
 def weight_shape(spec: ConvSpec, channels_in: int, channels_out: int) -> tuple[int, int, int, int]:
@@ -133,7 +111,7 @@ def _conv_backward(ctx: Any, u: Tensor) -> tuple[Any, ...]:
     dx = _dgrad(u, w, x.shape[2], x.shape[3], *ctx.rest) if ctx.needs_input_grad[0] else None
     dw = (
         _wgrad(x, u, *ctx.rest).to(w.dtype)
-        if ctx.needs_input_grad[1] and _weight_gradients
+        if ctx.needs_input_grad[1] and weight_gradients()
         else None
     )
     return dx, dw, None, None, None
@@ -144,7 +122,7 @@ def _dgrad_backward(ctx: Any, u: Tensor) -> tuple[Any, ...]:
     dg = _conv(u, w, *ctx.rest) if ctx.needs_input_grad[0] else None
     dw = (
         _wgrad(u, g, *ctx.rest).to(w.dtype)
-        if ctx.needs_input_grad[1] and _weight_gradients
+        if ctx.needs_input_grad[1] and weight_gradients()
         else None
     )
     return dg, dw, None, None, None, None, None

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastgan.cpu.layers import give
 from fastgan.data import Dataset, Stream
 from fastgan.devices import seed_generators
 from fastgan.distributed.context import DistributedContext
@@ -17,6 +18,7 @@ from fastgan.graphs.capture import State
 from fastgan.graphs.step_graphs import StepGraphs
 from fastgan.objectives import Objective
 from fastgan.ops.adam.optimizer import FlatAdam
+from fastgan.ops.conv.formed import Forms
 from fastgan.ops.dispatch import prefer
 from fastgan.ops.norm import sync
 from fastgan.precision import Precision
@@ -54,6 +56,7 @@ class ActiveStage:
         graphs: Callable[[], Graph] | None = None,
         impl: str = "auto",
         sync_bn: bool = False,
+        forms: Mapping[str, Mapping[str, Forms]] | None = None,
     ) -> None:
         self.impl = impl
         self.ranks = ranks or DistributedContext()
@@ -67,6 +70,7 @@ class ActiveStage:
         self.nets = {
             name: place(net, device, memory_format).train() for name, net in stage.nets.items()
         }
+        give(self.nets, forms or {})
         if sync_bn and self.ranks.world > 1:
             for net in self.nets.values():
                 sync.convert(net)

@@ -14,10 +14,10 @@ from fastgan.distributed.context import DistributedContext
 from fastgan.errors import FastganError
 from fastgan.graphs.backends import Graph
 from fastgan.objectives import Adversarial, Objective
-from fastgan.precision import Precision
-from fastgan.trainer import sampling
+from fastgan.precision import Precision, resolve
+from fastgan.trainer import preflight, sampling
+from fastgan.trainer.cpu_engine import CpuEngine, StageForms
 from fastgan.trainer.optimization.optimizers import OptimizerSpec, Schedule
-from fastgan.trainer.preflight import choose_memory_format
 from fastgan.trainer.run_options import RunOptions
 from fastgan.trainer.stages.active import ActiveStage
 from fastgan.trainer.stages.stage import Stage, open_streams
@@ -67,6 +67,7 @@ class StageSequence:
         sources: Data of the stages that have none of their own.
         options: Of the run.
         device, precision, ranks: Where and how all of it is computed.
+        cpu: What chooses forms, and the precision where it is measured, on a CPU.
         graphs: Makes a CUDA graph; None runs every step eagerly.
     """
 
@@ -79,10 +80,13 @@ class StageSequence:
         device: torch.device,
         precision: Precision,
         ranks: DistributedContext,
+        cpu: CpuEngine,
         graphs: Callable[[], Graph] | None,
     ) -> None:
         self.stages, self.sources, self.options = list(stages), sources, options
         self.device, self.precision, self.ranks, self.graphs = device, precision, ranks, graphs
+        self.cpu = cpu
+        self.forms: StageForms = {}
         self.index = -1
         self._active: ActiveStage | None = None
         self._images_before = 0
@@ -125,8 +129,9 @@ class StageSequence:
             if stage.carry is not None:
                 stage.carry(before.nets, stage.nets)
         few = sampling.conditions(datasets, options.seed, 0, 4, self.device)
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            layout = choose_memory_format(
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), self.cpu.look(stage.nets) as look:
+            layout = preflight.choose_memory_format(
                 stage.objective,
                 stage.nets,
                 few,
@@ -134,12 +139,16 @@ class StageSequence:
                 device=self.device,
                 precision=self.precision,
             )
+        batch_size = stage.batch_size or options.batch_size
+        self.forms = self.cpu.choose(look, batch_size / preflight.BATCH, layout)
+        if self.cpu.on and self.cpu.precision != "auto":
+            self.precision = resolve(self.cpu.precision, self.device)
         self._active = ActiveStage(
             stage,
             datasets,
             index=index,
             seed=options.seed,
-            batch_size=stage.batch_size or options.batch_size,
+            batch_size=batch_size,
             ema_decay=options.ema_decay,
             flip=options.flip,
             device=self.device,
@@ -150,6 +159,7 @@ class StageSequence:
             graphs=self.graphs,
             impl=options.impl,
             sync_bn=options.sync_bn,
+            forms=self.forms,
         )
         if before is not None:
             averages = self._active.ema.nets

@@ -1,0 +1,1 @@
+"""The CPU engine: which form computes each convolution, and in which precision, by measurement."""
