@@ -295,17 +295,17 @@ class Step:
         """(B, *shape) random numbers, uniform in [0, 1) or "normal", a pure function of (seed,
         step, sample) and `name`."""
         draw_ = random.normal if kind == "normal" else random.uniform
+        return draw_(n=self.size, shape=shape, **self.key(name))
+
+    def key(self, name: str) -> dict[str, Any]:
+        """seed, position and stream of `name` in this phase, for operators that draw for
+        themselves."""
         if self._position is None:
             raise FastganError(
                 "step.rand can't be used while sampling: declare the noise in the objective instead"
             )
-        return draw_(
-            self._seed,
-            self._position,
-            self.size,
-            shape,
-            stream=random.stream_id(f"{self._phase}/{name}"),
-        )
+        stream = random.stream_id(f"{self._phase}/{name}")
+        return {"seed": self._seed, "position": self._position, "stream": stream}
 
     def log(self, name: str, value: Tensor) -> None:
         """Log a 0-dim tensor under "<phase>/<name>"."""

@@ -64,6 +64,11 @@ class Config:
     )
     channels: int | None = run_option(None, "1 (grey) or 3 (colour); default: what the data have")
     flip: bool = run_option(False, "mirror images at random")
+    augment: str = run_option(
+        "none",
+        "change reals and fakes alike before D sees them, for few images: "
+        "color,translation,cutout or a part of it (DiffAugment)",
+    )
     steps: int = run_option(20_000, "updates of the generator")
     batch_size: int = run_option(64, "images of a step")
     seed: int = run_option(0, "everything random follows from it")

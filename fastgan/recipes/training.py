@@ -10,7 +10,19 @@ from fastgan.recipes import Config, ImageSpec
 from fastgan.recipes.config import as_dict
 
 if TYPE_CHECKING:
+    from fastgan.objectives import Objective
     from fastgan.trainer.trainer import Trainer
+
+
+def augmented(objective: Objective, config: Config) -> Objective:
+    """The recipe's objective with the augmentation of the options."""
+    from fastgan.objectives import Adversarial
+
+    if config.augment == "none":
+        return objective
+    if not isinstance(objective, Adversarial):
+        raise FastganError(f"recipe {config.recipe} knows no --augment: leave it out")
+    return dataclasses.replace(objective, augment=config.augment)
 
 
 def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | None) -> Trainer:
@@ -45,7 +57,7 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
                 raise FastganError(f"recipe {config.recipe} can't be built: {error}") from error
     stage = Stage(
         built.nets,
-        built.objective,
+        augmented(built.objective, config),
         optimizers=built.optimizers,
         schedules=built.schedules,
         ema=built.ema,

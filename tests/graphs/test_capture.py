@@ -274,7 +274,7 @@ def stage_of(graphs, schedules=None, optimizers=None, objective=None, **options)
     nets = {"G": Generator(16, 1, 8, 2), "D": Discriminator(16, 1, 2)}
     images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 1), np.uint8)
     objective = objective or fastgan.Adversarial(
-        latent_shape=(8, 1, 1), r1=1.0, lazy_r1=3, n_critic=2
+        latent_shape=(8, 1, 1), r1=1.0, lazy_r1=3, n_critic=2, augment="color,translation,cutout"
     )
     schedules = {"G": {"lr": Linear(1e-3, 1e-4, 10)}} if schedules is None else schedules
     data = open_streams(images, size=None, channels=None, strict=False)
@@ -294,8 +294,8 @@ def assert_same_state(left, right):
 
 @pytest.mark.parametrize("resident_bytes", [2**31, 0], ids=["resident", "streamed"])
 def test_the_engines_graphs_equal_its_eager_steps(resident_bytes):
-    """Sampling, flips, noise, repeated phases, lazy R1 (two graphs), Adam with a scheduled lr, EMA:
-    all inside, bit for bit."""
+    """Sampling, flips, noise, repeated phases, augmentation, lazy R1 (two graphs), Adam with a
+    scheduled lr, EMA: all inside, bit for bit."""
     eager, graphed = (
         stage_of(None, resident_bytes=resident_bytes),
         stage_of(RecordedGraph, resident_bytes=resident_bytes),

@@ -1,0 +1,5 @@
+"""Augmentations of what a discriminator sees: DiffAugment, and the pipe of StyleGAN2-ADA."""
+
+from fastgan.ops.augment.diffaugment import POLICIES, diffaugment, diffaugment_reference
+
+__all__ = ["POLICIES", "diffaugment", "diffaugment_reference"]
