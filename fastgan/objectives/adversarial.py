@@ -99,12 +99,20 @@ class Adversarial(Objective):
         """
         return augmentation.augmented(self.augment, step, images, which)
 
+    def shown(self, step: Step) -> tuple[Tensor, Tensor]:
+        """Reals and fakes as D is shown them."""
+        real, fake = step.batch["image"], step.fake
+        return self.augmented(step, real, "real"), self.augmented(step, fake, "fake")
+
     def d_loss(self, step: Step) -> Mapping[str, Tensor]:
+        real_logits, fake_logits = step.pair("D", *self.shown(step), *self.conditions(step))
+        adv = LOSSES[self.loss].d(real_logits, fake_logits, step)
+        return {"adv": adv, **self.penalties(step)}
+
+    def penalties(self, step: Step) -> dict[str, Tensor]:
+        """The gradient regularisers that are on, of D behind the augmentation."""
         real, fake, given = step.batch["image"], step.fake, self.conditions(step)
-        real_logits, fake_logits = step.pair(
-            "D", self.augmented(step, real, "real"), self.augmented(step, fake, "fake"), *given
-        )
-        terms = {"adv": LOSSES[self.loss].d(real_logits, fake_logits, step)}
+        terms = {}
 
         def seen(which: str) -> Callable[..., Tensor]:
             return lambda images, *given: step.nets.D(self.augmented(step, images, which), *given)
@@ -124,11 +132,10 @@ class Adversarial(Objective):
 
     def g_loss(self, step: Step) -> Mapping[str, Tensor]:
         loss, given = LOSSES[self.loss], self.conditions(step)
-        fake = self.augmented(step, step.fake, "fake")
         if not loss.g_needs_real:
+            fake = self.augmented(step, step.fake, "fake")
             return {"adv": loss.g(None, step.nets.D(fake, *given))}
-        real = self.augmented(step, step.batch["image"], "real")
-        real_logits, fake_logits = step.pair("D", real, fake, *given)
+        real_logits, fake_logits = step.pair("D", *self.shown(step), *given)
         return {"adv": loss.g(real_logits, fake_logits)}
 
     def check(self, nets: Mapping[str, Any]) -> None:

@@ -271,9 +271,7 @@ class Step:
         """Samples in the batch."""
         return len(next(iter((self.batch or self.noise).values())))
 
-    def pair(
-        self, net: str, real: Tensor, fake: Tensor, *conditions: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def pair(self, net: str, real: Tensor, fake: Tensor, *conditions: Any) -> tuple[Tensor, Tensor]:
         """`net` on reals and on fakes, real first, with separate batch statistics; one call where
         that is known to be the same.
 
