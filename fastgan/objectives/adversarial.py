@@ -14,7 +14,7 @@ from fastgan.objectives.ending import ending
 from fastgan.objectives.losses import LOSSES
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from fastgan.objectives.base import Step
 
@@ -40,7 +40,8 @@ class Adversarial(Objective):
         one_pass: As in `Objective`.
         augment: What changes reals and fakes alike before D sees them, penalties included:
             "color,translation,cutout" or a part of it in this order (DiffAugment, Zhao et al.
-            2020), or "none".
+            2020), "ada" (Karras et al. 2020), or "none".
+        augment_p: The strength of "ada" in [0, 1]. None: it follows how D overfits.
 
     Raises:
         FastganError: There is no such loss or augmentation, or lazy_r1 or n_critic is below 1.
@@ -64,6 +65,7 @@ class Adversarial(Objective):
     conditional: bool = False
     one_pass: bool | None = None
     augment: str = field(default=augmentation.NONE, metadata={"later": True})
+    augment_p: float | None = field(default=None, metadata={"later": True})
     augments: ClassVar[bool] = False
     noise: Mapping[str, Noise] = field(init=False, repr=False)
     lazy: Mapping[str, int] = field(init=False, repr=False)
@@ -74,10 +76,14 @@ class Adversarial(Objective):
         for name in ("lazy_r1", "n_critic"):
             if getattr(self, name) < 1:
                 raise FastganError(f"{name} must be at least 1, not {getattr(self, name)}")
-        augmentation.check(self.augment)
+        augmentation.check(self.augment, self.augment_p, self.loss)
         self.latent_shape = tuple(self.latent_shape)
         self.noise = {"z": Noise(self.latent_shape, self.latent)}
         self.lazy = {"r1": self.lazy_r1} if self.r1 else {}
+
+    def own_nets(self) -> Mapping[str, nn.Module]:
+        ada = self.augment == augmentation.ADA
+        return {augmentation.NET: augmentation.Strength(self.augment_p)} if ada else {}
 
     def phases(self) -> Sequence[Phase]:
         reuse = self.n_critic == 1 if self.reuse is None else self.reuse
@@ -106,8 +112,13 @@ class Adversarial(Objective):
 
     def d_loss(self, step: Step) -> Mapping[str, Tensor]:
         real_logits, fake_logits = step.pair("D", *self.shown(step), *self.conditions(step))
-        adv = LOSSES[self.loss].d(real_logits, fake_logits, step)
-        return {"adv": adv, **self.penalties(step)}
+        return {"adv": self.judged(step, real_logits, fake_logits), **self.penalties(step)}
+
+    def judged(self, step: Step, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """D's loss on logits; what "ada" follows is taken from them."""
+        if self.augment == augmentation.ADA:
+            step.nets[augmentation.NET].observe(real_logits, step)
+        return LOSSES[self.loss].d(real_logits, fake_logits, step)
 
     def penalties(self, step: Step) -> dict[str, Tensor]:
         """The gradient regularisers that are on, of D behind the augmentation."""

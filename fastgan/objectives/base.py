@@ -144,6 +144,11 @@ class Objective:
         """The phases of one step, in order. One step is one update of the generator."""
         raise NotImplementedError
 
+    def own_nets(self) -> Mapping[str, nn.Module]:
+        """Networks that the objective itself brings, such as one without parameters that remembers
+        in its buffers; saved and resumed with the others."""
+        return {}
+
     def generate(self, step: Step) -> Tensor:
         """Images (B, C, H, W) in [-1, 1] from `step.nets`, `step.noise` and `step.batch`.
 
@@ -252,6 +257,7 @@ class Step:
         self._graph_to: tuple[str, ...] = ()
         self._generate: Callable[[], Tensor] = lambda: objective.generate(self)
         self._one_pass: Mapping[str, OnePass] = {}
+        self._total: Callable[[Tensor], Tensor] = lambda value: value
 
     @property
     def fake(self) -> Tensor:
@@ -304,6 +310,10 @@ class Step:
             )
         stream = random.stream_id(f"{self._phase}/{name}")
         return {"seed": self._seed, "position": self._position, "stream": stream}
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over all processes."""
+        return self._total(value)
 
     def log(self, name: str, value: Tensor) -> None:
         """Log a 0-dim tensor under "<phase>/<name>"."""

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from fastgan.errors import FastganError
 from fastgan.objectives.adversarial import Adversarial
-from fastgan.objectives.losses import LOSSES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +44,7 @@ class Reconstructing(Adversarial):
         drawn = step.nets.R(features).float()
         target = F.adaptive_avg_pool2d(real.float(), drawn.shape[-2:])
         return {
-            "adv": LOSSES[self.loss].d(real_logits, fake_logits, step),
+            "adv": self.judged(step, real_logits, fake_logits),
             "reconstruction": self.reconstruction * F.l1_loss(drawn, target),
             **self.penalties(step),
         }

@@ -67,7 +67,10 @@ class Config:
     augment: str = run_option(
         "none",
         "change reals and fakes alike before D sees them, for few images: "
-        "color,translation,cutout or a part of it (DiffAugment)",
+        "color,translation,cutout or a part of it (DiffAugment), or ada",
+    )
+    augment_p: float | None = run_option(
+        None, "strength of --augment ada in [0, 1]; default: it follows how D overfits"
     )
     steps: int = run_option(20_000, "updates of the generator")
     batch_size: int = run_option(64, "images of a step")

@@ -18,11 +18,11 @@ def augmented(objective: Objective, config: Config) -> Objective:
     """The recipe's objective with the augmentation of the options."""
     from fastgan.objectives import Adversarial
 
-    if config.augment == "none":
+    if config.augment == "none" and config.augment_p is None:
         return objective
     if not isinstance(objective, Adversarial):
         raise FastganError(f"recipe {config.recipe} knows no --augment: leave it out")
-    return dataclasses.replace(objective, augment=config.augment)
+    return dataclasses.replace(objective, augment=config.augment, augment_p=config.augment_p)
 
 
 def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | None) -> Trainer:

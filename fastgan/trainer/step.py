@@ -251,6 +251,7 @@ class StepRunner:
         step._generate = generate
         step._graph_to = graph_to
         step._one_pass = self.one_pass
+        step._total = self.ranks.total
         return step
 
     def _phase(self, index: int, repeat: int, step: Step) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ torch.set_num_threads(1)
 out, steps, resume, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "resume", sys.argv[4]
 torch.manual_seed(0)
 images = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 1), np.uint8)
-augment = "color,translation,cutout" if kind == "sync" else "none"
+augment = "color,translation,cutout" if kind == "sync" else "ada"
 norm = [nn.BatchNorm1d] if kind == "sync" else []
 G = nn.Sequential(
     nn.Linear(6, 16), *(n(16) for n in norm), nn.ReLU(), nn.Linear(16, 64), nn.Tanh(), nn.Unflatten(1, (1, 8, 8))

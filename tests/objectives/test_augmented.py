@@ -10,6 +10,7 @@ from run_support import discriminator, generator, tiny
 from torch import nn
 
 import fastgan
+from fastgan.objectives.augmentation import Strength
 from fastgan.objectives.base import Step
 from fastgan.ops.augment import diffaugment
 from fastgan.ops.random import stream_id
@@ -124,3 +125,58 @@ def test_a_run_records_it_and_one_from_before_goes_on(tmp_path):
     with tiny(tmp_path / "plain", nets=nets, objective=options.plain):
         run = json.loads((tmp_path / "plain" / "run.json").read_text())
     assert "augment" not in run["identity"]["stages"][0]["objective"]["args"]
+
+
+def observed(strength, logits, parts=1):
+    """One update of ADA's strength from logits of one of so many processes."""
+    step = step_of(fastgan.Adversarial(), {}, logits, logits)
+    step._total = lambda value: value * parts
+    strength.observe(logits, step)
+    return {name: float(value) for name, value in step.logged.items()}
+
+
+def test_adas_strength_follows_the_sign_of_d_on_reals_every_fourth_update():
+    strength = Strength(target=0.5, kimg=0.2)
+    up, down = torch.tensor([1.0, 2.0, 0.1, 3.0, 1.0, 1.0, 1.0, -3.0]), -torch.ones(8)
+    for update in range(1, 9):
+        logged = observed(strength, up)
+        assert float(strength.strength) == pytest.approx(8 * 4 * (update // 4) / 200)
+    assert logged == {"D/r_t": 0.75, "D/augment_p": pytest.approx(0.16)}
+    for _ in range(12):
+        observed(strength, down)
+    assert float(strength.strength) == 0
+    fixed = Strength(0.3)
+    for _ in range(8):
+        observed(fixed, down)
+    assert float(fixed.strength) == pytest.approx(0.3)
+
+
+def test_adas_strength_counts_the_images_of_all_processes():
+    alone, one_of_two = Strength(target=0.5), Strength(target=0.5)
+    for _ in range(4):
+        observed(alone, torch.ones(8))
+        observed(one_of_two, torch.ones(4), parts=2)
+    assert float(alone.strength) == pytest.approx(8 * 4 / 500_000)
+    assert torch.equal(alone.strength, one_of_two.strength)
+
+
+def test_ada_is_a_network_of_the_run_and_its_strength_is_logged(tmp_path):
+    objective = fastgan.Adversarial("hinge", (4, 1, 1), augment="ada", augment_p=0.3, r1=1.0)
+    with tiny(tmp_path / "run", objective=objective, log_every=2) as trainer:
+        assert set(trainer.nets) == {"G", "D", "augment"}
+        trainer.fit(2)
+    row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    assert row["D/augment_p"] == pytest.approx(0.3)
+    assert -1 <= row["D/r_t"] <= 1
+    assert fastgan.load(tmp_path / "run", network="augment").strength == pytest.approx(0.3)
+    assert fastgan.sample(tmp_path / "run", 2).shape == (2, 1, 8, 8)
+
+
+def test_ada_is_refused_where_it_says_nothing():
+    with pytest.raises(fastgan.FastganError, match="with the loss relativistic: give a fixed"):
+        fastgan.Adversarial("relativistic", augment="ada")
+    assert fastgan.Adversarial("relativistic", augment="ada", augment_p=0.3).own_nets()
+    with pytest.raises(fastgan.FastganError, match="augment_p is the strength of ada"):
+        fastgan.Adversarial(augment="color", augment_p=0.3)
+    with pytest.raises(fastgan.FastganError, match=r"augment_p must lie in \[0, 1\], not 1.5"):
+        fastgan.Adversarial(augment="ada", augment_p=1.5)

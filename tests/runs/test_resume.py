@@ -120,6 +120,7 @@ KINDS = {
     "diffaugment": lambda: {
         "objective": Adversarial("hinge", (4, 1, 1), r1=1.0, augment="color,translation,cutout")
     },
+    "ada": lambda: {"objective": Adversarial("hinge", (4, 1, 1), n_critic=2, augment="ada")},
     "dropout": lambda: {"nets": mlp_pair()},
     "schedules": lambda: {
         "optimizers": {"G": SGD, "D": SGD},
