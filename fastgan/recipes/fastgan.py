@@ -36,7 +36,7 @@ class Fastgan(Config):
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.fastgan import Decoder, Discriminator, Generator
         from fastgan.objectives import Reconstructing
-        from fastgan.trainer.optimizers import adam
+        from fastgan.trainer.optimization.optimizers import adam
 
         if self.model:
             raise FastganError(
