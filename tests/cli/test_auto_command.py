@@ -31,20 +31,23 @@ def fastgan(tmp_path, monkeypatch, capfd):
 
 
 def test_the_command_by_hand_says_what_auto_chose(fastgan):
-    _, auto, _ = fastgan("train", "--data", "images.npy", "--dry-run", "--for", "5m", "--flip")
+    _, auto, _ = fastgan("train", "--data", "images.npy", "--dry-run", "--for", "30m", "--flip")
     lines = auto.splitlines()
     assert lines[0].startswith("auto: 30 colour images of about 32 pixels, no labels")
     by_hand = shlex.split(re.sub("^  by hand: fastgan ", "", lines[5]))
     assert by_hand[:5] == ["train", "--recipe", "fastgan", "--data", "images.npy"]
-    assert by_hand[-2:] == ["--for", "300s"]
+    assert by_hand[-2:] == ["--for", "1800s"]
     _, hand, _ = fastgan(*by_hand, "--dry-run")
     assert hand == "\n".join(lines[6:]) + "\n"
 
 
 def test_a_chosen_run_is_one_of_its_recipe_and_goes_on_by_itself(fastgan):
     steps = ["--log-every", "1", "--sample-every", "9", "--no-progress"]
-    code, out, err = fastgan("train", "--data", "images.npy", *WIDTHS, *steps, "--for", "0.1s")
+    code, out, err = fastgan(
+        "train", "--data", "images.npy", *WIDTHS, *steps, "--for", "0.1s", "--width", "1"
+    )
     assert (code, err) == (0, "")
+    assert "fastgan: the one that has the options given" in out
     assert "steps in the time; fastgan train --resume runs/fastgan --for 30m goes on" in out
     config = tomllib.loads(Path("runs/fastgan/config.toml").read_text())
     assert (config["recipe"], config["augment"]) == ("fastgan", "color,translation,cutout")

