@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastgan import files, recipes
-from fastgan.cli import options
+from fastgan.cli import auto, options
 from fastgan.cpu.threads import busy
 from fastgan.errors import FastganError
 from fastgan.recipes import Config
+from fastgan.recipes.auto import Auto
 from fastgan.recipes.training import make_trainer
 from fastgan.runs import changes
 
@@ -40,7 +41,8 @@ class TrainCommand(click.Command):
             file = options.read_file(f"{early['--resume']}/config.toml", follow=False)
         elif early["--config"]:
             file = options.read_file(early["--config"])
-        name = (None if early["--resume"] else early["--recipe"]) or file.get("recipe", "dcgan")
+        chosen = "auto" if last_value(args, "--data") and not file else "dcgan"
+        name = (None if early["--resume"] else early["--recipe"]) or file.get("recipe", chosen)
         if file.get("recipe") == "python":
             raise FastganError(
                 f"{early['--resume']} was trained from Python: go on with it there, Trainer(..., "
@@ -48,8 +50,9 @@ class TrainCommand(click.Command):
             )
         if not isinstance(name, str):
             raise FastganError(f"{early['--config']}: recipe must be a text, not {name!r}")
-        ctx.obj = (recipes.find(name), file)
-        self.params = [*(p for p in self.params if p.name in OWN), *options.flags(ctx.obj[0])]
+        ctx.obj = (Auto if name == "auto" else recipes.find(name), file)
+        own = [p for p in self.params if p.name in OWN]
+        self.params = [*own, *(auto.flags() if name == "auto" else options.flags(ctx.obj[0]))]
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -68,7 +71,7 @@ class TrainCommand(click.Command):
                     "This command" if kind is None else "Run" if kind == "run" else list(groups)[2]
                 )
                 groups[title].append(record)
-        for title, records in groups.items():
+        for title, records in ((t, r) for t, r in groups.items() if r):
             with formatter.section(title):
                 formatter.write_dl(records)
 
@@ -83,15 +86,26 @@ def last_value(args: list[str], flag: str) -> str | None:
     return found
 
 
-OWN = ("recipe", "config_file", "resume", "dry_run", "trust", "help")
+OWN = ("recipe", "seconds", "config_file", "resume", "dry_run", "trust", "help")
 
 
 @click.command(
     cls=TrainCommand,
     help=f"Train a GAN. Recipes: {', '.join(recipes.RECIPES)}; `fastgan train --recipe NAME "
-    "--help` shows each one's options.",
+    "--help` shows each one's options. Example: `fastgan train --data my_images --for 30m`.",
 )
-@click.option("--recipe", metavar="NAME", help="which kind of GAN  [default: dcgan]")
+@click.option(
+    "--recipe",
+    metavar="NAME",
+    help="which kind of GAN; auto looks at the images, the device and the time, and chooses  "
+    "[default: auto with --data, else dcgan]",
+)
+@click.option(
+    "--for",
+    "seconds",
+    type=auto.Duration(),
+    help="train so long, such as 90s, 30m or 2h, unless --steps are done before",
+)
 @click.option(
     "--config",
     "config_file",
@@ -109,6 +123,7 @@ OWN = ("recipe", "config_file", "resume", "dry_run", "trust", "help")
 def command(
     ctx: click.Context,
     recipe: str | None,
+    seconds: float | None,
     config_file: str | None,
     resume: str | None,
     dry_run: bool,
@@ -129,13 +144,17 @@ def command(
                 f"with its weights: --init-from {shlex.quote(resume)})"
             )
         config = options.assemble(cls, {**file, "out": resume}, given, f"{resume}/config.toml")
+    elif cls is Auto:
+        if given["out"] is not None and not dry_run:
+            refuse_existing(given["out"])
+        config = auto.decide(file, given, seconds, config_file or "flags")
     else:
         config = options.assemble(cls, file, given, config_file or "flags")
     if config.model is not None:
         prepare_import(
             config.model, given["model"] is not None, resume, resume or config_file, trust
         )
-    sys.exit(run(config, resume=bool(resume), dry_run=dry_run))
+    sys.exit(run(config, resume=bool(resume), dry_run=dry_run, seconds=seconds))
 
 
 def prepare_import(model: str, typed: bool, run: str | None, file: str | None, trust: bool) -> None:
@@ -162,16 +181,21 @@ def prepare_import(model: str, typed: bool, run: str | None, file: str | None, t
         )
 
 
-def run(config: Config, *, resume: bool = False, dry_run: bool = False) -> int:
+def refuse_existing(out: str) -> None:
+    """Before the data are read, which may take long."""
+    from fastgan.runs.run_folder import RunFolder
+
+    RunFolder(out).refuse_existing()
+
+
+def run(
+    config: Config, *, resume: bool = False, dry_run: bool = False, seconds: float | None = None
+) -> int:
     """Train as configured; returns the exit code."""
     if config.out is None:
         config = dataclasses.replace(config, out=f"runs/{config.recipe}")
     if not resume and not dry_run:
-        from fastgan.runs.run_folder import RunFolder
-
-        RunFolder(
-            str(config.out)
-        ).refuse_existing()  # before the data are read, which may take long
+        refuse_existing(str(config.out))
     if resume:
         from fastgan.runs.run_folder import RunFolder
 
@@ -210,15 +234,17 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False) -> int:
 
         if trainer.device.type == "cpu" and (line := busy(cores())) is not None:
             echo(line)
-        trainer.fit(config.steps)
+        again = f"fastgan train --resume {shlex.quote(str(config.out))}"
+        trainer.fit(config.steps, seconds=seconds)
         if trainer.stopped_by:
-            again = f"fastgan train --resume {shlex.quote(str(config.out))}"
             with suppress(OSError):  # the terminal may be what went away
                 echo(
                     f"stopped by {trainer.stopped_by} after step {trainer.step}, saved; go on: "
                     f"{again}"
                 )
             return 128 + signal.Signals[trainer.stopped_by]
+        if trainer.step < config.steps:
+            echo(f"{trainer.step} steps in the time; {again} --for 30m goes on")
     curves = Path(str(config.out), "curves.png")
     echo(
         f"done: pictures in {config.out}/samples"

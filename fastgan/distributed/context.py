@@ -76,11 +76,15 @@ class DistributedContext:
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a tensor over all ranks."""
+        return value if self.world == 1 else self.total(value).div_(self.world)
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over all ranks."""
         if self.world == 1:
             return value
         total = value.clone()
         dist.all_reduce(total)
-        return total.div_(self.world)
+        return total
 
     def largest(self, value: int) -> int:
         """The largest of a small number over all ranks; talks through the host, so that no GPU is

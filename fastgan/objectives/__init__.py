@@ -4,6 +4,7 @@ adversarial objective."""
 from fastgan.objectives.adversarial import Adversarial
 from fastgan.objectives.base import Noise, Objective, Phase
 from fastgan.objectives.losses import LOSSES, Loss
+from fastgan.objectives.reconstructing import Reconstructing
 from fastgan.objectives.regularizers import gradient_penalty, input_gradient, zero_centred_penalty
 from fastgan.objectives.schedules import Constant, Cosine, Exponential, Linear
 
@@ -18,6 +19,7 @@ __all__ = [
     "Noise",
     "Objective",
     "Phase",
+    "Reconstructing",
     "gradient_penalty",
     "input_gradient",
     "zero_centred_penalty",

@@ -3,18 +3,18 @@ regularisers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastgan.errors import FastganError
-from fastgan.objectives import regularizers
+from fastgan.objectives import augmentation, regularizers
 from fastgan.objectives.base import Noise, Objective, Phase
 from fastgan.objectives.ending import ending
 from fastgan.objectives.losses import LOSSES
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from fastgan.objectives.base import Step
 
@@ -38,9 +38,13 @@ class Adversarial(Objective):
             which saves one pass of G. Default: where n_critic is 1.
         conditional: Whether both networks are given the label.
         one_pass: As in `Objective`.
+        augment: What changes reals and fakes alike before D sees them, penalties included:
+            "color,translation,cutout" or a part of it in this order (DiffAugment, Zhao et al.
+            2020), "ada" (Karras et al. 2020), or "none".
+        augment_p: The strength of "ada" in [0, 1]. None: it follows how D overfits.
 
     Raises:
-        FastganError: There is no such loss, or lazy_r1 or n_critic is below 1.
+        FastganError: There is no such loss or augmentation, or lazy_r1 or n_critic is below 1.
 
     Example:
         >>> import fastgan
@@ -60,6 +64,9 @@ class Adversarial(Objective):
     reuse: bool | None = None
     conditional: bool = False
     one_pass: bool | None = None
+    augment: str = field(default=augmentation.NONE, metadata={"later": True})
+    augment_p: float | None = field(default=None, metadata={"later": True})
+    augments: ClassVar[bool] = False
     noise: Mapping[str, Noise] = field(init=False, repr=False)
     lazy: Mapping[str, int] = field(init=False, repr=False)
 
@@ -69,9 +76,14 @@ class Adversarial(Objective):
         for name in ("lazy_r1", "n_critic"):
             if getattr(self, name) < 1:
                 raise FastganError(f"{name} must be at least 1, not {getattr(self, name)}")
+        augmentation.check(self.augment, self.augment_p, self.loss)
         self.latent_shape = tuple(self.latent_shape)
         self.noise = {"z": Noise(self.latent_shape, self.latent)}
         self.lazy = {"r1": self.lazy_r1} if self.r1 else {}
+
+    def own_nets(self) -> Mapping[str, nn.Module]:
+        ada = self.augment == augmentation.ADA
+        return {augmentation.NET: augmentation.Strength(self.augment_p)} if ada else {}
 
     def phases(self) -> Sequence[Phase]:
         reuse = self.n_critic == 1 if self.reuse is None else self.reuse
@@ -86,33 +98,67 @@ class Adversarial(Objective):
     def generate(self, step: Step) -> Tensor:
         return step.nets.G(step.noise.z, *self.conditions(step))
 
+    def augmented(self, step: Step, images: Tensor, which: str) -> Tensor:
+        """`images` as D is shown them; the same `which` in the same phase is changed the same way.
+
+        A subclass with losses of its own gives D nothing else, and sets `augments`.
+        """
+        return augmentation.augmented(self.augment, step, images, which)
+
+    def shown(self, step: Step) -> tuple[Tensor, Tensor]:
+        """Reals and fakes as D is shown them."""
+        real, fake = step.batch["image"], step.fake
+        return self.augmented(step, real, "real"), self.augmented(step, fake, "fake")
+
     def d_loss(self, step: Step) -> Mapping[str, Tensor]:
+        real_logits, fake_logits = step.pair("D", *self.shown(step), *self.conditions(step))
+        return {"adv": self.judged(step, real_logits, fake_logits), **self.penalties(step)}
+
+    def judged(self, step: Step, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """D's loss on logits; what "ada" follows is taken from them."""
+        if self.augment == augmentation.ADA:
+            step.nets[augmentation.NET].observe(real_logits, step)
+        return LOSSES[self.loss].d(real_logits, fake_logits, step)
+
+    def penalties(self, step: Step) -> dict[str, Tensor]:
+        """The gradient regularisers that are on, of D behind the augmentation."""
         real, fake, given = step.batch["image"], step.fake, self.conditions(step)
-        real_logits, fake_logits = step.pair("D", real, fake, *given)
-        terms = {"adv": LOSSES[self.loss].d(real_logits, fake_logits, step)}
+        terms = {}
+
+        def seen(which: str) -> Callable[..., Tensor]:
+            return lambda images, *given: step.nets.D(self.augmented(step, images, which), *given)
+
         if self.r1 and (every := step.due("r1")):
-            terms["r1"] = (
-                0.5 * self.r1 * every * regularizers.zero_centred_penalty(step.nets.D, real, *given)
-            )
+            penalty = regularizers.zero_centred_penalty(seen("real"), real, *given)
+            terms["r1"] = 0.5 * self.r1 * every * penalty
         if self.r2:
-            terms["r2"] = (
-                0.5 * self.r2 * regularizers.zero_centred_penalty(step.nets.D, fake, *given)
-            )
+            penalty = regularizers.zero_centred_penalty(seen("fake"), fake, *given)
+            terms["r2"] = 0.5 * self.r2 * penalty
         if self.gp:
             epsilon = step.rand("gradient-penalty", (1, 1, 1))
             terms["gp"] = self.gp * regularizers.gradient_penalty(
-                step.nets.D, real, fake, epsilon, *given
+                seen("mixed"), real, fake, epsilon, *given
             )
         return terms
 
     def g_loss(self, step: Step) -> Mapping[str, Tensor]:
         loss, given = LOSSES[self.loss], self.conditions(step)
         if not loss.g_needs_real:
-            return {"adv": loss.g(None, step.nets.D(step.fake, *given))}
-        real_logits, fake_logits = step.pair("D", step.batch["image"], step.fake, *given)
+            fake = self.augmented(step, step.fake, "fake")
+            return {"adv": loss.g(None, step.nets.D(fake, *given))}
+        real_logits, fake_logits = step.pair("D", *self.shown(step), *given)
         return {"adv": loss.g(real_logits, fake_logits)}
 
     def check(self, nets: Mapping[str, Any]) -> None:
+        own = [
+            n for n in ("d_loss", "g_loss") if getattr(type(self), n) is not vars(Adversarial)[n]
+        ]
+        if self.augment != augmentation.NONE and own and not self.augments:
+            raise FastganError(
+                f"{type(self).__name__} has a {own[0]} of its own that augments nothing: give D "
+                "self.augmented(step, images, ...) there and set augments = True, or leave augment "
+                "out"
+            )
         for name in ("G", "D"):
             if name not in nets:
                 raise FastganError(

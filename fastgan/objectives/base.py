@@ -144,6 +144,11 @@ class Objective:
         """The phases of one step, in order. One step is one update of the generator."""
         raise NotImplementedError
 
+    def own_nets(self) -> Mapping[str, nn.Module]:
+        """Networks that the objective itself brings, such as one without parameters that remembers
+        in its buffers; saved and resumed with the others."""
+        return {}
+
     def generate(self, step: Step) -> Tensor:
         """Images (B, C, H, W) in [-1, 1] from `step.nets`, `step.noise` and `step.batch`.
 
@@ -225,7 +230,8 @@ class Step:
 
     What runs the phases sets `phase` and `index` (which one it is), `live` (whether it trains what
     the fakes come from), `graph_to` (the networks whose graph the fakes keep), `generate` (how they
-    are made) and `one_pass` (networks that `pair` may call once).
+    are made), `one_pass` (networks that `pair` may call once) and `total` (the sum of a tensor over
+    all processes).
     """
 
     def __init__(
@@ -253,6 +259,7 @@ class Step:
         self.graph_to: tuple[str, ...] = ()
         self.generate: Callable[[], Tensor] = lambda: objective.generate(self)
         self.one_pass: Mapping[str, OnePass] = {}
+        self.total: Callable[[Tensor], Tensor] = lambda value: value
 
     @property
     def fake(self) -> Tensor:
@@ -277,9 +284,7 @@ class Step:
         """Samples in the batch."""
         return len(next(iter((self.batch or self.noise).values())))
 
-    def pair(
-        self, net: str, real: Tensor, fake: Tensor, *conditions: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def pair(self, net: str, real: Tensor, fake: Tensor, *conditions: Any) -> tuple[Tensor, Tensor]:
         """`net` on reals and on fakes, real first, with separate batch statistics; one call where
         that is known to be the same.
 
@@ -301,17 +306,17 @@ class Step:
         """(B, *shape) random numbers, uniform in [0, 1) or "normal", a pure function of (seed,
         step, sample) and `name`."""
         draw_ = random.normal if kind == "normal" else random.uniform
+        return draw_(n=self.size, shape=shape, **self.key(name))
+
+    def key(self, name: str) -> dict[str, Any]:
+        """seed, position and stream of `name` in this phase, for operators that draw for
+        themselves."""
         if self._position is None:
             raise FastganError(
                 "step.rand can't be used while sampling: declare the noise in the objective instead"
             )
-        return draw_(
-            self._seed,
-            self._position,
-            self.size,
-            shape,
-            stream=random.stream_id(f"{self.phase}/{name}"),
-        )
+        stream = random.stream_id(f"{self.phase}/{name}")
+        return {"seed": self._seed, "position": self._position, "stream": stream}
 
     def log(self, name: str, value: Tensor) -> None:
         """Log a 0-dim tensor under "<phase>/<name>"."""

@@ -14,6 +14,7 @@ RECIPES = {
     "dcgan": "fastgan.recipes.dcgan:Dcgan",
     "cgan": "fastgan.recipes.cgan:Cgan",
     "sngan": "fastgan.recipes.sngan:Sngan",
+    "fastgan": "fastgan.recipes.fastgan:Fastgan",
     "wgan-gp": "fastgan.recipes.wgan_gp:WganGp",
 }
 

@@ -57,6 +57,14 @@ class Config(RunOptions):
         None, "side of the images in pixels; default: what the data have, or the recipe's"
     )
     channels: int | None = run_option(None, "1 (grey) or 3 (colour); default: what the data have")
+    augment: str = run_option(
+        "none",
+        "change reals and fakes alike before D sees them, for few images: "
+        "color,translation,cutout or a part of it (DiffAugment), or ada",
+    )
+    augment_p: float | None = run_option(
+        None, "strength of --augment ada in [0, 1]; default: it follows how D overfits"
+    )
     steps: int = run_option(20_000, "updates of the generator")
     out: str | None = run_option(None, "run folder; default: runs/<recipe>")
     init_from: str | None = run_option(

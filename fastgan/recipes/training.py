@@ -14,6 +14,7 @@ from fastgan.recipes import Config, ImageSpec
 from fastgan.recipes.config import as_dict
 
 if TYPE_CHECKING:
+    from fastgan.objectives import Objective
     from fastgan.trainer.trainer import Trainer
 
 
@@ -38,6 +39,17 @@ def still_there(config: Config, run: str) -> None:
             f"{run} was trained on {config.data}, where nothing is now: say where the images are, "
             "with --data"
         )
+
+
+def augmented(objective: Objective, config: Config) -> Objective:
+    """The recipe's objective with the augmentation of the options."""
+    from fastgan.objectives import Adversarial
+
+    if config.augment == "none" and config.augment_p is None:
+        return objective
+    if not isinstance(objective, Adversarial):
+        raise FastganError(f"recipe {config.recipe} knows no --augment: leave it out")
+    return dataclasses.replace(objective, augment=config.augment, augment_p=config.augment_p)
 
 
 def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | None) -> Trainer:
@@ -88,7 +100,7 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
             )
     stage = Stage(
         built.nets,
-        built.objective,
+        augmented(built.objective, config),
         optimizers=built.optimizers,
         schedules=built.schedules,
         ema=built.ema,

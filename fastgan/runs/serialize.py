@@ -106,7 +106,10 @@ def _name(cls: type) -> str:
 def _arguments(value: Any) -> dict[str, Any]:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            f.name: serialize(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init
+            f.name: serialize(getattr(value, f.name))
+            for f in dataclasses.fields(value)
+            # of a field that runs from before it do not have, the default says nothing
+            if f.init and not (f.metadata.get("later") and getattr(value, f.name) == f.default)
         }
     arguments = {}
     for name, parameter in inspect.signature(type(value).__init__).parameters.items():

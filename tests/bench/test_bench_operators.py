@@ -68,7 +68,8 @@ def test_each_op_is_timed_against_eager(sample) -> None:
     assert set(rows) == {"eager", "reference"}
     assert all(r["status"] == "ok" and r["ms"][1] > 0 for r in rows.values())
     assert entry["auto"] == "reference"
-    assert set(entry["missing"].values()) == {"needs a GPU"}
+    kernels = sample.op.engines != ("reference",)
+    assert set(entry["missing"].values()) == ({"needs a GPU"} if kernels else set())
     assert tables.headline(entry)["best"] == "eager"
     json.dumps(entry)
 

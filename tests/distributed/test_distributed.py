@@ -22,13 +22,14 @@ torch.set_num_threads(1)
 out, steps, resume, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "resume", sys.argv[4]
 torch.manual_seed(0)
 images = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 1), np.uint8)
+augment = "color,translation,cutout" if kind == "sync" else "ada"
 norm = [nn.BatchNorm1d] if kind == "sync" else []
 G = nn.Sequential(
     nn.Linear(6, 16), *(n(16) for n in norm), nn.ReLU(), nn.Linear(16, 64), nn.Tanh(), nn.Unflatten(1, (1, 8, 8))
 )
 D = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), *(n(16) for n in norm), nn.LeakyReLU(0.2), nn.Linear(16, 1))
 trainer = fastgan.Trainer(
-    G, D, objective=fastgan.Adversarial(latent_shape=(6,), r1=0.1), data=images, batch_size=8, flip=True, out=out,
+    G, D, objective=fastgan.Adversarial(latent_shape=(6,), r1=0.1, augment=augment), data=images, batch_size=8, flip=True, out=out,
     resume=resume, log_every=2, checkpoint_every=100, sample_every=100, progress=False, watch=False,
     optimizers=lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.5), sync_bn=True,
 )

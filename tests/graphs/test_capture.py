@@ -2,6 +2,7 @@
 replays into the same memory."""
 
 import copy
+import dataclasses
 import os
 from unittest import mock
 
@@ -270,13 +271,14 @@ COMMON = {
 }
 
 
+OBJECTIVE = fastgan.Adversarial(latent_shape=(8, 1, 1), r1=1.0, lazy_r1=3, n_critic=2)
+
+
 def stage_of(graphs, schedules=None, optimizers=None, objective=None, **options):
     torch.manual_seed(0)
     nets = {"G": Generator(16, 1, 8, 2), "D": Discriminator(16, 1, 2)}
     images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 1), np.uint8)
-    objective = objective or fastgan.Adversarial(
-        latent_shape=(8, 1, 1), r1=1.0, lazy_r1=3, n_critic=2
-    )
+    objective = objective or OBJECTIVE
     schedules = {"G": {"lr": Linear(1e-3, 1e-4, 10)}} if schedules is None else schedules
     data = open_streams(images, size=None, channels=None, strict=False)
     stage = Stage(nets, objective, schedules=schedules, optimizers=optimizers)
@@ -293,13 +295,21 @@ def assert_same_state(left, right):
     assert [key for key in mine if not torch.equal(mine[key], others[key])] == []
 
 
-@pytest.mark.parametrize("resident_bytes", [2**31, 0], ids=["resident", "streamed"])
-def test_the_engines_graphs_equal_its_eager_steps(resident_bytes):
-    """Sampling, flips, noise, repeated phases, lazy R1 (two graphs), Adam with a scheduled lr, EMA:
-    all inside, bit for bit."""
+@pytest.mark.parametrize(
+    ("resident_bytes", "augment"),
+    [(2**31, "color,translation,cutout"), (0, "ada")],
+    ids=["resident", "streamed"],
+)
+def test_the_engines_graphs_equal_its_eager_steps(resident_bytes, augment):
+    """Sampling, flips, noise, repeated phases, augmentation, lazy R1 (two graphs), Adam with a
+    scheduled lr, EMA: all inside, bit for bit."""
     eager, graphed = (
-        stage_of(None, resident_bytes=resident_bytes),
-        stage_of(RecordedGraph, resident_bytes=resident_bytes),
+        stage_of(
+            graphs,
+            objective=dataclasses.replace(OBJECTIVE, augment=augment),
+            resident_bytes=resident_bytes,
+        )
+        for graphs in (None, RecordedGraph)
     )
     # The same arithmetic for both: with lr on the device Adam multiplies in fp32.
     for optimizer in eager.optimizers.values():

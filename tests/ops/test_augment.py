@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from interpreter_child import interpreted, parent, run_interpreted
 
 from fastgan.errors import FastganError
-from fastgan.ops import augment as ops
-from fastgan.ops.augment import WORDS, diffaugment, draws, extents
+from fastgan.ops.augment import diffaugment as ops
+from fastgan.ops.augment.diffaugment import WORDS, diffaugment, draws, extents
 from fastgan.ops.random import bits
 
 POLICIES = [

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import fastgan
 from fastgan import recipes
 from fastgan.models import dcgan, mlp, resnet
+from fastgan.models import fastgan as light
 from fastgan.recipes import ImageSpec
 from fastgan.recipes.config import merge
 from fastgan.recipes.training import make_trainer
@@ -89,15 +90,16 @@ TINY = {
     "dcgan": {"base_width": 2, "latent": 8},
     "cgan": {"base_width": 2, "latent": 8},
     "sngan": {"width_g": 2, "width_d": 2, "latent": 8, "n_critic": 2},
+    "fastgan": {"width": 1, "latent": 8, "size": 32},
     "wgan-gp": {"width": 2, "latent": 8, "n_critic": 2},
 }
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_each_recipe_trains_and_loads(name, tmp_path):
-    config = recipes.find(name)(size=16, log_every=1, **{"batch_size": 4, **TINY[name]})
+    config = recipes.find(name)(**{"size": 16, "log_every": 1, "batch_size": 4, **TINY[name]})
     trainer = make_trainer(
-        dataclasses.replace(config, data=Labelled(16), progress=False),
+        dataclasses.replace(config, data=Labelled(config.size), progress=False),
         resume=False,
         log=None,
         out=str(tmp_path / "run"),
@@ -105,11 +107,44 @@ def test_each_recipe_trains_and_loads(name, tmp_path):
     trainer.fit(2)
     trainer.close()
     images = fastgan.sample(tmp_path / "run", 3, seed=1)
-    assert images.shape == (3, 3, 16, 16)
+    assert images.shape == (3, 3, config.size, config.size)
     assert fastgan.load(tmp_path / "run").training is False
     (first, second) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert '"loss/D"' in first
     assert '"step": 2' in second
+
+
+def test_fastgan_fits_its_sizes_and_excites_large_maps_by_small_ones():
+    for size in (32, 64, 128, 256):
+        G, D = light.Generator(size, 1, 8, 2).eval(), light.Discriminator(size, 1, 2).eval()
+        made = G(torch.randn(2, 8, 1, 1))
+        logits, features = D(made, True)
+        assert made.shape == (2, 1, size, size)
+        assert logits.shape == (2, 1, 5, 5)
+        assert torch.equal(D(made), logits)
+        assert light.Decoder(1, 2)(features).shape == (2, 1, 32, 32)
+    assert sorted(map(int, G.excite)) == [64, 128, 256]
+    gate = G.excite["256"](torch.zeros(1, 8, 16, 16), torch.ones(1, 4, 4, 4))
+    assert gate.flatten().tolist() == [0.5] * 64
+    with pytest.raises(fastgan.FastganError, match="not 48: use --size 32"):
+        light.Generator(48)
+
+
+def test_fastgans_discriminator_learns_to_draw_reals():
+    config = recipes.find("fastgan")(width=2, latent=8, size=32, batch_size=4, log_every=1)
+    data = np.full((8, 32, 32, 3), 230, np.uint8)
+    config = dataclasses.replace(config, data=data, augment="none", lr=5e-3)
+    with make_trainer(config, resume=False, log=None, out=None) as trainer:
+        trainer.show_progress = False
+        found = []
+        for steps in (1, 15):
+            trainer.fit(steps)
+            with torch.no_grad():
+                real = torch.full((4, 3, 32, 32), 230 / 127.5 - 1)
+                drawn = trainer.nets["R"](trainer.nets["D"](real, True)[1])
+            found.append(float((drawn - real).abs().mean()))
+        assert trainer.stages[0].objective.augment == "none"
+    assert found[1] < 0.6 * found[0]
 
 
 def test_cgan_needs_labels():
@@ -167,6 +202,7 @@ REDUCED = {
     "dcgan": {"base_width": 8, "batch_size": 8, "size": 16},
     "cgan": {"base_width": 8, "batch_size": 8, "size": 16},
     "sngan": {"width_g": 8, "width_d": 8, "batch_size": 4, "size": 16, "n_critic": 1},
+    "fastgan": {"width": 2, "batch_size": 4, "size": 32},
     "wgan-gp": {"width": 8, "batch_size": 4, "size": 16, "n_critic": 1},
 }
 """Widths, batch, pixels and updates of D; everything else is the recipe's own. gan, the one of SGD,

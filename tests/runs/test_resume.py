@@ -123,6 +123,10 @@ KINDS = {
     "n-critic-gp": lambda: {
         "objective": Adversarial("wasserstein", (4, 1, 1), n_critic=3, gp=10.0, latent="uniform")
     },
+    "diffaugment": lambda: {
+        "objective": Adversarial("hinge", (4, 1, 1), r1=1.0, augment="color,translation,cutout")
+    },
+    "ada": lambda: {"objective": Adversarial("hinge", (4, 1, 1), n_critic=2, augment="ada")},
     "dropout": lambda: {"nets": mlp_pair()},
     "schedules": lambda: {
         "optimizers": {"G": SGD, "D": SGD},

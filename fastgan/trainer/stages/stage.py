@@ -22,7 +22,8 @@ class Stage:
     the trainer's.
 
     Args:
-        nets: Networks by name. A module object that stands in two stages keeps its weights.
+        nets: Networks by name, and those that the objective brings. A module object that stands in
+            two stages keeps its weights.
         objective: What is trained against what.
         steps: How long this stage lasts. Only the last one may leave it open.
         data: What `fastgan.data.open` takes, or a dict of such sources by stream name.
@@ -61,6 +62,10 @@ class Stage:
     schedules: Mapping[str, Mapping[str, Schedule]] = field(default_factory=dict)
     ema: tuple[str, ...] = ("G",)
     carry: Callable[[Mapping[str, nn.Module], Mapping[str, nn.Module]], None] | None = None
+
+    def __post_init__(self) -> None:
+        own = self.objective.own_nets()
+        self.nets = {**self.nets, **{k: net for k, net in own.items() if k not in self.nets}}
 
 
 def open_streams(

@@ -257,6 +257,7 @@ class StepRunner:
             return fake
 
         step.graph_to, step.generate, step.one_pass = graph_to, generate, self.one_pass
+        step.total = self.ranks.total
         return step
 
     def run_phase(self, index: int, repeat: int, step: Step) -> dict[str, Tensor]:

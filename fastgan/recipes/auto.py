@@ -1,0 +1,150 @@
+"""`--recipe auto`: one of the other recipes and its numbers, from a glance at the images, the
+device and the time. What was measured for this choice is in docs/auto-recipe.md."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from fastgan import recipes
+from fastgan.data.glance import Glance
+from fastgan.errors import FastganError
+from fastgan.recipes.config import Config, fields_of
+
+CANDIDATES = ("fastgan", "dcgan", "cgan")
+FEW = 5000
+"""Fewer images than this are few: D learns them by heart within the time that people wait."""
+
+A_CLASS = 500
+"""A network that is told the class needs about so many images of each."""
+
+MINUTES = 600
+"""Seconds up to which a CPU is short of time: at 70, dcgan with R1 was ahead on two of three
+sets."""
+
+SIDES = (32, 64, 128, 256)
+AS_LONG_AS_TIME_LASTS = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auto(Config):
+    """The options that all recipes have; `choose` takes those of the candidates, too."""
+
+    recipe: ClassVar[str] = "auto"
+    summary: ClassVar[str] = "chooses another recipe from the images, the device and the time"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """recipe: its name. values: the options that differ from its defaults. why: at most five
+    lines."""
+
+    recipe: str
+    values: dict[str, Any]
+    why: list[str]
+
+    seconds: float | None
+
+    def command(self) -> str:
+        """What says this choice by hand."""
+        words = ["fastgan train --recipe", self.recipe]
+        for name, value in sorted(self.values.items(), key=lambda item: item[0] != "data"):
+            if isinstance(value, bool):
+                words.append(flag(name) if value else flag(f"no_{name}"))
+            else:
+                words += [flag(name), shlex.quote(str(value))]
+        return " ".join([*words, *([f"--for {self.seconds:g}s"] if self.seconds else [])])
+
+
+def flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def choose(
+    seen: Glance, given: Mapping[str, Any], *, gpu: bool, seconds: float | None = None
+) -> Choice:
+    """A recipe and its options; those that are `given` stay.
+
+    seconds: what the training may take. Raises FastganError where no candidate has all given
+    options.
+    """
+    small = not gpu and seconds is not None and seconds <= MINUTES
+    side = given.get("size") or _side(seen.side, 32 if small else 128 if gpu else 64)
+    recipe, because = _recipe(seen, given, side, small)
+    few = seen.images < FEW
+    short = not gpu and (seconds is None or seconds <= 3600)
+    values: dict[str, Any] = {
+        "size": side,
+        "batch_size": 64 if gpu and recipe != "fastgan" else 16,
+        "ema_decay": 0.99 if small else 0.995 if short else 0.999,
+    }
+    if recipe == "fastgan":
+        values |= {"width": 64 if gpu else 8, "latent": 256 if gpu else 128}
+    else:
+        values |= {"base_width": 64 if gpu else 32, "r1": 5.0}
+        if few and not small:
+            values["augment"] = "color,translation"
+    if seconds is not None:
+        values["steps"] = AS_LONG_AS_TIME_LASTS
+        values["sample_every"] = 100 if small else 500
+    values |= given
+    shown = {k: v for k, v in values.items() if v != fields_of(recipes.find(recipe))[k].default}
+    augment = values.get("augment", fields_of(recipes.find(recipe))["augment"].default)
+    time = "no limit of time" if seconds is None else f"{_minutes(seconds)}"
+    kind = "grey" if (given.get("channels") or seen.channels) == 1 else "colour"
+    labels = f"{seen.classes} classes" if seen.classes else "no labels"
+    why = [
+        f"auto: {seen.images:,} {kind} images of about {seen.side} pixels, {labels}; "
+        f"{'a GPU' if gpu else 'no GPU'}, {time}",
+        f"  {recipe}: {because}",
+        f"  {side} pixels, batch {values['batch_size']}: what {'a GPU' if gpu else 'a CPU'} gets "
+        "through in the time",
+        f"  augmentation {augment}: "
+        + (
+            "it would cost the first minutes"
+            if augment == "none" and few
+            else "D would learn so few by heart"
+            if few
+            else "there are many images"
+        )
+        + ("" if recipe == "fastgan" else f"; R1 {values['r1']:g} keeps D from winning at once"),
+        "  no flips: add --flip where a mirrored image is as good"
+        if not values.get("flip")
+        else "  flips, as asked for",
+    ]
+    return Choice(recipe, shown, why, seconds)
+
+
+def _recipe(seen: Glance, given: Mapping[str, Any], side: int, small: bool) -> tuple[str, str]:
+    """A candidate that has all given options, and why this one."""
+    own = [n for n in given if n not in fields_of(Auto)]
+    able = [n for n in CANDIDATES if set(own) <= set(fields_of(recipes.find(n)))]
+    if not able:
+        raise FastganError(
+            f"no recipe that auto chooses from has {' and '.join(map(flag, own))}: name one "
+            "(--recipe NAME), or leave some out"
+        )
+    if "fastgan" in able and "dcgan" not in able:
+        return "fastgan", "the one that has the options given"
+    if seen.classes and seen.images >= A_CLASS * seen.classes and "cgan" in able:
+        return "cgan", "there are enough images of each class to ask for one"
+    if "fastgan" not in able or given.get("model"):
+        return "dcgan", "the one that has the options given"
+    if small:
+        return "dcgan", "the first to show shapes where there are minutes and no GPU"
+    if seen.images < FEW and side in SIDES:
+        return "fastgan", "light networks and a D that must redraw what it saw, for few images"
+    return "dcgan", "simple and quick, and there are images enough"
+
+
+def _side(side: int, most: int) -> int:
+    """The largest side that networks make, up to the images' own and to `most`."""
+    if 28 <= side < 32:
+        return 28
+    return max((s for s in SIDES if s <= min(side, most)), default=32)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:g} minutes" if seconds < 7200 else f"{seconds / 3600:g} hours"
