@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import click
 
-from fastgan import files
-from fastgan.cli.options import read_file
+from fastgan import files, recipes
+from fastgan.cli.options import assemble, read_file
 from fastgan.errors import FastganError
+from fastgan.recipes import RECIPES, Config
 
 
 @click.command()
@@ -38,7 +40,7 @@ def command(run: str, count: int, data: str | None, seed: int, trust: bool, as_j
     The first time on some data a small network is fitted on it (about half a minute on two cores);
     it is kept for later.
     """
-    import fastgan.data
+    from fastgan import data as datasets
     from fastgan.metrics.evaluate import evaluate
     from fastgan.trainer.load import samples_of
 
@@ -46,11 +48,31 @@ def command(run: str, count: int, data: str | None, seed: int, trust: bool, as_j
         raise FastganError(f"--n {count}: distances of fewer than 100 samples say nothing")
     images, untrained = samples_of(run, count, seed=seed, trust=trust)
     _, channels, height, width = images.shape
-    reals = fastgan.data.open(
-        data or _trained_on(Path(run).expanduser()), size=(height, width), channels=channels
-    )
+    config = _recipe_of(Path(run).expanduser())
+    if data is None and config is not None and config.data in config.generated:
+        reals = dataclasses.replace(config, size=height, channels=channels).open_data()
+    else:
+        reals = datasets.open(
+            data or _trained_on(Path(run).expanduser()), size=(height, width), channels=channels
+        )
     report = evaluate(images, reals, count, untrained=untrained, seed=seed, name=run)
-    click.echo(json.dumps(report.as_dict(), indent=2) if as_json else str(report))
+    measured = config.measures(run) if config is not None and not config.model else {}
+    if as_json:
+        click.echo(json.dumps({**report.as_dict(), "measures": measured}, indent=2))
+        return
+    click.echo(str(report))
+    for name, value in measured.items():
+        click.echo(f"  {name}: {value:.4g}")
+
+
+def _recipe_of(run: Path) -> Config | None:
+    """The options of a run that a recipe made, or None for one from Python or without a file."""
+    try:
+        values = read_file(str(run / "config.toml"), follow=False)
+        name = values.pop("recipe", None)
+        return assemble(recipes.find(name), values, {}, str(run)) if name in RECIPES else None
+    except FastganError:
+        return None
 
 
 def _trained_on(run: Path) -> str:

@@ -22,6 +22,12 @@ from fastgan.errors import FastganError
     "--seed", type=int, default=0, show_default=True, help="other seeds give other images"
 )
 @click.option("--label", type=int, help="only this class, for label-conditional runs")
+@click.option(
+    "--traverse",
+    metavar="NAME",
+    help="10 x 10 images: along a row this input of the generator changes alone, such as class or "
+    "codes.0 of infogan, z.0 of others",
+)
 @click.option("--step", type=int, help="another kept checkpoint than the newest")
 @click.option("--data", help="what a generator of images from images is given")
 @click.option("--device", default="auto", show_default=True)
@@ -34,6 +40,7 @@ def command(
     out: str,
     seed: int,
     label: int | None,
+    traverse: str | None,
     step: int | None,
     data: str | None,
     device: str,
@@ -43,7 +50,8 @@ def command(
     from fastgan import files
     from fastgan.monitor import pictures
     from fastgan.runs.run_folder import refuse_own
-    from fastgan.trainer.load import sample
+    from fastgan.trainer import load
+    from fastgan.trainer.traversal import traverse as traverse_run
 
     if count < 1:
         raise FastganError(f"--n {count}: ask for at least one image")
@@ -51,9 +59,15 @@ def command(
         raise FastganError("--data is empty: name a folder or file, or leave it out")
     path = Path(out).expanduser()
     refuse_own(path)
-    images = sample(
-        run, count, seed=seed, labels=label, step=step, device=device, data=data, trust=trust
-    )
+    if traverse is not None:
+        if label is not None or data is not None:
+            raise FastganError("--traverse stands alone: leave --label and --data out")
+        count = 100
+        images = traverse_run(run, traverse, seed=seed, step=step, device=device, trust=trust)
+    else:
+        images = load.sample(
+            run, count, seed=seed, labels=label, step=step, device=device, data=data, trust=trust
+        )
     if out.endswith("/") or files.kind(path) == "folder":
         with files.explained(f"can't write to {path}"):
             path.mkdir(parents=True, exist_ok=True)

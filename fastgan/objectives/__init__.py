@@ -3,6 +3,7 @@ adversarial objective."""
 
 from fastgan.objectives.adversarial import Adversarial
 from fastgan.objectives.base import Noise, Objective, Phase
+from fastgan.objectives.information import Information
 from fastgan.objectives.losses import LOSSES, Loss
 from fastgan.objectives.regularizers import gradient_penalty, input_gradient, zero_centred_penalty
 from fastgan.objectives.schedules import Constant, Cosine, Exponential, Linear
@@ -13,6 +14,7 @@ __all__ = [
     "Constant",
     "Cosine",
     "Exponential",
+    "Information",
     "Linear",
     "Loss",
     "Noise",

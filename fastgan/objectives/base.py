@@ -110,6 +110,8 @@ class Objective:
         one_pass: Whether `step.pair` may call a network once for reals and fakes, where a trial
             finds no difference. None: on a GPU, unless with impl="reference"; on a CPU it is no
             faster.
+        traversed: Names of noise, "codes.0" for one number of several, of which a run draws a
+            picture with a row for each value of the rest.
 
     Example:
         >>> import fastgan
@@ -139,6 +141,7 @@ class Objective:
     noise: Mapping[str, Noise] = {}
     lazy: Mapping[str, int] = {}
     one_pass: bool | None = None
+    traversed: tuple[str, ...] = ()
 
     def phases(self) -> Sequence[Phase]:
         """The phases of one step, in order. One step is one update of the generator."""

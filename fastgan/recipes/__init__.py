@@ -15,6 +15,7 @@ RECIPES = {
     "cgan": "fastgan.recipes.cgan:Cgan",
     "sngan": "fastgan.recipes.sngan:Sngan",
     "wgan-gp": "fastgan.recipes.wgan_gp:WganGp",
+    "infogan": "fastgan.recipes.infogan:InfoGan",
 }
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 from fastgan.errors import FastganError
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from fastgan.data import Dataset
     from fastgan.objectives import Objective
+    from fastgan.trainer.stage import Stage
 
 
 def option(default: Any, help: str, *, choices: tuple[str, ...] = (), group: str = "recipe") -> Any:
@@ -39,13 +41,14 @@ class ImageSpec:
 @dataclass
 class RecipeParts:
     """What a recipe builds: networks by name, objective, optimiser factories and schedules by
-    network."""
+    network; or the stages of one that trains several sets of networks in turn."""
 
-    nets: dict[str, nn.Module]
-    objective: Objective
+    nets: dict[str, nn.Module] = field(default_factory=dict)
+    objective: Objective | None = None
     optimizers: dict[str, Callable] = field(default_factory=dict)
     schedules: dict[str, dict[str, Callable[[int], float]]] = field(default_factory=dict)
     ema: tuple[str, ...] = ("G",)
+    stages: Sequence[Stage] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,8 @@ class Config:
 
     recipe: ClassVar[str]
     summary: ClassVar[str]
+    generated: ClassVar[tuple[str, ...]] = ()
+    """Values of --data that are no files: the recipe draws such images itself."""
 
     data: str = run_option(
         "fashion-mnist",
@@ -107,6 +112,26 @@ class Config:
         """Networks, objective and optimisers for these images. Raises FastganError where they do
         not fit."""
         raise NotImplementedError
+
+    def open_data(self) -> Dataset:
+        """The data set of --data, as the recipe's networks are to see it. Raises FastganError."""
+        from fastgan import data
+
+        size, channels = self.defaults_for()
+        return data.open(self.data, size=size, channels=channels, strict=self.strict)
+
+    def streams(self, dataset: Dataset) -> Dataset | dict[str, Dataset]:
+        """What a step draws from: the data set itself, or streams by name made of it."""
+        return dataset
+
+    def settled(self) -> Self:
+        """These options with those filled in that follow from others."""
+        return self
+
+    def measures(self, run: str) -> dict[str, float]:
+        """What `fastgan evaluate` tells of a run of this kind, beside the distances: name ->
+        number."""
+        return {}
 
     def defaults_for(self) -> tuple[int | None, int | None]:
         """(size, channels) to ask of the data where neither the user nor the recipe's networks

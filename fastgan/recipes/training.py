@@ -18,7 +18,6 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
     channels and classes."""
     import torch
 
-    from fastgan import data
     from fastgan.devices import pick_device
     from fastgan.distributed.context import join, local_device
     from fastgan.trainer.stage import Stage
@@ -27,15 +26,14 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
     with join(
         pick_device(local_device(config.device))
     ).together():  # first, so that a failure from here on ends all processes
-        size, channels = config.defaults_for()
-        dataset = data.open(config.data, size=size, channels=channels, strict=config.strict)
+        dataset = config.open_data()
         shape = dataset.fields["image"].shape
         if shape[0] != shape[1]:
             raise FastganError(
                 f"the images of {config.data} are {shape[0]}x{shape[1]}: give --size to make them "
                 "square"
             )
-        config = dataclasses.replace(config, size=shape[0], channels=shape[2])
+        config = dataclasses.replace(config.settled(), size=shape[0], channels=shape[2])
         images = ImageSpec(size=shape[0], channels=shape[2], classes=len(dataset.classes or ()))
         with torch.random.fork_rng([]):
             torch.manual_seed(config.seed)
@@ -43,16 +41,21 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
                 built = config.build(images)
             except ValueError as error:
                 raise FastganError(f"recipe {config.recipe} can't be built: {error}") from error
-    stage = Stage(
-        built.nets,
-        built.objective,
-        optimizers=built.optimizers,
-        schedules=built.schedules,
-        ema=built.ema,
-    )
+        streams = config.streams(dataset)
+    stages = list(built.stages)
+    if built.objective is not None:
+        stages.append(
+            Stage(
+                built.nets,
+                built.objective,
+                optimizers=built.optimizers,
+                schedules=built.schedules,
+                ema=built.ema,
+            )
+        )
     return Trainer(
-        stages=[stage],
-        data=dataset,
+        stages=stages,
+        data=streams,
         batch_size=config.batch_size,
         seed=config.seed,
         out=out,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,60 @@ def _sample(
     data: Any,
     trust: bool,
 ) -> Tensor:
+    restored = restore(path, step, device, trust)
+    run, described, objective = restored.run, restored.described, restored.objective
+    where, scalar = restored.device, restored.scalar
+    if n < 1:
+        raise FastganError(f"can't sample {n} images: ask for at least one")
+    if seed is not None and not 0 <= seed < 2**32:
+        raise FastganError(f"seed must lie in [0, 2**32), not {seed}")
+    datasets = (
+        open_streams(data, size=described["size"], channels=None, strict=False)
+        if data is not None
+        else {}
+    )
+    if labels is not None:
+        _check_labels(
+            labels, n, run["classes"] if getattr(objective, "conditional", True) else None, path
+        )
+    elif not datasets and run["classes"]:
+        labels = torch.arange(n) % len(run["classes"])
+    seed = run["seed"] if seed is None else seed
+    try:
+        return _generate(
+            objective,
+            restored.nets,
+            n,
+            seed=seed,
+            device=where,
+            precision=resolve("fp32", where),
+            datasets=datasets,
+            labels=labels,
+            scalar=scalar,
+        )
+    except FastganError as error:
+        for name, why in restored.left.items():
+            if f"no {name!r} here" in str(error):
+                raise why from error
+        raise
+
+
+@dataclass
+class Restored:
+    """What a run samples with: its facts and those of the stage, the networks that could be made
+    again in eval mode, why not those in `left`, and the objective's scalars."""
+
+    run: dict[str, Any]
+    described: dict[str, Any]
+    objective: Objective
+    nets: dict[str, nn.Module]
+    left: dict[str, FastganError]
+    scalar: dict[str, Tensor]
+    device: torch.device
+
+
+def restore(path: str | Path, step: int | None, device: str, trust: bool) -> Restored:
+    """The averaged networks and the objective of a run. Raises FastganError, as `sample`."""
     run, groups, state = _open(path, step)
     described = run["stages"][state["stage"]]
     if "spec" not in described["objective"]:
@@ -160,41 +215,9 @@ def _sample(
             continue
         load_network(net, weights, name)
         nets[name] = net.to(where)
-    if n < 1:
-        raise FastganError(f"can't sample {n} images: ask for at least one")
-    if seed is not None and not 0 <= seed < 2**32:
-        raise FastganError(f"seed must lie in [0, 2**32), not {seed}")
-    datasets = (
-        open_streams(data, size=described["size"], channels=None, strict=False)
-        if data is not None
-        else {}
-    )
     first_step = sum(stage["steps"] for stage in run["stages"][: state["stage"]])
     scalar = _scalars(objective, state["step"] - first_step, where)
-    if labels is not None:
-        _check_labels(
-            labels, n, run["classes"] if getattr(objective, "conditional", True) else None, path
-        )
-    elif not datasets and run["classes"]:
-        labels = torch.arange(n) % len(run["classes"])
-    seed = run["seed"] if seed is None else seed
-    try:
-        return _generate(
-            objective,
-            nets,
-            n,
-            seed=seed,
-            device=where,
-            precision=resolve("fp32", where),
-            datasets=datasets,
-            labels=labels,
-            scalar=scalar,
-        )
-    except FastganError as error:
-        for name, why in left.items():
-            if f"no {name!r} here" in str(error):
-                raise why from error
-        raise
+    return Restored(run, described, objective, nets, left, scalar, where)
 
 
 def _generate(

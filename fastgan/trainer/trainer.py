@@ -37,6 +37,7 @@ from fastgan.trainer.graceful_stop import GracefulStop
 from fastgan.trainer.optimizers import OptimizerSpec, Schedule
 from fastgan.trainer.preflight import choose_memory_format
 from fastgan.trainer.stage import ActiveStage, Stage, load_network, open_streams
+from fastgan.trainer.traversal import traversal
 
 GRID = 64
 """Samples in a picture."""
@@ -730,6 +731,23 @@ class Trainer:
     def _draw_samples(self) -> None:
         if self.folder is not None:
             self.reporter.picture("samples", self.step, self.sample(GRID))
+            for name in self.active.stage.objective.traversed:
+                self.reporter.picture(f"traversal-{name}", self.step, self.traverse(name))
+
+    def traverse(self, name: str) -> Tensor:
+        """What one random input does, 10 x 10 images of the averaged generator; see
+        `fastgan.trainer.traversal.traversal`."""
+        stage = self.active
+        with prefer(self.impl):
+            return traversal(
+                stage.stage.objective,
+                stage.sampling_nets(),
+                name,
+                seed=self.seed,
+                device=self.device,
+                precision=self.precision,
+                scalar=stage.scalars(max(self.step - self._first_step(self._index), 0)),
+            )
 
 
 def _single_stage(

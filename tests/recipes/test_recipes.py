@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from tiny_recipes import TINY
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -84,15 +85,6 @@ class Labelled(torch.utils.data.Dataset):
         return self.images[i], i % 3
 
 
-TINY = {
-    "gan": {"hidden_g": 8, "hidden_d": 8, "batch_size": 4},
-    "dcgan": {"base_width": 2, "latent": 8},
-    "cgan": {"base_width": 2, "latent": 8},
-    "sngan": {"width_g": 2, "width_d": 2, "latent": 8, "n_critic": 2},
-    "wgan-gp": {"width": 2, "latent": 8, "n_critic": 2},
-}
-
-
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_each_recipe_trains_and_loads(name, tmp_path):
     config = recipes.find(name)(size=16, log_every=1, **{"batch_size": 4, **TINY[name]})
@@ -169,6 +161,7 @@ REDUCED = {
     "cgan": {"base_width": 8, "batch_size": 8, "size": 16},
     "sngan": {"width_g": 8, "width_d": 8, "batch_size": 4, "size": 16, "n_critic": 1},
     "wgan-gp": {"width": 8, "batch_size": 4, "size": 16, "n_critic": 1},
+    "infogan": {"base_width": 4, "batch_size": 8, "size": 16},
 }
 """Widths, batch, pixels and updates of D; everything else is the recipe's own. gan, the one of SGD,
 is tried whole."""

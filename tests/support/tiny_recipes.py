@@ -1,0 +1,15 @@
+"""What makes each recipe quick to try: one entry a recipe."""
+
+TINY = {
+    "gan": {"hidden_g": 8, "hidden_d": 8},
+    "dcgan": {"base_width": 2, "latent": 8},
+    "cgan": {"base_width": 2, "latent": 8},
+    "sngan": {"width_g": 2, "width_d": 2, "latent": 8, "n_critic": 2},
+    "wgan-gp": {"width": 2, "latent": 8, "n_critic": 2},
+    "infogan": {"base_width": 2, "latent": 8},
+}
+
+
+def flags(name):
+    """TINY[name] as they are typed."""
+    return [f"--{key.replace('_', '-')}={value}" for key, value in TINY[name].items()]
