@@ -7,6 +7,7 @@ from fastgan.objectives.information import Information
 from fastgan.objectives.losses import LOSSES, Loss
 from fastgan.objectives.regularizers import gradient_penalty, input_gradient, zero_centred_penalty
 from fastgan.objectives.schedules import Constant, Cosine, Exponential, Linear
+from fastgan.objectives.semi_supervised import SemiSupervised
 
 __all__ = [
     "LOSSES",
@@ -20,6 +21,7 @@ __all__ = [
     "Noise",
     "Objective",
     "Phase",
+    "SemiSupervised",
     "gradient_penalty",
     "input_gradient",
     "zero_centred_penalty",

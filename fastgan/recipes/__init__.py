@@ -16,6 +16,7 @@ RECIPES = {
     "sngan": "fastgan.recipes.sngan:Sngan",
     "wgan-gp": "fastgan.recipes.wgan_gp:WganGp",
     "infogan": "fastgan.recipes.infogan:InfoGan",
+    "semi-supervised": "fastgan.recipes.semi_supervised:SemiSupervisedGan",
 }
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fastgan.objectives import Information
+from fastgan.objectives import Information, SemiSupervised
 from fastgan.objectives.base import Step
 
 
@@ -42,7 +42,32 @@ def test_information():
     )
     gold = {"class": 0.7 * of_class / 5, "codes": -0.3 * density.sum() / 5}
     assert_same(terms, gold, [kinds, mean])
-    bound = math.log(4) - float(gold["class"]) / 0.7
+    bound = math.log(4) - gold["class"].item() / 0.7
     assert float(step.logged["/mi_class"]) == pytest.approx(bound, rel=1e-5)
-    bound = 2 * math.log(2) - float(gold["codes"]) / 0.3
+    bound = 2 * math.log(2) - gold["codes"].item() / 0.3
     assert float(step.logged["/mi_codes"]) == pytest.approx(bound, rel=1e-5)
+
+
+def test_semi_supervised():
+    real, fake = (random(5, 3, seed=n).requires_grad_() for n in range(2))
+    objective = SemiSupervised(entropy=0.3, pull_away=0.2)
+    terms = dict(objective.without_labels(Step(objective, {}, 0), real, fake))
+    p_real = real.exp().sum(1) / (1 + real.exp().sum(1))
+    p_fake = fake.exp().sum(1) / (1 + fake.exp().sum(1))
+    p = real.exp() / real.exp().sum(1, keepdim=True)
+    gold = {
+        "adv": -0.5 * (p_real.log().mean() + (1 - p_fake).log().mean()),
+        "entropy": -0.3 * (p * p.log()).sum() / 5,
+    }
+    assert_same(terms, gold, [real, fake])
+    cosines = [
+        (fake[i] @ fake[j]) / (fake[i].norm() * fake[j].norm())
+        for i in range(5)
+        for j in range(5)
+        if i != j
+    ]
+    gold = {
+        "matching": ((real.mean(0) - fake.mean(0)) ** 2).mean(),
+        "pull_away": 0.2 * sum(c**2 for c in cosines) / 20,
+    }
+    assert_same(objective.matching(real, fake), gold, [real, fake])

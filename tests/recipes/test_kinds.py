@@ -1,11 +1,14 @@
 """Every recipe by command, on the data it has without options: trains, samples, goes on."""
 
+import numpy as np
 import pytest
 from run_support import in_a_hurry
 from tiny_recipes import flags
 
 from fastgan import recipes
 from fastgan.cli import main as cli
+from fastgan.errors import FastganError
+from fastgan.recipes import ImageSpec
 
 
 @pytest.fixture
@@ -32,3 +35,33 @@ def test_each_kind_trains_samples_and_goes_on(name, fastgan, tmp_path):
     assert (tmp_path / "samples.png").stat().st_size > 0
     assert "going on at step 3" in fastgan("train", "--resume=run", "--steps=4")
     assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("*4")]
+
+
+def semi_supervised(**options):
+    return recipes.find("semi-supervised")(**options)
+
+
+def test_labels_are_few_even_and_not_the_held_out_ones():
+    config = semi_supervised(labels=25, held_out=0.1)
+    dataset = config.open_data()
+    rest, chosen, held_out = config.split(dataset)
+    assert len(rest) == 9000
+    assert sorted([*rest, *held_out]) == list(range(10_000))
+    assert set(chosen) <= set(rest)
+    counts = np.bincount(dataset.array("label")[chosen])
+    assert counts.tolist() == [3] * 5 + [2] * 5
+    assert "label" not in config.streams(dataset)["image"].fields
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"), [(9, "less than one for each of 10"), (90_000, "fewer --labels")]
+)
+def test_labels_that_are_not_there_are_one_line(labels, message):
+    config = semi_supervised(labels=labels)
+    with pytest.raises(FastganError, match=message):
+        config.split(config.open_data())
+
+
+def test_unlabelled_images_need_some_labels():
+    with pytest.raises(FastganError, match="needs labels of some images"):
+        semi_supervised().build(ImageSpec(8, 1))

@@ -7,6 +7,7 @@ TINY = {
     "sngan": {"width_g": 2, "width_d": 2, "latent": 8, "n_critic": 2},
     "wgan-gp": {"width": 2, "latent": 8, "n_critic": 2},
     "infogan": {"base_width": 2, "latent": 8},
+    "semi-supervised": {"width": 2, "hidden": 8, "labels": 10},
 }
 
 
