@@ -3,7 +3,7 @@ regularisers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,8 @@ class Adversarial(Objective):
             which saves one pass of G. Default: where n_critic is 1.
         conditional: Whether both networks are given the label.
         one_pass: As in `Objective`.
+        gamma: A schedule that r1 and r2 are multiplied by at each step (Huang et al. 2024 let
+            both fall); a dataclass of `fastgan.objectives`, so that a run can be loaded.
 
     Raises:
         FastganError: There is no such loss, or lazy_r1 or n_critic is below 1.
@@ -60,6 +62,7 @@ class Adversarial(Objective):
     reuse: bool | None = None
     conditional: bool = False
     one_pass: bool | None = None
+    gamma: Callable[[int], float] | None = None
     noise: Mapping[str, Noise] = field(init=False, repr=False)
     lazy: Mapping[str, int] = field(init=False, repr=False)
 
@@ -80,6 +83,9 @@ class Adversarial(Objective):
             Phase("G", ("G",), self.g_loss, fresh=not reuse),
         )
 
+    def schedule(self, step: int) -> Mapping[str, float]:
+        return {"gamma": self.gamma(step)} if self.gamma is not None else {}
+
     def conditions(self, step: Step) -> tuple[Tensor, ...]:
         return (step.batch["label"],) if self.conditional else ()
 
@@ -90,13 +96,18 @@ class Adversarial(Objective):
         real, fake, given = step.batch["image"], step.fake, self.conditions(step)
         real_logits, fake_logits = step.pair("D", real, fake, *given)
         terms = {"adv": LOSSES[self.loss].d(real_logits, fake_logits, step)}
+        gamma = step.scalar.gamma if self.gamma is not None else 1.0
         if self.r1 and (every := step.due("r1")):
             terms["r1"] = (
-                0.5 * self.r1 * every * regularizers.zero_centred_penalty(step.nets.D, real, *given)
+                0.5
+                * gamma
+                * self.r1
+                * every
+                * regularizers.zero_centred_penalty(step.nets.D, real, *given)
             )
         if self.r2:
             terms["r2"] = (
-                0.5 * self.r2 * regularizers.zero_centred_penalty(step.nets.D, fake, *given)
+                0.5 * gamma * self.r2 * regularizers.zero_centred_penalty(step.nets.D, fake, *given)
             )
         if self.gp:
             epsilon = step.rand("gradient-penalty", (1, 1, 1))

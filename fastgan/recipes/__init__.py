@@ -17,6 +17,7 @@ RECIPES = {
     "wgan-gp": "fastgan.recipes.wgan_gp:WganGp",
     "infogan": "fastgan.recipes.infogan:InfoGan",
     "semi-supervised": "fastgan.recipes.semi_supervised:SemiSupervisedGan",
+    "r3gan": "fastgan.recipes.r3gan:R3Gan",
 }
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fastgan.objectives import Information, SemiSupervised
+from fastgan.objectives import Adversarial, Cosine, Information, SemiSupervised
 from fastgan.objectives.base import Step
 
 
@@ -71,3 +71,29 @@ def test_semi_supervised():
         "pull_away": 0.2 * sum(c**2 for c in cosines) / 20,
     }
     assert_same(objective.matching(real, fake), gold, [real, fake])
+
+
+def logits_of(x, w):
+    """A discriminator whose input gradient is known: (x.w)^2 / 2, with gradient (x.w) w."""
+    return 0.5 * (x.flatten(1) @ w) ** 2
+
+
+def test_relativistic_pairing_with_r1_and_r2():
+    real, fake = random(6, 1, 2, 2, seed=1), random(6, 1, 2, 2, seed=2)
+    w = random(4, seed=3).requires_grad_()
+    gamma = Cosine(3.0, 1.0, 10)
+    objective = Adversarial("relativistic", (2,), r1=1.0, r2=1.0, gamma=gamma)
+    scalar = {"gamma": torch.tensor(objective.schedule(4)["gamma"])}
+    D = lambda x: logits_of(x, w)
+    step = Step(objective, {"D": D}, 0, batch={"image": real}, scalar=scalar, due={"r1": 1})
+    step._fake = fake
+    half = 0.5 * (1 + 2 * 0.5 * (1 + math.cos(0.4 * math.pi)))
+    on_real, on_fake = D(real), D(fake)
+    gold = {
+        "adv": (1 + (on_fake - on_real).exp()).log().mean(),
+        "r1": half * ((real.flatten(1) @ w) ** 2 * (w @ w)).mean(),
+        "r2": half * ((fake.flatten(1) @ w) ** 2 * (w @ w)).mean(),
+    }
+    assert_same(objective.d_loss(step), gold, [w])
+    gold = {"adv": (1 + (on_real - on_fake).exp()).log().mean()}
+    assert_same(objective.g_loss(step), gold, [w])

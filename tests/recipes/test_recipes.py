@@ -162,6 +162,7 @@ REDUCED = {
     "sngan": {"width_g": 8, "width_d": 8, "batch_size": 4, "size": 16, "n_critic": 1},
     "wgan-gp": {"width": 8, "batch_size": 4, "size": 16, "n_critic": 1},
     "infogan": {"base_width": 4, "batch_size": 8, "size": 16},
+    "r3gan": {"width": 4, "batch_size": 8, "size": 16},
     "semi-supervised": {"width": 16, "hidden": 32, "size": 8},
 }
 """Widths, batch, pixels and updates of D; everything else is the recipe's own. gan, the one of SGD,

@@ -8,6 +8,7 @@ TINY = {
     "wgan-gp": {"width": 2, "latent": 8, "n_critic": 2},
     "infogan": {"base_width": 2, "latent": 8},
     "semi-supervised": {"width": 2, "hidden": 8, "labels": 10},
+    "r3gan": {"width": 4, "latent": 8, "group": 4},
 }
 
 

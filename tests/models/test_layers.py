@@ -1,0 +1,68 @@
+"""Layers against their formulas written out, and what each promises at the start."""
+
+import torch
+
+from fastgan.models import r3gan
+from fastgan.models.layers.attention import CosineAttention, SelfAttention
+from fastgan.models.layers.grouped import GroupedBlock, MagnitudeConv2d
+
+
+def random(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_self_attention_is_softmax_over_pixels():
+    layer = SelfAttention(8).double()
+    x = random(2, 8, 4, 4)
+    assert torch.equal(layer(x), x)  # gamma begins at 0
+    torch.nn.init.constant_(layer.gamma, 0.5)
+    flat = lambda t: t.flatten(2)
+    pooled = lambda t: torch.nn.functional.max_pool2d(t, 2)
+    query, key = flat(layer.query(x)), flat(pooled(layer.key(x)))
+    weights = torch.einsum("bcq,bck->bqk", query, key).softmax(2)
+    found = torch.einsum("bqk,bck->bcq", weights, flat(pooled(layer.value(x)))).view(2, 4, 4, 4)
+    torch.testing.assert_close(layer(x), x + 0.5 * layer.out(found))
+
+
+def test_cosine_attention_is_softmax_of_scaled_cosines_and_differentiable_twice():
+    layer = CosineAttention(6, 2).double()
+    torch.nn.init.normal_(layer.out.weight)
+    x = random(2, 6, 3, 3).requires_grad_()
+    query, key, value = layer.inputs(x).flatten(2).chunk(3, 1)
+    found = []
+    for head in (slice(0, 3), slice(3, 6)):
+        q, k = (t[:, head] / t[:, head].norm(dim=1, keepdim=True) for t in (query, key))
+        weights = (10 * torch.einsum("bcq,bck->bqk", q, k)).softmax(2)
+        found.append(torch.einsum("bqk,bck->bcq", weights, value[:, head]))
+    gold = layer.out(torch.cat(found, 1).view(2, 6, 3, 3))
+    torch.testing.assert_close(layer(x), gold)
+    (gradient,) = torch.autograd.grad(layer(x).sum(), x, create_graph=True)
+    gradient.square().sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
+def test_grouped_blocks_do_nothing_at_the_start():
+    x = random(2, 8, 5, 5).float()
+    for options in ({}, {"magnitude": True}, {"heads": 2}):
+        block = GroupedBlock(8, group=4, **options)
+        assert torch.equal(block(x), x)
+        assert block.mix.groups == 4
+
+
+def test_magnitude_preserving_weights_have_length_one_whatever_their_values():
+    conv = MagnitudeConv2d(8, 8, 3, groups=2)
+    x = random(64, 8, 8, 8).float()
+    before = conv(x)
+    with torch.no_grad():
+        conv.weight *= 7
+    torch.testing.assert_close(conv(x), before)
+    assert 0.8 < before[:, :, 1:-1, 1:-1].std().item() < 1.2
+
+
+def test_r3gans_networks_fit_sizes_of_dcgan():
+    for size in (16, 28):
+        G = r3gan.Generator(size, 3, 8, 4, heads=2, magnitude=True, group=4)
+        D = r3gan.Discriminator(size, 3, 4, heads=2, magnitude=True, group=4)
+        images = G(torch.randn(2, 8))
+        assert images.shape == (2, 3, size, size)
+        assert D(images).shape == (2, 1)
