@@ -18,6 +18,8 @@ RECIPES = {
     "infogan": "fastgan.recipes.infogan:InfoGan",
     "semi-supervised": "fastgan.recipes.semi_supervised:SemiSupervisedGan",
     "r3gan": "fastgan.recipes.r3gan:R3Gan",
+    "sagan": "fastgan.recipes.sagan:Sagan",
+    "biggan-small": "fastgan.recipes.sagan:BigGanSmall",
 }
 
 

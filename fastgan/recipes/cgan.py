@@ -47,3 +47,8 @@ class Cgan(Dcgan):
                 "D": adam(self.lr_d, (self.beta1, self.beta2)),
             },
         )
+
+    def measures(self, run: str) -> dict[str, float]:
+        from fastgan.recipes.judging import class_accuracy
+
+        return class_accuracy(self, run)

@@ -2,8 +2,9 @@
 
 import torch
 
-from fastgan.models import r3gan
+from fastgan.models import r3gan, sagan
 from fastgan.models.layers.attention import CosineAttention, SelfAttention
+from fastgan.models.layers.conditional import ConditionedBatchNorm2d
 from fastgan.models.layers.grouped import GroupedBlock, MagnitudeConv2d
 
 
@@ -66,3 +67,33 @@ def test_r3gans_networks_fit_sizes_of_dcgan():
         images = G(torch.randn(2, 8))
         assert images.shape == (2, 3, size, size)
         assert D(images).shape == (2, 1)
+
+
+def test_conditioned_batch_norm_is_batch_norm_with_a_gain_and_bias_a_sample():
+    layer, x, told = ConditionedBatchNorm2d(3, 2), random(4, 3, 5, 5).float(), random(4, 2).float()
+    gain = (1 + layer.gain(told))[:, :, None, None]
+    plain = torch.nn.functional.batch_norm(x, None, None, training=True)
+    torch.testing.assert_close(layer(x, told), gain * plain + layer.shift(told)[:, :, None, None])
+    assert int(layer.num_batches_tracked) == 1
+    torch.testing.assert_close(layer.running_mean, 0.1 * x.mean((0, 2, 3)))
+
+
+def test_projection_adds_the_inner_product_with_the_class():
+    D = sagan.Discriminator(8, 1, 3, 4, attention=4).eval()
+    image = random(1, 1, 8, 8).float().expand(3, -1, -1, -1)
+    logits = D(image, torch.arange(3))
+    h = torch.nn.functional.relu(D.blocks(image)).sum((2, 3))
+    torch.testing.assert_close(logits[:, 0], D.dense(h)[:, 0] + (D.embedding.weight * h).sum(1))
+    assert len(set(logits.flatten().tolist())) == 3
+
+
+def test_sagans_generator_listens_to_every_part_of_its_input():
+    for split in (False, True):
+        G = sagan.Generator(16, 1, 3, 9, 4, attention=8, split=split)
+        z = random(2, 9).float().requires_grad_()
+        images = G(z, torch.tensor([0, 2]))
+        assert images.shape == (2, 1, 16, 16)
+        assert images.square().sum().backward() is None
+        assert (z.grad != 0).all()
+        assert list(G.attend) == ["0"]
+        assert hasattr(G.dense, "parametrizations")

@@ -162,6 +162,8 @@ REDUCED = {
     "sngan": {"width_g": 8, "width_d": 8, "batch_size": 4, "size": 16, "n_critic": 1},
     "wgan-gp": {"width": 8, "batch_size": 4, "size": 16, "n_critic": 1},
     "infogan": {"base_width": 4, "batch_size": 8, "size": 16},
+    "sagan": {"width": 4, "batch_size": 4, "size": 16},
+    "biggan-small": {"width": 4, "batch_size": 4, "size": 16, "n_critic": 1},
     "r3gan": {"width": 4, "batch_size": 8, "size": 16},
     "semi-supervised": {"width": 16, "hidden": 32, "size": 8},
 }

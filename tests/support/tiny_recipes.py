@@ -9,6 +9,8 @@ TINY = {
     "infogan": {"base_width": 2, "latent": 8},
     "semi-supervised": {"width": 2, "hidden": 8, "labels": 10},
     "r3gan": {"width": 4, "latent": 8, "group": 4},
+    "sagan": {"width": 2, "latent": 8, "attention": 8},
+    "biggan-small": {"width": 2, "latent": 8, "attention": 8, "n_critic": 1},
 }
 
 
