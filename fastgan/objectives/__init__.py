@@ -3,6 +3,7 @@ adversarial objective."""
 
 from fastgan.objectives.adversarial import Adversarial
 from fastgan.objectives.base import Noise, Objective, Phase
+from fastgan.objectives.growing import Growing
 from fastgan.objectives.information import Information
 from fastgan.objectives.losses import LOSSES, Loss
 from fastgan.objectives.regularizers import gradient_penalty, input_gradient, zero_centred_penalty
@@ -15,6 +16,7 @@ __all__ = [
     "Constant",
     "Cosine",
     "Exponential",
+    "Growing",
     "Information",
     "Linear",
     "Loss",

@@ -40,6 +40,8 @@ class Adversarial(Objective):
         one_pass: As in `Objective`.
         gamma: A schedule that r1 and r2 are multiplied by at each step (Huang et al. 2024 let
             both fall); a dataclass of `fastgan.objectives`, so that a run can be loaded.
+        drift: The weight of the mean squared logit of reals, which keeps a critic's near 0 (Karras
+            et al. 2018: 0.001).
 
     Raises:
         FastganError: There is no such loss, or lazy_r1 or n_critic is below 1.
@@ -63,6 +65,7 @@ class Adversarial(Objective):
     conditional: bool = False
     one_pass: bool | None = None
     gamma: Callable[[int], float] | None = None
+    drift: float = 0.0
     noise: Mapping[str, Noise] = field(init=False, repr=False)
     lazy: Mapping[str, int] = field(init=False, repr=False)
 
@@ -89,11 +92,15 @@ class Adversarial(Objective):
     def conditions(self, step: Step) -> tuple[Tensor, ...]:
         return (step.batch["label"],) if self.conditional else ()
 
+    def reals(self, step: Step) -> Tensor:
+        """The real images (B, C, H, W) that D sees."""
+        return step.batch["image"]
+
     def generate(self, step: Step) -> Tensor:
         return step.nets.G(step.noise.z, *self.conditions(step))
 
     def d_loss(self, step: Step) -> Mapping[str, Tensor]:
-        real, fake, given = step.batch["image"], step.fake, self.conditions(step)
+        real, fake, given = self.reals(step), step.fake, self.conditions(step)
         real_logits, fake_logits = step.pair("D", real, fake, *given)
         terms = {"adv": LOSSES[self.loss].d(real_logits, fake_logits, step)}
         gamma = step.scalar.gamma if self.gamma is not None else 1.0
@@ -114,13 +121,15 @@ class Adversarial(Objective):
             terms["gp"] = self.gp * regularizers.gradient_penalty(
                 step.nets.D, real, fake, epsilon, *given
             )
+        if self.drift:
+            terms["drift"] = self.drift * real_logits.float().square().mean()
         return terms
 
     def g_loss(self, step: Step) -> Mapping[str, Tensor]:
         loss, given = LOSSES[self.loss], self.conditions(step)
         if not loss.g_needs_real:
             return {"adv": loss.g(None, step.nets.D(step.fake, *given))}
-        real_logits, fake_logits = step.pair("D", step.batch["image"], step.fake, *given)
+        real_logits, fake_logits = step.pair("D", self.reals(step), step.fake, *given)
         return {"adv": loss.g(real_logits, fake_logits)}
 
     def check(self, nets: Mapping[str, Any]) -> None:

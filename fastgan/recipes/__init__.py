@@ -20,6 +20,7 @@ RECIPES = {
     "r3gan": "fastgan.recipes.r3gan:R3Gan",
     "sagan": "fastgan.recipes.sagan:Sagan",
     "biggan-small": "fastgan.recipes.sagan:BigGanSmall",
+    "progressive": "fastgan.recipes.progressive:Progressive",
 }
 
 

@@ -1,10 +1,18 @@
 """Layers against their formulas written out, and what each promises at the start."""
 
+import itertools
+
 import torch
 
-from fastgan.models import r3gan, sagan
+from fastgan.models import progressive, r3gan, sagan
 from fastgan.models.layers.attention import CosineAttention, SelfAttention
 from fastgan.models.layers.conditional import ConditionedBatchNorm2d
+from fastgan.models.layers.equalized import (
+    EqualizedConv2d,
+    EqualizedLinear,
+    MinibatchDeviation,
+    PixelNorm,
+)
 from fastgan.models.layers.grouped import GroupedBlock, MagnitudeConv2d
 
 
@@ -97,3 +105,50 @@ def test_sagans_generator_listens_to_every_part_of_its_input():
         assert (z.grad != 0).all()
         assert list(G.attend) == ["0"]
         assert hasattr(G.dense, "parametrizations")
+
+
+def test_equalised_layers_scale_their_weights_at_each_call():
+    conv, x = EqualizedConv2d(3, 5, 3), random(2, 3, 4, 4).float()
+    scaled = conv.weight * (2 / 27) ** 0.5
+    torch.testing.assert_close(conv(x), torch.nn.functional.conv2d(x, scaled, padding=1))
+    linear, y = EqualizedLinear(200, 300, gain=1.0, lr=0.01), random(50, 200).float()
+    assert 0.9 < linear(y).std().item() < 1.1
+    before = linear(y)
+    with torch.no_grad():
+        linear.weight += 1.0  # what an update does is 100 times smaller
+    torch.testing.assert_close(
+        linear(y) - before, (0.01 / 200**0.5) * y.sum(1, True).expand(50, 300)
+    )
+
+
+def test_pixel_norm_and_deviation_over_groups():
+    x = random(6, 3, 2, 2)
+    torch.testing.assert_close(PixelNorm()(x).square().mean(1), torch.ones(6, 2, 2).double())
+    out = MinibatchDeviation(3)(x)
+    assert torch.equal(out[:, :3], x)
+    for group in (0, 1):
+        mine = x[group::2]
+        gold = ((mine - mine.mean(0)) ** 2).mean(0).sqrt().mean()
+        torch.testing.assert_close(out[group::2, 3], gold.expand(3, 2, 2))
+    assert MinibatchDeviation(4)(x)[:, 3].unique().numel() == 1
+
+
+def test_growing_changes_nothing_at_alpha_0():
+    """Images and logits of the next level are those of the level before, bit for bit."""
+    alpha, double = torch.zeros(()), torch.nn.Upsample(scale_factor=2.0)
+    shape = {"channels": 1, "width": 2, "most": 8}
+    nets = [
+        {
+            "G": progressive.Generator(level, latent=4, **shape),
+            "D": progressive.Discriminator(level, **shape),
+        }
+        for level in range(3)
+    ]
+    z, one = random(4, 4).float(), torch.ones(())
+    for before, after in itertools.pairwise(nets):
+        progressive.carry(before, after)
+        small = before["G"](z, one)
+        large = after["G"](z, alpha)
+        assert torch.equal(large, double(small))
+        assert torch.equal(after["D"](large, alpha), before["D"](small, one))
+        assert not torch.equal(after["G"](z, one), large)

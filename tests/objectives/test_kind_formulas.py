@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fastgan.objectives import Adversarial, Cosine, Information, SemiSupervised
+from fastgan.objectives import Adversarial, Cosine, Growing, Information, SemiSupervised
 from fastgan.objectives.base import Step
 
 
@@ -97,3 +97,20 @@ def test_relativistic_pairing_with_r1_and_r2():
     assert_same(objective.d_loss(step), gold, [w])
     gold = {"adv": (1 + (on_real - on_fake).exp()).log().mean()}
     assert_same(objective.g_loss(step), gold, [w])
+
+
+def test_growing():
+    real, fake = random(3, 1, 4, 4, seed=1), random(3, 1, 4, 4, seed=2)
+    w = random(16, seed=3).requires_grad_()
+    objective = Growing("wasserstein", (2,), drift=0.01, fade_steps=8)
+    assert objective.schedule(0)["fade"] == 0
+    assert objective.schedule(100)["fade"] == 1
+    scalar = {"fade": torch.tensor(objective.schedule(2)["fade"], dtype=torch.float64)}
+    D = lambda x, alpha: alpha * (x.flatten(1) @ w)
+    step = Step(objective, {"D": D}, 0, batch={"image": real}, scalar=scalar)
+    step._fake = fake
+    means = real.view(3, 1, 2, 2, 2, 2).mean((3, 5))
+    halved = means.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    on_real, on_fake = D(0.25 * real + 0.75 * halved, 0.25), D(fake, 0.25)
+    gold = {"adv": on_fake.mean() - on_real.mean(), "drift": 0.01 * on_real.square().mean()}
+    assert_same(objective.d_loss(step), gold, [w])

@@ -11,6 +11,7 @@ TINY = {
     "r3gan": {"width": 4, "latent": 8, "group": 4},
     "sagan": {"width": 2, "latent": 8, "attention": 8},
     "biggan-small": {"width": 2, "latent": 8, "attention": 8, "n_critic": 1},
+    "progressive": {"width": 2, "most": 4, "latent": 8, "stage_steps": 1},
 }
 
 
