@@ -21,6 +21,7 @@ RECIPES = {
     "sagan": "fastgan.recipes.sagan:Sagan",
     "biggan-small": "fastgan.recipes.sagan:BigGanSmall",
     "progressive": "fastgan.recipes.progressive:Progressive",
+    "lapgan": "fastgan.recipes.lapgan:Lapgan",
 }
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fastgan.objectives import Adversarial, Cosine, Growing, Information, SemiSupervised
+from fastgan.objectives import Adversarial, Cosine, Detail, Growing, Information, SemiSupervised
 from fastgan.objectives.base import Step
 
 
@@ -114,3 +114,27 @@ def test_growing():
     on_real, on_fake = D(0.25 * real + 0.75 * halved, 0.25), D(fake, 0.25)
     gold = {"adv": on_fake.mean() - on_real.mean(), "drift": 0.01 * on_real.square().mean()}
     assert_same(objective.d_loss(step), gold, [w])
+
+
+def test_detail():
+    """D sees what enlarging loses of a real, beside the enlarged image; sampling adds it up."""
+    real, w = random(3, 1, 4, 4), random(32, seed=3).requires_grad_()
+    objective = Detail(2, 4, 5)
+    assert [noise.shape for noise in objective.noise.values()] == [(5,), (1, 2, 2), (1, 4, 4)]
+    D = lambda detail, coarse: torch.cat([detail, coarse], 1).flatten(1) @ w
+    G2 = lambda coarse, grain: 0.5 * coarse + grain
+    grain = random(3, 1, 4, 4, seed=5)
+    step = Step(objective, {"D2": D, "G2": G2}, 0, batch={"image": real}, noise={"grain2": grain})
+    small = real.view(3, 1, 2, 2, 2, 2).mean((3, 5))
+    up = torch.tensor([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]], dtype=torch.float64)
+    coarse = up @ small @ up.T
+    on_real, on_fake = D(real - coarse, coarse), D(0.5 * coarse + grain, coarse)
+    softplus = lambda x: (1 + x.exp()).log().mean()
+    assert_same(objective.d_loss(step), {"adv": softplus(-on_real) + softplus(on_fake)}, [w])
+    assert_same(objective.g_loss(step), {"adv": softplus(-on_fake)}, [w])
+
+    nets = {"G": lambda z: z[:, :1, None, None], "G1": lambda c, g: g, "G2": G2}
+    noise = {"z": random(3, 5), "grain1": random(3, 1, 2, 2, seed=7), "grain2": grain}
+    sampled = objective.sample(Step(objective, nets, 0, noise=noise))
+    first = noise["z"][:, :1, None, None] + noise["grain1"]
+    torch.testing.assert_close(sampled, 1.5 * (up @ first @ up.T) + grain)

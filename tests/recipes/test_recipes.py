@@ -87,7 +87,7 @@ class Labelled(torch.utils.data.Dataset):
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_each_recipe_trains_and_loads(name, tmp_path):
-    config = recipes.find(name)(size=16, log_every=1, **{"batch_size": 4, **TINY[name]})
+    config = recipes.find(name)(size=16, log_every=1, steps=3, **{"batch_size": 4, **TINY[name]})
     trainer = make_trainer(
         dataclasses.replace(config, data=Labelled(16)),
         resume=False,
@@ -165,6 +165,7 @@ REDUCED = {
     "sagan": {"width": 4, "batch_size": 4, "size": 16},
     "biggan-small": {"width": 4, "batch_size": 4, "size": 16, "n_critic": 1},
     "progressive": {"width": 4, "most": 8, "batch_size": 8, "size": 16, "stage_steps": 15},
+    "lapgan": {"width": 4, "hidden": 16, "batch_size": 8, "size": 16},
     "r3gan": {"width": 4, "batch_size": 8, "size": 16},
     "semi-supervised": {"width": 16, "hidden": 32, "size": 8},
 }
