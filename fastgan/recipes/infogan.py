@@ -30,7 +30,7 @@ class InfoGan(Config):
         from fastgan.models.dcgan import Generator
         from fastgan.models.infogan import CodeDiscriminator
         from fastgan.objectives import Information
-        from fastgan.trainer.optimizers import adam
+        from fastgan.trainer.optimization.optimizers import adam
 
         inputs = self.latent + self.classes + self.codes
         if self.model:

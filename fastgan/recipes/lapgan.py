@@ -37,8 +37,8 @@ class Lapgan(Config):
         from fastgan.models import mlp
         from fastgan.models.lapgan import DetailDiscriminator, DetailGenerator
         from fastgan.objectives import Adversarial, Detail
-        from fastgan.trainer.optimizers import adam
-        from fastgan.trainer.stage import Stage
+        from fastgan.trainer.optimization.optimizers import adam
+        from fastgan.trainer.stages.stage import Stage
 
         if self.model:
             raise FastganError("recipe lapgan builds its own pyramid: leave --model out")

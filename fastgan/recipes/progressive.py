@@ -45,8 +45,8 @@ class Progressive(Config):
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.progressive import Discriminator, Generator, carry
         from fastgan.objectives import Growing
-        from fastgan.trainer.optimizers import adam
-        from fastgan.trainer.stage import Stage
+        from fastgan.trainer.optimization.optimizers import adam
+        from fastgan.trainer.stages.stage import Stage
 
         if self.model:
             raise FastganError("recipe progressive grows its own networks: leave --model out")

@@ -32,7 +32,7 @@ class R3Gan(Config):
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.r3gan import Discriminator, Generator
         from fastgan.objectives import Adversarial, Cosine
-        from fastgan.trainer.optimizers import adam
+        from fastgan.trainer.optimization.optimizers import adam
 
         if self.model:
             nets = load_networks(self.model, images, self.latent)

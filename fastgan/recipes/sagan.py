@@ -32,7 +32,7 @@ class Sagan(Config):
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.sagan import Discriminator, Generator
         from fastgan.objectives import Adversarial
-        from fastgan.trainer.optimizers import adam
+        from fastgan.trainer.optimization.optimizers import adam
 
         if not images.classes:
             raise FastganError(

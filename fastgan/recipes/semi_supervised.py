@@ -36,7 +36,7 @@ class SemiSupervisedGan(Config):
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.semi_supervised import Classifier, Generator
         from fastgan.objectives import SemiSupervised
-        from fastgan.trainer.optimizers import adam
+        from fastgan.trainer.optimization.optimizers import adam
 
         if images.classes < 2:
             raise FastganError(
