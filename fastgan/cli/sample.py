@@ -23,6 +23,11 @@ from fastgan.errors import FastganError
 )
 @click.option("--label", type=int, help="only this class, for label-conditional runs")
 @click.option(
+    "--text",
+    multiple=True,
+    help="a caption, for text-to-image runs; several take turns  [default: some of the data]",
+)
+@click.option(
     "--traverse",
     metavar="NAME",
     help="10 x 10 images: along a row this input of the generator changes alone, such as class or "
@@ -40,6 +45,7 @@ def command(
     out: str,
     seed: int,
     label: int | None,
+    text: tuple[str, ...],
     traverse: str | None,
     step: int | None,
     data: str | None,
@@ -60,13 +66,21 @@ def command(
     path = Path(out).expanduser()
     refuse_own(path)
     if traverse is not None:
-        if label is not None or data is not None:
-            raise FastganError("--traverse stands alone: leave --label and --data out")
+        if label is not None or data is not None or text:
+            raise FastganError("--traverse stands alone: leave --label, --data and --text out")
         count = 100
         images = traverse_run(run, traverse, seed=seed, step=step, device=device, trust=trust)
     else:
         images = load.sample(
-            run, count, seed=seed, labels=label, step=step, device=device, data=data, trust=trust
+            run,
+            count,
+            seed=seed,
+            labels=label,
+            step=step,
+            device=device,
+            data=data,
+            text=text,
+            trust=trust,
         )
     if out.endswith("/") or files.kind(path) == "folder":
         with files.explained(f"can't write to {path}"):

@@ -6,6 +6,7 @@ from fastgan.objectives.base import Noise, Objective, Phase
 from fastgan.objectives.growing import Growing
 from fastgan.objectives.information import Information
 from fastgan.objectives.losses import LOSSES, Loss
+from fastgan.objectives.matching import Matching
 from fastgan.objectives.pyramid import Detail
 from fastgan.objectives.regularizers import gradient_penalty, input_gradient, zero_centred_penalty
 from fastgan.objectives.schedules import Constant, Cosine, Exponential, Linear
@@ -22,6 +23,7 @@ __all__ = [
     "Information",
     "Linear",
     "Loss",
+    "Matching",
     "Noise",
     "Objective",
     "Phase",

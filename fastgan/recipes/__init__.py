@@ -15,13 +15,14 @@ RECIPES = {
     "cgan": "fastgan.recipes.cgan:Cgan",
     "sngan": "fastgan.recipes.sngan:Sngan",
     "wgan-gp": "fastgan.recipes.wgan_gp:WganGp",
-    "infogan": "fastgan.recipes.infogan:InfoGan",
-    "semi-supervised": "fastgan.recipes.semi_supervised:SemiSupervisedGan",
-    "r3gan": "fastgan.recipes.r3gan:R3Gan",
-    "sagan": "fastgan.recipes.sagan:Sagan",
-    "biggan-small": "fastgan.recipes.sagan:BigGanSmall",
-    "progressive": "fastgan.recipes.progressive:Progressive",
-    "lapgan": "fastgan.recipes.lapgan:Lapgan",
+    "infogan": "fastgan.recipes.latent.infogan:InfoGan",
+    "semi-supervised": "fastgan.recipes.latent.semi_supervised:SemiSupervisedGan",
+    "r3gan": "fastgan.recipes.latent.r3gan:R3Gan",
+    "sagan": "fastgan.recipes.latent.sagan:Sagan",
+    "biggan-small": "fastgan.recipes.latent.sagan:BigGanSmall",
+    "progressive": "fastgan.recipes.latent.progressive:Progressive",
+    "lapgan": "fastgan.recipes.latent.lapgan:Lapgan",
+    "text-to-image": "fastgan.recipes.latent.text_to_image:TextToImage",
 }
 
 

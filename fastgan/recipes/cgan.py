@@ -49,6 +49,6 @@ class Cgan(Dcgan):
         )
 
     def measures(self, run: str) -> dict[str, float]:
-        from fastgan.recipes.judging import class_accuracy
+        from fastgan.recipes.latent.judging import class_accuracy
 
         return class_accuracy(self, run)

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class ImageSpec:
     """What a recipe must know of the data: side in pixels, channels, number of classes (0 without
-    labels)."""
+    labels); where images have captions, the words they are made of and all captions."""
 
     size: int
     channels: int
     classes: int = 0
+    words: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
 
 
 @dataclass

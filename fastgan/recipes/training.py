@@ -35,7 +35,13 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
                 "square"
             )
         config = dataclasses.replace(config.settled(), size=shape[0], channels=shape[2])
-        images = ImageSpec(size=shape[0], channels=shape[2], classes=len(dataset.classes or ()))
+        images = ImageSpec(
+            size=shape[0],
+            channels=shape[2],
+            classes=len(dataset.classes or ()),
+            words=tuple(getattr(dataset, "words", ())),
+            captions=tuple(getattr(dataset, "captions", ())),
+        )
         with torch.random.fork_rng([]):
             torch.manual_seed(config.seed)
             try:

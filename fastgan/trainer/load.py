@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,7 @@ def sample(
     step: int | None = None,
     device: str = "auto",
     data: Any = None,
+    text: Sequence[str] = (),
     trust: bool = False,
 ) -> Tensor:
     """Images from the averaged generator of a run.
@@ -103,6 +104,8 @@ def sample(
         step: A kept checkpoint other than the newest.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
         data: The data that a generator of images from images is given.
+        text: Captions that a generator of images from texts is given, in turn. Default: some of
+            the run's data.
         trust: As for `load`.
 
     Returns:
@@ -127,7 +130,7 @@ def sample(
         f"out of memory while sampling {n} images on {device}: ask for fewer at a time, or use "
         "another device"
     ):
-        return _sample(path, n, seed, labels, step, device, data, trust)
+        return _sample(path, n, seed, labels, step, device, data, text, trust)
 
 
 def _sample(
@@ -138,6 +141,7 @@ def _sample(
     step: int | None,
     device: str,
     data: Any,
+    text: Sequence[str],
     trust: bool,
 ) -> Tensor:
     restored = restore(path, step, device, trust)
@@ -169,6 +173,7 @@ def _sample(
             precision=resolve("fp32", where),
             datasets=datasets,
             labels=labels,
+            given=_texts(objective, restored.nets, n, text, path) if not datasets else {},
             scalar=scalar,
         )
     except FastganError as error:
@@ -285,8 +290,28 @@ def _untrained(run: Path, n: int, seed: int, trust: bool) -> Tensor | None:
         device=where,
         precision=precision,
         labels=labels,
+        given=_texts(objective, nets, n, (), run),
         scalar=scalar,
     )
+
+
+def _texts(
+    objective: Objective,
+    nets: Mapping[str, nn.Module],
+    n: int,
+    text: Sequence[str],
+    path: str | Path,
+) -> dict[str, Tensor]:
+    """{"tokens": int64 (n, length)} of captions in turn, for an objective that keeps some; else
+    nothing. Raises FastganError for text that such a run has no use for."""
+    wanted = list(text or getattr(objective, "prompts", ()))
+    encoder = next((net for net in nets.values() if hasattr(net, "tokens")), None)
+    if encoder is None or not wanted:
+        if text:
+            raise FastganError(f"{path} was trained without captions: leave the text out")
+        return {}
+    rows = encoder.tokens(wanted)  # type: ignore[operator]
+    return {"tokens": rows[torch.arange(n) % len(rows)]}
 
 
 def _open(

@@ -69,11 +69,13 @@ def generate(
     precision: Precision,
     datasets: Mapping[str, Dataset] | None = None,
     labels: Any = None,
+    given: Mapping[str, Tensor] | None = None,
     scalar: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """n images, float32 (n, C, H, W) in [0, 1], on the CPU.
 
-    labels: int or n ints, for label-conditional generators. Sample i depends on (seed, i) alone.
+    labels: int or n ints, for label-conditional generators. given: more of the batch by name, n
+        rows each. Sample i depends on (seed, i) and its rows alone.
     """
     if n < 1:
         raise FastganError(f"can't sample {n} images: ask for at least one")
@@ -94,6 +96,9 @@ def generate(
             if wanted is not None:
                 part = wanted[first : first + CHUNK]
                 batch["label"] = torch.cat([part, part[-1:].expand(CHUNK - len(part))])
+            for name, rows in (given or {}).items():
+                index = torch.arange(first, first + CHUNK).clamp(max=n - 1)
+                batch[name] = rows[index].to(device)
             noise = draw(objective.noise, seed, position, CHUNK)
             step = Step(objective, nets, seed, batch=batch, noise=noise, scalar=scalar)
             images = objective.sample(step)

@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from fastgan.objectives import Adversarial, Cosine, Detail, Growing, Information, SemiSupervised
+from fastgan.objectives import (
+    Adversarial,
+    Cosine,
+    Detail,
+    Growing,
+    Information,
+    Matching,
+    SemiSupervised,
+)
 from fastgan.objectives.base import Step
 
 
@@ -138,3 +146,35 @@ def test_detail():
     sampled = objective.sample(Step(objective, nets, 0, noise=noise))
     first = noise["z"][:, :1, None, None] + noise["grain1"]
     torch.testing.assert_close(sampled, 1.5 * (up @ first @ up.T) + grain)
+
+
+def test_matching():
+    """Three kinds of pairs, and the joint gradient in image and text to the sixth power."""
+    real, fake, table = random(4, 1, 2, 2), random(4, 1, 2, 2, seed=1), random(3, 4, seed=2)
+    w, table = random(4, 4, seed=3).requires_grad_(), table.requires_grad_()
+    score = lambda x, t: 0.1 * torch.einsum("bi,ij,bj->b", x.flatten(1), w, t)[:, None]
+
+    def D(images, *texts):
+        logits = tuple(score(images, text) for text in texts)
+        return logits if len(logits) > 1 else logits[0]
+
+    objective = Matching(2, penalty=2.0, lazy_penalty=3)
+    tokens = torch.tensor([[0], [1], [2], [2]])
+    batch = {"image": real, "tokens": tokens}
+    nets = {"D": D, "T": lambda rows: table[rows[:, 0]]}
+    step = Step(objective, nets, 0, batch=batch, due={"penalty": 3})
+    step._fake = fake
+    text = table[tokens[:, 0]]
+    wrong = score(real, text[[3, 0, 1, 2]])[[0, 1, 2]]  # the last one has its neighbour's caption
+    x, t = real.flatten(1), text.detach()
+    norm2 = 0.01 * ((t @ w.T).square().sum(1) + (x @ w).square().sum(1))
+    hinge = lambda logits: logits.clamp(min=0).mean()
+    gold = {
+        "real": hinge(1 - score(real, text)),
+        "fake": 0.5 * hinge(1 + score(fake, text)),
+        "mismatched": 0.5 * hinge(1 + wrong),
+        "penalty": 6 * (norm2**3).mean(),
+    }
+    assert_same(objective.d_loss(step), gold, [w, table])
+    terms = objective.g_loss(step)
+    assert_same(terms, {"adv": -score(fake, text.detach()).mean()}, [w, table])

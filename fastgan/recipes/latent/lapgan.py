@@ -75,6 +75,6 @@ class Lapgan(Config):
         return RecipeParts(stages=stages)
 
     def measures(self, run: str) -> dict[str, float]:
-        from fastgan.recipes.judging import called_real
+        from fastgan.recipes.latent.judging import called_real
 
         return called_real(self, run)

@@ -59,7 +59,7 @@ class Sagan(Config):
         )
 
     def measures(self, run: str) -> dict[str, float]:
-        from fastgan.recipes.judging import class_accuracy
+        from fastgan.recipes.latent.judging import class_accuracy
 
         return class_accuracy(self, run)
 
