@@ -15,6 +15,10 @@ RECIPES = {
     "cgan": "fastgan.recipes.cgan:Cgan",
     "sngan": "fastgan.recipes.sngan:Sngan",
     "wgan-gp": "fastgan.recipes.wgan_gp:WganGp",
+    "pix2pix": "fastgan.recipes.translation.pix2pix:Pix2Pix",
+    "super-resolution": "fastgan.recipes.translation.super_resolution:SuperResolution",
+    "inpainting": "fastgan.recipes.translation.inpainting:Inpaint",
+    "astronomy": "fastgan.recipes.translation.astronomy:Astronomy",
 }
 
 

@@ -14,6 +14,7 @@ from fastgan.errors import FastganError
 if TYPE_CHECKING:
     from torch import nn
 
+    from fastgan.data import Dataset
     from fastgan.objectives import Objective
 
 
@@ -29,11 +30,12 @@ def run_option(default: Any, help: str, *, choices: tuple[str, ...] = ()) -> Any
 @dataclass(frozen=True)
 class ImageSpec:
     """What a recipe must know of the data: side in pixels, channels, number of classes (0 without
-    labels)."""
+    labels), channels of the images that its generator is given (0 without such)."""
 
     size: int
     channels: int
     classes: int = 0
+    source_channels: int = 0
 
 
 @dataclass
@@ -107,6 +109,22 @@ class Config:
         """Networks, objective and optimisers for these images. Raises FastganError where they do
         not fit."""
         raise NotImplementedError
+
+    def streams(self, held_out: bool = False) -> dict[str, Dataset]:
+        """The data by stream name; held_out: those that training never sees, for a recipe that
+        keeps some."""
+        from fastgan import data
+
+        size, channels = self.defaults_for()
+        return {"image": data.open(self.data, size=size, channels=channels, strict=self.strict)}
+
+    def measure(self, run: str, n: int, seed: int, data: str | None, trust: bool) -> Any:
+        """The kind's own measure of a run (`as_dict`, and a text by `str`) beside its baseline;
+        None where images are compared as sets.
+
+        data: other held-out data. Raises FastganError.
+        """
+        return None
 
     def defaults_for(self) -> tuple[int | None, int | None]:
         """(size, channels) to ask of the data where neither the user nor the recipe's networks

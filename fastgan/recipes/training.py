@@ -18,7 +18,6 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
     channels and classes."""
     import torch
 
-    from fastgan import data
     from fastgan.devices import pick_device
     from fastgan.distributed.context import join, local_device
     from fastgan.trainer.stage import Stage
@@ -27,8 +26,8 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
     with join(
         pick_device(local_device(config.device))
     ).together():  # first, so that a failure from here on ends all processes
-        size, channels = config.defaults_for()
-        dataset = data.open(config.data, size=size, channels=channels, strict=config.strict)
+        streams = config.streams()
+        dataset = streams["image"]
         shape = dataset.fields["image"].shape
         if shape[0] != shape[1]:
             raise FastganError(
@@ -36,7 +35,15 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
                 "square"
             )
         config = dataclasses.replace(config, size=shape[0], channels=shape[2])
-        images = ImageSpec(size=shape[0], channels=shape[2], classes=len(dataset.classes or ()))
+        source = dataset.fields.get("source") or (
+            streams["source"].fields["image"] if "source" in streams else None
+        )
+        images = ImageSpec(
+            size=shape[0],
+            channels=shape[2],
+            classes=len(dataset.classes or ()),
+            source_channels=source.shape[2] if source else 0,
+        )
         with torch.random.fork_rng([]):
             torch.manual_seed(config.seed)
             try:
@@ -52,7 +59,7 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
     )
     return Trainer(
         stages=[stage],
-        data=dataset,
+        data=streams,
         batch_size=config.batch_size,
         seed=config.seed,
         out=out,

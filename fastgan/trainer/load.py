@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fastgan.data import Dataset
 from fastgan.devices import is_out_of_memory, out_of_memory, pick_device
 from fastgan.errors import FastganError
 from fastgan.objectives import Objective
+from fastgan.objectives.base import Step
 from fastgan.precision import resolve
 from fastgan.runs.checkpoint import Checkpoints
 from fastgan.runs.run_folder import read_checkpoint, read_facts
@@ -138,28 +140,7 @@ def _sample(
     data: Any,
     trust: bool,
 ) -> Tensor:
-    run, groups, state = _open(path, step)
-    described = run["stages"][state["stage"]]
-    if "spec" not in described["objective"]:
-        raise FastganError(
-            f"can't sample {path} without its script: {described['objective']['why_not']}; use "
-            "Trainer(..., resume=True).sample()"
-        )
-    where = pick_device(device)
-    objective = _objective(described, folders_of(run, trust))
-    nets: dict[str, nn.Module] = {}
-    left: dict[str, FastganError] = {}
-    for name in groups["nets"]:
-        weights = groups["ema"].get(name, groups["nets"][name])
-        try:
-            net = _network(run, state, name, weights, Path(path), trust)
-        except FastganError as error:
-            if name in described["ema"]:
-                raise
-            left[name] = error  # such as a discriminator: sampling has no use for it
-            continue
-        load_network(net, weights, name)
-        nets[name] = net.to(where)
+    run, state, described, where, objective, nets, left = _ready(path, step, device, trust)
     if n < 1:
         raise FastganError(f"can't sample {n} images: ask for at least one")
     if seed is not None and not 0 <= seed < 2**32:
@@ -169,8 +150,7 @@ def _sample(
         if data is not None
         else {}
     )
-    first_step = sum(stage["steps"] for stage in run["stages"][: state["stage"]])
-    scalar = _scalars(objective, state["step"] - first_step, where)
+    scalar = _scalars(objective, _step_of_stage(run, state), where)
     if labels is not None:
         _check_labels(
             labels, n, run["classes"] if getattr(objective, "conditional", True) else None, path
@@ -195,6 +175,67 @@ def _sample(
             if f"no {name!r} here" in str(error):
                 raise why from error
         raise
+
+
+def walk(
+    path: str | Path,
+    datasets: Mapping[str, Dataset],
+    *,
+    seed: int = 0,
+    label: int | None = None,
+    step: int | None = None,
+    device: str = "auto",
+    trust: bool = False,
+) -> Iterator[tuple[Step, Tensor]]:
+    """What a run's averaged generator makes of each sample of `datasets` (by stream name), in
+    order: (step, images (b, C, H, W) in [-1, 1]) a chunk at a time.
+
+    label: the class that a conditional generator is given. Raises FastganError.
+    """
+    run, state, _, where, objective, nets, _ = _ready(path, step, device, trust)
+    if label is not None:
+        _check_labels(label, 1, run["classes"], path)
+    yield from sampling.walk(
+        objective,
+        nets,
+        datasets,
+        seed=seed,
+        device=where,
+        precision=resolve("fp32", where),
+        scalar=_scalars(objective, _step_of_stage(run, state), where),
+        label=label,
+    )
+
+
+def _step_of_stage(run: dict[str, Any], state: dict[str, Any]) -> int:
+    return state["step"] - sum(stage["steps"] for stage in run["stages"][: state["stage"]])
+
+
+def _ready(path: str | Path, step: int | None, device: str, trust: bool) -> tuple[Any, ...]:
+    """(facts, state, stage's description, device, objective, networks, why others are missing)."""
+    run, groups, state = _open(path, step)
+    described = run["stages"][state["stage"]]
+    if "spec" not in described["objective"]:
+        raise FastganError(
+            f"can't sample {path} without its script: {described['objective']['why_not']}; use "
+            "Trainer(..., resume=True).sample()"
+        )
+    where = pick_device(device)
+    objective = _objective(described, folders_of(run, trust))
+    nets: dict[str, nn.Module] = {}
+    left: dict[str, FastganError] = {}
+    for name in groups["nets"]:
+        weights = groups["ema"].get(name, groups["nets"][name])
+        try:
+            net = _network(run, state, name, weights, Path(path), trust)
+        except FastganError as error:
+            if name in described["ema"]:
+                raise
+            left[name] = error  # such as a discriminator: sampling has no use for it
+            continue
+        load_network(net, weights, name)
+        nets[name] = net.to(where)
+    return run, state, described, where, objective, nets, left
 
 
 def _generate(

@@ -304,6 +304,16 @@ class Trainer:
         Returns:
             float32 (n, C, H, W) in [0, 1], on the CPU.
         """
+        return self._sampled(n, seed, labels, ema)
+
+    def _sampled(
+        self,
+        n: int,
+        seed: int | None = None,
+        labels: Any = None,
+        ema: bool = True,
+        shown: bool = False,
+    ) -> Tensor:
         stage = self.active
         step = max(self.step - self._first_step(self._index), 0)
         with prefer(self.impl):
@@ -317,6 +327,7 @@ class Trainer:
                 datasets=stage.datasets,
                 labels=labels,
                 scalar=stage.scalars(step),
+                shown=shown,
             )
 
     def save(self) -> Path:
@@ -729,7 +740,7 @@ class Trainer:
 
     def _draw_samples(self) -> None:
         if self.folder is not None:
-            self.reporter.picture("samples", self.step, self.sample(GRID))
+            self.reporter.picture("samples", self.step, self._sampled(GRID, shown=True))
 
 
 def _single_stage(
