@@ -120,24 +120,27 @@ def composites(count: int, side: int, seed: int = 0) -> dict[str, np.ndarray]:
     return {"image": image, "source": source}
 
 
-def faces(count: int, side: int, seed: int = 0, age: int | None = None) -> dict[str, np.ndarray]:
-    """Drawn faces: "image" (n, side, side, 3) and "label", the group of `AGES`; face i has the
-    identity of number i, and a random age where none is given.
+def faces(
+    count: int, side: int, seed: int = 0, age: int | None = None, index: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Drawn faces: "image" (n, side, side, 3), "label", the group of `AGES`, and "identity", the
+    number of the person: all `count`, or those at index, at a random age where none is given.
 
     What belongs to the identity: skin, hair, background, eye colour, width of face, distance of
     eyes, mouth. What belongs to the age: size of the face, grey hair and a higher hairline, lines.
     """
-    identity = uniform("faces", seed, count, 20)
-    label = (uniform("ages", seed, count, 1)[:, 0] * len(AGES)).astype(np.int64)
+    who = np.arange(count) if index is None else index
+    identity = uniform("faces", seed, count, 20)[who]
+    label = (uniform("ages", seed, count, 1)[who, 0] * len(AGES)).astype(np.int64)
     if age is not None:
         label[:] = age
-    made = np.empty((count, side, side, 3), np.uint8)
-    for first in range(0, count, CHUNK):
+    made = np.empty((len(who), side, side, 3), np.uint8)
+    for first in range(0, len(who), CHUNK):
         part = slice(first, first + CHUNK)
         big = _face(identity[part].T[..., None, None, None], label[part], 2 * side)
         small = big.reshape(len(big), side, 2, side, 2, 3).mean((2, 4))
         made[part] = _bytes(small)
-    return {"image": made, "label": label}
+    return {"image": made, "label": label, "identity": who.astype(np.int64)}
 
 
 def _face(p: np.ndarray, label: np.ndarray, side: int) -> np.ndarray:
@@ -215,7 +218,7 @@ def rendered(name: str, size: tuple[int, int] | None, channels: int | None) -> D
             f"{name} are drawn as squares of at least 8 pixels, not {height}x{width}"
         )
     arrays = draw(count, height)
-    kinds = {key: "label" if key == "label" else "image" for key in arrays}
+    kinds = {key: "image" if key in ("image", "source") else "label" for key in arrays}
     made = arrays["image"].shape[3]
     if channels not in (None, made):
         raise FastganError(f"{name} have {made} channels, not {channels}: leave --channels out")

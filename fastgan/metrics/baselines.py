@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastgan.objectives.degradations import blur, flux, stretch
+from fastgan.objectives.translation.degradations import blur, flux, stretch
 
 
 def filled(image: Tensor, hole: Tensor, rounds: int = 500) -> Tensor:

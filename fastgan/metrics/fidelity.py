@@ -54,6 +54,17 @@ def ssim(images: Tensor, targets: Tensor) -> Tensor:
     return (top / ((ma**2 + mb**2 + 0.01**2) * (va + vb + 0.03**2))).flatten(1).mean(1)
 
 
+def iou(masks: Tensor, targets: Tensor) -> Tensor:
+    """(B,) intersection over union of masks in [-1, 1], cut at 0: the mean of thing and background;
+    1 where both lack one."""
+    a, b = (x.flatten(1) > 0 for x in (masks, targets))
+    shares = []
+    for one, other in ((a, b), (~a, ~b)):
+        union = (one | other).sum(1)
+        shares.append(torch.where(union > 0, (one & other).sum(1) / union.clamp_min(1), 1.0))
+    return torch.stack(shares).double().mean(0)
+
+
 @dataclass(frozen=True)
 class Table:
     """Named numbers of several ways to do one thing; `str` is a table."""
@@ -83,17 +94,27 @@ def head(datasets: Mapping[str, Dataset], n: int) -> dict[str, Dataset]:
     return {name: d if len(d) <= n else d.take(np.arange(n)) for name, d in datasets.items()}
 
 
+def made_from(
+    run: str, datasets: Mapping[str, Dataset], *, seed: int = 0, trust: bool = False
+) -> Tensor:
+    """What a run makes of the data sets, (n, C, H, W) in [0, 1]."""
+    made = [images.float().cpu() for _, images in walk(run, datasets, seed=seed, trust=trust)]
+    return torch.cat(made).add(1).div(2).clamp(0, 1)
+
+
 def fidelity(
     run: str,
     datasets: Mapping[str, Dataset],
     *,
     baselines: Mapping[str, Candidate],
     where: Candidate | None = None,
+    measures: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None,
     seed: int = 0,
     trust: bool = False,
 ) -> Table:
-    """L1, PSNR and SSIM (in `where`: L1 and PSNR) of what a run makes of the data sets, and of
-    baselines, which are functions of the step."""
+    """L1, PSNR and SSIM (in `where`: L1 and PSNR; or other `measures`) of what a run makes of the
+    data sets, and of baselines, which are functions of the step."""
+    ways_of = measures or {"L1": l1, "PSNR dB": psnr, "SSIM": ssim}
     found: dict[str, list[Tensor]] = {}
     count = 0
     for step, made in walk(run, datasets, seed=seed, trust=trust):
@@ -103,10 +124,12 @@ def fidelity(
         count += len(made)
         for name, images in ways.items():
             images = images.float().clamp(-1, 1)
-            values = [l1(images, target, region), psnr(images, target, region)]
-            values += [ssim(images, target)] if region is None else []
+            if region is None:
+                values = [measure(images, target) for measure in ways_of.values()]
+            else:
+                values = [l1(images, target, region), psnr(images, target, region)]
             found.setdefault(name, []).append(torch.stack(values, 1))
-    columns = ("L1", "PSNR dB", "SSIM") if where is None else ("L1 in it", "PSNR in it, dB")
+    columns = tuple(ways_of) if where is None else ("L1 in it", "PSNR in it, dB")
     rows = {name: _row(columns, parts) for name, parts in found.items()}
     return Table(f"{run}: {count:,} held-out images", rows, "means over images; L1 of a range of 1")
 

@@ -83,20 +83,21 @@ class PatchDiscriminator(nn.Module):
 
     given: channels of the source, or the number of classes where a label is given: both are put
         beside the image. layers: 4x4/2 convolutions before the two of stride 1. norm: batch
-        normalisation from the second layer on.
+        normalisation from the second layer on. spectral: spectral norm of every layer.
     """
 
     def __init__(
-        self, channels: int = 3, given: int = 0, width: int = 32, layers: int = 2, norm: bool = True
+        self,
+        channels: int = 3,
+        given: int = 0,
+        width: int = 32,
+        layers: int = 2,
+        norm: bool = True,
+        spectral: bool = False,
     ) -> None:
         super().__init__()
-        self.channels, self.given, self.width, self.layers, self.norm = (
-            channels,
-            given,
-            width,
-            layers,
-            norm,
-        )
+        self.channels, self.given, self.width = channels, given, width
+        self.layers, self.norm, self.spectral = layers, norm, spectral
         widths = [channels + given, *(width * min(2**i, 8) for i in range(layers + 1))]
         self.blocks = nn.ModuleList()
         for i in range(layers + 1):
@@ -112,6 +113,9 @@ class PatchDiscriminator(nn.Module):
             )
         self.last = nn.Conv2d(widths[-1], 1, 4, 1, 1)
         self.apply(init_weights)
+        if spectral:
+            for layer in [m for m in self.modules() if isinstance(m, nn.Conv2d)]:
+                torch.nn.utils.parametrizations.spectral_norm(layer)
 
     def features(self, images: Tensor, *given: Tensor) -> list[Tensor]:
         """The maps of all layers, the logits last."""

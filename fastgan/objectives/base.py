@@ -272,6 +272,10 @@ class Step:
             self._fake = self._generate()
         return self._fake if self._live else self._fake.detach()
 
+    def sample(self) -> Tensor:
+        """What `Objective.sample` makes of this batch."""
+        return self._objective.sample(self)
+
     def panels(self, made: Tensor) -> Sequence[Tensor]:
         """What a picture shows of `made`, see `Objective.panels`."""
         return self._objective.panels(self, made)

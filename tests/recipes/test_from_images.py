@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import fastgan
 from fastgan import recipes
-from fastgan.cli.main import group
+from fastgan.cli.main import main
 from fastgan.data import rendered
 from fastgan.recipes.translation.base import FromImage
 
@@ -17,10 +16,9 @@ FROM_IMAGE = [name for name in recipes.RECIPES if issubclass(recipes.find(name),
 
 
 def run(*arguments):
-    try:
-        group.main(args=[str(a) for a in arguments], standalone_mode=False)
-    except SystemExit as done:
-        assert not done.code, done.code
+    with pytest.raises(SystemExit) as done:
+        main([str(a) for a in arguments])
+    assert not done.value.code
 
 
 @pytest.fixture

@@ -118,6 +118,21 @@ def open_two(source: Any, **options: Any) -> dict[str, Dataset]:
     return {"image": b, "source": a}
 
 
+def clothes_and_negatives(**options: Any) -> dict[str, Dataset]:
+    """Every other bundled image as "source", and the negatives of the rest as "image": unpaired,
+    with a known map."""
+    clothes = open_dataset("fashion-mnist", labels=False, **options)
+    index = np.arange(len(clothes))
+    return {"image": negative(clothes.take(index[1::2])), "source": clothes.take(index[::2])}
+
+
+def negative(dataset: Dataset) -> Dataset:
+    """White for black."""
+    return Dataset(
+        f"negatives of {dataset.name}", {"image": 255 - dataset.array("image")}, {"image": "image"}
+    )
+
+
 def split(dataset: Dataset, share: float) -> tuple[Dataset, Dataset]:
     """(what training sees, what it never sees): every k-th sample is held out, k = 1 / share.
 

@@ -38,8 +38,8 @@ class Astronomy(FromImage):
 
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.unet import PatchDiscriminator, UNet
-        from fastgan.objectives.degradations import Telescope
-        from fastgan.objectives.translation import Translation
+        from fastgan.objectives.translation.degradations import Telescope
+        from fastgan.objectives.translation.paired import Translation
 
         channels, size = images.channels, images.size
         return self.built(

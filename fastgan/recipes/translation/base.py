@@ -25,9 +25,7 @@ class FromImage(Config):
     steps: int = run_option(2000, "updates of the generator")
     batch_size: int = run_option(16, "images of a step")
     ema_decay: float = run_option(0.99, "decay of the averaged generator")
-    held_out: float = run_option(
-        0.1, "share of the images kept from training, for sample and evaluate"
-    )
+    held_out: float = option(0.1, "share of the images kept from training, for sample and evaluate")
     width: int = option(32, "channels of the outermost layers; inner ones double")
     adversarial: float = option(1.0, "weight of the adversarial loss; 0 trains the generator alone")
     lr: float = option(2e-4, "learning rate of all networks")
@@ -82,6 +80,10 @@ class FromImage(Config):
         """A function of a step that tells which pixels are compared; None: all."""
         return None
 
+    def measures(self) -> Mapping[str, Callable] | None:
+        """Functions of (images, targets) by name; None: L1, PSNR and SSIM."""
+        return None
+
     def measure(self, run: str, n: int, seed: int, data: str | None, trust: bool) -> Any:
         from fastgan.metrics.fidelity import fidelity, head
 
@@ -91,6 +93,7 @@ class FromImage(Config):
             head(datasets, n),
             baselines=self.baselines(),
             where=self.where(),
+            measures=self.measures(),
             seed=seed,
             trust=trust,
         )

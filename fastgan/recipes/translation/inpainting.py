@@ -61,8 +61,8 @@ class Inpaint(FromImage):
 
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.unet import PatchDiscriminator, UNet
-        from fastgan.objectives.degradations import Holes
-        from fastgan.objectives.inpainting import Inpainting
+        from fastgan.objectives.translation.degradations import Holes
+        from fastgan.objectives.translation.inpainting import Inpainting
 
         return self.built(
             images,

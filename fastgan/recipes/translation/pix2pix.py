@@ -46,8 +46,8 @@ class Pix2Pix(FromImage):
 
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.unet import PatchDiscriminator, UNet
-        from fastgan.objectives.degradations import Edges
-        from fastgan.objectives.translation import Translation
+        from fastgan.objectives.translation.degradations import Edges
+        from fastgan.objectives.translation.paired import Translation
 
         given = images.source_channels or 1
         return self.built(

@@ -36,8 +36,8 @@ class SuperResolution(FromImage):
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.srresnet import SRResNet
         from fastgan.models.unet import PatchDiscriminator
-        from fastgan.objectives.degradations import Downscale
-        from fastgan.objectives.translation import Translation
+        from fastgan.objectives.translation.degradations import Downscale
+        from fastgan.objectives.translation.paired import Translation
 
         if images.size % self.factor:
             near = max(1, images.size // self.factor) * self.factor

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fastgan.objectives.translation import Translation
+from fastgan.objectives.translation.paired import Translation
 
 if TYPE_CHECKING:
     from torch import Tensor

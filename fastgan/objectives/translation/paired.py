@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from fastgan.errors import FastganError
 from fastgan.objectives.base import Noise, Objective, Phase
-from fastgan.objectives.degradations import noise_of
 from fastgan.objectives.losses import LOSSES
+from fastgan.objectives.translation.degradations import noise_of
 
 if TYPE_CHECKING:
     from torch import Tensor
