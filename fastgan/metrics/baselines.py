@@ -27,6 +27,11 @@ def filled(image: Tensor, hole: Tensor, rounds: int = 500) -> Tensor:
     return found
 
 
+def smoothed(image: Tensor, sigma: float) -> Tensor:
+    """A stretched image (B, C, H, W) in [-1, 1] whose flux is blurred once more: less noise."""
+    return stretch(blur(flux(image), sigma))
+
+
 def richardson_lucy(image: Tensor, sigma: float, rounds: int = 10, sky: float = 0.1) -> Tensor:
     """A stretched image (B, C, H, W) in [-1, 1] deconvolved with a Gaussian (Richardson 1972, Lucy
     1974), in flux; `sky` is added first, so that noise stays positive."""

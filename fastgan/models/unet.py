@@ -78,8 +78,8 @@ class UNet(nn.Module):
 
 
 class PatchDiscriminator(nn.Module):
-    """(images (B, channels, H, W)[, source (B, given, H, W) or label (B,)]) -> logits (B, 1, h, w),
-    one for each overlapping patch.
+    """(images (B, channels, H, W)[, source (B, given, H, W) or label (B,)]) -> logits (B, outputs,
+    h, w), for each overlapping patch.
 
     given: channels of the source, or the number of classes where a label is given: both are put
         beside the image. layers: 4x4/2 convolutions before the two of stride 1. norm: batch
@@ -94,9 +94,10 @@ class PatchDiscriminator(nn.Module):
         layers: int = 2,
         norm: bool = True,
         spectral: bool = False,
+        outputs: int = 1,
     ) -> None:
         super().__init__()
-        self.channels, self.given, self.width = channels, given, width
+        self.channels, self.given, self.width, self.outputs = channels, given, width, outputs
         self.layers, self.norm, self.spectral = layers, norm, spectral
         widths = [channels + given, *(width * min(2**i, 8) for i in range(layers + 1))]
         self.blocks = nn.ModuleList()
@@ -111,7 +112,7 @@ class PatchDiscriminator(nn.Module):
                     nn.LeakyReLU(0.2),
                 )
             )
-        self.last = nn.Conv2d(widths[-1], 1, 4, 1, 1)
+        self.last = nn.Conv2d(widths[-1], outputs, 4, 1, 1)
         self.apply(init_weights)
         if spectral:
             for layer in [m for m in self.modules() if isinstance(m, nn.Conv2d)]:

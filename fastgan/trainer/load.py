@@ -174,6 +174,10 @@ def _sample(
         for name, why in left.items():
             if f"no {name!r} here" in str(error):
                 raise why from error
+        if data is None and isinstance(error.__cause__, KeyError):
+            raise FastganError(
+                f"{path} makes images from images: give data=, or use fastgan sample --input"
+            ) from error
         raise
 
 

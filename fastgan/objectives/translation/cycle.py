@@ -25,20 +25,20 @@ class Cycle(Objective):
     `batch["image"]` (kind b); "D" judges b and "E" judges a, each on fakes of which half come from
     "pool" and "pool_a" (`models.pool.ImagePool`).
 
-    The generators' loss is the adversarial ones + cycle * (|F(G(a)) - a| + |G(F(b)) - b|) +
-    identity * cycle * (|G(b) - b| + |F(a) - a|) (sections 3 and 5.2; there with least squares, 10
-    and 0.5); the discriminators' is half of the adversarial one.
+    The generators' loss is adversarial * both adversarial ones + cycle * (|F(G(a)) - a| +
+    |G(F(b)) - b|) + identity * cycle * (|G(b) - b| + |F(a) - a|) (sections 3 and 5.2). The paper's
+    least squares have no factor 1/2, which those of `LOSSES` have: its weight of 1 is 2 here, and
+    half its discriminator's loss is the whole of it.
     """
 
     loss: str = "least-squares"
     cycle: float = 10.0
     identity: float = 0.5
+    adversarial: float = 2.0
 
     def phases(self) -> Sequence[Phase]:
-        return (
-            Phase("G", ("G", "F"), self.g_loss),
-            Phase("D", ("D", "E"), self.d_loss, fresh=False),
-        )
+        G = Phase("G", ("G", "F"), self.g_loss)
+        return (G, Phase("D", ("D", "E"), self.d_loss, fresh=False)) if self.adversarial else (G,)
 
     def generate(self, step: Step) -> Tensor:
         """Both fakes, those of b first: (2 B, C, H, W)."""
@@ -55,10 +55,12 @@ class Cycle(Objective):
         nets, a, b = step.nets, step.batch["source"], step.batch["image"]
         loss = LOSSES[self.loss]
         fake_b, fake_a = step.fake.chunk(2)
-        reals = (nets.D(b), nets.E(a)) if loss.g_needs_real else (None, None)
-        terms = {"adv": loss.g(reals[0], nets.D(fake_b)) + loss.g(reals[1], nets.E(fake_a))}
         gaps = F.l1_loss(nets.F(fake_b).float(), a) + F.l1_loss(nets.G(fake_a).float(), b)
-        terms["cycle"] = self.cycle * gaps
+        terms = {"cycle": self.cycle * gaps}
+        if self.adversarial:
+            reals = (nets.D(b), nets.E(a)) if loss.g_needs_real else (None, None)
+            both = loss.g(reals[0], nets.D(fake_b)) + loss.g(reals[1], nets.E(fake_a))
+            terms["adv"] = self.adversarial * both
         if self.identity:
             same = F.l1_loss(nets.G(b).float(), b) + F.l1_loss(nets.F(a).float(), a)
             terms["identity"] = self.identity * self.cycle * same
@@ -70,8 +72,8 @@ class Cycle(Objective):
         old_b = nets.pool(fake_b, step.rand("pool"))
         old_a = nets.pool_a(fake_a, step.rand("pool_a"))
         return {
-            "b": 0.5 * loss.d(*step.pair("D", step.batch["image"], old_b), step),
-            "a": 0.5 * loss.d(*step.pair("E", step.batch["source"], old_a)),
+            "b": loss.d(*step.pair("D", step.batch["image"], old_b), step),
+            "a": loss.d(*step.pair("E", step.batch["source"], old_a)),
         }
 
     def check(self, nets: Mapping[str, Any]) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from fastgan.ops.loss_table import LOSSES
 from fastgan.recipes.config import ImageSpec, RecipeParts, option, run_option
 from fastgan.recipes.translation.base import FromImage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +30,27 @@ class Astronomy(FromImage):
     dropout: float = option(0.0, "share of units dropped in the decoder's first layers")
 
     def baselines(self) -> Mapping[str, Callable]:
-        from fastgan.metrics.baselines import richardson_lucy
+        from fastgan.metrics.baselines import richardson_lucy, smoothed
 
-        found: dict[str, Callable] = {"as observed": lambda step: step.batch["source"]}
+        found: dict[str, Callable] = {
+            "as observed": lambda step: step.batch["source"],
+            "smoothed by 1 pixel": lambda step: smoothed(step.batch["source"], 1.0),
+        }
         for rounds in (5, 20):
             found[f"Richardson-Lucy, {rounds}"] = lambda step, rounds=rounds: richardson_lucy(
                 step.batch["source"], self.sigma, rounds
             )
         return found
+
+    def measures(self) -> Mapping[str, Callable]:
+        from fastgan.metrics.fidelity import l1, psnr, ssim
+        from fastgan.objectives.translation.degradations import BRIGHTEST, LOWEST, flux
+
+        def linear(images: Tensor, targets: Tensor) -> Tensor:
+            span = (BRIGHTEST - LOWEST) / 2
+            return psnr(flux(images) / span, flux(targets) / span)
+
+        return {"L1": l1, "PSNR dB": psnr, "SSIM": ssim, "PSNR of flux": linear}
 
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.unet import PatchDiscriminator, UNet

@@ -104,6 +104,11 @@ class FromImage(Config):
         """The recipe's own networks, or those of --model, with Adam for each."""
         from fastgan.trainer.optimizers import adam
 
+        if images.size < 16:
+            raise FastganError(
+                f"{self.recipe} needs images of at least 16 pixels, not {images.size}: use --size "
+                "16 or more"
+            )
         nets = load_networks(self.model, images, 0) if self.model else networks()
         return RecipeParts(
             nets=nets,

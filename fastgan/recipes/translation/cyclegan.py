@@ -26,6 +26,7 @@ class CycleGan(FromImage):
     )
     batch_size: int = run_option(8, "images of a step, of each kind")
     blocks: int = option(2, "residual blocks of a generator")
+    adversarial: float = option(2.0, "weight of the adversarial losses; the paper's 1 is 2 here")
     cycle: float = option(10.0, "weight of coming back to where one began")
     identity: float = option(0.5, "weight, times that of the cycle, of leaving targets as they are")
     pool: int = option(48, "generated images that are kept for the discriminators")
@@ -69,5 +70,5 @@ class CycleGan(FromImage):
             pools = [ImagePool(self.pool, channels, size, size) for _ in "ab"]
             return {"G": G, "F": F, "D": D, "E": E, "pool": pools[0], "pool_a": pools[1]}
 
-        objective = Cycle(self.loss, self.cycle, self.identity)
+        objective = Cycle(self.loss, self.cycle, self.identity, self.adversarial)
         return replace(self.built(images, networks, objective), ema=("G", "F"))
