@@ -81,7 +81,7 @@ def items() -> np.ndarray:
     """The bundled Fashion-MNIST images, uint8 (10000, 28, 28)."""
     from fastgan.data.arrays import open_idx
 
-    path = Path(__file__).parent / "assets/fashion-mnist/t10k-images-idx3-ubyte.gz"
+    path = Path(__file__).parents[1] / "assets/fashion-mnist/t10k-images-idx3-ubyte.gz"
     return open_idx(path).load()
 
 
