@@ -102,7 +102,7 @@ class FromImage(Config):
         self, images: ImageSpec, networks: Callable[[], dict[str, nn.Module]], objective: Objective
     ) -> RecipeParts:
         """The recipe's own networks, or those of --model, with Adam for each."""
-        from fastgan.trainer.optimizers import adam
+        from fastgan.trainer.optimization.optimizers import adam
 
         if images.size < 16:
             raise FastganError(
