@@ -72,16 +72,23 @@ class Translator(nn.Module):
 
     CycleGAN's residual generator (Zhu et al. 2017, arXiv 1703.10593, appendix): two halvings,
     `blocks` residual blocks, two doublings, instance normalisation. classes: where not 0, the label
-    is put beside the image as planes (Choi et al. 2018, arXiv 1711.09020). H and W are multiples of
-    4.
+    is put beside the image as planes (Choi et al. 2018, arXiv 1711.09020). residual: the network's
+    output is doubled and added to the image, so that what stays needs no learning; the sum lies
+    in [-3, 3]. H and W are multiples of 4.
     """
 
     def __init__(
-        self, inputs: int = 3, outputs: int = 3, width: int = 32, blocks: int = 3, classes: int = 0
+        self,
+        inputs: int = 3,
+        outputs: int = 3,
+        width: int = 32,
+        blocks: int = 3,
+        classes: int = 0,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         self.inputs, self.outputs, self.width = inputs, outputs, width
-        self.blocks, self.classes = blocks, classes
+        self.blocks, self.classes, self.residual = blocks, classes, residual
 
         def normed(layer: nn.Module, wide: int) -> list[nn.Module]:
             return [layer, nn.InstanceNorm2d(wide, affine=True), nn.ReLU()]
@@ -104,7 +111,9 @@ class Translator(nn.Module):
                 f"images of {images.shape[3]}x{images.shape[2]} can't be halved twice: use --size "
                 f"{max(8, images.shape[2] // 4 * 4)}"
             )
+        given = images
         if label is not None:
             planes = one_hot(label, self.classes, images)
-            images = torch.cat([images, planes.expand(-1, -1, *images.shape[2:])], 1)
-        return self.layers(images)
+            given = torch.cat([images, planes.expand(-1, -1, *images.shape[2:])], 1)
+        made = self.layers(given)
+        return images + 2 * made if self.residual else made

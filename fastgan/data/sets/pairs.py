@@ -118,19 +118,27 @@ def open_two(source: Any, **options: Any) -> dict[str, Dataset]:
     return {"image": b, "source": a}
 
 
-def clothes_and_negatives(**options: Any) -> dict[str, Dataset]:
-    """Every other bundled image as "source", and the negatives of the rest as "image": unpaired,
-    with a known map."""
-    clothes = open_dataset("fashion-mnist", labels=False, **options)
-    index = np.arange(len(clothes))
-    return {"image": negative(clothes.take(index[1::2])), "source": clothes.take(index[::2])}
+INK = {"a": (80, 160, 255), "b": (255, 200, 60)}
+PAPER = {"a": (0, 0, 0), "b": (0, 0, 90)}
 
 
-def negative(dataset: Dataset) -> Dataset:
-    """White for black."""
-    return Dataset(
-        f"negatives of {dataset.name}", {"image": 255 - dataset.array("image")}, {"image": "image"}
-    )
+def two_colours(size: int | None) -> dict[str, Dataset]:
+    """Every other bundled image printed blue on black as "source", the rest yellow on dark blue as
+    "image": unpaired, with a known map, `reprinted`."""
+    clothes = open_dataset("fashion-mnist", size=size, labels=False)
+    grey = clothes.array("image")
+    return {"image": _printed(grey[1::2], "b"), "source": _printed(grey[::2], "a")}
+
+
+def reprinted(source: Dataset) -> Dataset:
+    """The images of `two_colours` of kind a as they are in kind b."""
+    return _printed(source.array("image")[..., 2:], "b")
+
+
+def _printed(grey: np.ndarray, kind: str) -> Dataset:
+    ink, paper = (np.array(part[kind], np.uint32) for part in (INK, PAPER))
+    colours = (grey * ink + (255 - grey.astype(np.uint32)) * paper + 127) // 255
+    return Dataset(f"clothes {kind}", {"image": colours.astype(np.uint8)}, {"image": "image"})
 
 
 def split(dataset: Dataset, share: float) -> tuple[Dataset, Dataset]:

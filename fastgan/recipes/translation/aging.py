@@ -69,7 +69,7 @@ class Aging(FromImage):
         return self.built(
             images,
             lambda: {
-                "G": Translator(channels, channels, self.width, self.blocks, classes),
+                "G": Translator(channels, channels, self.width, self.blocks, classes, True),
                 "D": PatchDiscriminator(channels, classes, self.width, norm=False),
                 "A": PatchDiscriminator(channels, 0, self.width, outputs=classes),
             },

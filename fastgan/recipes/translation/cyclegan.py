@@ -20,9 +20,9 @@ class CycleGan(FromImage):
     summary: ClassVar[str] = "from one kind of images to another and back, without pairs"
 
     data: str = run_option(
-        "clothes-and-negatives",
-        "a folder with sub-folders a/ and b/ of images that need no partners; "
-        "clothes-and-negatives has a known map",
+        "two-colours",
+        "a folder with sub-folders a/ and b/ of images that need no partners; two-colours has a "
+        "known map",
     )
     batch_size: int = run_option(8, "images of a step, of each kind")
     blocks: int = option(2, "residual blocks of a generator")
@@ -33,10 +33,10 @@ class CycleGan(FromImage):
     loss: str = option("least-squares", "adversarial loss", choices=tuple(LOSSES))
 
     def everything(self, source: str) -> dict[str, Dataset]:
-        from fastgan.data.sets.pairs import clothes_and_negatives, open_two
+        from fastgan.data.sets.pairs import open_two, two_colours
 
-        if source == "clothes-and-negatives":
-            return clothes_and_negatives(**self.opening())
+        if source == "two-colours":
+            return two_colours(self.size)
         return open_two(source, **self.opening())
 
     def baselines(self) -> Mapping[str, Callable]:
@@ -44,14 +44,14 @@ class CycleGan(FromImage):
 
     def measure(self, run: str, n: int, seed: int, data: str | None, trust: bool) -> object:
         """Against the known map of the bundled data; of one's own data, as sets of images."""
-        from fastgan.data.sets.pairs import negative
+        from fastgan.data.sets.pairs import reprinted
         from fastgan.metrics.evaluate import evaluate
         from fastgan.metrics.fidelity import fidelity, head, made_from
 
         streams = self.streams(held_out=True) if data is None else self.everything(data)
         sources = streams["source"]
-        if data is None and self.data == "clothes-and-negatives":
-            pairs = head({"source": sources, "image": negative(sources)}, n)
+        if data is None and self.data == "two-colours":
+            pairs = head({"source": sources, "image": reprinted(sources)}, n)
             return fidelity(run, pairs, baselines=self.baselines(), seed=seed, trust=trust)
         images = made_from(run, head({"source": sources}, n), seed=seed, trust=trust)
         return evaluate(images, streams["image"], len(images), seed=seed, name=run)
