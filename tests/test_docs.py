@@ -195,7 +195,7 @@ KINDS = sorted((ROOT / "docs" / "kinds").glob("*.md"), key=lambda page: page.ste
 
 @pytest.mark.parametrize("page", KINDS, ids=lambda page: page.stem)
 def test_pages_of_kinds_begin_with_three_commands(page):
-    """Train, sample and evaluate, with options that there are; each kind has a row in the gallery."""
+    """Train, sample, evaluate, options that there are; each kind has a row in the gallery."""
     from fastgan import recipes
 
     first, second, third = commands(page.relative_to(ROOT))[:3]
