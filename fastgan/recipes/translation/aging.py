@@ -29,8 +29,8 @@ class Aging(FromImage):
         "a folder with a sub-folder for each age group, or of files named AGE_... as UTKFace's; "
         "faces are rendered",
     )
-    identity: float = option(5.0, "weight of being the same person; 0 is off")
-    age: float = option(1.0, "weight of the age that a classifier of real faces sees")
+    identity: float = option(1.0, "weight of being the same person; 0 is off")
+    age: float = option(2.0, "weight of the age that a classifier of real faces sees")
     blocks: int = option(2, "residual blocks of the generator")
     loss: str = option("least-squares", "adversarial loss", choices=tuple(LOSSES))
 
