@@ -95,7 +95,7 @@ def of_run(run: str) -> Config | None:
     try:
         file = read_file(str(Path(run).expanduser() / "config.toml"), follow=False)
         return assemble(recipes.find(str(file.get("recipe"))), file, {}, f"{run}/config.toml")
-    except FastganError:
+    except (FastganError, ValueError):  # a name that no file can have is told by what reads it next
         return None
 
 
