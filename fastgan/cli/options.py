@@ -87,6 +87,18 @@ def assemble(
     return config(**values)
 
 
+def of_run(run: str) -> Config | None:
+    """The configuration that a run was trained with; None where that was no recipe's, or can't be
+    read."""
+    from fastgan import recipes
+
+    try:
+        file = read_file(str(Path(run).expanduser() / "config.toml"), follow=False)
+        return assemble(recipes.find(str(file.get("recipe"))), file, {}, f"{run}/config.toml")
+    except (FastganError, ValueError):  # a name that no file can have is told by what reads it next
+        return None
+
+
 def toml_text(config: Config) -> str:
     from fastgan.runs.toml import dumps
 

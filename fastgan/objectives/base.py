@@ -161,6 +161,12 @@ class Objective:
         """
         return self.generate(step)
 
+    def panels(self, step: Step, made: Tensor) -> Sequence[Tensor]:
+        """What a picture shows of each sample, side by side: (B, 1 or 3, h, w) in [-1, 1] each,
+        `made` (what `sample` gave) among them.
+        """
+        return (made,)
+
     def schedule(self, step: int) -> Mapping[str, float]:
         """Numbers that change during training (a fade-in, a weight), available to the losses as
         0-dim tensors `step.scalar[name]`.
@@ -268,6 +274,14 @@ class Step:
         if self._fake is None or (self._live and not self._fake.requires_grad):
             self._fake = self._generate()
         return self._fake if self._live else self._fake.detach()
+
+    def sample(self) -> Tensor:
+        """What `Objective.sample` makes of this batch."""
+        return self._objective.sample(self)
+
+    def panels(self, made: Tensor) -> Sequence[Tensor]:
+        """What a picture shows of `made`, see `Objective.panels`."""
+        return self._objective.panels(self, made)
 
     @property
     def size(self) -> int:

@@ -23,6 +23,14 @@ RECIPES = {
     "progressive": "fastgan.recipes.latent.progressive:Progressive",
     "lapgan": "fastgan.recipes.latent.lapgan:Lapgan",
     "text-to-image": "fastgan.recipes.latent.text_to_image:TextToImage",
+    "pix2pix": "fastgan.recipes.translation.pix2pix:Pix2Pix",
+    "super-resolution": "fastgan.recipes.translation.super_resolution:SuperResolution",
+    "inpainting": "fastgan.recipes.translation.inpainting:Inpaint",
+    "cyclegan": "fastgan.recipes.translation.cyclegan:CycleGan",
+    "astronomy": "fastgan.recipes.translation.astronomy:Astronomy",
+    "segmentation": "fastgan.recipes.translation.segmentation:Segment",
+    "video": "fastgan.recipes.translation.video:Video",
+    "aging": "fastgan.recipes.translation.aging:Aging",
 }
 
 

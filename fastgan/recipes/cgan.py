@@ -48,7 +48,7 @@ class Cgan(Dcgan):
             },
         )
 
-    def measures(self, run: str) -> dict[str, float]:
+    def beside_distances(self, run: str) -> dict[str, float]:
         from fastgan.recipes.latent.judging import class_accuracy
 
         return class_accuracy(self, run)

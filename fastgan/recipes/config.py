@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class ImageSpec:
     """What a recipe must know of the data: side in pixels, channels, number of classes (0 without
-    labels); where images have captions, the words they are made of and all captions."""
+    labels), channels of the images that its generator is given (0 without such); where images have
+    captions, the words they are made of and all captions."""
 
     size: int
     channels: int
     classes: int = 0
+    source_channels: int = 0
     words: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
 
@@ -87,17 +89,25 @@ class Config(RunOptions):
         size, channels = self.defaults_for()
         return data.open(self.data, size=size, channels=channels, strict=self.strict)
 
-    def streams(self, dataset: Dataset) -> Dataset | dict[str, Dataset]:
-        """What a step draws from: the data set itself, or streams by name made of it."""
-        return dataset
+    def streams(self, held_out: bool = False) -> dict[str, Dataset]:
+        """The data by stream name; held_out: those that training never sees, for a recipe that
+        keeps some."""
+        return {"image": self.open_data()}
 
     def settled(self) -> Self:
         """These options with those filled in that follow from others."""
         return self
 
-    def measures(self, run: str) -> dict[str, float]:
-        """What `fastgan evaluate` tells of a run of this kind, beside the distances: name ->
-        number."""
+    def measure(self, run: str, n: int, seed: int, data: str | None, trust: bool) -> Any:
+        """The kind's own measure of a run (`as_dict`, and a text by `str`) beside its baseline;
+        None where images are compared as sets.
+
+        data: other held-out data. Raises FastganError.
+        """
+        return None
+
+    def beside_distances(self, run: str) -> dict[str, float]:
+        """What `fastgan evaluate` tells of a run besides the distances of sets: name -> number."""
         return {}
 
     def defaults_for(self) -> tuple[int | None, int | None]:

@@ -27,7 +27,8 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
     with join(
         pick_device(local_device(config.device))
     ).together():  # first, so that a failure from here on ends all processes
-        dataset = config.open_data()
+        streams = config.streams()
+        dataset = streams["image"]
         shape = dataset.fields["image"].shape
         if shape[0] != shape[1]:
             raise FastganError(
@@ -35,10 +36,14 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
                 "square"
             )
         config = dataclasses.replace(config.settled(), size=shape[0], channels=shape[2])
+        source = dataset.fields.get("source") or (
+            streams["source"].fields["image"] if "source" in streams else None
+        )
         images = ImageSpec(
             size=shape[0],
             channels=shape[2],
-            classes=len(dataset.classes or ()),
+            classes=next((len(part.classes) for part in streams.values() if part.classes), 0),
+            source_channels=source.shape[2] if source else 0,
             words=tuple(getattr(dataset, "words", ())),
             captions=tuple(getattr(dataset, "captions", ())),
         )
@@ -48,7 +53,6 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
                 built = config.build(images)
             except ValueError as error:
                 raise FastganError(f"recipe {config.recipe} can't be built: {error}") from error
-        streams = config.streams(dataset)
     stages = list(built.stages)
     if built.objective is not None:
         stages.append(

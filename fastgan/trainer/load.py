@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastgan.devices import is_out_of_memory, out_of_memory, pick_device
+from fastgan.data import Dataset
+from fastgan.devices import is_out_of_memory, out_of_memory
 from fastgan.errors import FastganError
 from fastgan.objectives import Objective
+from fastgan.objectives.base import Step
 from fastgan.precision import resolve
-from fastgan.runs.checkpoint import Checkpoints
-from fastgan.runs.run_folder import read_checkpoint, read_facts
+from fastgan.runs.run_folder import read_facts
 from fastgan.runs.serialize import Untrusted, rebuild
 from fastgan.trainer import sampling
-from fastgan.trainer.networks import check_network, load_network
+from fastgan.trainer.networks import load_network
+from fastgan.trainer.restored import (
+    folders_of,
+    network_of,
+    objective_of,
+    open_run,
+    restore,
+    scalars_of,
+)
 from fastgan.trainer.stages.stage import open_streams
 
 LARGEST_NOISE = 2**22
@@ -67,7 +75,7 @@ def load(
         >>> fastgan.load("runs/to-load")(torch.randn(3, 16)).shape
         torch.Size([3, 1, 8, 8])
     """
-    run, groups, state = _open(path, step)
+    run, groups, state = open_run(path, step)
     kind = "ema" if ema and network in groups["ema"] else "nets"
     if network not in groups[kind]:
         raise FastganError(
@@ -76,7 +84,7 @@ def load(
     net = (
         generator
         if generator is not None
-        else _network(run, state, network, groups[kind][network], Path(path), trust)
+        else network_of(run, state, network, groups[kind][network], Path(path), trust)
     )
     load_network(net, groups[kind][network], network)
     return net.eval().requires_grad_(False)
@@ -180,50 +188,41 @@ def _sample(
         for name, why in restored.left.items():
             if f"no {name!r} here" in str(error):
                 raise why from error
+        if data is None and isinstance(error.__cause__, KeyError):
+            raise FastganError(
+                f"{path} makes images from images: give data=, or use fastgan sample --input"
+            ) from error
         raise
 
 
-@dataclass
-class Restored:
-    """What a run samples with: its facts and those of the stage, the networks that could be made
-    again in eval mode, why not those in `left`, and the objective's scalars."""
+def walk(
+    path: str | Path,
+    datasets: Mapping[str, Dataset],
+    *,
+    seed: int = 0,
+    label: int | None = None,
+    step: int | None = None,
+    device: str = "auto",
+    trust: bool = False,
+) -> Iterator[tuple[Step, Tensor]]:
+    """What a run's averaged generator makes of each sample of `datasets` (by stream name), in
+    order: (step, images (b, C, H, W) in [-1, 1]) a chunk at a time.
 
-    run: dict[str, Any]
-    described: dict[str, Any]
-    objective: Objective
-    nets: dict[str, nn.Module]
-    left: dict[str, FastganError]
-    scalar: dict[str, Tensor]
-    device: torch.device
-
-
-def restore(path: str | Path, step: int | None, device: str, trust: bool) -> Restored:
-    """The averaged networks and the objective of a run. Raises FastganError, as `sample`."""
-    run, groups, state = _open(path, step)
-    described = run["stages"][state["stage"]]
-    if "spec" not in described["objective"]:
-        raise FastganError(
-            f"can't sample {path} without its script: {described['objective']['why_not']}; use "
-            "Trainer(..., resume=True).sample()"
-        )
-    where = pick_device(device)
-    objective = _objective(described, folders_of(run, trust))
-    nets: dict[str, nn.Module] = {}
-    left: dict[str, FastganError] = {}
-    for name in groups["nets"]:
-        weights = groups["ema"].get(name, groups["nets"][name])
-        try:
-            net = _network(run, state, name, weights, Path(path), trust)
-        except FastganError as error:
-            if name in described["ema"]:
-                raise
-            left[name] = error  # such as a discriminator: sampling has no use for it
-            continue
-        load_network(net, weights, name)
-        nets[name] = net.to(where)
-    first_step = sum(stage["steps"] for stage in run["stages"][: state["stage"]])
-    scalar = _scalars(objective, state["step"] - first_step, where)
-    return Restored(run, described, objective, nets, left, scalar, where)
+    label: the class that a conditional generator is given. Raises FastganError.
+    """
+    restored = restore(path, step, device, trust)
+    if label is not None:
+        _check_labels(label, 1, restored.run["classes"], path)
+    yield from sampling.walk(
+        restored.objective,
+        restored.nets,
+        datasets,
+        seed=seed,
+        device=restored.device,
+        precision=resolve("fp32", restored.device),
+        scalar=restored.scalar,
+        label=label,
+    )
 
 
 def _generate(
@@ -278,8 +277,8 @@ def _untrained(run: Path, n: int, seed: int, trust: bool) -> Tensor | None:
             except Untrusted:
                 if name in stage["ema"]:
                     raise
-    objective = _objective(stage, folders)
-    scalar = _scalars(objective, 0, where)
+    objective = objective_of(stage, folders)
+    scalar = scalars_of(objective, 0, where)
     labels = torch.arange(n) % len(facts["classes"]) if facts.get("classes") else None
     precision = resolve("fp32", where)
     return _generate(
@@ -314,32 +313,6 @@ def _texts(
     return {"tokens": rows[torch.arange(n) % len(rows)]}
 
 
-def _open(
-    path: str | Path, step: int | None
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    folder = Path(path).expanduser()
-    facts = read_facts(folder)
-    return facts, *read_checkpoint(Checkpoints(folder / "checkpoints"), facts, step)
-
-
-def folders_of(facts: dict[str, Any], trust: bool) -> dict[str, str] | None:
-    """What `rebuild` takes: where the run's modules lay, for those who trust it."""
-    return facts.get("modules", {}) if trust else None
-
-
-def _objective(described: dict[str, Any], folders: dict[str, str] | None) -> Objective:
-    made = rebuild(described["objective"]["spec"], folders)
-    if not isinstance(made, Objective):
-        raise FastganError(f"run.json is damaged: its objective is a {type(made).__name__}")
-    return made
-
-
-def _scalars(objective: Objective, step: int, device: torch.device) -> dict[str, Tensor]:
-    return {
-        name: torch.tensor(value, device=device) for name, value in objective.schedule(step).items()
-    }
-
-
 def _check_labels(labels: Any, n: int, classes: list[str] | None, path: str | Path) -> None:
     if not classes:
         raise FastganError(f"{path} was trained without labels: leave the label out")
@@ -350,37 +323,3 @@ def _check_labels(labels: Any, n: int, classes: list[str] | None, path: str | Pa
         raise FastganError(
             f"labels of {path} go from 0 to {len(classes) - 1} ({', '.join(classes)})"
         )
-
-
-def _network(
-    run: dict[str, Any],
-    state: dict[str, Any],
-    name: str,
-    weights: Mapping[str, Tensor],
-    path: Path,
-    trust: bool,
-) -> nn.Module:
-    """A network made again, which these weights fit. Raises FastganError."""
-    described = run["stages"][state["stage"]]
-    if name not in described["nets"]:
-        raise FastganError(
-            f"{path} has no network {name!r}: there are {', '.join(described['nets'])}"
-        )
-    how = described["nets"][name]
-    if "spec" not in how:
-        remedy = "make it yourself and pass it, load(path, generator=net)"
-        raise FastganError(
-            f"network {name!r} of {path} can't be made again ({how['why_not']}): {remedy}"
-        )
-    folders = folders_of(run, trust)
-    with torch.random.fork_rng([]):
-        with torch.device("meta"):  # before memory is taken for whatever sizes the file asks for
-            check_network(_module(how["spec"], folders), weights, name)
-        return _module(how["spec"], folders)
-
-
-def _module(spec: Any, folders: dict[str, str] | None) -> nn.Module:
-    made = rebuild(spec, folders)
-    if not isinstance(made, nn.Module):
-        raise FastganError(f"run.json is damaged: a network is a {type(made).__name__}")
-    return made

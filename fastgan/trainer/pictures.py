@@ -44,7 +44,7 @@ def draw_reals(session: Session) -> None:
 def draw_samples(session: Session) -> None:
     if session.folder is None:
         return
-    session.reporter.picture("samples", session.step, session.sample(GRID))
+    session.reporter.picture("samples", session.step, session.sample(GRID, shown=True))
     stage = session.active
     for name in stage.stage.objective.traversed:
         images = traversal(

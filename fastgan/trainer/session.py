@@ -109,7 +109,13 @@ class Session:
             self.watch.enter(self._loss(self.active.stage))
 
     def sample(
-        self, n: int = 64, *, seed: int | None = None, labels: Any = None, ema: bool = True
+        self,
+        n: int = 64,
+        *,
+        seed: int | None = None,
+        labels: Any = None,
+        ema: bool = True,
+        shown: bool = False,
     ) -> Tensor:
         """Images from the averaged generator.
 
@@ -119,6 +125,7 @@ class Session:
                 images.
             labels: A class, or n of them, for label-conditional networks.
             ema: False for the weights as trained instead of their average.
+            shown: With all that the objective shows beside them, such as input and target.
 
         Returns:
             float32 (n, C, H, W) in [0, 1], on the CPU.
@@ -136,6 +143,7 @@ class Session:
                 datasets=stage.datasets,
                 labels=labels,
                 scalar=stage.scalars(step),
+                shown=shown,
             )
 
     def save(self, *, passing: bool = False) -> Path:

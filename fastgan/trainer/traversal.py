@@ -13,7 +13,7 @@ from fastgan.errors import FastganError
 from fastgan.objectives import Objective
 from fastgan.objectives.base import Step, draw
 from fastgan.precision import Precision, resolve
-from fastgan.trainer.load import restore
+from fastgan.trainer.restored import restore
 from fastgan.trainer.sampling import evaluating
 
 

@@ -58,7 +58,7 @@ class InfoGan(Config):
             ema=("G", "D"),
         )
 
-    def measures(self, run: str) -> dict[str, float]:
+    def beside_distances(self, run: str) -> dict[str, float]:
         """The error of the categorical code as a classifier, each value named on half of the images
         and tested on the other, beside that of k-means on the pixels; without labels nothing."""
         import torch

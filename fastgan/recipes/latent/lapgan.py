@@ -74,7 +74,7 @@ class Lapgan(Config):
             )
         return RecipeParts(stages=stages)
 
-    def measures(self, run: str) -> dict[str, float]:
+    def beside_distances(self, run: str) -> dict[str, float]:
         from fastgan.recipes.latent.judging import called_real
 
         return called_real(self, run)

@@ -58,7 +58,7 @@ class Sagan(Config):
             },
         )
 
-    def measures(self, run: str) -> dict[str, float]:
+    def beside_distances(self, run: str) -> dict[str, float]:
         from fastgan.recipes.latent.judging import class_accuracy
 
         return class_accuracy(self, run)

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
     from fastgan.data import Dataset
 
+UNLABELLED = (
+    "recipe semi-supervised needs labels of some images: put the images of each class into a "
+    "folder of its own, or use --recipe dcgan"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SemiSupervisedGan(Config):
@@ -39,10 +44,7 @@ class SemiSupervisedGan(Config):
         from fastgan.trainer.optimization.optimizers import adam
 
         if images.classes < 2:
-            raise FastganError(
-                "recipe semi-supervised needs labels of some images: put the images of each class "
-                "into a folder of its own, or use --recipe dcgan"
-            )
+            raise FastganError(UNLABELLED)
         w = self.width
         if self.model:
             nets = load_networks(self.model, images, self.latent)
@@ -60,11 +62,16 @@ class SemiSupervisedGan(Config):
             ema=("G", "D"),
         )
 
-    def streams(self, dataset: Dataset) -> dict[str, Dataset]:
+    def streams(self, held_out: bool = False) -> dict[str, Dataset]:
         """All images that are not held out, and those of them whose labels are used."""
         from fastgan.data import Dataset as Subset
 
-        rest, chosen, _ = self.split(dataset)
+        dataset = self.open_data()
+        if "label" not in dataset.fields:
+            raise FastganError(UNLABELLED)
+        rest, chosen, apart = self.split(dataset)
+        if held_out:
+            rest = apart
         images, labels = dataset.array("image"), dataset.array("label")
         return {
             "image": Subset(dataset.name, {"image": images[rest]}, {"image": "image"}),
@@ -101,7 +108,7 @@ class SemiSupervisedGan(Config):
                 )
         return rest, np.concatenate(chosen), held_out
 
-    def measures(self, run: str) -> dict[str, float]:
+    def beside_distances(self, run: str) -> dict[str, float]:
         """The classifier's error on the held-out images."""
         import torch
 

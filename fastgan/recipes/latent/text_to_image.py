@@ -68,7 +68,7 @@ class TextToImage(Config):
             ema=("G", "T"),
         )
 
-    def measures(self, run: str) -> dict[str, float]:
+    def beside_distances(self, run: str) -> dict[str, float]:
         """R-precision of samples of the data's captions and of held-out reals, beside chance."""
         import torch
 
