@@ -12,7 +12,6 @@ from fastgan.errors import FastganError
 from fastgan.recipes import ImageSpec
 from fastgan.recipes.training import make_trainer
 
-
 SLOW = dict.fromkeys(("sagan", "biggan-small"), pytest.mark.slow)
 """Spectral norm of every layer is set up anew at each opening of a run."""
 
