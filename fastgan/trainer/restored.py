@@ -83,9 +83,16 @@ def objective_of(described: dict[str, Any], folders: dict[str, str] | None) -> O
 
 
 def scalars_of(objective: Objective, step: int, device: torch.device) -> dict[str, Tensor]:
-    return {
-        name: torch.tensor(value, device=device) for name, value in objective.schedule(step).items()
-    }
+    """The objective's numbers at a step. Raises FastganError for a schedule, of a file, that gives
+    none."""
+    try:
+        return {
+            name: torch.tensor(float(value), device=device)
+            for name, value in objective.schedule(step).items()
+        }
+    except Exception as error:
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise FastganError(f"run.json is damaged: its objective has no schedule ({why})") from error
 
 
 def network_of(
