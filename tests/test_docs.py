@@ -188,3 +188,26 @@ def test_lines_have_100_columns():
             if len(line) > 100 and not line.startswith("|")
         ]
         assert not long, f"{page.relative_to(ROOT)}: lines {long}"
+
+
+KINDS = sorted((ROOT / "docs" / "kinds").glob("*.md"), key=lambda page: page.stem)
+
+
+@pytest.mark.parametrize("page", KINDS, ids=lambda page: page.stem)
+def test_pages_of_kinds_begin_with_three_commands(page):
+    """Train, sample, evaluate, options that there are; each kind has a row in the gallery."""
+    from fastgan import recipes
+
+    first, second, third = commands(page.relative_to(ROOT))[:3]
+    run = f"runs/{page.stem}"
+    assert first.startswith(f"fastgan train --recipe {page.stem}")
+    assert second.startswith(f"fastgan sample {run} ")
+    assert third.startswith(f"fastgan evaluate {run}")
+    known = reference.page() + " ".join(
+        ["--input", "--mask", "--label", "--text", "--traverse", "--out", "--network", "--n"]
+    )
+    for flag in re.findall(r"--[a-z][a-z0-9-]+", page.read_text()):
+        assert flag in known or flag.removeprefix("--").replace("-", "_") in known, flag
+    assert page.stem in recipes.RECIPES
+    assert f"[{page.stem}](kinds/{page.stem}.md)" in (ROOT / "docs" / "gallery.md").read_text()
+    assert f"(kinds/{page.stem}.md)" in (ROOT / "docs" / "index.md").read_text()

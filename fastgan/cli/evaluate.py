@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import click
 
 from fastgan import files
-from fastgan.cli.options import read_file
+from fastgan.cli.options import of_run, read_file
 from fastgan.errors import FastganError
 
 
@@ -32,25 +33,42 @@ from fastgan.errors import FastganError
 )
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of text")
 def command(run: str, count: int, data: str | None, seed: int, trust: bool, as_json: bool) -> None:
-    """Measure images from RUN's averaged generator against the real ones: classes seen, FD-small
-    and KD-small.
+    """Measure images from RUN's averaged generator against the real ones.
 
-    The first time on some data a small network is fitted on it (about half a minute on two cores);
-    it is kept for later.
+    A kind that makes images from images is measured on held-out ones, beside its baseline (L1,
+    PSNR, SSIM, or what its page in docs/kinds says). All others by classes seen, FD-small and
+    KD-small: the first time on some data a small network is fitted on it (about half a minute on
+    two cores); it is kept for later.
     """
-    import fastgan.data
+    from fastgan import data as datasets
     from fastgan.metrics.evaluate import evaluate
     from fastgan.trainer.load import samples_of
 
+    if count < 1:
+        raise FastganError(f"--n {count}: ask for at least one sample")
+    config = of_run(run)
+    own = config.measure(run, count, seed, data, trust) if config is not None else None
+    if own is not None:
+        click.echo(json.dumps(own.as_dict(), indent=2) if as_json else str(own))
+        return
     if count < 100:
         raise FastganError(f"--n {count}: distances of fewer than 100 samples say nothing")
     images, untrained = samples_of(run, count, seed=seed, trust=trust)
     _, channels, height, width = images.shape
-    reals = fastgan.data.open(
-        data or _trained_on(files.path_of(run, "RUN")), size=(height, width), channels=channels
-    )
+    if data is None and config is not None and config.data in config.generated:
+        reals = dataclasses.replace(config, size=height, channels=channels).open_data()
+    else:
+        reals = datasets.open(
+            data or _trained_on(files.path_of(run, "RUN")), size=(height, width), channels=channels
+        )
     report = evaluate(images, reals, count, untrained=untrained, seed=seed, name=run)
-    click.echo(json.dumps(report.as_dict(), indent=2) if as_json else str(report))
+    measured = config.beside_distances(run) if config is not None and not config.model else {}
+    if as_json:
+        click.echo(json.dumps({**report.as_dict(), "measures": measured}, indent=2))
+        return
+    click.echo(str(report))
+    for name, value in measured.items():
+        click.echo(f"  {name}: {value:.4g}")
 
 
 def _trained_on(run: Path) -> str:

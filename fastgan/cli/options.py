@@ -86,6 +86,18 @@ def assemble(
     return config(**values)
 
 
+def of_run(run: str) -> Config | None:
+    """The configuration that a run was trained with; None where that was no recipe's, or can't be
+    read."""
+    from fastgan import files, recipes
+
+    try:
+        file = read_file(str(files.path_of(run, "RUN") / "config.toml"), follow=False)
+        return assemble(recipes.find(str(file.get("recipe"))), file, {}, f"{run}/config.toml")
+    except (FastganError, ValueError):  # a name that no file can have is told by what reads it next
+        return None
+
+
 def toml_text(config: Config) -> str:
     from fastgan.runs.toml import dumps
 

@@ -40,6 +40,18 @@ def table(config: type[Config], group: str) -> str:
     return "\n".join(lines)
 
 
+def fill(text: str) -> str:
+    """Lines of at most 100 columns, broken between words but in no option."""
+    words = text.replace("`, ", "`,\n").split("\n")
+    lines = [words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + 1 + len(word) > 100:
+            lines.append(word)
+        else:
+            lines[-1] += f" {word}"
+    return "\n".join(lines)
+
+
 def page() -> str:
     """The whole page."""
     parts = [
@@ -55,7 +67,7 @@ def page() -> str:
             for k, f in fields_of(config).items()
             if f.metadata["group"] == "run" and f.default != common[k].default
         ]
-        own = f"\n\nOther defaults: {', '.join(changed)}." if changed else ""
+        own = "\n\n" + fill(f"Other defaults: {', '.join(changed)}.") if changed else ""
         summary = config.summary[0].upper() + config.summary[1:]
         parts.append(f"## {name}\n\n{summary}.{own}\n\n{table(config, 'recipe')}")
     return "\n\n".join(part.strip() for part in parts) + "\n"

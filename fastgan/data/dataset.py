@@ -89,6 +89,18 @@ class Dataset:
         """A whole field (n, *shape), an array or a memory map. Not a copy: do not write to it."""
         return self._arrays[field]
 
+    def take(self, index: np.ndarray) -> Dataset:
+        """A data set of copies of the samples at index, int64 (b,)."""
+        names = self.names
+        return Dataset(
+            self.name,
+            self.read(index),
+            {key: spec.kind for key, spec in self.fields.items()},
+            classes=self.classes,
+            skipped=self.skipped,
+            names=[names[i] for i in index] if names is not None else None,
+        )
+
     @property
     def nbytes(self) -> int:
         """Bytes of all fields together, decoded."""

@@ -22,6 +22,7 @@ from fastgan.data.listing import Folder, Zip
 from fastgan.data.mapstyle import from_items
 from fastgan.data.options import OpenOptions
 from fastgan.data.pixels import looks_like_image
+from fastgan.data.rendered import RENDERED, rendered
 from fastgan.errors import FastganError
 
 BUNDLED = "fashion-mnist"
@@ -174,6 +175,8 @@ def _open_path(text: str, wish: OpenOptions) -> Dataset:
             "label": open_idx(base / "t10k-labels-idx1-ubyte.gz"),
         }
         return from_rows(BUNDLED, rows, wish, classes=FASHION_CLASSES)
+    if text in RENDERED:
+        return rendered(text, wish.size, wish.channels)
     path = files.path_of(text, "the name of the data")
     kind = files.kind(path)
     if kind is None:

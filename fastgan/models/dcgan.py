@@ -25,8 +25,7 @@ def plan(size: int, base_width: int) -> tuple[int, list[int]]:
         fitting = sorted(s * 2**k for s in (4, 5, 6, 7) for k in range(1, 9))
         near = sorted(fitting, key=lambda s: abs(s - size))[:2]
         raise FastganError(
-            f"dcgan can't make {size}x{size} images: use --size "
-            f"{' or '.join(map(str, sorted(near)))}"
+            f"can't make {size}x{size} images: use --size {' or '.join(map(str, sorted(near)))}"
         )
     return side, [base_width * min(2**i, 16) for i in reversed(range(levels))]
 

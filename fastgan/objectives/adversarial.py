@@ -42,6 +42,10 @@ class Adversarial(Objective):
             "color,translation,cutout" or a part of it in this order (DiffAugment, Zhao et al.
             2020), "ada" (Karras et al. 2020), or "none".
         augment_p: The strength of "ada" in [0, 1]. None: it follows how D overfits.
+        gamma: A schedule that r1 and r2 are multiplied by at each step (Huang et al. 2024 let
+            both fall); a dataclass of `fastgan.objectives`, so that a run can be loaded.
+        drift: The weight of the mean squared logit of reals, which keeps a critic's near 0 (Karras
+            et al. 2018: 0.001).
 
     Raises:
         FastganError: There is no such loss or augmentation, or lazy_r1 or n_critic is below 1.
@@ -67,6 +71,8 @@ class Adversarial(Objective):
     augment: str = field(default=augmentation.NONE, metadata={"later": True})
     augment_p: float | None = field(default=None, metadata={"later": True})
     augments: ClassVar[bool] = False
+    gamma: Callable[[int], float] | None = field(default=None, metadata={"later": True})
+    drift: float = field(default=0.0, metadata={"later": True})
     noise: Mapping[str, Noise] = field(init=False, repr=False)
     lazy: Mapping[str, int] = field(init=False, repr=False)
 
@@ -92,8 +98,15 @@ class Adversarial(Objective):
             Phase("G", ("G",), self.g_loss, fresh=not reuse),
         )
 
+    def schedule(self, step: int) -> Mapping[str, float]:
+        return {"gamma": self.gamma(step)} if self.gamma is not None else {}
+
     def conditions(self, step: Step) -> tuple[Tensor, ...]:
         return (step.batch["label"],) if self.conditional else ()
+
+    def reals(self, step: Step) -> Tensor:
+        """The real images (B, C, H, W) that D sees."""
+        return step.batch["image"]
 
     def generate(self, step: Step) -> Tensor:
         return step.nets.G(step.noise.z, *self.conditions(step))
@@ -107,12 +120,15 @@ class Adversarial(Objective):
 
     def shown(self, step: Step) -> tuple[Tensor, Tensor]:
         """Reals and fakes as D is shown them."""
-        real, fake = step.batch["image"], step.fake
+        real, fake = self.reals(step), step.fake
         return self.augmented(step, real, "real"), self.augmented(step, fake, "fake")
 
     def d_loss(self, step: Step) -> Mapping[str, Tensor]:
         real_logits, fake_logits = step.pair("D", *self.shown(step), *self.conditions(step))
-        return {"adv": self.judged(step, real_logits, fake_logits), **self.penalties(step)}
+        terms = {"adv": self.judged(step, real_logits, fake_logits), **self.penalties(step)}
+        if self.drift:
+            terms["drift"] = self.drift * real_logits.float().square().mean()
+        return terms
 
     def judged(self, step: Step, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """D's loss on logits; what "ada" follows is taken from them."""
@@ -122,7 +138,8 @@ class Adversarial(Objective):
 
     def penalties(self, step: Step) -> dict[str, Tensor]:
         """The gradient regularisers that are on, of D behind the augmentation."""
-        real, fake, given = step.batch["image"], step.fake, self.conditions(step)
+        real, fake, given = self.reals(step), step.fake, self.conditions(step)
+        gamma = step.scalar.gamma if self.gamma is not None else 1.0
         terms = {}
 
         def seen(which: str) -> Callable[..., Tensor]:
@@ -130,10 +147,10 @@ class Adversarial(Objective):
 
         if self.r1 and (every := step.due("r1")):
             penalty = regularizers.zero_centred_penalty(seen("real"), real, *given)
-            terms["r1"] = 0.5 * self.r1 * every * penalty
+            terms["r1"] = 0.5 * gamma * self.r1 * every * penalty
         if self.r2:
             penalty = regularizers.zero_centred_penalty(seen("fake"), fake, *given)
-            terms["r2"] = 0.5 * self.r2 * penalty
+            terms["r2"] = 0.5 * gamma * self.r2 * penalty
         if self.gp:
             epsilon = step.rand("gradient-penalty", (1, 1, 1))
             terms["gp"] = self.gp * regularizers.gradient_penalty(

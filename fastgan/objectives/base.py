@@ -110,6 +110,8 @@ class Objective:
         one_pass: Whether `step.pair` may call a network once for reals and fakes, where a trial
             finds no difference. None: on a GPU, unless with impl="reference"; on a CPU it is no
             faster.
+        traversed: Names of noise, "codes.0" for one number of several, of which a run draws a
+            picture with a row for each value of the rest.
 
     Example:
         >>> import fastgan
@@ -139,6 +141,7 @@ class Objective:
     noise: Mapping[str, Noise] = {}
     lazy: Mapping[str, int] = {}
     one_pass: bool | None = None
+    traversed: tuple[str, ...] = ()
 
     def phases(self) -> Sequence[Phase]:
         """The phases of one step, in order. One step is one update of the generator."""
@@ -162,6 +165,12 @@ class Objective:
         the image (a pyramid level, a residual).
         """
         return self.generate(step)
+
+    def panels(self, step: Step, made: Tensor) -> Sequence[Tensor]:
+        """What a picture shows of each sample, side by side: (B, 1 or 3, h, w) in [-1, 1] each,
+        `made` (what `sample` gave) among them.
+        """
+        return (made,)
 
     def schedule(self, step: int) -> Mapping[str, float]:
         """Numbers that change during training (a fade-in, a weight), available to the losses as
@@ -251,6 +260,7 @@ class Step:
         self.noise = Named(noise or {})
         self.scalar = Named(scalar or {})
         self.logged: dict[str, Tensor] = {}
+        self._objective = objective
         self._seed = seed
         self._due = dict(due or {})
         self._position = position
@@ -278,6 +288,14 @@ class Step:
         """The fake loses its graph: a phase has changed what it was made of."""
         if self._fake is not None:
             self._fake = self._fake.detach()
+
+    def sample(self) -> Tensor:
+        """What `Objective.sample` makes of this batch."""
+        return self._objective.sample(self)
+
+    def panels(self, made: Tensor) -> Sequence[Tensor]:
+        """What a picture shows of `made`, see `Objective.panels`."""
+        return self._objective.panels(self, made)
 
     @property
     def size(self) -> int:

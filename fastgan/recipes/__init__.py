@@ -16,6 +16,22 @@ RECIPES = {
     "sngan": "fastgan.recipes.sngan:Sngan",
     "fastgan": "fastgan.recipes.fastgan:Fastgan",
     "wgan-gp": "fastgan.recipes.wgan_gp:WganGp",
+    "infogan": "fastgan.recipes.latent.infogan:InfoGan",
+    "semi-supervised": "fastgan.recipes.latent.semi_supervised:SemiSupervisedGan",
+    "r3gan": "fastgan.recipes.latent.r3gan:R3Gan",
+    "sagan": "fastgan.recipes.latent.sagan:Sagan",
+    "biggan-small": "fastgan.recipes.latent.sagan:BigGanSmall",
+    "progressive": "fastgan.recipes.latent.progressive:Progressive",
+    "lapgan": "fastgan.recipes.latent.lapgan:Lapgan",
+    "text-to-image": "fastgan.recipes.latent.text_to_image:TextToImage",
+    "pix2pix": "fastgan.recipes.translation.pix2pix:Pix2Pix",
+    "super-resolution": "fastgan.recipes.translation.super_resolution:SuperResolution",
+    "inpainting": "fastgan.recipes.translation.inpainting:Inpaint",
+    "cyclegan": "fastgan.recipes.translation.cyclegan:CycleGan",
+    "astronomy": "fastgan.recipes.translation.astronomy:Astronomy",
+    "segmentation": "fastgan.recipes.translation.segmentation:Segment",
+    "video": "fastgan.recipes.translation.video:Video",
+    "aging": "fastgan.recipes.translation.aging:Aging",
 }
 
 

@@ -47,3 +47,8 @@ class Cgan(Dcgan):
                 "D": adam(self.lr_d, (self.beta1, self.beta2)),
             },
         )
+
+    def beside_distances(self, run: str) -> dict[str, float]:
+        from fastgan.recipes.latent.judging import class_accuracy
+
+        return class_accuracy(self, run)

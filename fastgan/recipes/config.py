@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 from fastgan.errors import FastganError
 from fastgan.trainer.run_options import RunOptions, run_option
@@ -16,29 +16,36 @@ from fastgan.trainer.run_options import option as option  # recipes take it from
 if TYPE_CHECKING:
     from torch import nn
 
+    from fastgan.data import Dataset
     from fastgan.objectives import Objective
+    from fastgan.trainer.stages.stage import Stage
 
 
 @dataclass(frozen=True)
 class ImageSpec:
     """What a recipe must know of the data: side in pixels, channels, number of classes (0 without
-    labels)."""
+    labels), channels of the images that its generator is given (0 without such); where images have
+    captions, the words they are made of and all captions."""
 
     size: int
     channels: int
     classes: int = 0
+    source_channels: int = 0
+    words: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
 
 
 @dataclass
 class RecipeParts:
     """What a recipe builds: networks by name, objective, optimiser factories and schedules by
-    network."""
+    network; or the stages of one that trains several sets of networks in turn."""
 
-    nets: dict[str, nn.Module]
-    objective: Objective
+    nets: dict[str, nn.Module] = field(default_factory=dict)
+    objective: Objective | None = None
     optimizers: dict[str, Callable] = field(default_factory=dict)
     schedules: dict[str, dict[str, Callable[[int], float]]] = field(default_factory=dict)
     ema: tuple[str, ...] = ("G",)
+    stages: Sequence[Stage] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +55,8 @@ class Config(RunOptions):
 
     recipe: ClassVar[str]
     summary: ClassVar[str]
+    generated: ClassVar[tuple[str, ...]] = ()
+    """Values of --data that are no files: the recipe draws such images itself."""
 
     data: str = run_option(
         "fashion-mnist",
@@ -84,6 +93,34 @@ class Config(RunOptions):
         """Networks, objective and optimisers for these images. Raises FastganError where they do
         not fit."""
         raise NotImplementedError
+
+    def open_data(self) -> Dataset:
+        """The data set of --data, as the recipe's networks are to see it. Raises FastganError."""
+        from fastgan import data
+
+        size, channels = self.defaults_for()
+        return data.open(self.data, size=size, channels=channels, strict=self.strict)
+
+    def streams(self, held_out: bool = False) -> dict[str, Dataset]:
+        """The data by stream name; held_out: those that training never sees, for a recipe that
+        keeps some."""
+        return {"image": self.open_data()}
+
+    def settled(self) -> Self:
+        """These options with those filled in that follow from others."""
+        return self
+
+    def measure(self, run: str, n: int, seed: int, data: str | None, trust: bool) -> Any:
+        """The kind's own measure of a run (`as_dict`, and a text by `str`) beside its baseline;
+        None where images are compared as sets.
+
+        data: other held-out data. Raises FastganError.
+        """
+        return None
+
+    def beside_distances(self, run: str) -> dict[str, float]:
+        """What `fastgan evaluate` tells of a run besides the distances of sets: name -> number."""
+        return {}
 
     def defaults_for(self) -> tuple[int | None, int | None]:
         """(size, channels) to ask of the data where neither the user nor the recipe's networks

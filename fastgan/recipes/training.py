@@ -18,12 +18,19 @@ if TYPE_CHECKING:
     from fastgan.trainer.trainer import Trainer
 
 
+def built_in(config: Config) -> bool:
+    """Whether the data are named, not lying somewhere: bundled, rendered, or the recipe's own."""
+    from fastgan.data.rendered import RENDERED
+
+    return config.data in (BUNDLED, *RENDERED, *config.generated)
+
+
 def recorded(config: Config) -> dict[str, Any]:
     """The options as they stand in the run folder, which is read from other folders: paths are
     absolute."""
     values = as_dict(config)
     for name in ("data", "out"):
-        if isinstance(values[name], str) and values[name] != BUNDLED:
+        if isinstance(values[name], str) and (name == "out" or not built_in(config)):
             values[name] = files.recorded(values[name])
     return values
 
@@ -32,7 +39,7 @@ def still_there(config: Config, run: str) -> None:
     """Raises FastganError where the data that a run goes on with are not where they were."""
     if (
         isinstance(config.data, str)
-        and config.data != BUNDLED
+        and not built_in(config)
         and files.kind(files.path_of(config.data)) is None
     ):
         raise FastganError(
@@ -57,7 +64,6 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
     channels and classes."""
     import torch
 
-    from fastgan import data
     from fastgan.devices import pick_device
     from fastgan.distributed.context import join, local_device
     from fastgan.runs.transfer import freeze_first
@@ -68,18 +74,28 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
     with join(
         pick_device(local_device(config.device))
     ).together():  # first, so that a failure from here on ends all processes
-        size, channels = config.defaults_for()
         if resume:
             still_there(config, str(out))
-        dataset = data.open(config.data, size=size, channels=channels, strict=config.strict)
+        streams = config.streams()
+        dataset = streams["image"]
         shape = dataset.fields["image"].shape
         if shape[0] != shape[1]:
             raise FastganError(
                 f"the images of {config.data} are {shape[0]}x{shape[1]}: give --size to make them "
                 "square"
             )
-        config = dataclasses.replace(config, size=shape[0], channels=shape[2])
-        images = ImageSpec(size=shape[0], channels=shape[2], classes=len(dataset.classes or ()))
+        config = dataclasses.replace(config.settled(), size=shape[0], channels=shape[2])
+        source = dataset.fields.get("source") or (
+            streams["source"].fields["image"] if "source" in streams else None
+        )
+        images = ImageSpec(
+            size=shape[0],
+            channels=shape[2],
+            classes=next((len(part.classes) for part in streams.values() if part.classes), 0),
+            source_channels=source.shape[2] if source else 0,
+            words=tuple(getattr(dataset, "words", ())),
+            captions=tuple(getattr(dataset, "captions", ())),
+        )
         with torch.random.fork_rng([]):
             torch.manual_seed(config.seed)
             try:
@@ -98,16 +114,20 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
             config = dataclasses.replace(
                 config, init_from=os.path.abspath(Path(config.init_from).expanduser())
             )
-    stage = Stage(
-        built.nets,
-        augmented(built.objective, config),
-        optimizers=built.optimizers,
-        schedules=built.schedules,
-        ema=built.ema,
-    )
+    stages = list(built.stages)
+    if built.objective is not None:
+        stages.append(
+            Stage(
+                built.nets,
+                augmented(built.objective, config),
+                optimizers=built.optimizers,
+                schedules=built.schedules,
+                ema=built.ema,
+            )
+        )
     return Trainer(
-        stages=[stage],
-        data=dataset,
+        stages=stages,
+        data=streams,
         out=out,
         resume=resume,
         init_from=config.init_from,

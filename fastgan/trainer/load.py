@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,24 @@ import torch
 from torch import Tensor, nn
 
 from fastgan import files
-from fastgan.devices import is_out_of_memory, out_of_memory, pick_device
+from fastgan.data import Dataset
+from fastgan.devices import is_out_of_memory, out_of_memory
 from fastgan.errors import FastganError
 from fastgan.objectives import Objective
+from fastgan.objectives.base import Step
 from fastgan.precision import resolve
-from fastgan.runs.checkpoint import Checkpoints
-from fastgan.runs.run_folder import read_checkpoint, read_facts
+from fastgan.runs.run_folder import read_facts
 from fastgan.runs.serialize import Untrusted, rebuild
 from fastgan.trainer import sampling
-from fastgan.trainer.networks import check_network, load_network
+from fastgan.trainer.networks import load_network
+from fastgan.trainer.restored import (
+    folders_of,
+    network_of,
+    objective_of,
+    open_run,
+    restore,
+    scalars_of,
+)
 from fastgan.trainer.stages.stage import open_streams
 
 LARGEST_NOISE = 2**22
@@ -67,7 +76,7 @@ def load(
         >>> fastgan.load("runs/to-load")(torch.randn(3, 16)).shape
         torch.Size([3, 1, 8, 8])
     """
-    run, groups, state = _open(path, step)
+    run, groups, state = open_run(path, step)
     kind = "ema" if ema and network in groups["ema"] else "nets"
     if network not in groups[kind]:
         raise FastganError(
@@ -76,7 +85,7 @@ def load(
     net = (
         generator
         if generator is not None
-        else _network(run, state, network, groups[kind][network], Path(path), trust)
+        else network_of(run, state, network, groups[kind][network], Path(path), trust)
     )
     load_network(net, groups[kind][network], network)
     return net.eval().requires_grad_(False)
@@ -91,6 +100,7 @@ def sample(
     step: int | None = None,
     device: str = "auto",
     data: Any = None,
+    text: Sequence[str] = (),
     trust: bool = False,
 ) -> Tensor:
     """Images from the averaged generator of a run.
@@ -103,6 +113,8 @@ def sample(
         step: A kept checkpoint other than the newest.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
         data: The data that a generator of images from images is given.
+        text: Captions that a generator of images from texts is given, in turn. Default: some of
+            the run's data.
         trust: As for `load`.
 
     Returns:
@@ -127,7 +139,7 @@ def sample(
         f"out of memory while sampling {n} images on {device}: ask for fewer at a time, or use "
         "another device"
     ):
-        return _sample(path, n, seed, labels, step, device, data, trust)
+        return _sample(path, n, seed, labels, step, device, data, text, trust)
 
 
 def _sample(
@@ -138,30 +150,12 @@ def _sample(
     step: int | None,
     device: str,
     data: Any,
+    text: Sequence[str],
     trust: bool,
 ) -> Tensor:
-    run, groups, state = _open(path, step)
-    described = run["stages"][state["stage"]]
-    if "spec" not in described["objective"]:
-        raise FastganError(
-            f"can't sample {path} without its script: {described['objective']['why_not']}; use "
-            "Trainer(..., resume=True).sample()"
-        )
-    where = pick_device(device)
-    objective = _objective(described, folders_of(run, trust))
-    nets: dict[str, nn.Module] = {}
-    left: dict[str, FastganError] = {}
-    for name in groups["nets"]:
-        weights = groups["ema"].get(name, groups["nets"][name])
-        try:
-            net = _network(run, state, name, weights, Path(path), trust)
-        except FastganError as error:
-            if name in described["ema"]:
-                raise
-            left[name] = error  # such as a discriminator: sampling has no use for it
-            continue
-        load_network(net, weights, name)
-        nets[name] = net.to(where)
+    restored = restore(path, step, device, trust)
+    run, described, objective = restored.run, restored.described, restored.objective
+    where, scalar = restored.device, restored.scalar
     if n < 1:
         raise FastganError(f"can't sample {n} images: ask for at least one")
     if seed is not None and not 0 <= seed < 2**32:
@@ -171,8 +165,6 @@ def _sample(
         if data is not None
         else {}
     )
-    first_step = sum(stage["steps"] for stage in run["stages"][: state["stage"]])
-    scalar = _scalars(objective, state["step"] - first_step, where)
     if labels is not None:
         _check_labels(
             labels, n, run["classes"] if getattr(objective, "conditional", True) else None, path
@@ -183,20 +175,55 @@ def _sample(
     try:
         return _generate(
             objective,
-            nets,
+            restored.nets,
             n,
             seed=seed,
             device=where,
             precision=resolve("fp32", where),
             datasets=datasets,
             labels=labels,
+            given=_texts(objective, restored.nets, n, text, path) if not datasets else {},
             scalar=scalar,
         )
     except FastganError as error:
-        for name, why in left.items():
+        for name, why in restored.left.items():
             if f"no {name!r} here" in str(error):
                 raise why from error
+        if data is None and isinstance(error.__cause__, KeyError):
+            raise FastganError(
+                f"{path} makes images from images: give data=, or use fastgan sample --input"
+            ) from error
         raise
+
+
+def walk(
+    path: str | Path,
+    datasets: Mapping[str, Dataset],
+    *,
+    seed: int = 0,
+    label: int | None = None,
+    step: int | None = None,
+    device: str = "auto",
+    trust: bool = False,
+) -> Iterator[tuple[Step, Tensor]]:
+    """What a run's averaged generator makes of each sample of `datasets` (by stream name), in
+    order: (step, images (b, C, H, W) in [-1, 1]) a chunk at a time.
+
+    label: the class that a conditional generator is given. Raises FastganError.
+    """
+    restored = restore(path, step, device, trust)
+    if label is not None:
+        _check_labels(label, 1, restored.run["classes"], path)
+    yield from sampling.walk(
+        restored.objective,
+        restored.nets,
+        datasets,
+        seed=seed,
+        device=restored.device,
+        precision=resolve("fp32", restored.device),
+        scalar=restored.scalar,
+        label=label,
+    )
 
 
 def _generate(
@@ -251,8 +278,8 @@ def _untrained(run: Path, n: int, seed: int, trust: bool) -> Tensor | None:
             except Untrusted:
                 if name in stage["ema"]:
                     raise
-    objective = _objective(stage, folders)
-    scalar = _scalars(objective, 0, where)
+    objective = objective_of(stage, folders)
+    scalar = scalars_of(objective, 0, where)
     labels = _in_turn(facts, n) if facts.get("classes") else None
     precision = resolve("fp32", where)
     return _generate(
@@ -263,34 +290,28 @@ def _untrained(run: Path, n: int, seed: int, trust: bool) -> Tensor | None:
         device=where,
         precision=precision,
         labels=labels,
+        given=_texts(objective, nets, n, (), run),
         scalar=scalar,
     )
 
 
-def _open(
-    path: str | Path, step: int | None
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    folder = files.path_of(path, "the run folder")
-    facts = read_facts(folder)
-    return facts, *read_checkpoint(Checkpoints(folder / "checkpoints"), facts, step)
-
-
-def folders_of(facts: dict[str, Any], trust: bool) -> dict[str, str] | None:
-    """What `rebuild` takes: where the run's modules lay, for those who trust it."""
-    return facts.get("modules", {}) if trust else None
-
-
-def _objective(described: dict[str, Any], folders: dict[str, str] | None) -> Objective:
-    made = rebuild(described["objective"]["spec"], folders)
-    if not isinstance(made, Objective):
-        raise FastganError(f"run.json is damaged: its objective is a {type(made).__name__}")
-    return made
-
-
-def _scalars(objective: Objective, step: int, device: torch.device) -> dict[str, Tensor]:
-    return {
-        name: torch.tensor(value, device=device) for name, value in objective.schedule(step).items()
-    }
+def _texts(
+    objective: Objective,
+    nets: Mapping[str, nn.Module],
+    n: int,
+    text: Sequence[str],
+    path: str | Path,
+) -> dict[str, Tensor]:
+    """{"tokens": int64 (n, length)} of captions in turn, for an objective that keeps some; else
+    nothing. Raises FastganError for text that such a run has no use for."""
+    wanted = list(text or getattr(objective, "prompts", ()))
+    encoder = next((net for net in nets.values() if hasattr(net, "tokens")), None)
+    if encoder is None or not wanted:
+        if text:
+            raise FastganError(f"{path} was trained without captions: leave the text out")
+        return {}
+    rows = encoder.tokens(wanted)  # type: ignore[operator]
+    return {"tokens": rows[torch.arange(n) % len(rows)]}
 
 
 def _in_turn(run: dict[str, Any], n: int) -> Tensor:
@@ -309,37 +330,3 @@ def _check_labels(labels: Any, n: int, classes: list[str] | None, path: str | Pa
         raise FastganError(
             f"labels of {path} go from 0 to {len(classes) - 1} ({', '.join(classes)})"
         )
-
-
-def _network(
-    run: dict[str, Any],
-    state: dict[str, Any],
-    name: str,
-    weights: Mapping[str, Tensor],
-    path: Path,
-    trust: bool,
-) -> nn.Module:
-    """A network made again, which these weights fit. Raises FastganError."""
-    described = run["stages"][state["stage"]]
-    if name not in described["nets"]:
-        raise FastganError(
-            f"{path} has no network {name!r}: there are {', '.join(described['nets'])}"
-        )
-    how = described["nets"][name]
-    if "spec" not in how:
-        remedy = "make it yourself and pass it, load(path, generator=net)"
-        raise FastganError(
-            f"network {name!r} of {path} can't be made again ({how['why_not']}): {remedy}"
-        )
-    folders = folders_of(run, trust)
-    with torch.random.fork_rng([]):
-        with torch.device("meta"):  # before memory is taken for whatever sizes the file asks for
-            check_network(_module(how["spec"], folders), weights, name)
-        return _module(how["spec"], folders)
-
-
-def _module(spec: Any, folders: dict[str, str] | None) -> nn.Module:
-    made = rebuild(spec, folders)
-    if not isinstance(made, nn.Module):
-        raise FastganError(f"run.json is damaged: a network is a {type(made).__name__}")
-    return made

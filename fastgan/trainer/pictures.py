@@ -6,6 +6,7 @@ from torch import Tensor
 
 from fastgan.trainer import sampling
 from fastgan.trainer.session import Session
+from fastgan.trainer.traversal import traversal
 
 GRID = 64
 """Samples in a picture."""
@@ -42,5 +43,18 @@ def draw_reals(session: Session) -> None:
 
 
 def draw_samples(session: Session) -> None:
-    if session.folder is not None:
-        session.reporter.picture("samples", session.step, session.sample(GRID))
+    if session.folder is None:
+        return
+    session.reporter.picture("samples", session.step, session.sample(GRID, shown=True))
+    stage = session.active
+    for name in stage.stage.objective.traversed:
+        images = traversal(
+            stage.stage.objective,
+            stage.sampling_nets(),
+            name,
+            seed=session.options.seed,
+            device=session.device,
+            precision=session.precision,
+            scalar=stage.scalars(max(session.sequence.own_step(session.step), 0)),
+        )
+        session.reporter.picture(f"traversal-{name}", session.step, images)

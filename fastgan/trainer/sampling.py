@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fastgan.data import Dataset, order
 from fastgan.errors import FastganError
@@ -46,7 +47,7 @@ def conditions(
     for name, dataset in datasets.items():
         rows = dataset.read(order(seed, f"sample/{name}", len(dataset), first, count))
         for field, spec in dataset.fields.items():
-            key = field if name == "image" else (name if field == "image" else f"{name}_{field}")
+            key = key_of(name, field)
             value = torch.from_numpy(rows[field]).to(device)
             if spec.kind == "image":
                 value = gather(value, torch.arange(count, device=device))
@@ -69,11 +70,15 @@ def generate(
     precision: Precision,
     datasets: Mapping[str, Dataset] | None = None,
     labels: Any = None,
+    given: Mapping[str, Tensor] | None = None,
     scalar: Mapping[str, Tensor] | None = None,
+    shown: bool = False,
 ) -> Tensor:
     """n images, float32 (n, C, H, W) in [0, 1], on the CPU.
 
-    labels: int or n ints, for label-conditional generators. Sample i depends on (seed, i) alone.
+    labels: int or n ints, for label-conditional generators. given: more of the batch by name, n
+        rows each. Sample i depends on (seed, i) and its rows alone.
+    shown: with all that the objective shows beside them, see `beside`.
     """
     if n < 1:
         raise FastganError(f"can't sample {n} images: ask for at least one")
@@ -94,8 +99,69 @@ def generate(
             if wanted is not None:
                 part = wanted[first : first + CHUNK]
                 batch["label"] = torch.cat([part, part[-1:].expand(CHUNK - len(part))])
+            for name, rows in (given or {}).items():
+                index = torch.arange(first, first + CHUNK).clamp(max=n - 1)
+                batch[name] = rows[index].to(device)
             noise = draw(objective.noise, seed, position, CHUNK)
             step = Step(objective, nets, seed, batch=batch, noise=noise, scalar=scalar)
             images = objective.sample(step)
+            if shown:
+                images = beside(objective.panels(step, images))
             made.append(images.float().cpu()[: n - first])
     return torch.cat(made).add(1).div(2).clamp(0, 1).contiguous()
+
+
+def beside(panels: Sequence[Tensor]) -> Tensor:
+    """Panels (B, 1 or 3, h, w) as one image (B, C, H, W'), left to right: grey ones in colour where
+    one is, small ones magnified by repeating pixels.
+    """
+    height = max(panel.shape[2] for panel in panels)
+    channels = max(panel.shape[1] for panel in panels)
+    row = []
+    for panel in panels:
+        factor = height // panel.shape[2]
+        large = panel.float().repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+        large = F.pad(large, (0, 0, 0, height - large.shape[2]), value=1.0)
+        row.append(large.expand(-1, channels, -1, -1))
+    return torch.cat(row, 3)
+
+
+@torch.no_grad()
+def walk(
+    objective: Objective,
+    nets: Mapping[str, nn.Module],
+    datasets: Mapping[str, Dataset],
+    *,
+    seed: int,
+    device: torch.device,
+    precision: Precision,
+    scalar: Mapping[str, Tensor] | None = None,
+    label: int | None = None,
+) -> Iterator[tuple[Step, Tensor]]:
+    """The samples of the data sets in their order, a chunk at a time: (step, images (b, C, H, W) in
+    [-1, 1]).
+
+    label: the class that a conditional generator is given instead of each sample's own.
+    """
+    n = min(map(len, datasets.values()))
+    with evaluating(nets), precision.autocast():
+        for first in range(0, n, CHUNK):
+            index = np.arange(first, min(first + CHUNK, n))
+            batch: dict[str, Tensor] = {}
+            for name, dataset in datasets.items():
+                for field, value in dataset.read(index).items():
+                    rows = torch.from_numpy(value).to(device)
+                    if dataset.fields[field].kind == "image":
+                        rows = gather(rows, torch.arange(len(index), device=device))
+                    batch[key_of(name, field)] = rows
+            if label is not None:
+                batch["label"] = torch.full((len(index),), label, device=device)
+            position = torch.tensor(first, dtype=torch.int64, device=device)
+            noise = draw(objective.noise, seed, position, len(index))
+            step = Step(objective, nets, seed, batch=batch, noise=noise, scalar=scalar)
+            yield step, objective.sample(step)
+
+
+def key_of(stream: str, field: str) -> str:
+    """The name in a batch of a field of a stream."""
+    return field if stream == "image" else stream if field == "image" else f"{stream}_{field}"

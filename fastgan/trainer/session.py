@@ -137,7 +137,13 @@ class Session:
             self.config["precision"] = precision
 
     def sample(
-        self, n: int = 64, *, seed: int | None = None, labels: Any = None, ema: bool = True
+        self,
+        n: int = 64,
+        *,
+        seed: int | None = None,
+        labels: Any = None,
+        ema: bool = True,
+        shown: bool = False,
     ) -> Tensor:
         """Images from the averaged generator.
 
@@ -147,6 +153,7 @@ class Session:
                 images.
             labels: A class, or n of them, for label-conditional networks.
             ema: False for the weights as trained instead of their average.
+            shown: With all that the objective shows beside them, such as input and target.
 
         Returns:
             float32 (n, C, H, W) in [0, 1], on the CPU.
@@ -164,6 +171,7 @@ class Session:
                 datasets=stage.datasets,
                 labels=labels,
                 scalar=stage.scalars(step),
+                shown=shown,
             )
 
     def save(self, *, passing: bool = False) -> Path:

@@ -213,6 +213,8 @@ def networks() -> list[tuple[str, nn.Module, bool]]:
         config = find(recipe)()
         built = config.build(ImageSpec(config.defaults_for()[0] or 64, 3, classes=10))
         for name, net in built.nets.items():
+            if not _size(net):  # such as a pool of images
+                continue
             found.setdefault(_size(net), (f"{recipe} {name}", net, name in built.ema))
     return list(found.values())
 

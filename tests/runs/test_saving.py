@@ -88,7 +88,7 @@ def test_rows_that_could_not_be_written_come_later(tmp_path, capsys):
 def test_the_checkpoint_comes_before_the_picture(tmp_path, monkeypatch):
     """Whatever happens while a picture is made, memory running out too."""
 
-    def fail(*_):
+    def fail(*_, **__):
         raise MemoryError
 
     with tiny(tmp_path / "run", sample_every=5, checkpoint_every=5) as trainer:

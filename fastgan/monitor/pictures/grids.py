@@ -55,7 +55,7 @@ def pixels(images: Any) -> np.ndarray:
 
 
 def _magnify(side: int, scale: int | None) -> int:
-    """Integer factor that brings a cell's longer side to about 84 pixels (28 -> 84, 32 -> 96, 64
+    """Integer factor that brings a cell's height to about 84 pixels (28 -> 84, 32 -> 96, 64
     and larger stay)."""
     if scale is not None:
         if scale < 1:
@@ -76,10 +76,10 @@ def grid(
     """
     cells = pixels(images)
     count, height, width, _ = cells.shape
-    columns = min(count, columns or math.ceil(math.sqrt(count)))
+    columns = min(count, columns or math.ceil(math.sqrt(count * height / width)))
     if columns < 1:
         raise FastganError(f"columns must be at least 1, not {columns}")
-    factor = _magnify(max(height, width), scale)
+    factor = _magnify(height, scale)
     return Image.fromarray(_tile(cells, columns, padding, factor))
 
 

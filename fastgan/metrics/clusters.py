@@ -1,0 +1,51 @@
+"""How well a clustering agrees with known classes, judged on samples that did not name the
+clusters."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastgan.errors import FastganError
+
+
+def cluster_error(clusters: Tensor, labels: Tensor, seed: int = 0) -> float:
+    """Share of wrong labels on a random half, where each cluster (int64 (n,)) is named after the
+    commonest label (int64 (n,)) of its samples in the other half.
+
+    A cluster without a sample there takes the commonest label of all. Raises FastganError for
+    fewer than two samples.
+    """
+    if len(clusters) != len(labels) or len(labels) < 2:
+        raise FastganError(f"{len(clusters)} clusters for {len(labels)} labels: give one for each")
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    fit, test = order[: len(order) // 2], order[len(order) // 2 :]
+    count, kinds = int(clusters.max()) + 1, int(labels.max()) + 1
+    table = torch.bincount(clusters[fit] * kinds + labels[fit], minlength=count * kinds)
+    table = table.view(count, kinds)
+    names = table.argmax(1)
+    names[table.sum(1) == 0] = table.sum(0).argmax()
+    return float((names[clusters[test]] != labels[test]).float().mean())
+
+
+def k_means(x: Tensor, clusters: int, *, rounds: int = 50, tries: int = 4, seed: int = 0) -> Tensor:
+    """int64 (n,) clusters of float x (n, d): Lloyd 1982 from k-means++ (Arthur & Vassilvitskii
+    2007), the best of `tries`."""
+    dice = torch.Generator().manual_seed(seed)
+    best, found = float("inf"), torch.zeros(len(x), dtype=torch.int64)
+    for _ in range(tries):
+        centres = x[torch.randint(len(x), (1,), generator=dice)]
+        while len(centres) < clusters:
+            near = torch.cdist(x, centres).square().amin(1) + 1e-12
+            centres = torch.cat([centres, x[torch.multinomial(near, 1, generator=dice)]])
+        for _ in range(rounds):
+            distance, mine = torch.cdist(x, centres).min(1)
+            sums = torch.zeros_like(centres).index_add_(0, mine, x)
+            counts = torch.bincount(mine, minlength=clusters)
+            moved = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], centres)
+            if torch.equal(moved, centres):
+                break
+            centres = moved
+        if (total := float(distance.square().sum())) < best:
+            best, found = total, mine
+    return found

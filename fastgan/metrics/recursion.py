@@ -1,0 +1,62 @@
+"""How far into the future predicted frames hold, each made from those before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fastgan.data import Dataset
+from fastgan.metrics.fidelity import Table, psnr, ssim
+from fastgan.trainer.load import walk
+
+
+def sharpness(images: Tensor, targets: Tensor) -> Tensor:
+    """(B,) mean absolute differences of neighbours, as a share of the targets'."""
+
+    def slope(x: Tensor) -> Tensor:
+        across, down = (x[..., 1:] - x[..., :-1]).abs(), (x[..., 1:, :] - x[..., :-1, :]).abs()
+        return across.flatten(1).mean(1) + down.flatten(1).mean(1)
+
+    return slope(images.double()) / slope(targets.double()).clamp_min(1e-8)
+
+
+@torch.no_grad()
+def recursion(
+    run: str,
+    datasets: Mapping[str, Dataset],
+    times: Sequence[int],
+    *,
+    seed: int = 0,
+    trust: bool = False,
+) -> Table:
+    """PSNR, SSIM and sharpness at `times` frames ahead, where each frame is made from those made
+    before it, beside repeating the last one that was given.
+
+    `batch["image"]` holds the frames to come as channels. Raises FastganError.
+    """
+    found: dict[str, list[Tensor]] = {"generator": [], "repeat the last": []}
+    count = 0
+    for step, first in walk(run, datasets, seed=seed, trust=trust):
+        channels, made = first.shape[1], first
+        truth = step.batch["image"].split(channels, 1)
+        last = step.batch["source"][:, -channels:]
+        rows: dict[str, list[Tensor]] = {name: [] for name in found}
+        for ahead in range(1, max(times) + 1):
+            if ahead in times:
+                for name, frame in (("generator", made), ("repeat the last", last)):
+                    frame, true = frame.float().clamp(-1, 1), truth[ahead - 1]
+                    rows[name] += [psnr(frame, true), ssim(frame, true), sharpness(frame, true)]
+            step.batch["source"] = torch.cat([step.batch["source"][:, channels:], made], 1)
+            made = step.sample()
+        for name, values in rows.items():
+            found[name].append(torch.stack(values, 1))
+        count += len(first)
+    columns = [f"{what} t+{t}" for t in times for what in ("PSNR", "SSIM", "sharp")]
+    means = {name: torch.cat(parts).mean(0).tolist() for name, parts in found.items()}
+    return Table(
+        f"{run}: {count:,} held-out windows",
+        {name: dict(zip(columns, values)) for name, values in means.items()},
+        "PSNR in dB; sharp is the mean slope as a share of the truth's",
+    )

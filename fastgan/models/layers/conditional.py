@@ -1,0 +1,37 @@
+"""Batch norm whose gain and bias follow from a vector a sample: a class, a part of the latent."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from fastgan.ops.norm.functional import batch_norm
+from fastgan.ops.norm.modules import current_groups
+
+
+class ConditionedBatchNorm2d(nn.BatchNorm2d):
+    """forward(x (B, C, H, W), condition (B, conditions)): batch norm with gain 1 + A condition and
+    bias B condition (Brock et al. 2019, arXiv 1809.11096, appendix B); a one-hot condition makes it
+    that of de Vries et al. 2017.
+    """
+
+    def __init__(self, num_features: int, conditions: int) -> None:
+        super().__init__(num_features, affine=False)
+        self.conditions = conditions
+        self.gain = nn.Linear(conditions, num_features, bias=False)
+        self.shift = nn.Linear(conditions, num_features, bias=False)
+        nn.init.normal_(self.gain.weight, std=0.02)
+        nn.init.normal_(self.shift.weight, std=0.02)
+
+    def forward(self, input: Tensor, condition: Tensor) -> Tensor:  # type: ignore[override]
+        return batch_norm(
+            input,
+            self.running_mean,
+            self.running_var,
+            1 + self.gain(condition),
+            self.shift(condition),
+            self.training,
+            self.momentum,
+            self.eps,
+            groups=current_groups() if self.training else 1,
+            num_batches_tracked=self.num_batches_tracked if self.training else None,
+        )

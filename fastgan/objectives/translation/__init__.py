@@ -1,0 +1,1 @@
+"""What trains the kinds whose generator is given an image."""

@@ -1,0 +1,116 @@
+"""Images from images: an adversarial loss says what looks real, and a pixel loss what is right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional as F
+
+from fastgan.errors import FastganError
+from fastgan.objectives.base import Noise, Objective, Phase
+from fastgan.objectives.losses import LOSSES
+from fastgan.objectives.translation.degradations import noise_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fastgan.objectives.base import Step
+
+
+@dataclass
+class Translation(Objective):
+    """G makes `batch["image"]` from a source image (Isola et al. 2017, arXiv 1611.07004).
+
+    "G" maps sources to images in [-1, 1]; "D" maps (images[, sources]) to logits, and has
+    `features` where they are matched. G's loss is adversarial * adv + pixel * |G(s) - y| + features
+    * the mean over D's layers of |D_i(G(s)) - D_i(y)| (Wang et al. 2018, eq. 2); D's is half of the
+    adversarial one, as in the paper.
+
+    Args:
+        degradation: What the source is made of where the batch has none, such as
+            `degradations.Edges()`.
+        loss: A name of `fastgan.objectives.LOSSES`.
+        adversarial: The weight of the adversarial term; 0 trains G alone.
+        pixel: The weight of the L1 distance to the target.
+        features: The weight of feature matching.
+        conditional: Whether D sees the source beside the image.
+
+    Raises:
+        FastganError: There is no such loss.
+    """
+
+    degradation: Any = None
+    loss: str = "non-saturating"
+    adversarial: float = 1.0
+    pixel: float = 100.0
+    features: float = 0.0
+    conditional: bool = True
+    noise: Mapping[str, Noise] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise FastganError(f"unknown loss {self.loss!r}: choose one of {', '.join(LOSSES)}")
+        self.noise = dict(noise_of(self.degradation))
+
+    def phases(self) -> Sequence[Phase]:
+        if not self.adversarial:
+            return (Phase("G", ("G",), self.g_loss),)
+        return (Phase("D", ("D",), self.d_loss), Phase("G", ("G",), self.g_loss, fresh=False))
+
+    def source(self, step: Step) -> Tensor:
+        """What G is given: the batch's source, or the degraded image, made once for a batch."""
+        if "source" not in step.batch:
+            step.batch["source"] = self.degradation(step.batch, step.noise)
+        return step.batch["source"]
+
+    def given(self, step: Step) -> tuple[Tensor, ...]:
+        return (self.source(step),) if self.conditional else ()
+
+    def generate(self, step: Step) -> Tensor:
+        return step.nets.G(self.source(step))
+
+    def panels(self, step: Step, made: Tensor) -> Sequence[Tensor]:
+        target = (step.batch["image"],) if "image" in step.batch else ()
+        return (self.source(step), made, *target)
+
+    def d_loss(self, step: Step) -> Mapping[str, Tensor]:
+        real, fake = step.pair("D", step.batch["image"], step.fake, *self.given(step))
+        return {"adv": 0.5 * LOSSES[self.loss].d(real, fake, step)}
+
+    def pixel_loss(self, step: Step) -> Tensor:
+        return F.l1_loss(step.fake.float(), step.batch["image"])
+
+    def g_loss(self, step: Step) -> Mapping[str, Tensor]:
+        terms = {"pixel": self.pixel * self.pixel_loss(step)} if self.pixel else {}
+        if not self.adversarial:
+            return terms
+        loss, given, D = LOSSES[self.loss], self.given(step), step.nets.D
+        if not self.features:
+            real = D(step.batch["image"], *given) if loss.g_needs_real else None
+            return terms | {"adv": self.adversarial * loss.g(real, D(step.fake, *given))}
+        made = D.features(step.fake, *given)
+        with torch.no_grad():
+            wanted = D.features(step.batch["image"], *given)
+        gaps = [F.l1_loss(a.float(), b.float()) for a, b in zip(made[:-1], wanted[:-1])]
+        terms["features"] = self.features * torch.stack(gaps).mean()
+        real = wanted[-1] if loss.g_needs_real else None
+        return terms | {"adv": self.adversarial * loss.g(real, made[-1])}
+
+    def check(self, nets: Mapping[str, Any]) -> None:
+        for name in ("G", "D") if self.adversarial else ("G",):
+            if name not in nets:
+                raise FastganError(f"an objective on images from images needs a network {name!r}")
+        if self.features and not hasattr(nets["D"], "features"):
+            raise FastganError("feature matching needs a discriminator that has `features`")
+
+    def check_images(self, fake: Tensor, step: Step) -> None:
+        real = step.batch["image"]
+        if fake.shape != real.shape:
+            made, data = ("x".join(map(str, (*t.shape[2:], *t.shape[1:2]))) for t in (fake, real))
+            raise FastganError(
+                f"the generator makes {made} (HxWxC) images, but the targets are {data}: change "
+                "the network, or --size and --channels"
+            )

@@ -1,0 +1,1 @@
+"""Recipes whose generator starts from a latent vector, beyond the classic ones."""

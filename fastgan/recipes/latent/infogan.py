@@ -1,0 +1,81 @@
+"""InfoGAN: classes and styles found without labels (Chen et al. 2016, arXiv 1606.03657)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastgan.recipes.config import Config, ImageSpec, RecipeParts, load_networks, option, run_option
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoGan(Config):
+    recipe: ClassVar[str] = "infogan"
+    summary: ClassVar[str] = "finds classes and styles without labels: codes that D must recognise"
+
+    batch_size: int = run_option(128, "images of a step")
+    steps: int = run_option(5_000, "updates of the generator")
+    latent: int = option(62, "numbers of plain noise")
+    classes: int = option(10, "values of the categorical code")
+    codes: int = option(2, "continuous codes, uniform in [-1, 1)")
+    base_width: int = option(32, "channels of the outermost layers; inner ones double")
+    weight_class: float = option(1.0, "weight of the categorical code's information")
+    weight_codes: float = option(0.1, "weight of the continuous codes' information")
+    lr_g: float = option(1e-3, "learning rate of the generator")
+    lr_d: float = option(2e-4, "learning rate of the discriminator")
+    beta1: float = option(0.5, "Adam's first decay")
+    beta2: float = option(0.999, "Adam's second decay")
+
+    def build(self, images: ImageSpec) -> RecipeParts:
+        from fastgan.models.dcgan import Generator
+        from fastgan.models.infogan import CodeDiscriminator
+        from fastgan.objectives import Information
+        from fastgan.trainer.optimization.optimizers import adam
+
+        inputs = self.latent + self.classes + self.codes
+        if self.model:
+            nets = load_networks(self.model, images, inputs)
+        else:
+            nets = {
+                "G": Generator(images.size, images.channels, inputs, self.base_width),
+                "D": CodeDiscriminator(
+                    images.size, images.channels, self.base_width, self.classes, self.codes
+                ),
+            }
+        return RecipeParts(
+            nets=nets,
+            objective=Information(
+                self.latent,
+                self.classes,
+                self.codes,
+                weight_class=self.weight_class,
+                weight_codes=self.weight_codes,
+            ),
+            optimizers={
+                "G": adam(self.lr_g, (self.beta1, self.beta2)),
+                "D": adam(self.lr_d, (self.beta1, self.beta2)),
+            },
+            ema=("G", "D"),
+        )
+
+    def beside_distances(self, run: str) -> dict[str, float]:
+        """The error of the categorical code as a classifier, each value named on half of the images
+        and tested on the other, beside that of k-means on the pixels; without labels nothing."""
+        import torch
+
+        from fastgan.metrics.clusters import cluster_error, k_means
+        from fastgan.trainer.load import load
+
+        dataset = self.open_data()
+        if "label" not in dataset.fields:
+            return {}
+        D = load(run, network="D")
+        pixels = torch.from_numpy(dataset.array("image").copy()).permute(0, 3, 1, 2)
+        images = pixels.float() / 127.5 - 1
+        labels = torch.from_numpy(dataset.array("label").copy())
+        with torch.no_grad():
+            found = torch.cat([D(part)[1].argmax(1) for part in images.split(500)])
+        return {
+            "error of the code": cluster_error(found, labels),
+            "error of k-means": cluster_error(k_means(images.flatten(1), self.classes), labels),
+        }

@@ -1,0 +1,63 @@
+"""What several recipes measure: whether a conditional generator makes the class it was told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastgan.recipes.config import Config
+
+SAMPLES = 1000
+
+
+def class_accuracy(config: Config, run: str) -> dict[str, float]:
+    """The share of samples whose class a classifier of the reals names as told, beside its share on
+    held-out reals; nothing without labels. The classifier is that of `fastgan evaluate`."""
+    import torch
+
+    from fastgan import paths
+    from fastgan.metrics.classifier import cached
+    from fastgan.trainer.load import sample
+
+    dataset = config.open_data()
+    if "label" not in dataset.fields or not dataset.classes:
+        return {}
+    reals = torch.from_numpy(dataset.array("image").copy()).permute(0, 3, 1, 2).contiguous()
+    judge = cached(
+        reals,
+        torch.from_numpy(dataset.array("label").copy()),
+        fingerprint=dataset.fingerprint,
+        folder=paths.cache_dir() / "metrics",
+        classes=dataset.classes,
+    )
+    told = torch.arange(SAMPLES) % len(dataset.classes)
+    seen = judge.predict(sample(run, SAMPLES, seed=0, labels=told))
+    return {
+        f"samples of the class they were told ({SAMPLES})": float((seen == told).float().mean()),
+        "the same of held-out reals": judge.accuracy,
+    }
+
+
+def called_real(config: Config, run: str) -> dict[str, float]:
+    """The share of samples that a classifier, fitted to tell others of them from reals, calls real,
+    beside that of held-out reals. 2,000 of each where there are as many, half of them for the
+    fit."""
+    import torch
+
+    from fastgan.metrics.classifier import fit
+    from fastgan.trainer.load import sample
+
+    pixels = config.open_data().array("image")
+    each = min(len(pixels), 2 * SAMPLES)
+    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))[:each]
+    reals = torch.from_numpy(pixels[order.numpy()]).permute(0, 3, 1, 2).contiguous()
+    fakes = sample(run, each, seed=0).mul(255).round().byte()
+    if fakes.shape != reals.shape or each < 100:
+        return {}
+    half = each // 2
+    labels = torch.tensor([0, 1]).repeat_interleave(half)
+    judge = fit(torch.cat([reals[:half], fakes[:half]]), labels, classes=["real", "generated"])
+    shares = [
+        float((judge.predict(x[half:].float() / 255) == 0).float().mean()) for x in (fakes, reals)
+    ]
+    return dict(zip(("samples called real", "held-out reals called real"), shares))

@@ -1,0 +1,1 @@
+"""The kinds whose generator is given an image."""

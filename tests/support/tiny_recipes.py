@@ -1,0 +1,22 @@
+"""What makes each recipe quick to try: one entry a recipe."""
+
+TINY = {
+    "gan": {"hidden_g": 8, "hidden_d": 8},
+    "dcgan": {"base_width": 2, "latent": 8},
+    "cgan": {"base_width": 2, "latent": 8},
+    "sngan": {"width_g": 2, "width_d": 2, "latent": 8, "n_critic": 2},
+    "wgan-gp": {"width": 2, "latent": 8, "n_critic": 2},
+    "infogan": {"base_width": 2, "latent": 8},
+    "semi-supervised": {"width": 2, "hidden": 8, "labels": 10},
+    "r3gan": {"width": 4, "latent": 8, "group": 4},
+    "sagan": {"width": 2, "latent": 8, "attention": 8},
+    "biggan-small": {"width": 2, "latent": 8, "attention": 8, "n_critic": 1},
+    "progressive": {"width": 2, "most": 4, "latent": 8, "stage_steps": 1},
+    "lapgan": {"width": 2, "hidden": 8, "latent": 8},
+    "text-to-image": {"width": 2, "latent": 4, "features": 4},
+}
+
+
+def flags(name):
+    """TINY[name] as they are typed."""
+    return [f"--{key.replace('_', '-')}={value}" for key, value in TINY[name].items()]
