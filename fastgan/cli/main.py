@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "train a GAN on a folder of images, or go on with a run",
     "data": "what a folder, archive or array becomes, before training on it",
     "sample": "make images from a finished run",
+    "report": "a run as one page: curves, samples over time, options, how to go on",
     "evaluate": "measure a run's images against the real ones",
     "verify": "prove the kernels against their references",
     "tune": "measure which kernel configurations are fastest here",

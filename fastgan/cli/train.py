@@ -17,6 +17,7 @@ from fastgan.cli import options
 from fastgan.errors import FastganError
 from fastgan.recipes import Config
 from fastgan.recipes.training import make_trainer
+from fastgan.runs.layout import REPORT
 
 if TYPE_CHECKING:
     pass
@@ -222,9 +223,9 @@ def run(config: Config, *, resume: bool = False, dry_run: bool = False) -> int:
                     f"{again}"
                 )
             return 128 + signal.Signals[trainer.stopped_by]
-    curves = Path(str(config.out), "curves.png")
+    report = Path(str(config.out), REPORT)
     echo(
         f"done: pictures in {config.out}/samples"
-        + (f", curves in {curves}" if curves.is_file() else "")
+        + (f", all of it on one page: {report}" if report.is_file() else "")
     )
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shlex
 import signal
 import time
@@ -29,6 +30,7 @@ from fastgan.monitor.statistics import Statistics
 from fastgan.objectives import Adversarial, Objective
 from fastgan.ops.dispatch import prefer
 from fastgan.precision import resolve
+from fastgan.reports import page
 from fastgan.runs import toml
 from fastgan.runs.run_folder import RunFolder, read_checkpoint
 from fastgan.runs.serialize import serialize_network
@@ -493,6 +495,11 @@ class Trainer:
             return
         facts = {
             "fastgan": fastgan.__version__,
+            "versions": {
+                "torch": torch.__version__,
+                "Python": platform.python_version(),
+                "system": platform.system(),
+            },
             **fingerprint.rebuilding(self),
             "identity": fingerprint.of(self),
         }
@@ -692,6 +699,9 @@ class Trainer:
         if self.step > began and self.step % self.sample_every:
             self._draw_samples()
         self.reporter.curves()
+        if self.folder is not None:
+            with self.reporter.accessory("report.html"):
+                page.write(self.folder.path)
 
     def _asked_to_stop(self, until: float | None) -> bool:
         """Whether a signal came or the time is over; all ranks stop after the same step, and save
