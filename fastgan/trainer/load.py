@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastgan.devices import is_out_of_memory, out_of_memory, pick_device
+from fastgan.devices import out_of_memory
 from fastgan.errors import FastganError
-from fastgan.objectives import Objective
-from fastgan.precision import resolve
-from fastgan.runs.checkpoint import Checkpoints
-from fastgan.runs.run_folder import read_checkpoint, read_facts
+from fastgan.runs.run_folder import read_facts
 from fastgan.runs.serialize import Untrusted, rebuild
 from fastgan.trainer import sampling
-from fastgan.trainer.stage import check_network, load_network, open_streams
-
-LARGEST_NOISE = 2**22
-"""Random numbers of one image; an image of 1024x1024 pixels in colour has 3 million."""
+from fastgan.trainer.restoring import (
+    OpenRun,
+    folders_of,
+    network_of,
+    objective_of,
+    open_checkpoint,
+    open_run,
+    scalars,
+)
+from fastgan.trainer.stage import load_network
 
 
 def load(
@@ -65,7 +67,7 @@ def load(
         >>> fastgan.load("runs/to-load")(torch.randn(3, 16)).shape
         torch.Size([3, 1, 8, 8])
     """
-    run, groups, state = _open(path, step)
+    run, groups, state = open_checkpoint(path, step)
     kind = "ema" if ema and network in groups["ema"] else "nets"
     if network not in groups[kind]:
         raise FastganError(
@@ -74,7 +76,7 @@ def load(
     net = (
         generator
         if generator is not None
-        else _network(run, state, network, groups[kind][network], Path(path), trust)
+        else network_of(run, state, network, groups[kind][network], Path(path), trust)
     )
     load_network(net, groups[kind][network], network)
     return net.eval().requires_grad_(False)
@@ -90,6 +92,8 @@ def sample(
     device: str = "auto",
     data: Any = None,
     trust: bool = False,
+    seeds: Sequence[int] | None = None,
+    truncation: float | None = None,
 ) -> Tensor:
     """Images from the averaged generator of a run.
 
@@ -97,11 +101,15 @@ def sample(
         path: The run folder.
         n: How many images. Image i depends on the seed and i alone, not on n.
         seed: Default: the run's. The same seed gives the same images.
-        labels: A class, or n of them, for label-conditional runs. Default: each class in turn.
+        labels: A class, its number or its name, or n of them, for label-conditional runs. Default:
+            each class in turn.
         step: A kept checkpoint other than the newest.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
         data: The data that a generator of images from images is given.
         trust: As for `load`.
+        seeds: Instead of `n` and `seed`: the first image of each of these seeds.
+        truncation: Cut normal latents at so many standard deviations, such as 0.7: better images,
+            more alike.
 
     Returns:
         float32 (n, C, H, W) in [0, 1], on the CPU.
@@ -125,99 +133,17 @@ def sample(
         f"out of memory while sampling {n} images on {device}: ask for fewer at a time, or use "
         "another device"
     ):
-        return _sample(path, n, seed, labels, step, device, data, trust)
-
-
-def _sample(
-    path: str | Path,
-    n: int,
-    seed: int | None,
-    labels: Any,
-    step: int | None,
-    device: str,
-    data: Any,
-    trust: bool,
-) -> Tensor:
-    run, groups, state = _open(path, step)
-    described = run["stages"][state["stage"]]
-    if "spec" not in described["objective"]:
-        raise FastganError(
-            f"can't sample {path} without its script: {described['objective']['why_not']}; use "
-            "Trainer(..., resume=True).sample()"
-        )
-    where = pick_device(device)
-    objective = _objective(described, folders_of(run, trust))
-    nets: dict[str, nn.Module] = {}
-    left: dict[str, FastganError] = {}
-    for name in groups["nets"]:
-        weights = groups["ema"].get(name, groups["nets"][name])
-        try:
-            net = _network(run, state, name, weights, Path(path), trust)
-        except FastganError as error:
-            if name in described["ema"]:
-                raise
-            left[name] = error  # such as a discriminator: sampling has no use for it
-            continue
-        load_network(net, weights, name)
-        nets[name] = net.to(where)
-    if n < 1:
-        raise FastganError(f"can't sample {n} images: ask for at least one")
-    if seed is not None and not 0 <= seed < 2**32:
-        raise FastganError(f"seed must lie in [0, 2**32), not {seed}")
-    datasets = (
-        open_streams(data, size=described["size"], channels=None, strict=False)
-        if data is not None
-        else {}
-    )
-    first_step = sum(stage["steps"] for stage in run["stages"][: state["stage"]])
-    scalar = _scalars(objective, state["step"] - first_step, where)
-    if labels is not None:
-        _check_labels(
-            labels, n, run["classes"] if getattr(objective, "conditional", True) else None, path
-        )
-    elif not datasets and run["classes"]:
-        labels = torch.arange(n) % len(run["classes"])
-    seed = run["seed"] if seed is None else seed
-    try:
-        return _generate(
-            objective,
-            nets,
-            n,
-            seed=seed,
-            device=where,
-            precision=resolve("fp32", where),
-            datasets=datasets,
-            labels=labels,
-            scalar=scalar,
-        )
-    except FastganError as error:
-        for name, why in left.items():
-            if f"no {name!r} here" in str(error):
-                raise why from error
-        raise
-
-
-def _generate(
-    objective: Objective, nets: Mapping[str, nn.Module], n: int, **options: Any
-) -> Tensor:
-    """`sampling.generate`, where a failure of networks and objective that come from a file is one
-    line."""
-    try:
-        numbers = sum(math.prod(noise.shape) for noise in objective.noise.values())
-        if numbers > LARGEST_NOISE:
-            raise FastganError(
-                f"run.json is damaged: it asks for {numbers} random numbers an image"
-            )
-        return sampling.generate(objective, nets, n, **options)
-    except (FastganError, MemoryError):
-        raise
-    except Exception as error:
-        if isinstance(error, RuntimeError) and is_out_of_memory(error):
-            raise
-        why = " ".join(str(error).split())
-        raise FastganError(
-            f"the run's networks and objective make no images: {type(error).__name__}: {why}"
-        ) from error
+        run = open_run(path, step=step, device=device, data=data, trust=trust)
+        for one in (*(seeds or ()), *([] if seed is None else [seed])):
+            if not 0 <= one < 2**32:
+                raise FastganError(f"seed must lie in [0, 2**32), not {one}")
+        noise = None
+        if seeds is not None or truncation is not None:
+            n = n if seeds is None else len(seeds)
+            noise = run.noise(n, seed, seeds)
+        if noise is not None and truncation is not None:
+            noise = sampling.truncated(run.objective.noise, noise, truncation)
+        return run.images(n, seed=seed, labels=labels, noise=noise)
 
 
 def samples_of(
@@ -249,89 +175,6 @@ def _untrained(run: Path, n: int, seed: int, trust: bool) -> Tensor | None:
             except Untrusted:
                 if name in stage["ema"]:
                     raise
-    objective = _objective(stage, folders)
-    scalar = _scalars(objective, 0, where)
-    labels = torch.arange(n) % len(facts["classes"]) if facts.get("classes") else None
-    precision = resolve("fp32", where)
-    return _generate(
-        objective,
-        nets,
-        n,
-        seed=seed,
-        device=where,
-        precision=precision,
-        labels=labels,
-        scalar=scalar,
-    )
-
-
-def _open(
-    path: str | Path, step: int | None
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    folder = Path(path).expanduser()
-    facts = read_facts(folder)
-    return facts, *read_checkpoint(Checkpoints(folder / "checkpoints"), facts, step)
-
-
-def folders_of(facts: dict[str, Any], trust: bool) -> dict[str, str] | None:
-    """What `rebuild` takes: where the run's modules lay, for those who trust it."""
-    return facts.get("modules", {}) if trust else None
-
-
-def _objective(described: dict[str, Any], folders: dict[str, str] | None) -> Objective:
-    made = rebuild(described["objective"]["spec"], folders)
-    if not isinstance(made, Objective):
-        raise FastganError(f"run.json is damaged: its objective is a {type(made).__name__}")
-    return made
-
-
-def _scalars(objective: Objective, step: int, device: torch.device) -> dict[str, Tensor]:
-    return {
-        name: torch.tensor(value, device=device) for name, value in objective.schedule(step).items()
-    }
-
-
-def _check_labels(labels: Any, n: int, classes: list[str] | None, path: str | Path) -> None:
-    if not classes:
-        raise FastganError(f"{path} was trained without labels: leave the label out")
-    values = torch.as_tensor(labels, dtype=torch.int64).reshape(-1)
-    if len(values) not in (1, n):
-        raise FastganError(f"{len(values)} labels for {n} images: give one, or one for each")
-    if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < len(classes):
-        raise FastganError(
-            f"labels of {path} go from 0 to {len(classes) - 1} ({', '.join(classes)})"
-        )
-
-
-def _network(
-    run: dict[str, Any],
-    state: dict[str, Any],
-    name: str,
-    weights: Mapping[str, Tensor],
-    path: Path,
-    trust: bool,
-) -> nn.Module:
-    """A network made again, which these weights fit. Raises FastganError."""
-    described = run["stages"][state["stage"]]
-    if name not in described["nets"]:
-        raise FastganError(
-            f"{path} has no network {name!r}: there are {', '.join(described['nets'])}"
-        )
-    how = described["nets"][name]
-    if "spec" not in how:
-        remedy = "make it yourself and pass it, load(path, generator=net)"
-        raise FastganError(
-            f"network {name!r} of {path} can't be made again ({how['why_not']}): {remedy}"
-        )
-    folders = folders_of(run, trust)
-    with torch.random.fork_rng([]):
-        with torch.device("meta"):  # before memory is taken for whatever sizes the file asks for
-            check_network(_module(how["spec"], folders), weights, name)
-        return _module(how["spec"], folders)
-
-
-def _module(spec: Any, folders: dict[str, str] | None) -> nn.Module:
-    made = rebuild(spec, folders)
-    if not isinstance(made, nn.Module):
-        raise FastganError(f"run.json is damaged: a network is a {type(made).__name__}")
-    return made
+    objective = objective_of(stage, folders)
+    scalar = scalars(objective, 0, where)
+    return OpenRun(run, facts, 0, objective, nets, {}, {}, scalar, where).images(n, seed=seed)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from fastgan.data import Dataset, order
 from fastgan.errors import FastganError
-from fastgan.objectives import Objective
+from fastgan.objectives import Noise, Objective
 from fastgan.objectives.base import Step, draw
 from fastgan.ops.images import gather
 from fastgan.precision import Precision
@@ -70,10 +71,12 @@ def generate(
     datasets: Mapping[str, Dataset] | None = None,
     labels: Any = None,
     scalar: Mapping[str, Tensor] | None = None,
+    noise: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """n images, float32 (n, C, H, W) in [0, 1], on the CPU.
 
-    labels: int or n ints, for label-conditional generators. Sample i depends on (seed, i) alone.
+    labels: int or n ints, for label-conditional generators. noise: random inputs by name, (n, ...)
+    each, instead of the seed's. Sample i depends on (seed, i) alone.
     """
     if n < 1:
         raise FastganError(f"can't sample {n} images: ask for at least one")
@@ -92,10 +95,49 @@ def generate(
             position = torch.tensor(first, dtype=torch.int64, device=device)
             batch = conditions(datasets or {}, seed, first, CHUNK, device)
             if wanted is not None:
-                part = wanted[first : first + CHUNK]
-                batch["label"] = torch.cat([part, part[-1:].expand(CHUNK - len(part))])
-            noise = draw(objective.noise, seed, position, CHUNK)
-            step = Step(objective, nets, seed, batch=batch, noise=noise, scalar=scalar)
+                batch["label"] = _chunk(wanted, first)
+            given = (
+                draw(objective.noise, seed, position, CHUNK)
+                if noise is None
+                else {name: _chunk(value, first).to(device) for name, value in noise.items()}
+            )
+            step = Step(objective, nets, seed, batch=batch, noise=given, scalar=scalar)
             images = objective.sample(step)
             made.append(images.float().cpu()[: n - first])
     return torch.cat(made).add(1).div(2).clamp(0, 1).contiguous()
+
+
+def _chunk(values: Tensor, first: int) -> Tensor:
+    """CHUNK rows from `first` on, the last one repeated where there are fewer."""
+    part = values[first : first + CHUNK]
+    return torch.cat([part, part[-1:].expand(CHUNK - len(part), *part.shape[1:])])
+
+
+def noise_of_seeds(noise: Mapping[str, Noise], seeds: Sequence[int]) -> dict[str, Tensor]:
+    """The random inputs of the first sample of each seed, (len(seeds), ...) each, on the CPU."""
+    first = torch.tensor(0, dtype=torch.int64)
+    drawn = [draw(noise, seed, first, 1) for seed in seeds]
+    return {name: torch.cat([one[name] for one in drawn]) for name in noise}
+
+
+def truncated(
+    noise: Mapping[str, Noise], drawn: Mapping[str, Tensor], bound: float
+) -> dict[str, Tensor]:
+    """Random inputs brought nearer to the middle, which trades variety for quality.
+
+    Normal ones follow the normal distribution cut at +-bound (Brock et al. 2019) by their
+    quantiles, so that the same seed stays recognisable; uniform ones lie in the inner `bound` of
+    their range; categorical ones stay. Raises FastganError for a bound that is not positive.
+    """
+    if not 0 < bound < math.inf:
+        raise FastganError(f"truncation must be above 0, not {bound:g}")
+    made = dict(drawn)
+    for name, spec in noise.items():
+        if spec.kind == "normal":
+            share = math.erf(bound / math.sqrt(2))
+            quantiles = torch.special.erf(drawn[name].double() / math.sqrt(2)) * share
+            made[name] = (torch.special.erfinv(quantiles) * math.sqrt(2)).to(drawn[name].dtype)
+        elif spec.kind == "uniform":
+            middle = (spec.low + spec.high) / 2
+            made[name] = middle + (drawn[name] - middle) * min(bound, 1.0)
+    return made

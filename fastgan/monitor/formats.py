@@ -1,0 +1,88 @@
+"""Pictures in the format that a file's name says, with captions where there is something to say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from fastgan import files
+from fastgan.errors import FastganError
+from fastgan.monitor import pictures
+
+STILLS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+INK, PAPER = (38, 41, 46), (255, 255, 255)
+
+
+def ending(path: Path, known: Iterable[str] = STILLS) -> str:
+    """The ending of a file's name, in lower case. Raises FastganError for none of `known`."""
+    known = list(known)
+    if (found := path.suffix.lower()) not in known:
+        raise FastganError(
+            f"can't write {path}: its name must end in {', '.join(known[:-1])} or {known[-1]}"
+        )
+    return found
+
+
+def save_still(picture: Image.Image, path: Path) -> None:
+    """Write a picture in the format of the name's ending. Raises FastganError."""
+    kind = STILLS[ending(path)]
+    options: dict[str, Any] = {"PNG": {}, "JPEG": {"quality": 95, "subsampling": 0}}.get(
+        kind, {"quality": 95}
+    )
+    make_parent(path)
+    files.save_with(path, lambda f: picture.save(f, kind, **options))
+
+
+def make_parent(path: Path) -> None:
+    with files.explained(f"can't write {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def labelled_grid(
+    images: Any, captions: Sequence[str], *, columns: int | None = None, scale: int | None = None
+) -> Image.Image:
+    """A grid with a caption above each image, or above each column where there are as many captions
+    as columns.
+
+    images: as for `pictures.grid`. Captions too long for a cell are cut. Raises FastganError where
+    their number fits neither.
+    """
+    cells = pictures.pixels(images)
+    count = len(cells)
+    columns = min(count, columns or math.ceil(math.sqrt(count)))
+    heads = len(captions) == columns and count > columns
+    if len(captions) not in (columns, count):
+        raise FastganError(f"{len(captions)} captions for {count} images in {columns} columns")
+    factor = max(1, round(84 / max(cells.shape[1:3]))) if scale is None else scale
+    cells = cells.repeat(factor, axis=1).repeat(factor, axis=2)
+    high, wide, line, gap = cells.shape[1], cells.shape[2], 18, 3
+    rows = -(-count // columns)
+    step = high + gap + (0 if heads else line)
+    top = line if heads else 0
+    made = Image.new("RGB", (columns * (wide + gap) + gap, top + rows * step + gap), PAPER)
+    pen, font = ImageDraw.Draw(made), ImageFont.load_default(12)
+    for i, cell in enumerate(cells):
+        x, y = gap + i % columns * (wide + gap), top + gap + i // columns * step
+        if not heads:
+            y += line
+        made.paste(Image.fromarray(np.ascontiguousarray(cell)), (x, y))
+        if not heads or i < columns:
+            text = shortened(captions[i], font, wide)
+            pen.text((x + wide / 2, y - line / 2 - 1), text, INK, font, anchor="mm")
+    return made
+
+
+def shortened(text: str, font: Any, room: float) -> str:
+    """One line of text that fits, with … for what does not."""
+    text = " ".join(text.split())
+    if font.getlength(text) <= room:
+        return text
+    while text and font.getlength(text + "…") > room:
+        text = text[:-1]
+    return text + "…"
