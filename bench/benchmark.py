@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from fastgan import machine
+from fastgan.bench import operator_calls
 from fastgan.bench import operators as kernels
 from fastgan.bench.iterations import measure, suites
 from fastgan.bench.iterations import work as floor
@@ -104,8 +105,8 @@ class Bench:
             "kernels: each operator's engines against eager PyTorch"
             + (" and torch.compile" if compiled else "")
         )
-        for sample in kernels.samples(self.device, first=self.quick):
-            providers = ("eager", *(("compile",) if compiled else ()), *kernels.ENGINES)
+        for sample in operator_calls.samples(self.device, first=self.quick):
+            providers = ("eager", *(("compile",) if compiled else ()), *operator_calls.ENGINES)
             if min(self.left(), until - time.monotonic()) < takes:
                 entry = kernels.blank(sample, self.device) | {"error": "not run within the budget"}
             else:

@@ -294,8 +294,8 @@ class FakeGpu:
     def _forget() -> None:
         """Choices of engines are kept by device."""
         dispatch.missing.cache_clear()
-        for chooser in dispatch._DISPATCHERS.values():
-            chooser._kept.clear()
+        for chooser in dispatch.DISPATCHERS.values():
+            chooser.forget()
 
     def _changes(self, hollow: _Hollow) -> list[tuple[Any, str, Any]]:
         import triton

@@ -4,12 +4,12 @@ appear by themselves."""
 import pytest
 import torch
 
-from fastgan.bench import operators
+from fastgan.bench import operator_calls
 
 pytest.importorskip("pytest_benchmark")
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SAMPLES = [sample for sample in operators.samples(DEVICE) if operators.engines(sample, DEVICE)[0]]
+SAMPLES = [s for s in operator_calls.samples(DEVICE) if operator_calls.engines(s, DEVICE)[0]]
 
 
 @pytest.mark.parametrize("provider", ["auto", "eager"])
@@ -17,14 +17,14 @@ SAMPLES = [sample for sample in operators.samples(DEVICE) if operators.engines(s
     "sample", SAMPLES, ids=[sample.name.replace(" | ", "-") for sample in SAMPLES]
 )
 def test_op(benchmark, sample, provider) -> None:
-    sets = operators.inputs(sample, provider, sample.make(DEVICE), 1)
-    engine = operators.engines(sample, DEVICE)[0][0]
+    sets = operator_calls.inputs(sample, provider, sample.make(DEVICE), 1)
+    engine = operator_calls.engines(sample, DEVICE)[0][0]
     wanted = (
         provider
-        if provider == "eager" or operators.automatic(sample, DEVICE, sample.make(DEVICE))
+        if provider == "eager" or operator_calls.automatic(sample, DEVICE, sample.make(DEVICE))
         else engine
     )
-    (call,) = operators.calls(sample, operators.function(sample, wanted), sets)
+    (call,) = operator_calls.calls(sample, operator_calls.function(sample, wanted), sets)
 
     def timed() -> None:
         call()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fastgan.graphs.capture import capture
     from fastgan.objectives import Adversarial, Noise, Objective, Phase
     from fastgan.trainer.load import load, sample
-    from fastgan.trainer.stage import Stage
+    from fastgan.trainer.stages.stage import Stage
     from fastgan.trainer.trainer import Trainer
 
 __version__ = "0.1.0"
@@ -36,7 +36,7 @@ _WHERE = {
     "report": "fastgan.acceleration",
     "revert": "fastgan.acceleration",
     "capture": "fastgan.graphs.capture",
-    "Stage": "fastgan.trainer.stage",
+    "Stage": "fastgan.trainer.stages.stage",
     "load": "fastgan.trainer.load",
     "sample": "fastgan.trainer.load",
     "Adversarial": "fastgan.objectives",

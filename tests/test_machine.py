@@ -57,7 +57,7 @@ MISSING = ("click", "tqdm", "PIL", "safetensors", "filelock", "pynvml", "matplot
 WANTED = (
     "fastgan.ops.norm",
     "fastgan.acceleration",
-    "fastgan.trainer.step",
+    "fastgan.trainer.step.runner",
     "fastgan.machine",
     "fastgan.verify.__main__",
     "fastgan.verify.runner",

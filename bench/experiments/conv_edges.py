@@ -49,9 +49,10 @@ from fastgan.kernels.conv.spec import ConvSpec
 from fastgan.ops.conv.fused import shape_of
 from fastgan.ops.conv.modules import Conv2d
 from fastgan.paths import config_dir
-from fastgan.verify.check import one_line, relative_l2
+from fastgan.verify.check import one_line
+from fastgan.verify.differences import relative_l2
 from fastgan.verify.timing import measure, rotations
-from fastgan.verify.tune import save
+from fastgan.verify.tuning_tables import save
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 WRONG = (

@@ -33,7 +33,8 @@ from fastgan.kernels.conv.wgrad import conv_wgrad
 from fastgan.kernels.norm import backward as norm_backward
 from fastgan.kernels.norm import forward as norm
 from fastgan.kernels.norm import moments
-from fastgan.verify.check import one_line, relative_l2
+from fastgan.verify.check import one_line
+from fastgan.verify.differences import relative_l2
 from fastgan.verify.timing import ceilings, gpu_state, measure, rotations
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -237,7 +238,7 @@ def settle() -> None:
 
 def fused_row(name: str, batch: int, kind: str, toy: bool) -> dict[str, Any]:
     """Every candidate configuration of one fused call: checked against fp32, then timed."""
-    from fastgan.verify.cases.conv import CANDIDATES, WIDE
+    from fastgan.verify.cases.conv_launches import CANDIDATES, WIDE
 
     layer = Layer(name, batch, toy)
     tuned, call = layer.fused()[kind]

@@ -21,7 +21,9 @@ from fastgan.monitor.statistics import Statistics
 from fastgan.objectives.base import draw
 from fastgan.ops import random
 from fastgan.precision import resolve
-from fastgan.trainer.stage import ActiveStage, Stage, load_network
+from fastgan.trainer.networks import load_network
+from fastgan.trainer.stages.active import ActiveStage
+from fastgan.trainer.stages.stage import Stage
 
 SEED = 0
 LOG_EVERY = 50

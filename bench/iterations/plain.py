@@ -7,7 +7,6 @@ torch.cuda.CUDAGraph.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,23 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgan.bench.iterations.pieces import (
-    Decoded,
-    FunctionalAdam,
-    Gradients,
-    Inputs,
-    Options,
-    d_loss,
-    empty_inputs,
-    flags,
-    g_loss,
-)
+from fastgan.bench.iterations.pieces import FunctionalAdam, Gradients, Inputs, Options
+from fastgan.bench.iterations.plain_losses import Losses
 from fastgan.bench.iterations.suites import Suite
 from fastgan.errors import FastganError
 from fastgan.graphs.backends import CudaGraph, Graph
 
 
-class Plain:
+class Plain(Losses):
     """A plain row, built: `step()` trains one iteration. Raises whatever PyTorch raises."""
 
     def __init__(
@@ -47,26 +37,8 @@ class Plain:
     ) -> None:
         if options.graph and graph is None and device.type != "cuda":
             raise FastganError("a CUDA graph needs a GPU")
-        self.suite, self.options, self.device = suite, options.here(device), device
-        self.dtype = torch.float64 if options.precision == "fp64" else torch.float32
-        self._autotune = options.autotune
-        torch.manual_seed(0)
-        layout = torch.channels_last if options.channels_last else torch.contiguous_format
-        self.nets = {
-            name: net.to(device=device, dtype=self.dtype, memory_format=layout).train()  # type: ignore[call-overload]  # torch's stub lacks it
-            for name, net in suite.networks(suite.dropout if dropout else 0.0).items()
-        }
-        self._store = (
-            {name: torch.from_numpy(rows).to(device) for name, rows in arrays.items()}
-            if not options.host_data
-            else {}
-        )
-        self._arrays = arrays
-        self.inputs = empty_inputs(suite, device, self.dtype)
-        self._given: list[dict[str, Tensor]] | None = None
-        self._draws = True
+        super().__init__(suite, options, arrays, device, dropout)
         self.recorded: Gradients | None = None
-        self._loader = self._batches() if options.host_data else None
         self._optimizers = (
             {} if options.whole else {name: self._adam(net) for name, net in self.nets.items()}
         )
@@ -90,10 +62,9 @@ class Plain:
         return torch.optim.Adam(net.parameters(), lr=lr, betas=self.suite.betas, **extra)
 
     def _compile(self) -> None:
-        self._call: dict[str, Callable[..., Tensor]] = dict(self.nets)
         if self.options.modules:
             mode = None if self.options.modules == "default" else self.options.modules
-            self._call = {
+            self.call = {
                 name: torch.compile(net, mode=mode, dynamic=False)
                 for name, net in self.nets.items()
             }
@@ -108,7 +79,7 @@ class Plain:
                 "G": make(self._g_compiled),
             }
             for held in [
-                *self._store.values(),
+                *self.store.values(),
                 *(t for given in self.inputs for t in given.values()),
             ]:
                 torch._dynamo.mark_static_address(held)  # no copies into the graphs' own memory
@@ -121,117 +92,12 @@ class Plain:
                 for held in [*net.parameters(), *net.buffers()]:
                     torch._dynamo.mark_static_address(held)
 
-    def flags(self) -> contextlib.AbstractContextManager[None]:
-        return flags(self.options.precision, self._autotune)
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        return (
-            torch.autocast(self.device.type, torch.bfloat16)
-            if self.options.precision == "bf16"
-            else contextlib.nullcontext()
-        )
-
-    # Data
-
-    def _batches(self) -> Iterator[dict[str, Tensor]]:
-        loader = torch.utils.data.DataLoader(
-            Decoded(self._arrays),
-            batch_size=self.suite.batch,
-            shuffle=True,
-            drop_last=True,
-            num_workers=2
-            if self.device.type == "cuda"
-            else 0,  # the tutorial's two, unless they would share our cores
-            persistent_workers=self.device.type == "cuda",
-        )
-        while True:
-            yield from loader
-
-    def draw(self) -> None:
-        """New indices and noise into the input buffers, on the device."""
-        count = len(next(iter(self._arrays.values())))
-        for given in self.inputs:
-            torch.randint(0, count, given["index"].shape, out=given["index"])
-            if "z" in given:
-                given["z"].normal_()
-            if "epsilon" in given:
-                given["epsilon"].uniform_()
-
-    def _batch(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if self._given is None and self._loader is not None:
-            return {name: rows.to(self.device) for name, rows in next(self._loader).items()}
-        store = self._store or {
-            name: torch.from_numpy(rows).to(self.device) for name, rows in self._arrays.items()
-        }
-        found = {}
-        for name, rows in store.items():
-            images = (
-                rows.index_select(0, given["index"])
-                .to(self.dtype)
-                .div(127.5)
-                .sub(1.0)
-                .permute(0, 3, 1, 2)
-            )
-            found[name] = images if self.options.channels_last else images.contiguous()
-        return found
-
-    # Losses
-
-    def _generate(self, batch: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Tensor:
-        return self._call["G"](batch["source"] if self.suite.paired else given["z"])
-
-    def _judge(self, images: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        return self._call["D"](
-            torch.cat([batch["source"], images], 1) if self.suite.paired else images
-        )
-
-    def _d_terms(
-        self, batch: Mapping[str, Tensor], fake: Tensor, given: Mapping[str, Tensor]
-    ) -> Iterator[Tensor]:
-        suite, real, fake = self.suite, batch["image"], fake.detach()
-        yield d_loss(suite.loss, self._judge(real, batch), True)
-        yield d_loss(suite.loss, self._judge(fake, batch), False)
-        if suite.r1:
-            yield (
-                0.5 * suite.r1 * self._input_gradient(real, batch).square().flatten(1).sum(1).mean()
-            )
-        if suite.gp:
-            fake = fake.to(real.dtype)
-            norm = (
-                self._input_gradient(fake + given["epsilon"] * (real - fake), batch)
-                .square()
-                .flatten(1)
-                .sum(1)
-            )
-            yield suite.gp * ((norm + 1e-12).sqrt() - 1.0).square().mean()
-
-    def _d_total(
-        self, batch: Mapping[str, Tensor], fake: Tensor, given: Mapping[str, Tensor]
-    ) -> Tensor:
-        return torch.stack(list(self._d_terms(batch, fake, given))).sum()
-
-    def _input_gradient(self, images: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        images = images.detach().requires_grad_(True)
-        logits = self._judge(images, batch)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        gradient = torch.autograd.grad(logits.sum(), images, create_graph=True)[0]
-        return gradient if gradient.dtype == torch.float64 else gradient.float()
-
-    def _g_terms(self, batch: Mapping[str, Tensor], fake: Tensor) -> Tensor:
-        total = g_loss(self.suite.loss, self._judge(fake, batch))
-        if self.suite.l1:
-            total = (
-                total
-                + self.suite.l1 * (batch["image"].to(self.dtype) - fake.to(self.dtype)).abs().mean()
-            )
-        return total
-
     # Iterations
 
     def _iteration(self) -> None:
-        if self._draws and self._loader is None:
+        if self.draws and self.loader is None:
             self.draw()
-        elif self._draws:
+        elif self.draws:
             for name in ("z", "epsilon"):
                 for given in self.inputs:
                     if name in given:  # the tutorial makes a new tensor at each turn
@@ -242,15 +108,15 @@ class Plain:
             batch, fake = self._d_round(given, keep=reuse)
         if not reuse:
             given = self.inputs[-1]
-            batch = self._batch(given) if self.suite.paired else {}
-            with self._autocast():
-                fake = self._generate(batch, given)
+            batch = self.batch(given) if self.suite.paired else {}
+            with self.autocast():
+                fake = self.generate(batch, given)
         D = self.nets["D"]
         if self.options.freeze:
             D.requires_grad_(False)
         self._optimizers["G"].zero_grad(set_to_none=True)
-        with self._autocast():
-            loss = self._g_terms(batch, fake)
+        with self.autocast():
+            loss = self.g_terms(batch, fake)
         loss.backward()
         self._record("G")
         self._optimizers["G"].step()
@@ -262,22 +128,22 @@ class Plain:
     def _d_round(self, given: Mapping[str, Tensor], keep: bool) -> tuple[dict[str, Tensor], Tensor]:
         """One update of D. keep: G's update will use the fakes, so they need their graph."""
         optimizer = self._optimizers["D"]
-        batch = self._batch(given)
+        batch = self.batch(given)
         with_graph = torch.enable_grad() if keep or not self.options.freeze else torch.no_grad()
         optimizer.zero_grad(set_to_none=True)
-        with self._autocast(), with_graph:
-            fake = self._generate(batch, given)
+        with self.autocast(), with_graph:
+            fake = self.generate(batch, given)
         if (
             self.options.modules
         ):  # compiled spectral norm changes what an earlier forward saved: each term at once
-            terms = self._d_terms(batch, fake, given)
+            terms = self.d_terms(batch, fake, given)
             loss = torch.zeros((), device=self.device)
             while (term := self._next(terms)) is not None:
                 term.backward()
                 loss = loss + term.detach()
         else:
-            with self._autocast():
-                loss = self._d_total(batch, fake, given)
+            with self.autocast():
+                loss = self.d_total(batch, fake, given)
             loss.backward()
         self._record("D")
         optimizer.step()
@@ -286,7 +152,7 @@ class Plain:
         return batch, fake
 
     def _next(self, terms: Iterator[Tensor]) -> Tensor | None:
-        with self._autocast():
+        with self.autocast():
             return next(terms, None)
 
     def _tutorial(self) -> None:
@@ -296,7 +162,7 @@ class Plain:
         criterion = nn.BCEWithLogitsLoss()
         given = self.inputs[0]
         D.zero_grad()
-        real = self._batch(given)["image"]
+        real = self.batch(given)["image"]
         label = torch.full((self.suite.batch,), 1.0, device=device)
         output = D(real).view(-1)
         on_real = criterion(output, label)
@@ -304,7 +170,7 @@ class Plain:
         output.mean().item()
         z = (
             torch.randn(self.suite.batch, *self.suite.latent, device=device)
-            if self._draws
+            if self.draws
             else given["z"]
         )
         fake = G(z)
@@ -340,31 +206,31 @@ class Plain:
         return list(gradients)
 
     def _both(self, given: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        with self._autocast():
-            batch = self._batch(given)
-            fake = self._generate(batch, given)
-            on_d = self._d_total(batch, fake, given)
+        with self.autocast():
+            batch = self.batch(given)
+            fake = self.generate(batch, given)
+            on_d = self.d_total(batch, fake, given)
         of_d = self._update("D", on_d)
-        with self._autocast():
-            on_g = self._g_terms(batch, fake)
+        with self.autocast():
+            on_g = self.g_terms(batch, fake)
         return of_d, self._update("G", on_g)
 
     def _d_compiled(self, given: dict[str, Tensor]) -> list[Tensor]:
-        with self._autocast():
-            batch = self._batch(given)
+        with self.autocast():
+            batch = self.batch(given)
             with torch.no_grad():
-                fake = self._generate(batch, given)
-            loss = self._d_total(batch, fake, given)
+                fake = self.generate(batch, given)
+            loss = self.d_total(batch, fake, given)
         return self._update("D", loss)
 
     def _g_compiled(self, given: dict[str, Tensor]) -> list[Tensor]:
-        with self._autocast():
-            batch = self._batch(given) if self.suite.paired else {}
-            loss = self._g_terms(batch, self._generate(batch, given))
+        with self.autocast():
+            batch = self.batch(given) if self.suite.paired else {}
+            loss = self.g_terms(batch, self.generate(batch, given))
         return self._update("G", loss)
 
     def _whole(self) -> None:
-        if self._draws:
+        if self.draws:
             self.draw()
         torch.compiler.cudagraph_mark_step_begin()
         if self.suite.critic == 1:
@@ -422,7 +288,7 @@ class Plain:
 
         The last round's gradient of D, and G's, in order of parameters.
         """
-        self._draws, self._given, self.recorded = False, inputs, {}
+        self.draws, self.given, self.recorded = False, inputs, {}
         timed, self._graph = (
             self._graph,
             None,
@@ -446,7 +312,7 @@ class Plain:
                 name: [g.detach().clone() for g in found] for name, found in self.recorded.items()
             }
         finally:
-            self._draws, self._given, self.recorded, self._graph = True, None, None, timed
+            self.draws, self.given, self.recorded, self._graph = True, None, None, timed
             self._go(rates)
 
     @torch.no_grad()
@@ -477,5 +343,5 @@ class Plain:
 
     def close(self) -> None:
         """Let go of graphs, workers and memory."""
-        self._graph = self._loader = None
-        self._store, self._optimizers, self._functional = {}, {}, {}
+        self._graph = self.loader = None
+        self.store, self._optimizers, self._functional = {}, {}, {}

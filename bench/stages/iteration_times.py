@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from fastgan import machine
-from fastgan.bench import tables
+from fastgan.bench import result_files, tables
 from fastgan.bench.benchmark import Bench
 from fastgan.bench.gpu import StageRow
 from fastgan.bench.iterations import rows as rows_
@@ -134,7 +134,7 @@ def summary(store: Store) -> None:
     print("\n" + tables.table(merged))
     merged["kernels"] = operator_times.entries(store)
     path = store.path.with_name(f"bench-{store.path.stem}.json")
-    tables.write_json(merged, path)
+    result_files.write_json(merged, path)
     print(f"suites: {path}")
 
 

@@ -17,8 +17,8 @@ from fastgan.bench.gpu import StageRow
 from fastgan.bench.store import Store
 from fastgan.kernels import tuning
 from fastgan.kernels.norm import backward as norm_backward
+from fastgan.kernels.norm import backward_sums, moments, tiles
 from fastgan.kernels.norm import forward as norm
-from fastgan.kernels.norm import moments, tiles
 from fastgan.verify.check import one_line
 from fastgan.verify.timing import measure
 
@@ -102,7 +102,7 @@ def row(shape: tuple[int, int, int, int], direction: str, toy: bool) -> dict[str
     else:
         sums = torch.zeros(segments, 2, c, device=DEVICE)
         parts = {
-            "sums and merge": lambda i: norm_backward.reduce(
+            "sums and merge": lambda i: backward_sums.reduce(
                 dzs[i], xs[i], weight, bias, *flat, 1e-5, "leaky_relu", 0.2, write_dx=False
             ),
             "dx": lambda i: norm_backward.dx(

@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 
-from fastgan.bench import operators, tables
+from fastgan.bench import operator_calls, operators, tables
 from fastgan.bench.gpu import StageRow
-from fastgan.bench.operators import Entry, Sample
+from fastgan.bench.operator_calls import Sample
+from fastgan.bench.operators import Entry
 from fastgan.bench.store import Store
 from fastgan.verify.timing import gpu_state
 
@@ -34,7 +35,7 @@ def device() -> torch.device:
 def row(sample: Sample, compiled: bool, toy: bool) -> dict[str, Any]:
     """One call's entry. compiled: the compiler's row, with eager and the engine that auto takes
     beside it."""
-    providers = ("eager", "compile", "auto") if compiled else ("eager", *operators.ENGINES)
+    providers = ("eager", "compile", "auto") if compiled else ("eager", *operator_calls.ENGINES)
     entry = operators.run(sample, device(), providers, repeats=3 if toy else 9)
     if torch.cuda.is_available():
         # raises where a provider took the context down: the stage starts over behind this row
@@ -61,7 +62,7 @@ def rows(toy: bool, names: tuple[str, ...] = ()) -> Iterable[StageRow]:
     known = set()
     for types in ((),) if toy or device().type == "cpu" else ((), ("fp32",)):
         for compiled in (False, True):
-            for count, sample in enumerate(operators.samples(device(), names, types, layers)):
+            for count, sample in enumerate(operator_calls.samples(device(), names, types, layers)):
                 if compiled and toy and count:
                     break  # one shows that the code runs
                 key = f"{sample.name} | {COMPILED}" if compiled else sample.name

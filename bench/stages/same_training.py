@@ -48,7 +48,8 @@ from fastgan.recipes.config import ImageSpec, RecipeParts
 from fastgan.recipes.dcgan import Dcgan
 from fastgan.recipes.sngan import Sngan
 from fastgan.trainer.sampling import generate
-from fastgan.trainer.stage import ActiveStage, Stage
+from fastgan.trainer.stages.active import ActiveStage
+from fastgan.trainer.stages.stage import Stage
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")

@@ -31,7 +31,7 @@ from fastgan.ops.conv.fold import fold_average, fold_upsample
 from fastgan.ops.conv.functional import conv2d, conv_transpose2d
 from fastgan.ops.conv.fused import cast_type, fused, precision_of, unsupported
 from fastgan.ops.norm import modules as norms
-from fastgan.ops.norm.functional import affine, affine_act, update_running_stats
+from fastgan.ops.norm.handed_on import affine, affine_act, update_running_stats
 
 EDGES = ("separate", "moments", "on_load", "on_load+g")
 

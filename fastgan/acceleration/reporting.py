@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastgan.acceleration import joining
+from fastgan.acceleration import functional_norms, joining
 from fastgan.acceleration.discovery import runs_apart
 from fastgan.acceleration.fused import FusedSequential, why_all_apart, why_apart
 from fastgan.acceleration.patterns import Tree, plain_class
@@ -116,7 +116,7 @@ def report(module: nn.Module) -> Report:
         for finding in findings.get(id(part), ()):
             if id(part) not in in_runs or finding.target is not part:
                 rows.append(_row(finding, engine))
-        sites = part.__dict__.get(joining.SITES)
+        sites = part.__dict__.get(functional_norms.SITES)
         if sites is not None:
             rows += [_site_row(site, path, site.kind, engine) for site in sites.values()]
             if not sites:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.nn.utils.parametrizations import _SpectralNorm
 
-from fastgan.acceleration import joining
+from fastgan.acceleration import functional_norms, joining
 from fastgan.acceleration.discovery import runs_apart
 from fastgan.acceleration.fused import FusedSequential, FusionPlan, fused_class, make_plan
 from fastgan.acceleration.patterns import (
@@ -227,11 +227,11 @@ def _join(tree: Tree) -> None:
                 module.join = joining.Site(path, kind.__name__)
         elif (
             ORIGINAL not in module.__dict__
-            and joining.calls_norms(module)
+            and functional_norms.calls_norms(module)
             and why_left(module, tree) is None
         ):
-            _assign(module, joining.joining_class(type(module)))
-            module.__dict__[joining.SITES] = joining.Sites(path)
+            _assign(module, functional_norms.joining_class(type(module)))
+            module.__dict__[functional_norms.SITES] = functional_norms.Sites(path)
     for _, module in tree.walk():
         try:
             for run in runs_apart(module, tree):
@@ -292,7 +292,7 @@ def revert(module: M) -> M:
             PLAN,
             "_edges",
             "join",
-            joining.SITES,
+            functional_norms.SITES,
             spectral.USES,
             spectral.LAST,
             spectral.WAITING,
@@ -304,6 +304,6 @@ def revert(module: M) -> M:
 
 def _ours(target: Any) -> bool:
     kind = type(target)
-    return issubclass(kind, (FusedSequential, joining.Joining)) or (
+    return issubclass(kind, (FusedSequential, functional_norms.Joining)) or (
         kind in BY_CLASS and BY_CLASS[kind].replacement is kind
     )

@@ -120,14 +120,16 @@ def command(
     PyTorch and torch.compile. What each row does, and how to reproduce each number:
     docs/benchmarks.md.
     """
-    from fastgan.bench import tables
+    from fastgan.bench import readme_tables, result_files, tables
 
     if readme is not None:
-        path, found = Path(readme), tables.read(results)
+        path, found = Path(readme), result_files.read(results)
         figures = "".join(
             f"\n![{ALT[drawn.stem]}]({drawn})\n" for drawn in _figures(found, path.parent / FIGURES)
         )
-        path.write_text(tables.fill(path.read_text(), tables.markdown(found) + figures))
+        path.write_text(
+            readme_tables.fill(path.read_text(), readme_tables.markdown(found) + figures)
+        )
         return
     if launches is not None:
         _launches(launches, target, gb_per_s, json_path)
@@ -164,9 +166,9 @@ def command(
     result = bench.run(chosen, specs, ablated, "kernels" in asked or not (asked or rows))
     click.echo(tables.table(result))
     if json_path is not None:
-        tables.write_json(result, json_path)
+        result_files.write_json(result, json_path)
     if csv_path is not None:
-        tables.write_csv(result, csv_path)
+        result_files.write_csv(result, csv_path)
     if plots_path is not None:
         from fastgan.bench import plots
 

@@ -41,14 +41,15 @@ def flags(config: type[Config]) -> list[click.Option]:
     return made
 
 
-def check_values(config: Config) -> None:
+def check_values(config: type[Config], values: dict[str, Any]) -> None:
     """Raise FastganError for a value that no option can be: an empty text (which would mean the
     current folder), a number that is not finite, below 0, or 0 where a count is meant.
 
     An option whose default is 0 is one that 0 turns off.
     """
-    for name, field in fields_of(type(config)).items():
-        value = getattr(config, name)
+    known = fields_of(config)
+    for name, value in values.items():
+        field = known[name]
         if value == "":
             raise FastganError(
                 f"--{name.replace('_', '-')} is empty: give it a value, or leave it out"
@@ -82,9 +83,8 @@ def assemble(
     """The configuration from the file's options and the flags that were given (None: not given)."""
     values = merge(config, {k: v for k, v in file.items() if k != "recipe"}, where)
     values |= {name: value for name, value in given.items() if value is not None}
-    made = config(**values)
-    check_values(made)
-    return made
+    check_values(config, values)
+    return config(**values)
 
 
 def toml_text(config: Config) -> str:

@@ -62,7 +62,8 @@ def command(
 ) -> None:
     """Make images from RUN's averaged generator."""
     from fastgan import files
-    from fastgan.monitor import formats, pictures
+    from fastgan.monitor import pictures
+    from fastgan.monitor.pictures import formats
     from fastgan.runs.run_folder import read_facts, refuse_own
     from fastgan.trainer.load import sample
 

@@ -37,6 +37,9 @@ RESUMABLE = (
     "checkpoint_every",
     "checkpoint_minutes",
     "keep",
+    "watch",
+    "progress",
+    "resident_bytes",
     "log",
 )
 """Options that may be given with --resume: the length of a run, where and how it is computed, what

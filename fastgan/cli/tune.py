@@ -47,7 +47,7 @@ def command(
     with the nearest entry that fits, or a safe default. Under another Triton minor version engines
     stay chosen as they were; launch configurations need --recheck, or to be tuned again.
     """
-    from fastgan.verify.tune import recheck as take_over
     from fastgan.verify.tune import run
+    from fastgan.verify.tuning_tables import recheck as take_over
 
     sys.exit(take_over(ship, click.echo) if recheck else run(op, types, budget, ship, click.echo))

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
-import time
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastgan import paths
-from fastgan.data import cache
 from fastgan.data.aligned import Aligned, open_aligned
-from fastgan.data.arrays import (
-    Images,
-    Rows,
-    idx_labels_beside,
-    image_axis,
-    open_idx,
-    open_npy,
-    open_npz,
-)
-from fastgan.data.building import from_listing, terminal
-from fastgan.data.dataset import Dataset, as_labels, printable
+from fastgan.data.arrays import Rows, idx_labels_beside, open_idx, open_npy, open_npz
+from fastgan.data.building import from_listing
+from fastgan.data.dataset import Dataset, printable
+from fastgan.data.from_rows import from_rows, progress_bar
 from fastgan.data.listing import Folder, Zip
-from fastgan.data.mapstyle import MEMORY_BYTES, from_items
+from fastgan.data.mapstyle import from_items
+from fastgan.data.options import OpenOptions
 from fastgan.data.pixels import looks_like_image
 from fastgan.errors import FastganError
 
@@ -49,32 +40,7 @@ FASHION_CLASSES = (
 _ASSETS = Path(__file__).parent / "assets"
 _IMAGE_NAMES = ("image", "images", "x", "x_train", "data", "img", "arr_0")
 _LABEL_NAMES = ("label", "labels", "y", "y_train", "target", "targets", "arr_1")
-# more images of an array file than this are not resized again at each start (about 0.1 ms each)
-_QUICK = 20_000
 _FORMS = f"a folder of images, a .zip, .npz, .npy or idx(.gz) file, or {BUNDLED}"
-
-
-@dataclass(frozen=True)
-class OpenOptions:
-    """How a source shall be opened."""
-
-    size: tuple[int, int] | None
-    channels: int | None
-    strict: bool
-    directory: Path
-    workers: int | None
-    progress: bool | None
-    labels: Any
-    primary: bool = True
-    exclude: frozenset[str] = frozenset()
-
-    @property
-    def use_labels(self) -> bool:
-        return self.labels is not False
-
-    @property
-    def given_labels(self) -> Any:
-        return None if self.labels is None or isinstance(self.labels, bool) else self.labels
 
 
 def open_dataset(
@@ -139,12 +105,12 @@ def _open(source: Any, wish: OpenOptions) -> Dataset:
     if isinstance(source, (str, os.PathLike)):
         return _open_path(os.fspath(source), wish)
     if isinstance(source, np.ndarray):
-        return _from_rows("array", {"image": Rows.of(source)}, wish)
+        return from_rows("array", {"image": Rows.of(source)}, wish)
     torch = sys.modules.get("torch")  # whoever holds a tensor has imported it
     if torch is not None and isinstance(source, torch.Tensor):
         tensor = source.detach().cpu()
         array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-        return _from_rows("tensor", {"image": Rows.of(array, channels_first=True)}, wish)
+        return from_rows("tensor", {"image": Rows.of(array, channels_first=True)}, wish)
     if isinstance(source, Mapping):
         raise FastganError(
             "a dict is not one data set: use fastgan.data.Aligned(image=..., source=...) for pairs"
@@ -154,7 +120,7 @@ def _open(source: Any, wish: OpenOptions) -> Dataset:
         and not wish.primary
         and np.asarray(source[:1]).dtype.kind in "iufb"
     ):
-        return _from_rows("list", {"image": Rows.of(np.asarray(source))}, wish)
+        return from_rows("list", {"image": Rows.of(np.asarray(source))}, wish)
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
         if wish.given_labels is not None:
             raise FastganError(
@@ -168,7 +134,7 @@ def _open(source: Any, wish: OpenOptions) -> Dataset:
             directory=wish.directory,
             strict=wish.strict,
             workers=wish.workers,
-            bar=lambda total: _bar(total, wish.progress),
+            bar=lambda total: progress_bar(total, wish.progress),
             use_labels=wish.use_labels,
         )
     if hasattr(source, "__iter__"):
@@ -205,7 +171,7 @@ def _open_path(text: str, wish: OpenOptions) -> Dataset:
             "image": open_idx(base / "t10k-images-idx3-ubyte.gz"),
             "label": open_idx(base / "t10k-labels-idx1-ubyte.gz"),
         }
-        return _from_rows(BUNDLED, rows, wish, classes=FASHION_CLASSES)
+        return from_rows(BUNDLED, rows, wish, classes=FASHION_CLASSES)
     path = Path(text).expanduser()
     if not path.exists():
         raise FastganError(f"no data at {printable(text)}: give {_FORMS}")
@@ -219,7 +185,7 @@ def _open_path(text: str, wish: OpenOptions) -> Dataset:
     if head.startswith(b"PK"):
         return _npz(path, wish) if _all_npy(path) else _from_files(Zip(path, wish.exclude), wish)
     if head.startswith(b"\x93NUMPY"):
-        return _from_rows(path.name, {"image": open_npy(path)}, wish, file=path)
+        return from_rows(path.name, {"image": open_npy(path)}, wish, file=path)
     if looks_like_image(head):
         raise FastganError(f"{path} is a single image: give the folder it is in")
     if head.startswith((b"\x1f\x8b", b"\0\0")):
@@ -227,7 +193,7 @@ def _open_path(text: str, wish: OpenOptions) -> Dataset:
         beside = idx_labels_beside(path) if wish.given_labels is None else None
         if beside is not None:
             found["label"] = open_idx(beside)
-        return _from_rows(path.name, found, wish, file=path)
+        return from_rows(path.name, found, wish, file=path)
     raise FastganError(f"{path} is no data fastgan reads: give {_FORMS}")
 
 
@@ -294,136 +260,4 @@ def _npz(path: Path, wish: OpenOptions) -> Dataset:
                     f"shape {'x'.join(map(str, part.shape)) or 'scalar'}, not one row an image",
                 )
             )
-    return _from_rows(path.name, rows, wish, file=path, skipped=skipped)
-
-
-def _from_rows(
-    name: str,
-    rows: dict[str, Rows],
-    wish: OpenOptions,
-    *,
-    file: Path | None = None,
-    classes: tuple[str, ...] | list[str] | None = None,
-    skipped: list[tuple[str, str]] | None = None,
-) -> Dataset:
-    """Arrays by field name as a Dataset: images used where they lie if possible, else converted in
-    memory or into the cache."""
-    if wish.given_labels is not None:
-        rows["label"], classes = _label_rows(wish.given_labels), None
-    if not wish.use_labels:
-        rows.pop("label", None)
-    arrays: dict[str, np.ndarray] = {}
-    kinds: dict[str, str] = {}
-    convert: dict[str, Images] = {}
-    for key, part in rows.items():
-        if not part.shape:
-            raise FastganError(f"{name}: {key} is a single number: give one row a sample")
-        primary = key == "image" and wish.primary
-        is_image, axis = image_axis(
-            part.shape, part.dtype, channels_first=part.channels_first, primary=primary
-        )
-        if is_image:
-            images = Images(part, name, wish.size, wish.channels, axis)
-            kinds[key], ready = "image", images.ready
-            if ready is not None:
-                arrays[key] = ready
-            else:
-                convert[key] = images
-        elif part.dtype.kind in "OV":
-            raise FastganError(f"{name}: {key} holds {part.dtype} values: give numbers")
-        else:
-            values, found = as_labels(part.load())
-            kinds[key] = (
-                "label"
-                if values.dtype == np.int64 and values.ndim == 1 and not primary
-                else "tensor"
-            )
-            arrays[key] = values
-            classes = found if found is not None and key in ("image", "label") else classes
-    if not len(rows["image"]):
-        raise FastganError(f"{name} holds no samples: give at least one batch of images")
-    digests: dict[str, str] = {}
-    if file is not None and any(
-        len(i) * int(np.prod(i.shape)) > MEMORY_BYTES or (i.resized and len(i) > _QUICK)
-        for i in convert.values()
-    ):
-        entry = _cached_arrays(file, convert, wish)
-        arrays, digests = {**arrays, **entry.arrays}, entry.digests
-    else:
-        for key, images in convert.items():
-            arrays[key] = np.empty((len(images), *images.shape), np.uint8)
-            start = 0
-            for chunk in images.chunks():
-                arrays[key][start : start + len(chunk)] = chunk
-                start += len(chunk)
-    arrays = {key: arrays[key] for key in rows}
-    return Dataset(name, arrays, kinds, classes=classes, skipped=skipped or (), digests=digests)
-
-
-def _label_rows(labels: Any) -> Rows:
-    if isinstance(labels, (str, os.PathLike)):
-        path = Path(labels).expanduser()
-        if not path.is_file():
-            raise FastganError(
-                f"no labels at {path}: give a .npy or idx file, or the labels themselves"
-            )
-        return open_npy(path) if path.suffix == ".npy" else open_idx(path)
-    return Rows.of(
-        labels.detach().cpu().numpy() if hasattr(labels, "detach") else np.asarray(labels)
-    )
-
-
-def _cached_arrays(file: Path, convert: dict[str, Images], wish: OpenOptions) -> cache.Entry:
-    """Images of a large array file, converted once into the cache."""
-    stat = file.stat()
-    wanted = f"{cache.VERSION} {wish.size} {wish.channels} {sorted(convert)} {stat.st_size}"
-    here = f"{wanted} {os.path.realpath(file)} {stat.st_mtime_ns} {stat.st_ctime_ns}"
-
-    def identify() -> str:
-        with file.open("rb") as data:
-            return hashlib.file_digest(data, "sha256").hexdigest()
-
-    def build() -> tuple[cache.Writer, str]:
-        fields = {key: ("image", images.shape, np.uint8) for key, images in convert.items()}
-        writer = cache.Writer(
-            wish.directory, fields, max(len(images) for images in convert.values())
-        )
-        try:
-            with _bar(sum(len(images) for images in convert.values()), wish.progress) as bar:
-                for key, images in convert.items():
-                    for chunk in images.chunks():
-                        writer.append(key, chunk)
-                        bar.update(len(chunk))
-            writer.finish()
-        except BaseException:
-            writer.abort()
-            raise
-        return writer, identify()
-
-    def settled() -> bool:
-        now = file.stat()
-        old = now.st_mtime_ns == stat.st_mtime_ns and now.st_ctime_ns == stat.st_ctime_ns
-        return old and opened_ns - max(stat.st_mtime_ns, stat.st_ctime_ns) > 2e9
-
-    opened_ns = time.time_ns()
-    return cache.obtain(
-        wish.directory,
-        stamp=hashlib.sha256(here.encode("utf-8", "surrogateescape")).hexdigest(),
-        family=hashlib.sha256(wanted.encode()).hexdigest(),
-        settled=settled,
-        identify=identify,
-        build=build,
-    )
-
-
-def _bar(total: int, progress: bool | None) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(
-        total=total,
-        desc="reading",
-        unit=" images",
-        disable=not terminal(progress),
-        leave=False,
-        mininterval=0.5,
-    )
+    return from_rows(path.name, rows, wish, file=path, skipped=skipped)

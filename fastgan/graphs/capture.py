@@ -2,123 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import itertools
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastgan.errors import FastganError
 from fastgan.graphs.backends import CudaGraph, Graph
+from fastgan.graphs.comparison import compare
 from fastgan.graphs.host_reads import HostRead, NoHostReads
+from fastgan.graphs.optimizer_state import baked, capturable, require_capturable
+from fastgan.graphs.state import State, clear_gradients
 from fastgan.ops.adam.optimizer import FlatAdam
-
-
-class State:
-    """Everything a step changes: parameters, buffers, optimiser state, schedulers' lr, loss scales,
-    random generators; taken and put back in place.
-    """
-
-    def __init__(self, holders: Iterable[Any]) -> None:
-        self.modules: list[nn.Module] = []
-        self.optimizers: list[torch.optim.Optimizer] = []
-        self.others: list[Tensor] = []
-        self.scalers: list[torch.amp.GradScaler] = []
-        for holder in holders:
-            if isinstance(holder, nn.Module):
-                self.modules.append(holder)
-            elif isinstance(holder, torch.optim.Optimizer):
-                self.optimizers.append(holder)
-            elif isinstance(holder, Tensor):
-                self.others.append(holder)
-            elif isinstance(holder, torch.amp.GradScaler):
-                holder.scale(
-                    torch.ones((), device=holder._device)
-                )  # its tensors are born at the first use
-                self.scalers.append(holder)
-            else:
-                raise FastganError(
-                    "state= takes modules, optimizers, GradScalers and tensors, not a "
-                    f"{type(holder).__name__}"
-                )
-
-    def tensors(self) -> list[Tensor]:
-        """The tensors that live now, each once, in a fixed order."""
-        found: dict[int, Tensor] = {}
-        for module in self.modules:
-            for value in [*module.parameters(), *module.buffers()]:
-                found[id(value)] = value
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                for value in [*group["params"], *group.values()]:
-                    if isinstance(value, Tensor):
-                        found[id(value)] = value
-            for entries in optimizer.state.values():
-                for value in entries.values():
-                    if isinstance(value, Tensor):
-                        found[id(value)] = value
-            if isinstance(optimizer, FlatAdam):
-                found |= {
-                    id(value): value
-                    for value in (optimizer.ema, optimizer.low)
-                    if value is not None
-                }
-        for value in [
-            *self.others,
-            *(t for s in self.scalers for t in (s._scale, s._growth_tracker) if t is not None),
-        ]:
-            found[id(value)] = value
-        return list(found.values())
-
-    def take(self) -> dict[str, Any]:
-        """A copy of the state."""
-        return {
-            "tensors": [(t, t.detach().clone()) for t in self.tensors()],
-            "rng": torch.random.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        }
-
-    @torch.no_grad()
-    def restore(self, taken: Mapping[str, Any]) -> None:
-        """Put a taken state back into the same tensors; optimiser state born since is set to zero,
-        which is how optimisers begin (`require_capturable` refuses those that do not).
-        """
-        old = {id(t) for t, _ in taken["tensors"]}
-        for value, kept in taken["tensors"]:
-            value.copy_(kept)
-        for value in self.tensors():
-            if id(value) not in old:
-                value.zero_()
-        for optimizer in self.optimizers:
-            if isinstance(optimizer, FlatAdam):
-                optimizer.sync_hyper()
-        torch.random.set_rng_state(taken["rng"])
-        if taken["cuda_rng"]:
-            torch.cuda.set_rng_state_all(taken["cuda_rng"])
-
-
-def baked(optimizers: Sequence[torch.optim.Optimizer]) -> list[tuple[str, Any]]:
-    """The Python scalars in param_groups, which a graph holds as they were when it was captured.
-
-    FlatAdam's are on the device (`sync_hyper`); only whether it decays weights is decided on the
-    host.
-    """
-    found = []
-    for i, optimizer in enumerate(optimizers):
-        for j, group in enumerate(optimizer.param_groups):
-            for name, value in group.items():
-                if isinstance(optimizer, FlatAdam) and name in ("lr", "betas", "eps"):
-                    continue
-                if isinstance(optimizer, FlatAdam) and name == "weight_decay":
-                    name, value = "weight_decay != 0", value != 0
-                if name != "params" and not isinstance(value, Tensor):
-                    found.append((f"optimizer {i}, group {j}, {name}", copy.copy(value)))
-    return found
 
 
 class Captured:
@@ -259,7 +155,7 @@ def _capture(
         captured._graph, captured._inputs, captured._output = graph, inputs, output
         captured._baked = baked(state.optimizers)
         if check:
-            difference = compare(captured, examples)
+            difference = compare(captured.step, captured, state, examples)
             if difference:
                 captured._graph = None
                 raise FastganError(difference)
@@ -268,201 +164,5 @@ def _capture(
         state.restore(before)
 
 
-@contextmanager
-def capturable(optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[None]:
-    """Sets `capturable` in the groups of torch's fused optimisers, and puts it back.
-
-    torch refuses to capture a step while it is False, even a fused one, whose step count lies on
-    the device already.
-    """
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    changed = [group for group in groups if group.get("fused") and group.get("capturable") is False]
-    for group in changed:
-        group["capturable"] = True
-    try:
-        yield
-    finally:
-        for group in changed:
-            group["capturable"] = False
-
-
-def require_capturable(optimizer: torch.optim.Optimizer, index: int) -> None:
-    """Raises FastganError for an optimiser that keeps its step count on the host, or whose state,
-    not yet born, does not begin at zero.
-    """
-    group, name = optimizer.param_groups[0], f"optimizer {index} ({type(optimizer).__name__})"
-    cuda = any(p.is_cuda for p in group["params"])
-    on_host = (
-        not isinstance(optimizer, FlatAdam)
-        and "capturable" in group
-        and not (group["capturable"] or group.get("fused"))
-    )
-    if cuda and on_host:
-        remedy = "fused=True or capturable=True" if "fused" in group else "capturable=True"
-        raise FastganError(f"{name} keeps its step on the host: make it with {remedy}")
-    if unborn(optimizer):
-        raise FastganError(
-            f"the state of {name} does not begin at zero: take one step before capture"
-        )
-
-
-def unborn(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether an optimiser's state is still to be made, and does not begin at zero, to which a
-    warm-up is undone."""
-    elsewhere = isinstance(optimizer, (torch.optim.NAdam, torch.optim.ASGD, torch.optim.Rprop))
-    return not optimizer.state and (
-        elsewhere or any(group.get("dampening") for group in optimizer.param_groups)
-    )
-
-
-def clear_gradients(state: State) -> None:
-    """Gradients must be born inside the capture, so that they live in the graph's memory."""
-    for module in state.modules:
-        for p in module.parameters():
-            p.grad = None
-
-
-ROUNDING = 1e-3
-"""Mean difference of eager runs, relative to the mean value, that sums in another order may make:
-little, but Adam makes whole steps of the roundings that are a bias's gradient before a batch norm.
-"""
-
-SLACK = 8.0
-"""How many times further than eager runs from each other a replay may be from the nearest of them:
-four draws show their spread roughly.
-"""
-
-
-def compare(captured: Captured, examples: Sequence[Tensor]) -> str | None:
-    """What differs between eager steps and replays from one state by more than eager steps from
-    themselves, or None.
-
-    Two steps each, the second with other inputs and lr. Where eager runs are equal bit for bit, the
-    replay must be. Where they are not, as with sums by atomics, they must be under deterministic
-    algorithms, or differ by roundings alone: else something changes that is not in the state.
-    """
-    state = captured.state
-    start = state.take()
-    rates = [
-        g["lr"] for o in state.optimizers for g in o.param_groups if isinstance(g.get("lr"), Tensor)
-    ]
-
-    def run(step: Callable[..., Any]) -> list[list[Tensor]]:
-        state.restore(start)
-        for turn in range(2):
-            given = [value.roll(turn, 0) if value.dim() else value for value in examples]
-            if turn:
-                for rate in rates:
-                    rate.mul_(0.5)
-            output = step(*given)
-        return [
-            [t.detach().clone() for t in state.tensors()],
-            [t.detach().clone() for t in _leaves(output)],
-        ]
-
-    runs = [run(captured.step), run(captured.step)]
-    steady = _same(*runs)
-    if not steady:
-        with deterministic():
-            named = _same(run(captured.step), run(captured.step))
-        if (
-            not named
-            and (found := max(_relative(a, b) for a, b in zip(*runs, strict=True))) > ROUNDING
-        ):
-            state.restore(start)
-            return (
-                "a replay differs from the eager step as eager steps from each other, by "
-                f"{found:.2g} of what they compute: "
-                "state= does not name all its state"
-            )
-        runs += [run(captured.step), run(captured.step)]
-    replay = run(captured)
-    state.restore(start)
-    names = _names(state)
-    for i, (found, *eager) in enumerate(
-        zip(*([*r[0], *r[1]] for r in (replay, *runs)), strict=True)
-    ):
-        off = min(_distance(found, value) for value in eager)
-        spread = max(_distance(a, b) for a, b in itertools.combinations(eager, 2))
-        if not steady and found.is_floating_point():
-            spread = max(spread, torch.finfo(found.dtype).eps * _mean(found.abs()))
-        if off > SLACK * spread:
-            inside = i < len(replay[0])
-            where = names.get(i, f"state tensor {i}") if inside else f"output {i - len(replay[0])}"
-            cause = (
-                "state= does not name all its state"
-                if inside
-                else "it depends on something that is not an input or in state="
-            )
-            than = "" if steady else f", eager steps from each other by {spread:.3g}"
-            return (
-                f"a replay differs from the eager step in {where} (by {off:.3g} on "
-                f"average{than}): {cause}"
-            )
-    return None
-
-
-@contextlib.contextmanager
-def deterministic() -> Iterator[None]:
-    """PyTorch's deterministic algorithms, as far as it has them, and nothing said where it has
-    none."""
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-
-
-def _same(a: list[list[Tensor]], b: list[list[Tensor]]) -> bool:
-    return all(
-        _distance(x, y) == 0
-        for some, others in zip(a, b, strict=True)
-        for x, y in zip(some, others, strict=True)
-    )
-
-
-def _relative(a: list[Tensor], b: list[Tensor]) -> float:
-    """Sum of |a - b| over all elements of all tensors, over that of |a|."""
-    size = sum(_mean(x.nan_to_num(0, 0, 0).abs()) * x.numel() for x in a)
-    return sum(_distance(x, y) * x.numel() for x, y in zip(a, b, strict=True)) / (size or 1.0)
-
-
-def _mean(value: Tensor) -> float:
-    return float(value.detach().double().mean()) if value.numel() else 0.0
-
-
-def _distance(a: Tensor, b: Tensor) -> float:
-    """mean |a - b|, which Adam's few parameters with a gradient near zero do not rule; NaN equals
-    NaN, inf for a NaN alone."""
-    difference = (a.double() - b.double()).abs()
-    same = (a == b) | (a.isnan() & b.isnan())  # infinities that agree, too
-    return _mean(torch.where(same, 0.0, torch.where(difference.isnan(), torch.inf, difference)))
-
-
 def kind(value: Tensor) -> str:
     return f"{tuple(value.shape)} {value.dtype}"
-
-
-def _names(state: State) -> dict[int, str]:
-    by_id = {
-        id(value): name
-        for module in state.modules
-        for name, value in [*module.named_parameters(), *module.named_buffers()]
-    }
-    return {i: by_id[id(value)] for i, value in enumerate(state.tensors()) if id(value) in by_id}
-
-
-def _leaves(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        return [t for v in value.values() for t in _leaves(v)]
-    if isinstance(value, (list, tuple)):
-        return [t for v in value for t in _leaves(v)]
-    return []

@@ -7,15 +7,9 @@ from typing import Any
 
 from fastgan.errors import FastganError
 from fastgan.graphs.backends import Graph
-from fastgan.graphs.capture import (
-    State,
-    baked,
-    capturable,
-    clear_gradients,
-    require_capturable,
-    unborn,
-)
 from fastgan.graphs.host_reads import HostRead, NoHostReads
+from fastgan.graphs.optimizer_state import baked, capturable, require_capturable, unborn
+from fastgan.graphs.state import State, clear_gradients
 
 
 class StepGraphs:

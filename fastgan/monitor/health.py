@@ -7,7 +7,6 @@ threshold rests on, and the runs it was tried on, is in docs/watching.md.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastgan.monitor.evidence import (
+    describe,
+    distances,
+    facts_of,
+    last_run,
+    lead_changes,
+    mean_of,
+    swing_of,
+)
 from fastgan.ops.loss_table import LOSSES
 
 QUIET = 1000
@@ -143,7 +151,7 @@ class Health:
             )
         weight = max(step - self.last_step, 1)
         self.last_step = step
-        for key, value in _facts(numbers).items():
+        for key, value in facts_of(numbers).items():
             self.pending[key] = self.pending.get(key, 0.0) + weight * value
             self.pending_weight[key] = self.pending_weight.get(key, 0.0) + weight
         steps = max(self.pending_weight.values(), default=0.0)
@@ -174,10 +182,10 @@ class Health:
             return self._alert("non-finite", step, "generated images are not finite")
         if reals is None or len(fake) < 4 or len(reals) < 4:
             return []
-        real_spread, real_nearest = _distances(describe(reals))
+        real_spread, real_nearest = distances(describe(reals))
         if real_spread <= 0:
             return []
-        spread, nearest = _distances(fake)
+        spread, nearest = distances(fake)
         look = {"step": float(step), "spread": spread / real_spread}
         # Few or repeated reals put the nearest one at distance 0, which says nothing about the
         # samples.
@@ -232,15 +240,15 @@ class Health:
             )
 
         facts = (
-            f"over {SPAN} steps D's outputs are {_mean(recent, 'real'):.3g} on reals and "
-            f"{_mean(recent, 'fake'):.3g} on fakes"
+            f"over {SPAN} steps D's outputs are {mean_of(recent, 'real'):.3g} on reals and "
+            f"{mean_of(recent, 'fake'):.3g} on fakes"
         )
         if any("accuracy" in b for b in recent):
-            facts += f", its accuracy {_mean(recent, 'accuracy'):.3f}"
+            facts += f", its accuracy {mean_of(recent, 'accuracy'):.3f}"
         if all_of(float.__ge__, limits.strong_accuracy, limits.strong_margin):
             return self._alert("discriminator-too-strong", step, facts)
         if all_of(float.__le__, limits.weak_accuracy, limits.weak_margin):
-            if all(_swing(recent, key) < 0.01 for key in ("margin", "loss_g", "loss_d")):
+            if all(swing_of(recent, key) < 0.01 for key in ("margin", "loss_g", "loss_d")):
                 return self._alert(
                     "stall", step, facts + ", and no loss has moved by 0.01: neither network learns"
                 )
@@ -267,13 +275,15 @@ class Health:
         """D wins nearly always, then is beaten, and again: at least four changes of the lead within
         MEMORY steps."""
         if self.limits.strong_accuracy is None:
-            changes = _changes(
+            changes = lead_changes(
                 [b["margin"] for b in self.buckets if "margin" in b], *self._margin_band()
             )
             what = "the margin of D's outputs"
         else:
-            changes = _changes([b["accuracy"] for b in self.buckets if "accuracy" in b], 0.75, 0.95)
-            bias = _changes([b["bias"] for b in self.buckets if "bias" in b], -0.5, 0.5)
+            changes = lead_changes(
+                [b["accuracy"] for b in self.buckets if "accuracy" in b], 0.75, 0.95
+            )
+            bias = lead_changes([b["bias"] for b in self.buckets if "bias" in b], -0.5, 0.5)
             what = "D's accuracy"
             if bias > changes:
                 changes, what = bias, "D's preference for calling images real"
@@ -294,7 +304,7 @@ class Health:
         return 0.2 * usual, 2.0 * usual
 
     def _judge_stillness(self, step: int) -> list[Alert]:
-        run = _tail(self.looks, lambda look: look.get("moved", 1.0) < STILL)
+        run = last_run(self.looks, lambda look: look.get("moved", 1.0) < STILL)
         if len(run) < 3 or step - run[0]["since"] < SPAN:
             return []
         latest = self.buckets[-1] if self.buckets else {}
@@ -316,7 +326,7 @@ class Health:
 
     def _judge_diversity(self, step: int) -> list[Alert]:
         now = self.looks[-1]
-        run = _tail(
+        run = last_run(
             self.looks, lambda look: look["spread"] < LOW_SPREAD or look["nearest"] < LOW_NEAREST
         )
         if not run:
@@ -352,89 +362,3 @@ _STATE = (
     "best_spread",
     "top_rate",
 )
-
-
-def describe(images: Tensor) -> Tensor:
-    """Features (n <= 64, F) of images (n, C, H, W): means and standard deviations of an 8x8 grid of
-    cells, on the CPU.
-
-    Cell means see layout and brightness, deviations see texture; both ignore single pixels, which
-    samples and reals differ in.
-    """
-    images = images.detach()[:64].float()
-    rows, columns = (_pooling(side, min(8, side)).to(images.device) for side in images.shape[2:])
-    mean = rows @ (images @ columns.T)
-    variance = rows @ (images.square() @ columns.T) - mean * mean
-    return torch.cat([mean.flatten(1), variance.clamp_min(0).sqrt().flatten(1)], dim=1).cpu()
-
-
-def _pooling(side: int, cells: int) -> Tensor:
-    """The matrix (cells, side) that averages over `cells` nearly equal runs: faster than a pooling
-    op."""
-    matrix = torch.zeros(cells, side)
-    for cell in range(cells):
-        first, last = cell * side // cells, -(-(cell + 1) * side // cells)
-        matrix[cell, first:last] = 1 / (last - first)
-    return matrix
-
-
-def _distances(features: Tensor) -> tuple[float, float]:
-    """Mean distance of pairs, and median distance to the nearest other."""
-    apart = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
-    count = len(features)
-    mean = float(apart.sum()) / (count * (count - 1))
-    nearest = apart.fill_diagonal_(math.inf).amin(dim=1).median()
-    return mean, float(nearest)
-
-
-def _facts(row: Mapping[str, float]) -> dict[str, float]:
-    """What the rules need of a row; several discriminators are averaged."""
-
-    def find(*names: str) -> float | None:
-        found = [value for key, value in row.items() if key.rsplit("/", 1)[-1] in names]
-        return sum(found) / len(found) if found else None
-
-    facts: dict[str, float | None] = {
-        "loss_d": row.get("loss/D"),
-        "loss_g": row.get("loss/G"),
-        "rate": row.get("lr/G", row.get("lr")),
-    }
-    real, fake, hit_real, hit_fake = (
-        find("logit_real"),
-        find("logit_fake"),
-        find("acc_real"),
-        find("acc_fake"),
-    )
-    if real is not None and fake is not None:
-        facts |= {"real": real, "fake": fake, "margin": real - fake}
-    if hit_real is not None and hit_fake is not None:
-        facts |= {"accuracy": (hit_real + hit_fake) / 2, "bias": hit_real - hit_fake}
-    return {key: value for key, value in facts.items() if value is not None}
-
-
-def _mean(buckets: list[dict[str, float]], key: str) -> float:
-    values = [b[key] for b in buckets if key in b]
-    return sum(values) / len(values)
-
-
-def _swing(buckets: list[dict[str, float]], key: str) -> float:
-    values = [b[key] for b in buckets if key in b]
-    return max(values) - min(values) if values else 0.0
-
-
-def _changes(values: list[float], low: float, high: float) -> int:
-    """How often a series went from at most `low` to at least `high` or back."""
-    if high <= low:
-        return 0
-    sides = [1 if value >= high else -1 for value in values if value >= high or value <= low]
-    return sum(a != b for a, b in itertools.pairwise(sides))
-
-
-def _tail(
-    looks: list[dict[str, float]], test: Callable[[dict[str, float]], bool]
-) -> list[dict[str, float]]:
-    """The longest run of looks at the end that all pass."""
-    start = len(looks)
-    while start and test(looks[start - 1]):
-        start -= 1
-    return looks[start:]

@@ -176,7 +176,7 @@ class Objective:
 
 
 OnePass = Callable[..., "tuple[Tensor, Tensor] | None"]
-"""fastgan.trainer.pairing.one_pass, which is imported only where it is used."""
+"""fastgan.trainer.step.pairing.one_pass, which is imported only where it is used."""
 
 
 class Named(dict):

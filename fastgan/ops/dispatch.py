@@ -138,7 +138,11 @@ class Dispatcher:
         self.last: Decision | None = None
         self.last_shape: tuple[tuple[str, int], ...] | None = None
         self._kept: dict[Hashable, Decision] = {}
-        _DISPATCHERS[op] = self
+        DISPATCHERS[op] = self
+
+    def forget(self) -> None:
+        """Decide anew, where what engines can do has changed."""
+        self._kept.clear()
 
     def __call__(
         self,
@@ -219,18 +223,19 @@ class Dispatcher:
         return self.unsupported(engine, dtype, *facts) if self.unsupported else None
 
 
-_DISPATCHERS: dict[str, Dispatcher] = {}
+DISPATCHERS: dict[str, Dispatcher] = {}
+"""Every op's, by name, as their modules are imported."""
 
 
 def why(op: str | None = None) -> str:
     """One line for the last decision of ``op``, or of every op called so far: the engine, and what
     the ones before it lacked."""
-    if op is not None and op not in _DISPATCHERS:
+    if op is not None and op not in DISPATCHERS:
         raise FastganError(
             f"no op named {op!r}: choose from "
-            f"{', '.join(sorted(_DISPATCHERS)) or 'none (no ops imported)'}"
+            f"{', '.join(sorted(DISPATCHERS)) or 'none (no ops imported)'}"
         )
-    chosen = [_DISPATCHERS[op]] if op else list(_DISPATCHERS.values())
+    chosen = [DISPATCHERS[op]] if op else list(DISPATCHERS.values())
     return "\n".join(str(d.last) for d in chosen if d.last) or "not called yet"
 
 

@@ -19,7 +19,7 @@ class Cgan(Dcgan):
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.dcgan import ConditionalDiscriminator, ConditionalGenerator
         from fastgan.objectives import Adversarial
-        from fastgan.trainer.optimizers import adam
+        from fastgan.trainer.optimization.optimizers import adam
 
         if not images.classes:
             raise FastganError(

@@ -10,20 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_origin, get_type_hints
 
 from fastgan.errors import FastganError
+from fastgan.trainer.run_options import RunOptions, run_option
+from fastgan.trainer.run_options import option as option  # recipes take it from here
 
 if TYPE_CHECKING:
     from torch import nn
 
     from fastgan.objectives import Objective
-
-
-def option(default: Any, help: str, *, choices: tuple[str, ...] = (), group: str = "recipe") -> Any:
-    """A configuration field with its help text."""
-    return field(default=default, metadata={"help": help, "choices": choices, "group": group})
-
-
-def run_option(default: Any, help: str, *, choices: tuple[str, ...] = ()) -> Any:
-    return option(default, help, choices=choices, group="run")
 
 
 @dataclass(frozen=True)
@@ -49,8 +42,9 @@ class RecipeParts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """The options of every recipe. A recipe adds its own and `build`."""
+class Config(RunOptions):
+    """The options of every recipe: those of a run, its data and length. A recipe adds its own and
+    `build`."""
 
     recipe: ClassVar[str]
     summary: ClassVar[str]
@@ -63,42 +57,13 @@ class Config:
         None, "side of the images in pixels; default: what the data have, or the recipe's"
     )
     channels: int | None = run_option(None, "1 (grey) or 3 (colour); default: what the data have")
-    flip: bool = run_option(False, "mirror images at random")
     steps: int = run_option(20_000, "updates of the generator")
-    batch_size: int = run_option(64, "images of a step")
-    seed: int = run_option(0, "everything random follows from it")
     out: str | None = run_option(None, "run folder; default: runs/<recipe>")
-    device: str = run_option("auto", "auto, cpu, cuda or cuda:N")
-    precision: str = run_option(
-        "auto",
-        "auto is bf16 on Ampere and newer GPUs, fp32 elsewhere",
-        choices=("auto", "fp32", "tf32", "bf16", "fp16"),
-    )
-    sync_bn: bool = run_option(False, "under torchrun: batch statistics of all processes together")
-    impl: str = run_option(
-        "auto",
-        "engine of the operators: auto swaps layers on a GPU",
-        choices=("auto", "reference", "cudnn", "triton"),
-    )
-    graph: str = run_option(
-        "auto",
-        "replay steps as CUDA graphs: auto is on with one GPU",
-        choices=("auto", "on", "off"),
-    )
-    ema_decay: float = run_option(0.999, "decay of the averaged generator")
-    log_every: int = run_option(50, "steps between rows of metrics")
-    sample_every: int = run_option(500, "steps between sample pictures")
-    checkpoint_every: int = run_option(1000, "steps between checkpoints")
-    checkpoint_minutes: float = run_option(
-        10.0, "save also when the last checkpoint is so old; 0: by steps alone"
-    )
-    keep: int = run_option(3, "checkpoints kept")
     log: str = run_option(
         "none",
         "also log there (installed by the extra of that name)",
         choices=("none", "tensorboard", "wandb"),
     )
-    strict: bool = run_option(False, "stop at an image that can't be read")
     model: str | None = run_option(
         None, "pkg.mod:build, a function that returns your own (generator, discriminator)"
     )
@@ -115,7 +80,10 @@ class Config:
 
 
 def fields_of(config: type[Config]) -> dict[str, dataclasses.Field]:
-    return {f.name: f for f in dataclasses.fields(config)}
+    """By name: data and length first, then how a run is computed."""
+    shared = RunOptions.__dataclass_fields__
+    fields = sorted(dataclasses.fields(config), key=lambda f: f.name in shared)
+    return {f.name: f for f in fields}
 
 
 def type_of(config: type[Config], name: str) -> tuple[type, bool]:
@@ -207,4 +175,7 @@ def load_networks(name: str, images: ImageSpec, latent: int) -> dict[str, nn.Mod
 
 
 def as_dict(config: Config) -> dict[str, Any]:
-    return {"recipe": config.recipe, **dataclasses.asdict(config)}
+    return {
+        "recipe": config.recipe,
+        **{name: getattr(config, name) for name in fields_of(type(config))},
+    }

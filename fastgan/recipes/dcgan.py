@@ -28,7 +28,7 @@ class Dcgan(Config):
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.dcgan import Discriminator, Generator
         from fastgan.objectives import Adversarial
-        from fastgan.trainer.optimizers import adam
+        from fastgan.trainer.optimization.optimizers import adam
 
         if self.model:
             nets = load_networks(self.model, images, self.latent)

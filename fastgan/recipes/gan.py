@@ -34,7 +34,7 @@ class Gan(Config):
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.mlp import Discriminator, Generator
         from fastgan.objectives import Adversarial, Exponential, Linear
-        from fastgan.trainer.optimizers import SGD
+        from fastgan.trainer.optimization.optimizers import SGD
 
         if self.model:
             nets = load_networks(self.model, images, self.latent)

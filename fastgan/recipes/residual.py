@@ -34,7 +34,7 @@ class Residual(Config):
         """The recipe's own networks, or those of --model, with the shared optimisers and
         schedules."""
         from fastgan.objectives import Linear
-        from fastgan.trainer.optimizers import adam
+        from fastgan.trainer.optimization.optimizers import adam
 
         nets = load_networks(self.model, images, self.latent) if self.model else networks()
         return RecipeParts(

@@ -21,7 +21,8 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
     from fastgan import data
     from fastgan.devices import pick_device
     from fastgan.distributed.context import join, local_device
-    from fastgan.trainer.stage import Stage
+    from fastgan.trainer.run_options import RunOptions
+    from fastgan.trainer.stages.stage import Stage
     from fastgan.trainer.trainer import Trainer
 
     with join(
@@ -53,23 +54,10 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
     return Trainer(
         stages=[stage],
         data=dataset,
-        batch_size=config.batch_size,
-        seed=config.seed,
         out=out,
         resume=resume,
         reschedule=resume,  # by the command line --steps and --lr alone can change them
-        device=config.device,
-        precision=config.precision,
-        graph=config.graph,
-        impl=config.impl,
-        sync_bn=config.sync_bn,
-        flip=config.flip,
-        ema_decay=config.ema_decay,
-        log_every=config.log_every,
-        sample_every=config.sample_every,
-        checkpoint_every=config.checkpoint_every,
-        checkpoint_minutes=config.checkpoint_minutes,
-        keep=config.keep,
+        **dataclasses.asdict(RunOptions.of(vars(config))),
         config=as_dict(config),
         log=log,
     )

@@ -22,8 +22,9 @@ from typing import Any
 from PIL import Image
 
 from fastgan import files
+from fastgan.monitor.pictures.charts import is_number
 from fastgan.reports import plots
-from fastgan.reports.reading import Story, evenly, is_number, number, parameters, read_story
+from fastgan.reports.reading import Story, evenly, number, parameters, read_story
 from fastgan.runs.layout import REPORT
 
 PICTURES = 24

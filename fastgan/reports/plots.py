@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from fastgan.monitor.pictures import _ORDER as PANELS
-from fastgan.monitor.pictures import _number as number_text
-from fastgan.monitor.pictures import _range as value_range
-from fastgan.monitor.pictures import _rank as rank
-from fastgan.monitor.pictures import panel_of, smooth, ticks
+from fastgan.monitor.pictures.charts import (
+    PANELS,
+    number_text,
+    panel_of,
+    rank,
+    smooth,
+    ticks,
+    value_range,
+)
 from fastgan.reports.reading import Story
 
 POINTS = 400

@@ -13,6 +13,7 @@ from typing import Any
 
 from fastgan import files
 from fastgan.errors import FastganError
+from fastgan.monitor.pictures.charts import is_number
 from fastgan.runs.layout import EVALUATION
 from fastgan.runs.run_folder import RunFolder, read_facts
 
@@ -125,10 +126,6 @@ def rows(folder: RunFolder, path: Path) -> list[dict[str, Any]]:
     with contextlib.suppress(FastganError):
         return [row for row in folder.rows(path) if 0 <= row["step"] < LAST_STEP]
     return []
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def number(value: Any) -> float:

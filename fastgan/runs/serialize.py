@@ -23,7 +23,7 @@ CONTAINERS = {nn.Sequential: "Sequential", nn.ModuleList: "ModuleList", nn.Modul
 
 MOVED = {
     "fastgan.objectives.objective": "fastgan.objectives.base",
-    "fastgan.engine.optim": "fastgan.trainer.optimizers",
+    "fastgan.engine.optim": "fastgan.trainer.optimization.optimizers",
     "fastgan.nn.norm": "fastgan.ops.norm.modules",
     "fastgan.nn.conv": "fastgan.ops.conv.modules",
     "fastgan.nn.sync_norm": "fastgan.ops.norm.sync",

@@ -16,18 +16,15 @@ from fastgan.errors import FastganError
 from fastgan.precision import Precision
 from fastgan.runs import imports
 from fastgan.runs.serialize import NotSerializable, foreign, rebuild, serialize
-from fastgan.trainer.stage import Stage
+from fastgan.trainer.run_options import RunOptions
+from fastgan.trainer.stages.stage import Stage
 
 
 class RunFacts(Protocol):
     """What of a Trainer its run is known by."""
 
     descriptions: list[dict[str, dict[str, Any]]]
-    batch_size: int
-    seed: int
-    flip: bool
-    ema_decay: float
-    log_every: int
+    options: RunOptions
     precision: Precision
 
     @property
@@ -69,15 +66,15 @@ def of(trainer: RunFacts) -> dict[str, Any]:
                 "schedules": schedules,
                 "ema": [name for name in stage.ema if name in stage.nets],
                 "steps": stage.steps,
-                "batch_size": stage.batch_size or trainer.batch_size,
+                "batch_size": stage.batch_size or trainer.options.batch_size,
             }
         )
     return {
         "stages": stages,
-        "seed": trainer.seed,
-        "flip": trainer.flip,
-        "ema_decay": trainer.ema_decay,
-        "log_every": trainer.log_every,
+        "seed": trainer.options.seed,
+        "flip": trainer.options.flip,
+        "ema_decay": trainer.options.ema_decay,
+        "log_every": trainer.options.log_every,
         "precision": trainer.precision.name,
     }
 
@@ -236,4 +233,4 @@ def rebuilding(trainer: RunFacts) -> dict[str, Any]:
         for name in sorted(names)
         if (folder := imports.folder_of(name)) is not None
     }
-    return {"stages": stages, "classes": classes, "seed": trainer.seed, "modules": modules}
+    return {"stages": stages, "classes": classes, "seed": trainer.options.seed, "modules": modules}

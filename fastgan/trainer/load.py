@@ -14,6 +14,7 @@ from fastgan.errors import FastganError
 from fastgan.runs.run_folder import read_facts
 from fastgan.runs.serialize import Untrusted, rebuild
 from fastgan.trainer import sampling
+from fastgan.trainer.networks import load_network
 from fastgan.trainer.restoring import (
     OpenRun,
     folders_of,
@@ -23,7 +24,6 @@ from fastgan.trainer.restoring import (
     open_run,
     scalars,
 )
-from fastgan.trainer.stage import load_network
 
 
 def load(

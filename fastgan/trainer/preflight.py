@@ -13,8 +13,8 @@ from fastgan.errors import FastganError
 from fastgan.objectives import Objective
 from fastgan.objectives.base import Named
 from fastgan.precision import Precision
-from fastgan.trainer.stage import place
-from fastgan.trainer.step import StepRunner
+from fastgan.trainer.networks import place
+from fastgan.trainer.step.runner import StepRunner
 
 BATCH = 4
 """Samples of the dry pass: batch normalisation needs more than one."""

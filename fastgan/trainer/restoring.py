@@ -22,7 +22,8 @@ from fastgan.runs.checkpoint import Checkpoints
 from fastgan.runs.run_folder import read_checkpoint, read_facts
 from fastgan.runs.serialize import rebuild
 from fastgan.trainer import sampling
-from fastgan.trainer.stage import check_network, load_network, open_streams
+from fastgan.trainer.networks import check_network, load_network
+from fastgan.trainer.stages.stage import open_streams
 
 LARGEST_NOISE = 2**22
 """Random numbers of one image; an image of 1024x1024 pixels in colour has 3 million."""

@@ -29,7 +29,7 @@ def summary(trainer: Trainer) -> str:
                 hooks.append(layer.register_forward_hook(_recorder(shapes[name], layer_name)))
     batch = stage.batch(0)
     position = torch.zeros((), dtype=torch.int64, device=trainer.device)
-    noise = draw(stage.stage.objective.noise, stage.seed, position, trainer.batch_size)
+    noise = draw(stage.stage.objective.noise, stage.seed, position, trainer.options.batch_size)
     step = Step(
         stage.stage.objective,
         stage.nets,

@@ -11,22 +11,24 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from fastgan import files, machine, paths
+from fastgan import machine
 from fastgan.errors import FastganError
 from fastgan.kernels import tuning
-from fastgan.kernels.common import TORCH_DTYPES, has_triton, triton_minor
-from fastgan.kernels.tuning import Entry, Shape, Table
+from fastgan.kernels.common import TORCH_DTYPES, has_triton
+from fastgan.kernels.tuning import Entry, Shape
 from fastgan.verify import registry
-from fastgan.verify.check import check, converted, leaves, named, precision, relative_l2, seed
+from fastgan.verify.calls import converted, leaves, named, precision, seed
+from fastgan.verify.check import check
+from fastgan.verify.differences import relative_l2
 from fastgan.verify.registry import Case, Kwargs, Op
 from fastgan.verify.runner import configurations
 from fastgan.verify.timing import measure, rotations
+from fastgan.verify.tuning_tables import key_of, merge, table_path
 
 FLAT_ADAM = (
     "flat_adam"  # no op of the registry: the trainer's choice between FlatAdam and torch's Adam
@@ -167,7 +169,7 @@ def tune_engine(op: Op, case: Case, type_name: str, device: torch.device) -> Ent
     from fastgan.ops import dispatch
 
     engines = [e for e in op.engines if e != "reference" and dispatch.missing(e, device) is None]
-    chooser = dispatch._DISPATCHERS.get(op.name)
+    chooser = dispatch.DISPATCHERS.get(op.name)
     if len(engines) < 2 or chooser is None:
         return None
     made = case.make(TORCH_DTYPES[type_name], device, seed(op.name, case.name))
@@ -252,7 +254,7 @@ def _update(
     it changes)."""
     from fastgan.ops.adam.flat_parameters import FlatParameters
     from fastgan.ops.adam.optimizer import FlatAdam
-    from fastgan.trainer.optimizers import Ema
+    from fastgan.trainer.optimization.optimizers import Ema
 
     mine = copy.deepcopy(net).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parameters = [p for p in mine.parameters() if p.requires_grad]
@@ -281,93 +283,6 @@ def _update(
     return update, [*parameters, *(ema.nets["net"].parameters() if ema is not None else ())]
 
 
-def save(path: Path, table: Table) -> None:
-    """Write ``table`` whole. Raises FastganError."""
-    with files.explained(f"can't write {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_atomically(path, tuning.as_text(table).encode())
-
-
-def merge(path: Path, device: torch.device, new: Sequence[Entry]) -> Table:
-    """Puts ``new`` into the table at ``path`` (made if missing), over entries of the same op, type
-    and shape; writes and returns it.
-    """
-    facts = tuning.device_facts(device)
-    if facts is None:
-        raise FastganError("fastgan tune needs a GPU: tables are kept per GPU model")
-    old = tuning.read(path).entries if path.is_file() else ()
-    return _write(path, facts.gpu, facts.capability, [*old, *new])
-
-
-def _key(e: Entry) -> tuple[Any, ...]:
-    return e.op, e.type, tuple(sorted(e.shape.items()))
-
-
-def _write(path: Path, gpu: str, capability: str, entries: Sequence[Entry]) -> Table:
-    """The table of these entries, of equal ones the last, written to ``path``."""
-    table = Table(
-        gpu, capability, triton_minor(), tuple({_key(e): e for e in entries}.values()), path
-    )
-    save(path, table)
-    tuning.forget()
-    return table
-
-
-def recheck(ship: bool, say: Callable[[str], None]) -> int:
-    """Takes what other Triton minor versions measured into tables of this one, the nearest version
-    first: engines as they are, configurations that this Triton compiles for that GPU without a
-    spill and within its shared memory. What this version measured stands. Needs no GPU. 0 where a
-    table was there.
-    """
-    from fastgan.verify import aot
-
-    if not has_triton:
-        raise FastganError(
-            "fastgan tune --recheck compiles, which needs Triton: pip install triton"
-        )
-    registry.load()
-    others = sorted((t for t in tuning.tables() if tuning.minors_away(t)), key=tuning.minors_away)
-    for table in others:
-        if table.capability not in aot.SHARED_LIMIT:
-            say(f"{table.path}: {table.capability} is no target that Triton compiles for")
-            continue
-        folder = (tuning.SHIPPED if ship else paths.config_dir()) / tuning.slug(table.gpu)
-        path = folder / f"triton-{triton_minor()}.json"
-        old = tuning.read(path).entries if path.is_file() else ()
-        taken: list[Entry] = []
-        todo = [e for e in table.entries if _key(e) not in {_key(o) for o in old}]
-        for entry in todo:
-            rows = aot.recheck(entry, table.capability) if entry.config else []
-            if wrong := next((r for r in rows if r.verdict == "FAIL"), None):
-                say(
-                    f"left: {entry.op} {entry.type} {entry.shape} {entry.config}: {wrong.kernel} "
-                    f"{wrong.note}"
-                )
-                continue
-            shared = max((r.shared for r in rows), default=entry.shared)
-            taken.append(
-                replace(
-                    entry, shared=shared, rechecked=machine.describe(torch.device("cpu"))["triton"]
-                )
-            )
-        if taken:
-            _write(path, table.gpu, table.capability, [*old, *taken])
-        say(f"{len(taken)} of {len(todo)} entries of {table.path} taken into {path}")
-    if not others:
-        say("no table of another Triton minor version")
-    return int(not others)
-
-
-def table_path(device: torch.device, ship: bool) -> Path:
-    """Where a device's table belongs: the user's folder, or (``ship``) the package's, to be
-    committed."""
-    facts = tuning.device_facts(device)
-    if facts is None:
-        raise FastganError("fastgan tune needs a GPU: tables are kept per GPU model")
-    root = tuning.SHIPPED if ship else paths.config_dir()
-    return root / tuning.slug(facts.gpu) / f"triton-{triton_minor()}.json"
-
-
 def run(
     names: Sequence[str],
     types: Sequence[str],
@@ -388,7 +303,7 @@ def run(
     assert facts is not None
     registry.load()
     ops = registry.ops(*(n for n in names if n != FLAT_ADAM)) if set(names) != {FLAT_ADAM} else []
-    known = {_key(e) for e in (tuning.read(path).entries if path.is_file() else ())}
+    known = {key_of(e) for e in (tuning.read(path).entries if path.is_file() else ())}
     for target in targets(ops, device, types):
         if (target.name, target.type, tuple(sorted(target.shape))) in known:
             continue

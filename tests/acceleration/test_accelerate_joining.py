@@ -21,7 +21,7 @@ from test_accelerate_training import assert_same, gradients
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from fastgan.acceleration import accelerate, joining, report, revert
+from fastgan.acceleration import accelerate, functional_norms, report, revert
 from fastgan.acceleration.joining import Pending
 from fastgan.errors import FastganError
 from fastgan.kernels.common import INTERPRET, has_triton
@@ -146,8 +146,8 @@ def test_on_the_kernels_every_pair_runs_as_one(style, monkeypatch):
     for module, name in (
         (norms, "batch_norm"),
         (norms, "instance_norm"),
-        (joining, "batch_norm"),
-        (joining, "instance_norm"),
+        (functional_norms, "batch_norm"),
+        (functional_norms, "instance_norm"),
     ):
         real = getattr(module, name)
         counted = lambda *a, real=real, **kw: (handed.append(kw.get("activation")), real(*a, **kw))[

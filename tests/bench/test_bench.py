@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from fastgan.bench import benchmark, tables
+from fastgan.bench import benchmark, readme_tables, result_files, tables
 from fastgan.bench.iterations import gate as gates
 from fastgan.bench.iterations import measure, networks, pieces, rows, suites, work
 from fastgan.bench.iterations.ours import Ours, inputs_at
@@ -62,8 +62,8 @@ def test_gold_is_float64_and_row_c_is_not(gate) -> None:
 
 def test_a_row_with_wrong_maths_does_not_count(gate) -> None:
     class Wrong(Plain):
-        def _g_terms(self, batch, fake):
-            return 1.01 * super()._g_terms(batch, fake)
+        def g_terms(self, batch, fake):
+            return 1.01 * super().g_terms(batch, fake)
 
     verdict = gate.judge(Wrong(DCGAN, Options(), gate.arrays, CPU))
     assert not verdict.passed
@@ -339,24 +339,25 @@ def test_table_shows_losses_errors_and_the_machine() -> None:
 
 
 def test_readme_is_filled_between_its_markers_and_says_what_is_not_measured() -> None:
-    filled = tables.fill(
-        f"top\n{tables.BEGIN}\nold\n{tables.END}\nend\n", tables.markdown([example()])
+    filled = readme_tables.fill(
+        f"top\n{readme_tables.BEGIN}\nold\n{readme_tables.END}\nend\n",
+        readme_tables.markdown([example()]),
     )
     assert "old" not in filled
     assert filled.startswith("top\n")
     assert filled.endswith("end\n")
     assert "GPU figures: not measured yet." in filled
     assert "0.80x (0.80 to 0.80)" in filled
-    assert "not measured" not in tables.markdown([example("NVIDIA")])
-    assert tables.NOT_MEASURED in tables.markdown([])
+    assert "not measured" not in readme_tables.markdown([example("NVIDIA")])
+    assert readme_tables.NOT_MEASURED in readme_tables.markdown([])
     with pytest.raises(FastganError, match="bench:begin"):
-        tables.fill("no markers", "x")
+        readme_tables.fill("no markers", "x")
 
 
 def test_readme_shows_a_figure_drawn_from_the_committed_result(tmp_path) -> None:
     pytest.importorskip("matplotlib", reason="figures need matplotlib")
     readme = tmp_path / "README.md"
-    readme.write_text(f"above\n{tables.BEGIN}\n{tables.END}\nbelow\n")
+    readme.write_text(f"above\n{readme_tables.BEGIN}\n{readme_tables.END}\nbelow\n")
     CliRunner().invoke(command, ["--readme", str(readme)], catch_exceptions=False)
     text = readme.read_text()
     assert text.startswith("above")
@@ -371,15 +372,17 @@ def test_readme_takes_the_stronger_rival_where_a_suite_ran_in_two_parts() -> Non
     other["rows"][0] |= {"row": "c", "ms": [4.0, 5.0, 6.0], "samples_ms": [5.0] * 3}
     benchmark.compare(other["rows"])
     two["suites"].append(other)
-    text = tables.markdown([two])
+    text = readme_tables.markdown([two])
     assert "0.40x" in text
     assert "0.80x" not in text
 
 
 def test_json_and_csv_hold_every_row(tmp_path) -> None:
-    tables.write_json(example(), tmp_path / "bench-x.json")
-    assert tables.read(tmp_path)[0]["suites"][0]["rows"][1]["error"].startswith("RuntimeError")
-    tables.write_csv(example(), tmp_path / "x.csv")
+    result_files.write_json(example(), tmp_path / "bench-x.json")
+    assert result_files.read(tmp_path)[0]["suites"][0]["rows"][1]["error"].startswith(
+        "RuntimeError"
+    )
+    result_files.write_csv(example(), tmp_path / "x.csv")
     lines = (tmp_path / "x.csv").read_text().splitlines()
     assert len(lines) == 4
     assert lines[0].startswith("suite,")

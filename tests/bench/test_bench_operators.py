@@ -9,13 +9,21 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from fastgan.bench import baselines, benchmark, operators, tables
+from fastgan.bench import (
+    baselines,
+    benchmark,
+    operator_calls,
+    operators,
+    readme_tables,
+    result_files,
+    tables,
+)
 from fastgan.cli.bench import command
 from fastgan.verify import registry
 from fastgan.verify.registry import Op
 
 CPU = torch.device("cpu")
-SAMPLES = list(operators.samples(CPU))
+SAMPLES = list(operator_calls.samples(CPU))
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +34,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def sample(op: str, direction: str = "forward") -> operators.Sample:
+def sample(op: str, direction: str = "forward") -> operator_calls.Sample:
     return next(s for s in SAMPLES if s.op.name == op and s.direction == direction)
 
 
@@ -39,18 +47,18 @@ def test_every_registered_op_appears_in_each_direction_it_has() -> None:
 
 
 def test_layers_are_a_gpu_s_shapes_in_bf16_where_the_op_has_it() -> None:
-    layers = list(operators.samples(CPU, layers=True))
+    layers = list(operator_calls.samples(CPU, layers=True))
     assert {s.op.name for s in layers} == {op.name for op in registry.ops()}
     assert all(s.type_name == ("bf16" if "bf16" in s.op.dtypes else "fp32") for s in layers)
     assert sum(s.op.name == "batch_norm" for s in layers) == 2 * sum(
         "layer" in c.tags for c in registry.ops("batch_norm")[0].cases
     )
-    assert len(list(operators.samples(CPU, layers=True, first=True))) == len(SAMPLES)
+    assert len(list(operator_calls.samples(CPU, layers=True, first=True))) == len(SAMPLES)
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: s.name)
 def test_each_op_is_timed_against_eager(sample) -> None:
-    entry = operators.run(sample, CPU, ("eager", *operators.ENGINES), repeats=3, until=0.0)
+    entry = operators.run(sample, CPU, ("eager", *operator_calls.ENGINES), repeats=3, until=0.0)
     if "reference" not in sample.op.engines:
         assert not entry["rows"]
         assert entry["missing"] == dict.fromkeys(sample.op.engines, "needs a GPU")
@@ -78,7 +86,7 @@ def test_the_compiler_is_a_rival() -> None:
     assert rows["reference"]["best"] == min(("eager", "compile"), key=lambda p: rows[p]["ms"][1])
 
 
-def wrong(op: Op, **replaced) -> operators.Sample:
+def wrong(op: Op, **replaced) -> operator_calls.Sample:
     return dataclasses.replace(sample(op.name, "both"), op=dataclasses.replace(op, **replaced))
 
 
@@ -98,7 +106,7 @@ def test_an_engine_with_wrong_outputs_or_gradients_is_not_timed() -> None:
     gradients = lambda input, **kwargs: op.fn(Off.apply(input), **kwargs)
     for fn in (outputs, gradients):
         entry = operators.run(
-            wrong(op, fn=fn), CPU, ("eager", *operators.ENGINES), repeats=3, until=0.0
+            wrong(op, fn=fn), CPU, ("eager", *operator_calls.ENGINES), repeats=3, until=0.0
         )
         row = next(r for r in entry["rows"] if r["ours"])
         assert row["agrees"] is False
@@ -115,7 +123,7 @@ def test_a_provider_that_raises_is_shown_and_the_others_count() -> None:
         raise RuntimeError("no such memory format\nhere")
 
     entry = operators.run(
-        wrong(op, eager=broken), CPU, ("eager", *operators.ENGINES), repeats=3, until=0.0
+        wrong(op, eager=broken), CPU, ("eager", *operator_calls.ENGINES), repeats=3, until=0.0
     )
     rows = {r["provider"]: r for r in entry["rows"]}
     assert rows["eager"]["error"] == "RuntimeError: no such memory format here"
@@ -161,7 +169,7 @@ def test_augmenting_rival_moves_and_cuts_as_published() -> None:
 def entries() -> list:
     row = lambda provider, us: {
         "provider": provider,
-        "ours": provider not in operators.PYTORCH,
+        "ours": provider not in operator_calls.PYTORCH,
         "status": "ok",
         "samples_ms": [us / 1e3] * 3,
         "ms": [us / 1e3] * 3,
@@ -210,11 +218,11 @@ def test_losses_are_in_the_table_the_csv_and_the_readme(tmp_path) -> None:
     assert "0.50x" in text
     assert text.count("engine cudnn: needs a GPU") == 1
     assert "1 of 3 calls: not run within the budget" in text
-    tables.write_csv(result(found), tmp_path / "k.csv")
+    result_files.write_csv(result(found), tmp_path / "k.csv")
     lines = (tmp_path / "k.csv").read_text().splitlines()
     assert len(lines) == 9
     assert lines[-1].startswith("batch_norm: b,kernel both,cuda,bf16,,triton")
-    readme = tables.markdown([result(found)])
+    readme = readme_tables.markdown([result(found)])
     assert (
         "| batch_norm | forward and backward | 2 | 1.00x | 0.50x (b, bf16; eager) | 12 to 50 % |"
         in readme
@@ -223,7 +231,7 @@ def test_losses_are_in_the_table_the_csv_and_the_readme(tmp_path) -> None:
 
 def test_a_cpu_s_tiny_shapes_are_not_quoted() -> None:
     found = [e | {"device": "cpu"} for e in entries()]
-    assert "batch_norm" not in tables.markdown([result(found, "CPU: some")])
+    assert "batch_norm" not in readme_tables.markdown([result(found, "CPU: some")])
     assert "CPU, smallest shapes" in tables.table(result(found, "CPU: some"))
 
 
@@ -250,7 +258,7 @@ def test_plot_of_operators(tmp_path) -> None:
 
 
 def test_a_spent_budget_leaves_operators_out_and_says_so(monkeypatch) -> None:
-    monkeypatch.setattr(operators, "samples", lambda *a, **k: iter(SAMPLES[:2]))
+    monkeypatch.setattr(operator_calls, "samples", lambda *a, **k: iter(SAMPLES[:2]))
     bench = benchmark.Bench(CPU, budget=1e-3, repeats=3)
     found = bench.run([], [], ops=True)["kernels"]
     assert [e["error"] for e in found] == ["not run within the budget"] * 2
@@ -260,7 +268,9 @@ def test_command_runs_operators_alone_and_fails_on_a_wrong_one(monkeypatch, tmp_
     (op,) = registry.ops("moments")
     bad = wrong(op, fn=lambda **kwargs: tuple(1.001 * t for t in op.fn(**kwargs)))
     for chosen, code in ((sample("moments", "both"), 0), (bad, 1)):
-        monkeypatch.setattr(operators, "samples", lambda *a, chosen=chosen, **k: iter([chosen]))
+        monkeypatch.setattr(
+            operator_calls, "samples", lambda *a, chosen=chosen, **k: iter([chosen])
+        )
         done = CliRunner().invoke(
             command, ["--suite", "kernels", "--quick", "--json", str(tmp_path / "r.json")]
         )

@@ -332,7 +332,7 @@ def test_labels_may_be_given_as_numbers_names_or_a_file(tmp_path):
 
 
 def test_array_files_of_many_images_are_resized_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastgan.data.opening._QUICK", 10)
+    monkeypatch.setattr("fastgan.data.from_rows._QUICK", 10)
     images = pictures(50, (16, 16))
     np.save(tmp_path / "a.npy", images)
     dataset = data.open(tmp_path / "a.npy", size=8)
@@ -344,7 +344,7 @@ def test_array_files_of_many_images_are_resized_once(tmp_path, monkeypatch):
 
 
 def test_large_array_files_are_converted_once_into_the_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastgan.data.opening.MEMORY_BYTES", 100)
+    monkeypatch.setattr("fastgan.data.from_rows.MEMORY_BYTES", 100)
     images = pictures(50)
     np.savez_compressed(
         tmp_path / "a.npz", images=images.astype(np.float32) / 255, labels=np.arange(50) % 4

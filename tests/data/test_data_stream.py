@@ -281,7 +281,8 @@ def test_no_round_of_a_step_waits_for_its_rows(ahead, monkeypatch):
     """WGAN-GP reads six batches a step: all of the next step's are on their way before it
     begins."""
     from fastgan.precision import resolve
-    from fastgan.trainer.stage import ActiveStage, Stage
+    from fastgan.trainer.stages.active import ActiveStage
+    from fastgan.trainer.stages.stage import Stage
 
     monkeypatch.setattr(streaming, "AHEAD_BYTES", ahead)
     net = lambda *layers: torch.nn.Sequential(torch.nn.Flatten(), *layers)

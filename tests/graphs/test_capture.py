@@ -18,9 +18,10 @@ from fastgan.models.dcgan import Discriminator, Generator
 from fastgan.objectives import Linear
 from fastgan.precision import resolve
 from fastgan.runs.checkpoint import flatten
-from fastgan.trainer import trainer as trainer_module
-from fastgan.trainer.optimizers import SGD
-from fastgan.trainer.stage import ActiveStage, Stage, open_streams
+from fastgan.trainer import session
+from fastgan.trainer.optimization.optimizers import SGD
+from fastgan.trainer.stages.active import ActiveStage
+from fastgan.trainer.stages.stage import Stage, open_streams
 
 CPU = torch.device("cpu")
 
@@ -235,7 +236,7 @@ class OnGpu(nn.Parameter):
 
 
 def test_flat_adam_on_a_gpu_is_not_refused_and_torchs_unfused_adam_is():
-    from fastgan.graphs.capture import require_capturable
+    from fastgan.graphs.optimizer_state import require_capturable
     from fastgan.ops.adam.flat_parameters import FlatParameters
     from fastgan.ops.adam.optimizer import FlatAdam
 
@@ -521,7 +522,7 @@ def test_a_graph_that_fails_later_is_told_of_too(monkeypatch, capsys):
                 terms["adv"].item()
             return terms
 
-    monkeypatch.setattr(trainer_module, "graph_backend", lambda *_: RecordedGraph)
+    monkeypatch.setattr(session, "graph_backend", lambda *_: RecordedGraph)
     images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 1), np.uint8)
     objective = Later(latent_shape=(8, 1, 1), r1=1.0, lazy_r1=4)
     options = {

@@ -17,8 +17,8 @@ from fastgan.kernels import tuning
 from fastgan.kernels.common import TRITON_VERSION, has_triton, triton_minor
 from fastgan.kernels.tuning import Device, Entry, Table
 from fastgan.ops import dispatch
-from fastgan.trainer import fused_optimizers
-from fastgan.verify import registry, tune
+from fastgan.trainer.optimization import fused
+from fastgan.verify import registry, tune, tuning_tables
 from fastgan.verify.timing import Timing
 
 H100 = Device("NVIDIA H100 80GB HBM3", "sm_90", 227 * 1024)
@@ -99,7 +99,7 @@ def own_tables(tmp_path, monkeypatch):
 def test_a_users_own_table_is_read_and_written_whole(own_tables):
     path = own_tables / tuning.slug(H100.gpu) / f"triton-{triton_minor()}.json"
     assert path.parent.name == "nvidia-h100-80gb-hbm3"
-    tune.save(path, table(entry(4096, 7, engine="cudnn", ms=0.5), entry(1024, 9)))
+    tuning_tables.save(path, table(entry(4096, 7, engine="cudnn", ms=0.5), entry(1024, 9)))
     again = tuning.read(path)
     assert [e.shape["rows"] for e in again.entries] == [1024, 4096]
     assert not list(path.parent.glob(".partial-*"))
@@ -120,7 +120,7 @@ def test_a_users_own_table_is_read_and_written_whole(own_tables):
 
 def test_a_table_of_another_triton_chooses_engines(own_tables):
     path = own_tables / tuning.slug(H100.gpu) / f"triton-{other_minor(1)}.json"
-    tune.save(path, table(entry(4096, 7, engine="cudnn"), triton=other_minor(1)))
+    tuning_tables.save(path, table(entry(4096, 7, engine="cudnn"), triton=other_minor(1)))
     tuning.forget()
     device, default, shape = torch.device("cuda", 0), {"BLOCK": 1}, (("c", 64), ("rows", 4096))
     assert tuning.engine("k", "bf16", dict(shape), device) == "cudnn"
@@ -140,11 +140,11 @@ def test_recheck_takes_over_what_this_triton_compiles(own_tables, monkeypatch):
         "conv_way", "bf16", {"rows": 8}, config={"WAY": "tma"}
     )  # steers a launcher: there is nothing to compile
     old = [draw(10, 256), draw(11, 48), draw(12, 512), engine, way]  # 48 is no power of two
-    tune.save(folder / f"triton-{other_minor(1)}.json", table(*old, triton=other_minor(1)))
+    tuning_tables.save(folder / f"triton-{other_minor(1)}.json", table(*old, triton=other_minor(1)))
     mine = folder / f"triton-{triton_minor()}.json"
-    tune.save(mine, table(draw(12, 1024)))
+    tuning_tables.save(mine, table(draw(12, 1024)))
     tuning.forget()
-    assert tune.recheck(False, said.append) == 0
+    assert tuning_tables.recheck(False, said.append) == 0
     found = {(e.op, *e.shape.values()): e for e in tuning.read(mine).entries}
     assert set(found) == {("random", 10), ("random", 12), ("conv2d", 8), ("conv_way", 8)}
     assert found["random", 12].config["BLOCK"] == 1024  # measured under this version: it stands
@@ -212,10 +212,10 @@ def test_flat_adam_on_the_kernel_is_timed_against_torchs(own_tables, monkeypatch
     monkeypatch.setattr(tune, "measure", lambda calls: Timing(next(times), 0, 0, "cpu"))
     entry = tune.tune_flat_adam(net, averaged, cpu)
     assert (entry.engine, entry.ms) == ("triton", 0.5)
-    path = tune.table_path(cpu, ship=False)
-    tune.merge(path, cpu, [entry])
-    assert fused_optimizers.engine_of("auto", 200, cpu) == "triton"
-    assert fused_optimizers.engine_of("auto", 200_000, cpu) is None
+    path = tuning_tables.table_path(cpu, ship=False)
+    tuning_tables.merge(path, cpu, [entry])
+    assert fused.engine_of("auto", 200, cpu) == "triton"
+    assert fused.engine_of("auto", 200_000, cpu) is None
 
 
 @parent
@@ -271,7 +271,7 @@ import json, torch
 from pathlib import Path
 from fastgan.kernels import tuning
 from fastgan.ops import dispatch; from fastgan.verify import registry
-from fastgan.verify import tune
+from fastgan.verify import tune, tuning_tables
 torch.set_num_threads(1)
 cpu = torch.device("cpu")
 registry.load(["tests.support.toy_ops"])
@@ -280,9 +280,9 @@ op.candidates["scale_act"][:] = [{"BLOCK": 1024}, {"BLOCK": 48}]
 targets = list(tune.targets([op], cpu, ["fp32"], tag="quick"))
 entry, tried = tune.tune(targets[0], cpu, default_ms=1e9)
 tuning.device_facts = lambda device: tuning.Device("Imaginary GPU", "sm_90", 99 * 1024)
-path = tune.table_path(cpu, ship=False)
-tune.merge(path, cpu, [entry])
-tune.merge(path, cpu, [entry])
+path = tuning_tables.table_path(cpu, ship=False)
+tuning_tables.merge(path, cpu, [entry])
+tuning_tables.merge(path, cpu, [entry])
 found = tuning.find("scale_act", "fp32", targets[0].shape, tuning.device_facts(cpu))
 stays, _ = tune.tune(targets[0], cpu, default_ms=1e-9)
 n = len(tuning.read(path).entries)

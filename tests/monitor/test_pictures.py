@@ -10,6 +10,7 @@ from PIL import Image
 
 from fastgan.errors import FastganError
 from fastgan.monitor import pictures
+from fastgan.monitor.pictures import charts
 
 
 def test_a_grid_shows_every_pixel_of_every_image_in_reading_order():
@@ -105,7 +106,7 @@ def test_metrics_are_drawn_in_the_panel_they_belong_to():
         "time": None,
         "images": None,
     }
-    assert {key: pictures.panel_of(key) for key in wanted} == wanted
+    assert {key: charts.panel_of(key) for key in wanted} == wanted
 
 
 def test_each_panel_adds_height_and_colour():
@@ -150,18 +151,18 @@ def test_non_finite_values_are_gaps_with_a_red_tick():
 def test_smoothing_keeps_length_constants_and_gaps():
     values = np.full(100, 3.0)
     values[40] = math.nan
-    smoothed = pictures.smooth(values, 9)
+    smoothed = charts.smooth(values, 9)
     assert np.isnan(smoothed[40])
     assert np.allclose(np.delete(smoothed, 40), 3.0)
     noise = np.random.default_rng(0).normal(size=1000)
-    assert pictures.smooth(noise, 20).std() < 0.5 * noise.std()
+    assert charts.smooth(noise, 20).std() < 0.5 * noise.std()
 
 
 @pytest.mark.parametrize(
     ("low", "high"), [(0, 1), (-3.2, 7.7), (0, 30_000), (1e-6, 4e-6), (-1e9, 1e9)]
 )
 def test_ticks_are_few_round_and_inside(low, high):
-    found = pictures.ticks(low, high, 5)
+    found = charts.ticks(low, high, 5)
     assert 3 <= len(found) <= 8
     assert all(low - 1e-9 * abs(high) <= tick <= high * (1 + 1e-9) for tick in found)
     gaps = np.diff(found)

@@ -7,7 +7,7 @@ from torch import nn
 
 from fastgan.errors import FastganError
 from fastgan.ops import average as ops
-from fastgan.trainer.optimizers import Ema
+from fastgan.trainer.optimization.optimizers import Ema
 
 EPS = 2.0**-24
 

@@ -19,9 +19,10 @@ from fastgan.objectives import Linear
 from fastgan.ops.adam.flat_parameters import FlatParameters
 from fastgan.ops.adam.optimizer import FlatAdam
 from fastgan.precision import resolve
-from fastgan.trainer import fused_optimizers, sampling
-from fastgan.trainer import trainer as trainer_module
-from fastgan.trainer.stage import ActiveStage, Stage, open_streams
+from fastgan.trainer import pictures, sampling
+from fastgan.trainer.optimization import fused
+from fastgan.trainer.stages.active import ActiveStage
+from fastgan.trainer.stages.stage import Stage, open_streams
 
 CPU = torch.device("cpu")
 EPS = 2.0**-24
@@ -31,7 +32,7 @@ CONV = {"G": (Generator, (16, 1, 8, 2)), "D": (Discriminator, (16, 1, 2))}
 @pytest.fixture
 def flattened(monkeypatch):
     """FlatAdam wherever it fits, on the reference path."""
-    monkeypatch.setattr(fused_optimizers, "engine_of", lambda *_: "reference")
+    monkeypatch.setattr(fused, "engine_of", lambda *_: "reference")
 
 
 def stage_of(
@@ -183,14 +184,14 @@ def test_runs_go_on_with_the_other_optimiser_and_checkpoints_look_the_same(tmp_p
         for second in chosen:
             path = tmp_path / f"{first}-{second}"
             for kind, steps, resume in ((first, 6, False), (second, 12, True)):
-                monkeypatch.setattr(fused_optimizers, "engine_of", chosen[kind])
+                monkeypatch.setattr(fused, "engine_of", chosen[kind])
                 torch.manual_seed(1)
                 with tiny(path, seed=7, resume=resume, optimizers=plain_adam) as trainer:
                     assert isinstance(trainer.optimizers["G"], FlatAdam) == (kind == "flat")
                     trainer.fit(steps)
             trees[first, second] = newest(path)
     straight = tmp_path / "straight"
-    monkeypatch.setattr(fused_optimizers, "engine_of", chosen["flat"])
+    monkeypatch.setattr(fused, "engine_of", chosen["flat"])
     torch.manual_seed(1)
     with tiny(straight, seed=7, optimizers=plain_adam) as trainer:
         trainer.fit(12)
@@ -321,14 +322,14 @@ def test_what_it_can_stand_for(flattened, options, expected):
 
 
 def test_auto_takes_what_was_measured_and_never_guesses(monkeypatch):
-    assert fused_optimizers.engine_of("auto", 4096, CPU) is None
-    assert fused_optimizers.engine_of("reference", 4096, CPU) is None
-    assert fused_optimizers.engine_of("cudnn", 4096, CPU) is None
-    assert fused_optimizers.engine_of("triton", 4096, CPU) == "triton"
+    assert fused.engine_of("auto", 4096, CPU) is None
+    assert fused.engine_of("reference", 4096, CPU) is None
+    assert fused.engine_of("cudnn", 4096, CPU) is None
+    assert fused.engine_of("triton", 4096, CPU) == "triton"
     asked = []
     for measured, expected in (("triton", "triton"), ("reference", None)):
         monkeypatch.setattr(tuning, "engine", lambda *a, answer=measured: asked.append(a) or answer)
-        assert fused_optimizers.engine_of("auto", 4096, CPU) == expected
+        assert fused.engine_of("auto", 4096, CPU) == expected
     assert asked[0] == (
         "flat_adam",
         "fp32",
@@ -366,7 +367,7 @@ def test_kernel_trains_and_resumes(tmp_path, monkeypatch):
     """impl="triton" is enough: the kernel updates both networks and the average, and a run that
     stopped goes on exactly."""
 
-    monkeypatch.setattr(trainer_module, "GRID", 4)
+    monkeypatch.setattr(pictures, "GRID", 4)
     monkeypatch.setattr(sampling, "CHUNK", 4)
 
     def make(path, impl, resume=False):

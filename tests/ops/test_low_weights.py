@@ -21,7 +21,7 @@ from fastgan.ops.adam.flat_parameters import FlatParameters
 from fastgan.ops.adam.optimizer import FlatAdam
 from fastgan.ops.low_weights import LowWeights, cast
 from fastgan.precision import Precision
-from fastgan.trainer import fused_optimizers
+from fastgan.trainer.optimization import fused
 
 pytestmark = pytest.mark.usefixtures("flattened")
 BF16 = torch.bfloat16
@@ -311,18 +311,16 @@ def test_bf16_alone_keeps_a_copy(precision, kept):
 def test_captured_steps_on_a_gpu_have_it_by_default(monkeypatch):
     monkeypatch.undo()
     gpu = torch.device("cuda")
-    monkeypatch.setattr(fused_optimizers.dispatch, "missing", lambda engine, device: None)
-    monkeypatch.setattr(fused_optimizers.tuning, "engine", lambda *_: None)
-    assert fused_optimizers.engine_of("auto", 4096, gpu, True) == "triton"
-    assert fused_optimizers.engine_of("auto", 4096, gpu) is None
-    assert fused_optimizers.engine_of("reference", 4096, gpu, True) is None
-    monkeypatch.setattr(fused_optimizers.tuning, "engine", lambda *_: "reference")
-    assert fused_optimizers.engine_of("auto", 4096, gpu, True) is None  # measured
-    monkeypatch.setattr(fused_optimizers.tuning, "engine", lambda *_: None)
-    monkeypatch.setattr(
-        fused_optimizers.dispatch, "missing", lambda engine, device: "Triton is not installed"
-    )
-    assert fused_optimizers.engine_of("auto", 4096, gpu, True) is None
+    monkeypatch.setattr(fused.dispatch, "missing", lambda engine, device: None)
+    monkeypatch.setattr(fused.tuning, "engine", lambda *_: None)
+    assert fused.engine_of("auto", 4096, gpu, True) == "triton"
+    assert fused.engine_of("auto", 4096, gpu) is None
+    assert fused.engine_of("reference", 4096, gpu, True) is None
+    monkeypatch.setattr(fused.tuning, "engine", lambda *_: "reference")
+    assert fused.engine_of("auto", 4096, gpu, True) is None  # measured
+    monkeypatch.setattr(fused.tuning, "engine", lambda *_: None)
+    monkeypatch.setattr(fused.dispatch, "missing", lambda engine, device: "Triton is not installed")
+    assert fused.engine_of("auto", 4096, gpu, True) is None
 
 
 @parent
@@ -349,7 +347,7 @@ def test_kernel_reads_the_engines_bf16_gradients(monkeypatch, rounding):
     places."""
     stages = []
     for engine in ("reference", "triton"):
-        monkeypatch.setattr(fused_optimizers, "engine_of", lambda *_, engine=engine: engine)
+        monkeypatch.setattr(fused, "engine_of", lambda *_, engine=engine: engine)
         stages.append(stage_of(precision="bf16", optimizers=plain_adam))
         stages[-1].train_step(0)
     assert {p.grad.dtype for p in stages[1].nets["D"].parameters()} == {BF16, torch.float32}
@@ -362,7 +360,7 @@ def test_kernel_reads_the_engines_bf16_gradients(monkeypatch, rounding):
 
 @interpreted
 def test_kernel_in_graphs_equals_eager_steps(monkeypatch, rounding):
-    monkeypatch.setattr(fused_optimizers, "engine_of", lambda *_: "triton")
+    monkeypatch.setattr(fused, "engine_of", lambda *_: "triton")
     eager, graphed = stage_of(precision="bf16"), stage_of(precision="bf16", graphs=RecordedGraph)
     for step in range(3):
         eager.train_step(step)

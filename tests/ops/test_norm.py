@@ -19,11 +19,12 @@ from fastgan.errors import FastganError
 from fastgan.kernels import tuning
 from fastgan.kernels.common import INTERPRET, has_triton
 from fastgan.kernels.norm import backward as backward_kernels
+from fastgan.kernels.norm import backward_sums
 from fastgan.kernels.norm import forward as forward_kernels
 from fastgan.kernels.norm import moments as forward_kernels_moments
 from fastgan.kernels.norm.moments import moments_backward
 from fastgan.ops.dispatch import prefer
-from fastgan.ops.norm import apply, modules, moments
+from fastgan.ops.norm import apply, handed_on, modules, moments
 from fastgan.ops.norm import functional as norm
 from fastgan.ops.norm import train as norm_autograd
 from fastgan.verify.cases import norm_launches
@@ -207,12 +208,12 @@ def test_affine_act_and_moments_are_batch_norm():
     torch.manual_seed(0)
     x, w, b = channels_last(torch.randn(4, 6, 5, 3) + 1), torch.rand(6) + 0.5, torch.randn(6)
 
-    def handed_on(x, w, b):
-        mean, var = norm.moments(x, 2)
-        return norm.affine_act(x, *norm.affine(mean, var, w, b), activation="silu")
+    def by_moments(x, w, b):
+        mean, var = handed_on.moments(x, 2)
+        return handed_on.affine_act(x, *handed_on.affine(mean, var, w, b), activation="silu")
 
     whole = lambda x, w, b: norm.batch_norm(x, None, None, w, b, True, activation="silu", groups=2)
-    for a, r in zip(run(handed_on, [x, w, b]), run(whole, [x, w, b]), strict=True):
+    for a, r in zip(run(by_moments, [x, w, b]), run(whole, [x, w, b]), strict=True):
         close(a, r, 2e-5)
 
 
@@ -254,7 +255,7 @@ def test_running_statistics_of_all_layers_at_once():
         torch.manual_seed(1)
         means, variances = [torch.randn(c) for c in sizes], [torch.rand(c) + 0.5 for c in sizes]
         tracked = [torch.tensor(i) for i in range(3)]
-        norm.update_running_stats(
+        handed_on.update_running_stats(
             means, variances, tracked, stats, [10, 20, 30], [0.1, None, 0.3], impl=impl
         )
         results.append([*means, *variances, *tracked])
@@ -279,7 +280,7 @@ def test_errors_name_the_remedy():
     with pytest.raises(FastganError, match="one row of it per sample"):
         norm.batch_norm(x, None, None, torch.ones(2, 3), training=True)
     with pytest.raises(FastganError, match="one row of it per group"):
-        norm.affine_act(x, torch.ones(3, 3), None)
+        handed_on.affine_act(x, torch.ones(3, 3), None)
 
 
 def test_reference_passes_gradgradcheck():
@@ -294,9 +295,10 @@ def test_reference_passes_gradgradcheck():
             ),
             lambda x, w, b: norm.instance_norm(x, None, None, w, None, activation="tanh"),
             lambda x, w, b: (
-                norm.affine_act(x, w, None, activation="sigmoid") + norm.affine_act(x, b, b)
+                handed_on.affine_act(x, w, None, activation="sigmoid")
+                + handed_on.affine_act(x, b, b)
             ),
-            lambda x, w, b: norm.moments(x, 2)[1],
+            lambda x, w, b: handed_on.moments(x, 2)[1],
         ):
             assert torch.autograd.gradcheck(call, (x, w, b))
             assert torch.autograd.gradgradcheck(call, (x, w, b))
@@ -355,7 +357,7 @@ IN_PLACE = {
         x, w.detach() * 0, w.detach() * 0 + 1, w, b, impl=impl
     ),
     "instance_norm": lambda x, w, b, impl: norm.instance_norm(x, None, None, w, b, impl=impl),
-    "affine_act": lambda x, w, b, impl: norm.affine_act(x, w, b, impl=impl),
+    "affine_act": lambda x, w, b, impl: handed_on.affine_act(x, w, b, impl=impl),
 }
 
 
@@ -423,7 +425,7 @@ def test_variance_survives_a_large_mean(ratio):
         torch.randn(4, 33, 13, 17, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
         + ratio
     ).float()
-    mean, var = norm.moments(x)
+    mean, var = handed_on.moments(x)
     wide = x.double().transpose(0, 1).flatten(1)
     assert ((var[0] - wide.var(1, correction=0)).abs() / wide.var(1, correction=0)).max() < 2e-6
     assert ((mean[0] - wide.mean(1)).abs() / wide.std(1)).max() < 1e-7 * (1 + ratio)
@@ -442,7 +444,7 @@ def test_an_outlying_first_row_does_not_spoil_the_variance():
 
 def kernel_alone(name, x, w, b, dz):
     """What the kernels that are configured under `name` compute, and the same in float64."""
-    stats = torch.stack(norm.moments(x, 2, impl="reference"))
+    stats = torch.stack(handed_on.moments(x, 2, impl="reference"))
     mean, var = stats.unbind(0)
     wide_x = x.double().requires_grad_()
     ends = [t.double().requires_grad_() for t in (w, b)]
@@ -451,24 +453,24 @@ def kernel_alone(name, x, w, b, dz):
     gold = torch.tanh(normed * ends[0][:, None, None] + ends[1][:, None, None])
     if name == "norm_moments":
         return [forward_kernels_moments.moments(x, 2)], [
-            torch.stack(norm.moments(x.double(), 2, impl="reference"))
+            torch.stack(handed_on.moments(x.double(), 2, impl="reference"))
         ]
     if name == "norm_apply":
         return [forward_kernels.apply(x, w, b, mean, var, 1e-5, "tanh", 0.2)], [gold]
     if name in ("norm_backward_once", "norm_reduce"):
         once = name == "norm_backward_once"
-        dx, sums = backward_kernels.reduce(dz, x, w, b, mean, var, 1e-5, "tanh", 0.2, once)
+        dx, sums = backward_sums.reduce(dz, x, w, b, mean, var, 1e-5, "tanh", 0.2, once)
         first = torch.autograd.grad(gold, [*ends, wide_x], dz.double())
         return [sums[:, 1].sum(0), sums[:, 0].sum(0), *([dx] if once else [])], first[
             : 3 if once else 2
         ]
     if name == "norm_moments_dx":
         d = torch.linspace(-1, 1, stats.numel()).view_as(stats)
-        out = torch.stack(norm.moments(wide_x, 2, impl="reference"))
+        out = torch.stack(handed_on.moments(wide_x, 2, impl="reference"))
         return [moments_backward(None, x, stats, d)], torch.autograd.grad(out, wide_x, d.double())
     both = lambda x, w, b: norm.batch_norm(x, None, None, w, b, True, activation="tanh", groups=2)
     if name == "norm_dx":
-        _, sums = backward_kernels.reduce(dz, x, w, b, mean, var, 1e-5, "tanh", 0.2, False)
+        _, sums = backward_sums.reduce(dz, x, w, b, mean, var, 1e-5, "tanh", 0.2, False)
         dx = backward_kernels.dx(dz, x, w, b, mean, var, sums, 1e-5, "tanh", 0.2)
         return [dx], torch.autograd.grad(both(wide_x, *ends), wide_x, dz.double())
     backward = name != "norm_segment_forward"

@@ -15,7 +15,7 @@ from fastgan.models import dcgan, mlp, resnet
 from fastgan.recipes import ImageSpec
 from fastgan.recipes.config import merge
 from fastgan.recipes.training import make_trainer
-from fastgan.trainer.scheduled_options import ScheduledOptions
+from fastgan.trainer.optimization.scheduled_options import ScheduledOptions
 
 
 def count(net):
@@ -97,12 +97,11 @@ TINY = {
 def test_each_recipe_trains_and_loads(name, tmp_path):
     config = recipes.find(name)(size=16, log_every=1, **{"batch_size": 4, **TINY[name]})
     trainer = make_trainer(
-        dataclasses.replace(config, data=Labelled(16)),
+        dataclasses.replace(config, data=Labelled(16), progress=False),
         resume=False,
         log=None,
         out=str(tmp_path / "run"),
     )
-    trainer.show_progress = False
     trainer.fit(2)
     trainer.close()
     images = fastgan.sample(tmp_path / "run", 3, seed=1)
@@ -180,9 +179,9 @@ def test_defaults_train(name):
     """Three seeds stay finite on the bundled data: 200 steps of gan, which used to diverge by step
     90, 60 of the others."""
     for seed in range(3):
-        config = recipes.find(name)(seed=seed, log_every=10, device="cpu", **REDUCED.get(name, {}))
+        options = {"seed": seed, "log_every": 10, "device": "cpu", "progress": False}
+        config = recipes.find(name)(**options, **REDUCED.get(name, {}))
         with make_trainer(config, resume=False, log=None, out=None) as trainer:
-            trainer.show_progress = False
             trainer.fit(200 if name == "gan" else 60)
 
 

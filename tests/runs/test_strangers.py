@@ -154,7 +154,7 @@ HOSTILE = {
     "fastgan's imports": {"$object": "fastgan.models.dcgan:itertools.count", "args": {}},
     "fastgan's functions": {"$name": "fastgan.models.dcgan:init_weights"},
     "fastgan's other rooms": {
-        "$object": "fastgan.trainer.optimizers:Ema",
+        "$object": "fastgan.trainer.optimization.optimizers:Ema",
         "args": {"nets": {"$dict": []}, "decay": 0},
     },
     "argument of a layer": {

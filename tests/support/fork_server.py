@@ -20,6 +20,7 @@ from fastgan import files
 from fastgan.cli.main import main
 from fastgan.runs.checkpoint import Checkpoints
 from fastgan.trainer import trainer
+from fastgan.trainer.stages import active
 
 torch.set_num_threads(1)
 EVENTS = 9
@@ -84,7 +85,7 @@ def child(request) -> None:
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    fit, run = trainer.Trainer.fit, trainer.ActiveStage.train_step
+    fit, run = trainer.Trainer.fit, active.ActiveStage.train_step
 
     def held_fit(self, *args, **kwargs):
         emit(f"started {self.step}")
@@ -98,7 +99,7 @@ def child(request) -> None:
 
     trainer.Trainer.fit = held_fit
     if "step_pause" in request:
-        trainer.ActiveStage.train_step = slow_step
+        active.ActiveStage.train_step = slow_step
     if "pause" in request:
         InsideSaves(request["pause"])
     main(request["argv"])

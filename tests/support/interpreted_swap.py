@@ -20,7 +20,7 @@ from fastgan.kernels.common import INTERPRET
 from fastgan.ops import dispatch
 from fastgan.ops.norm.modules import grouped
 from fastgan.ops.spectral import modules as swap_spectral
-from fastgan.trainer import pairing
+from fastgan.trainer.step import pairing
 
 assert INTERPRET, "run with TRITON_INTERPRET=1"
 

@@ -16,8 +16,8 @@ from fastgan.runs.checkpoint import Checkpoints, flatten
 
 
 def in_a_hurry(monkeypatch):
-    """Without curves, reports and flushes, which cost more than all steps of a tiny run and are tested where
-    they matter."""
+    """Without curves, reports and flushes, which cost more than all steps of a tiny run and are
+    tested where they matter."""
     monkeypatch.setattr(pictures, "curves", lambda rows, file: file.write(b""))
     monkeypatch.setattr(page, "build", lambda story: "")
     monkeypatch.setattr(os, "fsync", lambda handle: None)

@@ -14,7 +14,7 @@ from fastgan.kernels import toolchain
 from fastgan.kernels.norm import running
 from fastgan.kernels.spectral import launch as spectral
 from fastgan.ops.dispatch import Dispatcher, missing, why
-from fastgan.trainer import trainer
+from fastgan.trainer import loop
 
 
 @parent
@@ -33,7 +33,7 @@ def test_reference_runs_no_kernel(monkeypatch, tmp_path):
         return engine
 
     monkeypatch.setattr(Dispatcher, "__call__", counting)
-    monkeypatch.setattr(trainer, "LOOK_EVERY", 1)
+    monkeypatch.setattr(loop, "LOOK_EVERY", 1)
     with tiny(tmp_path / "run", impl="reference") as run:
         run.fit(2)
         run.sample(4)

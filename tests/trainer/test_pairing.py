@@ -25,8 +25,9 @@ from fastgan.models.resnet import Discriminator as Critic
 from fastgan.ops.norm.modules import ConditionalBatchNorm2d
 from fastgan.ops.norm.sync import SyncBatchNorm
 from fastgan.precision import resolve
-from fastgan.trainer import pairing
-from fastgan.trainer.stage import ActiveStage, Stage, open_streams
+from fastgan.trainer.stages.active import ActiveStage
+from fastgan.trainer.stages.stage import Stage, open_streams
+from fastgan.trainer.step import pairing
 
 CPU = torch.device("cpu")
 SHAPE = (3, 16, 16)

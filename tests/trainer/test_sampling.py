@@ -10,7 +10,7 @@ import fastgan
 from fastgan.cli.sample import captions_of, seeds_of
 from fastgan.data import Dataset
 from fastgan.models.dcgan import ConditionalDiscriminator, ConditionalGenerator
-from fastgan.monitor import formats
+from fastgan.monitor.pictures import formats
 from fastgan.objectives import Adversarial, Noise
 from fastgan.trainer import sampling
 from fastgan.trainer.restoring import open_run
@@ -53,7 +53,11 @@ def test_labels_by_name_and_number(runs):
 
 
 def test_truncation_brings_latents_nearer(runs):
-    noise = {"z": Noise((2000,)), "u": Noise((50,), "uniform"), "c": Noise((), "categorical", classes=3)}
+    noise = {
+        "z": Noise((2000,)),
+        "u": Noise((50,), "uniform"),
+        "c": Noise((), "categorical", classes=3),
+    }
     drawn = sampling.noise_of_seeds(noise, [0])
     cut = sampling.truncated(noise, drawn, 0.7)
     assert cut["z"].abs().max() <= 0.7

@@ -19,9 +19,9 @@ from fastgan.monitor.statistics import Statistics
 from fastgan.objectives import Adversarial, Noise
 from fastgan.objectives.base import draw
 from fastgan.precision import resolve
-from fastgan.trainer.noise_buffer import NoiseBuffer
-from fastgan.trainer.optimizers import adam
-from fastgan.trainer.step import StepRunner, parameters_behind
+from fastgan.trainer.optimization.optimizers import adam
+from fastgan.trainer.step.noise_buffer import NoiseBuffer
+from fastgan.trainer.step.runner import StepRunner, parameters_behind
 
 CPU = torch.device("cpu")
 

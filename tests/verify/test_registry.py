@@ -11,7 +11,7 @@ from fastgan.errors import FastganError
 from fastgan.kernels.common import TORCH_DTYPES, has_triton
 from fastgan.ops.dispatch import Dispatcher, missing, prefer, why
 from fastgan.verify import registry
-from fastgan.verify.check import Directions, call_reference, converted, leaves, named, seed, to
+from fastgan.verify.calls import Directions, call_reference, converted, leaves, named, seed, to
 from fastgan.verify.registry import Case, Op, rounded
 
 OPS = {name: op for name, op in registry.load().items() if name != "scale_act"}

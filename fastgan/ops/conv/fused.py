@@ -25,7 +25,7 @@ from fastgan.kernels.conv.spec import ConvSpec, Fusion, pair
 from fastgan.ops import dispatch, low_weights
 from fastgan.ops.conv import reference as ref
 from fastgan.ops.conv.fused_autograd import convolve
-from fastgan.ops.norm import functional as norm
+from fastgan.ops.norm import handed_on
 
 
 def unsupported(dtype: torch.dtype, act_out: str, slope_out: float) -> str | None:
@@ -174,11 +174,11 @@ def _by_passes(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The same by PyTorch's convolution and the normalisation passes of ops.norm."""
     if s is not None or fusion.act_in != "identity":
-        x = norm.affine_act(x, s, t, activation=fusion.act_in, slope=fusion.slope_in)
+        x = handed_on.affine_act(x, s, t, activation=fusion.act_in, slope=fusion.slope_in)
     y = ref.conv_forward(
         x, w, None, None, bias, scale, residual, spec, replace(fusion, act_in="identity"), False
     )[0]
-    return (y, *(norm.moments(y, fusion.groups) if moments else (None, None)))
+    return (y, *(handed_on.moments(y, fusion.groups) if moments else (None, None)))
 
 
 def _three(result: tuple[Tensor, Tensor | None, Tensor | None]) -> tuple[Tensor, Tensor, Tensor]:

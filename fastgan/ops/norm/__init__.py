@@ -1,1 +1,2 @@
-"""Normalisation with activation. Read reference.py first; functional.py is what is called."""
+"""Normalisation with activation. Read reference.py first; functional.py and handed_on.py are what
+is called."""

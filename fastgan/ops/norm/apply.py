@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastgan.kernels.norm import backward as backward_kernels
+from fastgan.kernels.norm import backward_sums
 from fastgan.kernels.norm import forward as kernels
 from fastgan.ops.dispatch import batched, eager, plain
 from fastgan.ops.norm.gradients import (
@@ -72,7 +73,7 @@ def _apply_backward(
     none = x.new_empty(0, dtype=torch.float32)
     if not need_sums:
         return backward_kernels.dx(*args, None, eps, act, slope), none
-    dx, sums = backward_kernels.reduce(*args, eps, act, slope, need_dx)
+    dx, sums = backward_sums.reduce(*args, eps, act, slope, need_dx)
     return x.new_empty(0) if dx is None else dx, sums
 
 

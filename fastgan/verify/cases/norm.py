@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastgan.kernels.activations import ACTIVATIONS, row
 from fastgan.ops.norm import functional as norm
-from fastgan.ops.norm import reference
+from fastgan.ops.norm import handed_on, reference
 from fastgan.verify.cases.norm_launches import (
     ONE_CHANNEL,
     TUNED,
@@ -301,7 +301,7 @@ register(
 register(
     Op(
         "affine_act",
-        norm.affine_act,
+        handed_on.affine_act,
         affine_reference,
         [
             _affine_case("groups", (4, 33, 5, 3), 2, "quick", "full", act="leaky_relu"),
@@ -326,7 +326,7 @@ register(
 register(
     Op(
         "moments",
-        norm.moments,
+        handed_on.moments,
         reference.moments_reference,
         [
             _moments_case("mean 100 std", (2, 33, 17, 19), 1, 100.0, "quick", "full"),
@@ -344,8 +344,8 @@ register(
 register(
     Op(
         "update_running_stats",
-        norm.update_running_stats,
-        functools.partial(norm.update_running_stats, impl="reference"),
+        handed_on.update_running_stats,
+        functools.partial(handed_on.update_running_stats, impl="reference"),
         [
             _layers_case((3, 17, 33), 2, "quick", "full"),
             _layers_case((1, 1500, 64, 512), 1, "full"),

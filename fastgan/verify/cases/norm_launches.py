@@ -10,8 +10,8 @@ import torch
 
 from fastgan.kernels.activations import ACTIVATIONS
 from fastgan.kernels.norm import backward as backward_kernels
+from fastgan.kernels.norm import backward_sums, moments
 from fastgan.kernels.norm import forward as forward_kernels
-from fastgan.kernels.norm import moments
 from fastgan.kernels.norm.tiles import MERGE_CONFIG, one_launch_tile, tile_config
 from fastgan.verify.registry import Bound, Kwargs, Variant
 
@@ -150,7 +150,7 @@ def variants() -> list[Variant]:
             ):
                 add(
                     f"reduce{' and dx' if write else ''} {act} {name}",
-                    backward_kernels.reduce_kernel,
+                    backward_sums.reduce_kernel,
                     {**pair, "part_ptr": fp32, **vectors, **two, "SPLITS": size, **every},
                     {**chosen, "HAS_STATS": True, "WRITE_DX": write},
                     tuned,
@@ -216,7 +216,7 @@ def variants() -> list[Variant]:
     sums = {"part_ptr": fp32, "sums_ptr": fp32, "weight_ptr": fp32, "C": size, "SPLITS": size}
     add(
         "merge sums",
-        backward_kernels.merge_sums_kernel,
+        backward_sums.merge_sums_kernel,
         sums,
         {"HAS_WEIGHT": True},
         "norm_merge",

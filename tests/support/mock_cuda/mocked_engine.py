@@ -82,7 +82,7 @@ def test_fit_is_captured_and_agrees_with_the_cpu(impl, resident, graph, on_cpu):
     t = trainer(impl=impl, graph=graph, resident_bytes=2**31 if resident else 0)
     assert t.device.type == "cuda"
     t.fit(3)
-    assert t._active.graph_reason == ("off" if graph == "off" else None)
+    assert t.active.graph_reason == ("off" if graph == "off" else None)
     kernels = set(LAUNCHED[launched:])
     assert any("segment" in name for name in kernels) is (
         impl != "reference"
@@ -99,7 +99,7 @@ def test_precisions(precision):
     t = trainer(precision=precision, impl="auto")
     assert t.precision.name == ("bf16" if precision == "auto" else precision)
     t.fit(3)
-    assert t._active.graph_reason is None
+    assert t.active.graph_reason is None
     assert all(torch.isfinite(value).all() for value in weights(t).values())
     t.close()
 
@@ -109,7 +109,7 @@ def test_dropout_draws_from_the_devices_generator_in_a_graph_as_without():
     for graph in ("on", "off"):
         t = trainer(mlp_pair, graph=graph)
         t.fit(4)
-        assert t._active.graph_reason == ("off" if graph == "off" else None)
+        assert t.active.graph_reason == ("off" if graph == "off" else None)
         found.append(weights(t))
         t.close()
     assert apart(*found) < 1e-6
@@ -118,7 +118,7 @@ def test_dropout_draws_from_the_devices_generator_in_a_graph_as_without():
 @pytest.mark.slow
 def test_a_run_leaves_a_folder_and_goes_on(tmp_path, monkeypatch):
     in_a_hurry(monkeypatch)
-    monkeypatch.setattr("fastgan.trainer.trainer.GRID", 4)
+    monkeypatch.setattr("fastgan.trainer.pictures.GRID", 4)
     whole = trainer(
         out=tmp_path / "whole", checkpoint_every=3, sample_every=3, watch=True, flip=True
     )
@@ -147,7 +147,7 @@ def test_penalties_critics_and_schedules():
     objective = Adversarial("wasserstein", (4, 1, 1), gp=10.0, n_critic=2)
     t = trainer(objective=objective, schedules={"G": {"lr": lambda step: 1e-3 / (1 + step)}})
     t.fit(3)
-    assert t._active.graph_reason is None
+    assert t.active.graph_reason is None
     lazy = trainer(objective=Adversarial("non-saturating", (4, 1, 1), r1=1.0, lazy_r1=2))
     lazy.fit(4)
     assert lazy._active.graph_reason is None
@@ -170,8 +170,8 @@ def test_a_loss_that_reads_the_device_trains_without_a_graph_and_says_why(capsys
 
     t = trainer(objective=Reads("non-saturating", (4, 1, 1)))
     t.fit(2)
-    assert "mocked_engine.py" in t._active.graph_reason
-    assert ".item()" in t._active.graph_reason
+    assert "mocked_engine.py" in t.active.graph_reason
+    assert ".item()" in t.active.graph_reason
     t.close()
 
 
@@ -193,9 +193,9 @@ def test_optimisers(name):
     t = trainer(optimizers=make)
     t.fit(3)
     if reason is None:
-        assert t._active.graph_reason is None
+        assert t.active.graph_reason is None
     else:
-        assert reason in t._active.graph_reason
+        assert reason in t.active.graph_reason
     t.close()
 
 

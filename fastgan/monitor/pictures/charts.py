@@ -1,19 +1,15 @@
-"""Pictures of a run: sample grids and training curves, drawn with NumPy and Pillow alone."""
+"""Training curves as stacked panels, drawn with Pillow alone."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from fastgan.errors import FastganError
-
-Target = str | os.PathLike[str] | IO[bytes]
+from fastgan.monitor.pictures.grids import Target, save
 
 _PAPER = (255, 255, 255)
 _INK = (38, 41, 46)
@@ -33,94 +29,11 @@ _HUES = (
 )
 
 
-def pixels(images: Any) -> np.ndarray:
-    """Turn float NCHW in [0, 1] (torch or NumPy, 1 or 3 channels) into uint8 NHWC with 3 channels.
-
-    uint8 passes unchanged; out-of-range values are clipped, NaN becomes 0. Raises FastganError for
-    another rank or channel count.
-    """
-    if hasattr(images, "detach"):
-        images = images.detach().float().cpu().numpy()
-    array = np.asarray(images)
-    if array.ndim != 4 or array.shape[1] not in (1, 3) or 0 in array.shape:
-        raise FastganError(
-            f"a picture grid takes images of shape (N, 1 or 3, H, W), not {array.shape}; add the "
-            "missing axis or use 3 channels"
-        )
-    if array.dtype != np.uint8:
-        array = np.clip(np.nan_to_num(array.astype(np.float32), nan=0.0), 0.0, 1.0)
-        array = (array * 255.0 + 0.5).astype(np.uint8)
-    return np.repeat(array.transpose(0, 2, 3, 1), 3 // array.shape[1], axis=3)
-
-
-def _magnify(side: int, scale: int | None) -> int:
-    """Integer factor that brings a cell's longer side to about 84 pixels (28 -> 84, 32 -> 96, 64
-    and larger stay)."""
-    if scale is not None:
-        if scale < 1:
-            raise FastganError(f"scale must be a whole number of at least 1, not {scale}")
-        return int(scale)
-    return max(1, round(84 / side))
-
-
-def grid(
-    images: Any, *, columns: int | None = None, padding: int = 2, scale: int | None = None
-) -> Image.Image:
-    """Lay images out row by row.
-
-    images: float NCHW in [0, 1] (or uint8), torch or NumPy, 1 or 3 channels. columns: default is
-        the near-square layout.
-    padding: white pixels between and around cells. scale: integer magnification (nearest neighbour,
-    so that pixels stay pixels); by default small images grow to about 84 pixels a side.
-    """
-    cells = pixels(images)
-    count, height, width, _ = cells.shape
-    columns = min(count, columns or math.ceil(math.sqrt(count)))
-    if columns < 1:
-        raise FastganError(f"columns must be at least 1, not {columns}")
-    factor = _magnify(max(height, width), scale)
-    return Image.fromarray(_tile(cells, columns, padding, factor))
-
-
-def _tile(cells: np.ndarray, columns: int, padding: int, factor: int) -> np.ndarray:
-    count, height, width, _ = cells.shape
-    rows = -(-count // columns)
-    step_y, step_x = height * factor + padding, width * factor + padding
-    canvas = np.full((rows * step_y + padding, columns * step_x + padding, 3), 255, np.uint8)
-    cells = cells.repeat(factor, axis=1).repeat(factor, axis=2)
-    for index, cell in enumerate(cells):
-        y, x = padding + (index // columns) * step_y, padding + (index % columns) * step_x
-        canvas[y : y + height * factor, x : x + width * factor] = cell
-    return canvas
-
-
-def save_grid(
-    path: Target,
-    images: Any,
-    *,
-    columns: int | None = None,
-    padding: int = 2,
-    scale: int | None = None,
-) -> None:
-    """Write `grid(images)` as PNG to a path or an open binary file."""
-    save(grid(images, columns=columns, padding=padding, scale=scale), path)
-
-
-def save(picture: Image.Image, target: Target) -> None:
-    """Write a picture as PNG to a path or an open binary file (a caller that wants an atomic write
-    passes its temporary file)."""
-    if isinstance(target, (str, os.PathLike)):
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        picture.save(os.fspath(target), format="PNG")
-    else:
-        picture.save(target, format="PNG")
-
-
 def _font(size: float) -> Any:
     return ImageFont.load_default(size)
 
 
-def _shorten(text: str, font: Any, room: float) -> str:
+def shorten(text: str, font: Any, room: float) -> str:
     if font.getlength(text) <= room:
         return text
     while len(text) > 1 and font.getlength(text + "…") > room:
@@ -156,7 +69,7 @@ def panel_of(key: str) -> str | None:
     return "other"
 
 
-_ORDER = (
+PANELS = (
     "loss",
     "logits of D",
     "accuracy of D",
@@ -189,7 +102,7 @@ def draw_curves(
     for key in keys:
         panel = panel_of(key)
         points = [
-            (row["step"], row[key]) for row in rows if "step" in row and _is_number(row.get(key))
+            (row["step"], row[key]) for row in rows if "step" in row and is_number(row.get(key))
         ]
         if panel is None or not points:
             continue
@@ -197,11 +110,11 @@ def draw_curves(
             np.array([p[0] for p in points], float),
             np.array([p[1] for p in points], float),
         )
-    names = [name for name in _ORDER if name in panels]
+    names = [name for name in PANELS if name in panels]
     return _Chart(width, [(name, panels[name]) for name in names], title).draw()
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -229,7 +142,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(i * gap, 12) for i in range(first, math.floor(high / gap + 1e-9) + 1)]
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
     size = abs(value)
     if size >= 1e6:
         return f"{value / 1e6:g}M"
@@ -299,7 +212,7 @@ class _Chart:
             self.text(
                 self.left,
                 25,
-                _shorten(self.title, _font(18), self.width - self.left - self.right),
+                shorten(self.title, _font(18), self.width - self.left - self.right),
                 18,
             )
         every = [steps for _, series in self.panels for steps, _ in series.values()]
@@ -334,7 +247,7 @@ class _Chart:
         )
         window = {key: max(1, len(values) // 50) for key, (_, values) in series.items()}
         smoothed = {key: smooth(values, window[key]) for key, (_, values) in series.items()}
-        bottom, ceiling = _range(
+        bottom, ceiling = value_range(
             name, [values for _, values in series.values()], list(smoothed.values())
         )
 
@@ -345,15 +258,15 @@ class _Chart:
         for tick in ticks(bottom, ceiling, 4):
             y = at(low, tick)[1]
             self.line([(x0, y), (x1, y)], _RULE if abs(tick) > 1e-12 else (196, 200, 205), 1)
-            self.text(x0 - 8, y, _number(tick), 11, _FAINT_INK, "rm")
+            self.text(x0 - 8, y, number_text(tick), 11, _FAINT_INK, "rm")
         for tick in ticks(low, high, 8):
             x = at(tick, bottom)[0]
             self.line([(x, y0), (x, y1)], _RULE, 1)
             if last:
-                self.text(x, y1 + 13, _number(tick), 11, _FAINT_INK, "mm")
+                self.text(x, y1 + 13, number_text(tick), 11, _FAINT_INK, "mm")
         if last:
             self.text((x0 + x1) / 2, y1 + 31, "generator step", 12, _FAINT_INK, "mm")
-        hues = {key: _HUES[i % len(_HUES)] for i, key in enumerate(sorted(series, key=_rank))}
+        hues = {key: _HUES[i % len(_HUES)] for i, key in enumerate(sorted(series, key=rank))}
         for key, (steps, values) in series.items():
             if window[key] > 1:
                 hue = tuple(round(c + (255 - c) * 0.72) for c in hues[key])
@@ -376,7 +289,7 @@ class _Chart:
         self.legend(
             x1,
             top + 11,
-            {key: (hues[key], _last(series[key][1])) for key in sorted(series, key=_rank)},
+            {key: (hues[key], _last(series[key][1])) for key in sorted(series, key=rank)},
         )
 
     def legend(
@@ -394,7 +307,7 @@ class _Chart:
             x -= 38
 
 
-def _rank(key: str) -> tuple[int, str]:
+def rank(key: str) -> tuple[int, str]:
     """D before G and real before fake, so that a colour means the same side in each panel."""
     last = key.rsplit("/", 1)[-1].lower()
     first = (
@@ -423,7 +336,9 @@ def _runs(steps: np.ndarray, values: np.ndarray) -> list[list[tuple[float, float
     return [run for run in runs if run]
 
 
-def _range(name: str, raw: list[np.ndarray], smoothed: list[np.ndarray]) -> tuple[float, float]:
+def value_range(
+    name: str, raw: list[np.ndarray], smoothed: list[np.ndarray]
+) -> tuple[float, float]:
     """Vertical range: the smoothed curves and the middle 98 % of the raw ones, so that one spike
     does not flatten the rest."""
     finite = [v[np.isfinite(v)] for v in raw]

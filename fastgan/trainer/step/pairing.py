@@ -31,7 +31,7 @@ from fastgan.ops.norm.modules import (
 )
 from fastgan.ops.spectral import modules as spectral
 from fastgan.precision import Precision
-from fastgan.trainer.step import StepRunner
+from fastgan.trainer.step.runner import StepRunner
 
 SAMPLES = 12
 """Samples of each half in the trial: layers that take 2, 3, 4 or 6 samples together take this many,

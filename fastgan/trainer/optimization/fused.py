@@ -12,7 +12,7 @@ from fastgan.kernels import tuning
 from fastgan.ops import dispatch
 from fastgan.ops.adam.flat_parameters import FlatParameters
 from fastgan.ops.adam.optimizer import FlatAdam
-from fastgan.trainer.optimizers import Ema
+from fastgan.trainer.optimization.optimizers import Ema
 
 
 def engine_of(impl: str, size: int, device: torch.device, captured: bool = False) -> str | None:

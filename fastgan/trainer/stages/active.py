@@ -1,18 +1,14 @@
-"""A stretch of training with one set of networks: what it is (Stage) and its live state
-(ActiveStage)."""
+"""The stage being trained: its live state, and its steps split into what host and device decide."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastgan.data import Dataset, Stream
-from fastgan.data import open as open_data
-from fastgan.data.dataset import printable
 from fastgan.devices import seed_generators
 from fastgan.distributed.context import DistributedContext
 from fastgan.errors import FastganError
@@ -24,90 +20,17 @@ from fastgan.ops.adam.optimizer import FlatAdam
 from fastgan.ops.dispatch import prefer
 from fastgan.ops.norm import sync
 from fastgan.precision import Precision
-from fastgan.trainer import fused_optimizers
-from fastgan.trainer import optimizers as optim
-from fastgan.trainer.noise_buffer import NoiseBuffer
-from fastgan.trainer.optimizers import Ema, OptimizerSpec, Schedule
-from fastgan.trainer.scheduled_options import ScheduledOptions
-from fastgan.trainer.step import StepRunner
+from fastgan.trainer.networks import is_compiled, load_network, place
+from fastgan.trainer.optimization import fused
+from fastgan.trainer.optimization import optimizers as optim
+from fastgan.trainer.optimization.optimizers import Ema
+from fastgan.trainer.optimization.scheduled_options import ScheduledOptions
+from fastgan.trainer.stages.stage import Stage
+from fastgan.trainer.step.noise_buffer import NoiseBuffer
+from fastgan.trainer.step.runner import StepRunner
 
 STAGE_SEEDS = 2**32
 """Seeds of users are below this; stage i draws with seed + i * STAGE_SEEDS."""
-
-
-@dataclass
-class Stage:
-    """One stretch of training: a pyramid level, a resolution, a warm-up.
-
-    Stages follow each other, each with its own networks, objective and data. What is None here is
-    the trainer's.
-
-    Args:
-        nets: Networks by name. A module object that stands in two stages keeps its weights.
-        objective: What is trained against what.
-        steps: How long this stage lasts. Only the last one may leave it open.
-        data: What `fastgan.data.open` takes, or a dict of such sources by stream name.
-        batch_size: The real images of one step.
-        size: The side in pixels that images are scaled and cut to.
-        channels: 1, 3 or 4 channels.
-        optimizers: A function from parameters to an optimiser, for all networks or by name.
-        schedules: `{"G": {"lr": fn}}`, where fn maps a step of this stage to a value.
-        ema: The names of averaged networks.
-        carry: A function of (nets of the stage before, nets of this one) that copies weights. It is
-            called once, when this stage begins.
-
-    Example:
-        >>> from torch import nn
-        >>> import fastgan
-        >>> def nets(side):
-        ...     G = nn.Sequential(nn.Linear(8, side**2), nn.Unflatten(1, (1, side, side)))
-        ...     return {"G": G, "D": nn.Sequential(nn.Flatten(), nn.Linear(side**2, 1))}
-        >>> objective = fastgan.Adversarial(latent_shape=(8,))
-        >>> stages = [fastgan.Stage(nets(4), objective, steps=2, size=4)]
-        >>> stages += [fastgan.Stage(nets(8), objective, size=8)]
-        >>> trainer = fastgan.Trainer(stages=stages, batch_size=4, watch=False, progress=False)
-        >>> trainer.fit(steps=3)
-        >>> trainer.sample(2).shape
-        torch.Size([2, 1, 8, 8])
-    """
-
-    nets: Mapping[str, nn.Module]
-    objective: Objective
-    steps: int | None = None
-    data: Any = None
-    batch_size: int | None = None
-    size: int | None = None
-    channels: int | None = None
-    optimizers: Mapping[str, OptimizerSpec] | OptimizerSpec | None = None
-    schedules: Mapping[str, Mapping[str, Schedule]] = field(default_factory=dict)
-    ema: tuple[str, ...] = ("G",)
-    carry: Callable[[Mapping[str, nn.Module], Mapping[str, nn.Module]], None] | None = None
-
-
-def place(net: nn.Module, device: torch.device, memory_format: torch.memory_format) -> nn.Module:
-    """Move a network in place; its convolution weights take the memory format."""
-    return net.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
-
-
-def is_compiled(net: nn.Module) -> bool:
-    """Whether torch.compile was applied to a part of it, whose tracing the engine's function mode
-    would disturb."""
-    return any(
-        type(m).__name__ == "OptimizedModule" or m._compiled_call_impl is not None
-        for m in net.modules()
-    )
-
-
-def open_streams(
-    data: Any, *, size: int | None, channels: int | None, strict: bool
-) -> dict[str, Dataset]:
-    """Data sets by stream name: a dict of sources is several streams, anything else is the stream
-    "image"."""
-    sources = data if isinstance(data, Mapping) else {"image": data}
-    return {
-        name: open_data(source, size=size, channels=channels, strict=strict)
-        for name, source in sources.items()
-    }
 
 
 class ActiveStage:
@@ -158,7 +81,7 @@ class ActiveStage:
         self.optimizers = optim.build_optimizers(stage.optimizers, self.nets, trained)
         own = stage.optimizers if isinstance(stage.optimizers, Mapping) else {}
         kept = [name for name, optimizer in self.optimizers.items() if own.get(name) is optimizer]
-        self.optimizers = fused_optimizers.replace_adams(
+        self.optimizers = fused.replace_adams(
             self.optimizers,
             kept,
             impl,
@@ -235,7 +158,7 @@ class ActiveStage:
             for name in inside
             if name in self.ema.nets and updates[name] == 1 and not self.runner.scalers
         ]
-        fused_optimizers.share_averages(self._adams, self.ema, together, self._keep)
+        fused.share_averages(self._adams, self.ema, together, self._keep)
         self.ranks.same(
             [
                 value
@@ -273,10 +196,9 @@ class ActiveStage:
             return ["two passes: on a CPU one is no faster"]
         if objective.one_pass is None and self.impl == "reference":
             return ["two passes: that is the reference"]
-        from fastgan.trainer import (
-            pairing,
-            sampling,
-        )  # imports every operator, which the plain path has no use for
+        # imports every operator, which the plain path has no use for
+        from fastgan.trainer import sampling
+        from fastgan.trainer.step import pairing
 
         few = sampling.conditions(self.datasets, self.seed, 0, pairing.SAMPLES, self.device)
         with prefer(self.impl):
@@ -435,22 +357,3 @@ class ActiveStage:
             if values
             else True
         )
-
-
-def load_network(net: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Load weights in place. Raises FastganError naming the first parameter that differs."""
-    check_network(net, state, name)
-    net.load_state_dict(state)
-
-
-def check_network(net: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Raises FastganError naming the first parameter that differs."""
-    mine = net.state_dict()
-    for key in [*mine, *state]:
-        if key not in state or key not in mine or mine[key].shape != state[key].shape:
-            here = tuple(mine[key].shape) if key in mine else "absent"
-            there = tuple(state[key].shape) if key in state else "absent"
-            raise FastganError(
-                f"network {name} is not the one that was trained: {printable(key)} is {here} here "
-                f"and {there} in the checkpoint"
-            )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastgan.errors import FastganError
 from fastgan.ops.adam.optimizer import FlatAdam
-from fastgan.trainer.optimizers import SGD, Schedule
+from fastgan.trainer.optimization.optimizers import SGD, Schedule
 
 
 @dataclass

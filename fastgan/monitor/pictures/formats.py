@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fastgan import files
 from fastgan.errors import FastganError
-from fastgan.monitor import pictures
+from fastgan.monitor.pictures.charts import shorten
+from fastgan.monitor.pictures.grids import pixels
 
 STILLS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
@@ -50,10 +51,10 @@ def labelled_grid(
     """A grid with a caption above each image, or above each column where there are as many captions
     as columns.
 
-    images: as for `pictures.grid`. Captions too long for a cell are cut. Raises FastganError where
+    images: as for `grid`. Captions too long for a cell are cut. Raises FastganError where
     their number fits neither.
     """
-    cells = pictures.pixels(images)
+    cells = pixels(images)
     count = len(cells)
     columns = min(count, columns or math.ceil(math.sqrt(count)))
     heads = len(captions) == columns and count > columns
@@ -73,16 +74,6 @@ def labelled_grid(
             y += line
         made.paste(Image.fromarray(np.ascontiguousarray(cell)), (x, y))
         if not heads or i < columns:
-            text = shortened(captions[i], font, wide)
+            text = shorten(" ".join(captions[i].split()), font, wide)
             pen.text((x + wide / 2, y - line / 2 - 1), text, INK, font, anchor="mm")
     return made
-
-
-def shortened(text: str, font: Any, room: float) -> str:
-    """One line of text that fits, with … for what does not."""
-    text = " ".join(text.split())
-    if font.getlength(text) <= room:
-        return text
-    while text and font.getlength(text + "…") > room:
-        text = text[:-1]
-    return text + "…"

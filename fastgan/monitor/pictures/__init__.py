@@ -1,0 +1,6 @@
+"""Pictures of a run: sample grids and training curves, drawn with NumPy and Pillow alone."""
+
+from fastgan.monitor.pictures.charts import curves, draw_curves
+from fastgan.monitor.pictures.grids import Target, grid, pixels, save, save_grid
+
+__all__ = ["Target", "curves", "draw_curves", "grid", "pixels", "save", "save_grid"]

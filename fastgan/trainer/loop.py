@@ -1,0 +1,105 @@
+"""The loop of `Trainer.fit`: a step, and what is due after it."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from fastgan.errors import FastganError
+from fastgan.reports import page
+from fastgan.trainer import pictures
+from fastgan.trainer.graceful_stop import GracefulStop
+from fastgan.trainer.session import Session
+
+LOOK_EVERY = 200
+"""Steps between two looks of the watch at samples."""
+
+
+class Loop:
+    """Trains up to a step, a time or a request to stop.
+
+    Args:
+        session: Whose step, metrics and folder it works on.
+        request: Tells which signal came.
+        until: Of time.monotonic(); None: no limit of time.
+    """
+
+    def __init__(self, session: Session, request: GracefulStop, until: float | None) -> None:
+        self.session, self.request, self.until = session, request, until
+        self.clock, self.images_then = time.monotonic(), session.images
+
+    def run(self, steps: int) -> None:
+        """Until `steps` steps have been done in all, then save and draw what is not yet."""
+        session, options = self.session, self.session.options
+        began = session.step
+        while session.step < steps and not self._asked_to_stop():
+            index = session.sequence.at(session.step)
+            if index != session.sequence.index:
+                session.enter(index)
+                self.images_then = session.images
+            own = session.sequence.own_step(session.step)
+            session.stats.add(session.active.train_step(own))
+            session.step += 1
+            self._report()
+            self._check_graph()
+            if session.step % LOOK_EVERY == 0:
+                pictures.look_at_samples(session)
+            if session.step % options.checkpoint_every == 0:
+                self._checkpoint()
+            if session.step % options.sample_every == 0:
+                pictures.draw_samples(session)
+        if session.step > began and session.step % options.checkpoint_every:
+            self._checkpoint()
+        if session.step > began and session.step % options.sample_every:
+            pictures.draw_samples(session)
+        session.reporter.curves()
+        if session.folder is not None:
+            with session.reporter.accessory("report.html"):
+                page.write(session.folder.path)
+
+    def _report(self) -> None:
+        session = self.session
+        if session.stats.full:
+            row = session.stats.take() | session.active.rates.row()
+            if session.watch is not None and session.watch.diversity is not None:
+                row["diversity"] = session.watch.diversity
+            now, images = time.monotonic(), session.images
+            speed = (images - self.images_then) / max(now - self.clock, 1e-9)
+            session.reporter.row(session.step, images, row, speed, session.options.log_every)
+            self.clock, self.images_then = now, images
+        elif session.reporter.progress is not None:
+            session.reporter.progress.update(session.step)
+
+    def _check_graph(self) -> None:
+        """Say once why steps are not replayed as a graph; an error where one is insisted on."""
+        session = self.session
+        if session.sequence.graphs is None:
+            return
+        why = session.active.graph_reason
+        if why is not None and why != session.told:
+            if session.options.graph == "on":
+                raise FastganError(f"graph='on', but steps can't be captured: {why}")
+            session.told = why
+            session.reporter.say(f"steps run without a CUDA graph: {why}")
+
+    def _asked_to_stop(self) -> bool:
+        """Whether a signal came or the time is over; all ranks stop after the same step, and save
+        after the same one where the last checkpoint is too old.
+        """
+        session, now = self.session, time.monotonic()
+        minutes = session.options.checkpoint_minutes
+        old = bool(minutes) and now - session.saved_at >= 60 * minutes
+        late = self.until is not None and now >= self.until
+        number = signal.Signals[self.request.name] if self.request.name else 0
+        wish = session.ranks.largest(2 + number if number else 2 if late else int(old))
+        if wish == 1 and session.step != session.saved_step:
+            self._checkpoint(passing=True)
+        session.stopped_by = signal.Signals(wish - 2).name if wish > 2 else None
+        return wish > 1
+
+    def _checkpoint(self, passing: bool = False) -> None:
+        session = self.session
+        if session.ranks.largest(int(not session.active.finite())):  # every rank stops, or none
+            session.reporter.diverged("a parameter is not finite")
+        if session.out is not None:
+            session.save(passing=passing)

@@ -1,0 +1,1 @@
+"""Optimisers, averages and schedules: as they are named, built, fused and driven."""

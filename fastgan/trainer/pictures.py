@@ -1,0 +1,45 @@
+"""What a trainer shows of its images, and shows the watch."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fastgan.trainer import sampling
+from fastgan.trainer.session import Session
+
+GRID = 64
+"""Samples in a picture."""
+
+
+def _reals(session: Session) -> Tensor | None:
+    """The first images of the data, float (GRID, C, H, W) in [-1, 1] on the device; None where the
+    data have no stream "image"."""
+    if "image" not in session.datasets:
+        return None
+    seed = session.options.seed
+    return sampling.conditions(session.datasets, seed, 0, GRID, session.device)["image"]
+
+
+def look_at_samples(session: Session) -> None:
+    """Let the watch compare fresh and fixed samples with reals."""
+    if session.watch is None or not session.ranks.first:
+        return
+    reals = _reals(session)
+    if reals is None:
+        return
+    live = session.sample(GRID, ema=False, seed=session.options.seed + session.step) * 2 - 1
+    fixed = session.sample(GRID) * 2 - 1
+    if live.shape[1:] == reals.shape[1:]:
+        found = session.watch.observe_samples(session.step, live, fixed, reals.cpu())
+        session.reporter.tell(found)
+
+
+def draw_reals(session: Session) -> None:
+    reals = _reals(session)
+    if reals is not None:
+        session.reporter.picture("reals", session.step, (reals.float().cpu() + 1) / 2)
+
+
+def draw_samples(session: Session) -> None:
+    if session.folder is not None:
+        session.reporter.picture("samples", session.step, session.sample(GRID))

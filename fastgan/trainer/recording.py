@@ -1,0 +1,135 @@
+"""A trainer and its run folder: how a run begins there, is saved, and goes on."""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fastgan
+from fastgan.errors import FastganError
+from fastgan.runs import toml
+from fastgan.runs.run_folder import RunFolder, read_checkpoint
+from fastgan.trainer import fingerprint, pictures
+from fastgan.trainer.networks import load_network
+from fastgan.trainer.session import Session
+
+
+def begin(session: Session) -> None:
+    """Claim the folder and write the state at step 0; nothing stays where that fails."""
+    folder = session.folder
+    if folder is None:
+        return
+    facts = {
+        "fastgan": fastgan.__version__,
+        "versions": {
+            "torch": torch.__version__,
+            "Python": platform.python_version(),
+            "system": platform.system(),
+        },
+        **fingerprint.rebuilding(session),
+        "identity": fingerprint.of(session),
+        "pairs": session.active.pairs,
+    }
+    folder.create()
+    try:
+        folder.write("config.toml", toml.dumps(session.config))
+        folder.write("run.json", json.dumps(facts, indent=1))
+        open_logger(session, folder)
+        session.save()
+        pictures.draw_reals(session)
+        pictures.draw_samples(session)
+        folder.begun()
+    except BaseException:
+        session.reporter.close_logger()
+        folder.abandon()
+        raise
+
+
+def open_logger(session: Session, folder: RunFolder) -> None:
+    """Only in a folder that is ours: a logger makes files in it."""
+    logger = session.logger
+    if logger is not None:
+        try:
+            session.reporter.logger = logger(folder.path, session.config, session.step)
+        except Exception as error:  # other people's code
+            raise FastganError(
+                f"can't log to {logger.__name__}: {' '.join(str(error).split())}"
+            ) from error
+
+
+def resume(session: Session, path: Path, reschedule: bool) -> None:
+    """Load the newest whole checkpoint. reschedule: other schedules and rates are accepted, and
+    told. Raises FastganError for a run that is another one."""
+    if session.folder is not None:
+        session.folder.open()
+    session.ranks.wait()
+    folder = session.folder or RunFolder(path)
+    facts, now = folder.facts(), fingerprint.of(session)
+    sequence = session.sequence
+    changes = []
+    if reschedule:
+        step = max(folder.checkpoints.steps(), default=0)
+        own = step - sequence.first_step(sequence.at(step))
+        changes.append(fingerprint.reschedule(facts["identity"], now, own))
+    fingerprint.compare(facts["identity"], now, path)
+    groups, state = read_checkpoint(folder.checkpoints, facts)
+    session.enter(state["stage"])
+    here = fingerprint.of_stage(session)
+    with folder.checkpoints.whole(state["step"]):
+        rates = fingerprint.changed_rates(state["identity"], here) if reschedule else {}
+        for net, (old, new) in rates.items():
+            if "lr" not in session.active.stage.schedules.get(net, {}):  # a schedule says so itself
+                changes.append(f"{net}: lr goes on with {new:g} instead of {old:g}")
+    session.rescheduled = "; ".join(filter(None, changes)) or None
+    fingerprint.compare(state["identity"], here, path)
+    with folder.checkpoints.whole(state["step"]):
+        session.active.load_state(groups, own_rates=rates)
+        for name in sequence.other_nets():
+            index, _, net = name.partition("/")
+            load_network(
+                sequence.stages[int(index)].nets[net],
+                groups["others"][name],
+                f"{net} of stage {index}",
+            )
+        session.stats.load_state_dict(groups["stats"])
+        session.step = state["step"]
+        if session.watch is not None and state["watch"] is not None:
+            session.watch.load_state_dict(state["watch"])
+    if session.folder is not None:
+        _go_on_in(session, session.folder, facts)
+
+
+def _go_on_in(session: Session, folder: RunFolder, facts: dict[str, Any]) -> None:
+    """Make the folder of a resumed run what it was at the step that it goes on from."""
+    step, reporter = session.step, session.reporter
+    here = folder.checkpoints.path(step)
+    lost = [path.name for path in folder.checkpoints.incomplete() if path > here]
+    if lost:
+        reporter.warn(
+            f"{folder.checkpoints.folder / lost[-1]} has no state.json: going on from step {step}"
+        )
+    folder.rewind(step)
+    rows = step // session.options.log_every
+    missing = rows - len(folder.rows(folder.metrics))
+    if missing > 0:
+        reporter.warn(f"{folder.metrics} has lost {missing} of its {rows} rows")
+    folder.write("config.toml", toml.dumps(session.config))
+    if session.rescheduled:
+        facts.setdefault("changes", []).append({"step": step, "what": session.rescheduled})
+    if facts.pop("demo", None) is not None or session.rescheduled:
+        folder.write("run.json", json.dumps(facts, indent=1))
+    with reporter.accessory("metrics.csv"):
+        folder.write_table()
+    with reporter.accessory("the log"):
+        open_logger(session, folder)
+    with reporter.accessory("samples"):
+        folder.rewind_pictures(step)
+    # Stopped between checkpoint and picture, or they could not be written then.
+    if not (folder.path / "reals.png").exists():
+        pictures.draw_reals(session)
+    if not (folder.path / "samples" / f"{step:08d}.png").exists():
+        pictures.draw_samples(session)

@@ -1,0 +1,240 @@
+"""The state of a run that is being trained: what its loop, its pictures and its folder work on."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastgan.data import Dataset
+from fastgan.devices import pick_device, search_algorithms
+from fastgan.distributed.context import join, local_device
+from fastgan.errors import FastganError
+from fastgan.graphs.backends import graph_backend
+from fastgan.monitor.health import Health
+from fastgan.monitor.loggers import find_logger
+from fastgan.monitor.reporter import Reporter
+from fastgan.monitor.statistics import Statistics
+from fastgan.ops.dispatch import prefer
+from fastgan.precision import resolve
+from fastgan.runs.run_folder import RunFolder
+from fastgan.runs.serialize import serialize_network
+from fastgan.trainer import fingerprint, sampling
+from fastgan.trainer.run_options import RunOptions
+from fastgan.trainer.stages.active import ActiveStage
+from fastgan.trainer.stages.sequence import Sources, StageSequence
+from fastgan.trainer.stages.stage import Stage
+
+
+class Session:
+    """Everything of a run but the loop and the front door (`Trainer`).
+
+    Args:
+        stages: At least one.
+        sources: The data of stages that have none of their own.
+        options: Of the run.
+        out: The run folder; None keeps everything in memory.
+        log: The logger beside the run's own files, or None.
+        config: What config.toml shall hold; None: what `options` and `sources` say.
+
+    Attributes:
+        step: Steps done.
+        stopped_by: The signal that ended `fit`, or None.
+        rescheduled: What a resumed run does otherwise than before, or None.
+        told: The last reason said for steps without a graph.
+        saved_step, saved_at: Of the newest checkpoint: its step, and its time.
+        descriptions: For each stage, how its networks are made again.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        sources: Sources,
+        options: RunOptions,
+        *,
+        out: str | Path | None,
+        log: str | None,
+        config: Mapping[str, Any] | None,
+    ) -> None:
+        self.options = options
+        self.device = pick_device(local_device(options.device))
+        search_algorithms(self.device)
+        self.ranks = join(self.device)
+        with self.ranks.together(), prefer(options.impl):
+            self.precision = resolve(options.precision, self.device)
+            self.sequence = StageSequence(
+                stages,
+                sources,
+                options,
+                device=self.device,
+                precision=self.precision,
+                ranks=self.ranks,
+                graphs=graph_backend(options.graph, self.device, self.ranks),
+            )
+            self.step, self.saved_step, self.saved_at = 0, -1, time.monotonic()
+            self.told: str | None = None
+            self.rescheduled: str | None = None
+            self.stopped_by: str | None = None
+            self.stats = Statistics(options.log_every, self.device, self.ranks)
+            self.watch = Health(self._loss(stages[0])) if options.watch else None
+            self.out = Path(out).expanduser() if out is not None else None
+            self.folder = (
+                RunFolder(self.out, keep=options.keep)
+                if self.out is not None and self.ranks.first
+                else None
+            )
+            self.logger = find_logger(log, out) if self.ranks.first else None
+            self.config: dict[str, Any] = {
+                **(_python_config(options, sources) if config is None else config),
+                "precision": self.precision.name,
+            }
+            remedy = _remedy(self.out, self.config, self.precision.name)
+            self.reporter = Reporter(self.folder, self.watch, remedy)
+            # Before anything is swapped: a network is made again from the classes its author wrote.
+            self.descriptions = [
+                {name: serialize_network(net) for name, net in stage.nets.items()}
+                for stage in stages
+            ]
+
+    def enter(self, index: int) -> None:
+        """Begin stage `index`."""
+        self.sequence.enter(index)
+        if self.watch is not None:
+            self.watch.enter(self._loss(self.active.stage))
+
+    def sample(
+        self, n: int = 64, *, seed: int | None = None, labels: Any = None, ema: bool = True
+    ) -> Tensor:
+        """Images from the averaged generator.
+
+        Args:
+            n: How many images.
+            seed: Another seed than the run's gives other images; the same one gives the same
+                images.
+            labels: A class, or n of them, for label-conditional networks.
+            ema: False for the weights as trained instead of their average.
+
+        Returns:
+            float32 (n, C, H, W) in [0, 1], on the CPU.
+        """
+        stage = self.active
+        step = max(self.sequence.own_step(self.step), 0)
+        with prefer(self.options.impl):
+            return sampling.generate(
+                stage.stage.objective,
+                stage.sampling_nets(ema),
+                n,
+                seed=self.options.seed if seed is None else seed,
+                device=self.device,
+                precision=self.precision,
+                datasets=stage.datasets,
+                labels=labels,
+                scalar=stage.scalars(step),
+            )
+
+    def save(self, *, passing: bool = False) -> Path:
+        """Write a checkpoint of the present state. All processes call this, and the first one
+        writes.
+
+        Args:
+            passing: Whether the next checkpoint may replace this one, as it does those by time.
+
+        Returns:
+            The folder of the checkpoint.
+
+        Raises:
+            FastganError: The trainer was made without `out`, or the checkpoint can't be written.
+        """
+        if self.out is None:
+            raise FastganError("nothing to save to: this trainer was made without out=")
+        with self.ranks.together():
+            stats, path = self.stats.state_dict(), self.out
+            if self.folder is not None:
+                self.reporter.sync()
+                state = {
+                    "images": self.images,
+                    "stage": self.sequence.index,
+                    "watch": self.watch.state_dict() if self.watch else None,
+                    "identity": fingerprint.of_stage(self),
+                }
+                others = self.sequence.other_nets()
+                groups = {**self.active.state(), "others": others, "stats": stats}
+                path = self.folder.checkpoints.save(self.step, groups, state, passing)
+        self.saved_step, self.saved_at = self.step, time.monotonic()
+        return path
+
+    def close(self) -> None:
+        """Let go of the run folder and of worker threads."""
+        self.sequence.close()
+        self.reporter.close()
+
+    @property
+    def stages(self) -> list[Stage]:
+        return self.sequence.stages
+
+    @property
+    def active(self) -> ActiveStage:
+        """The stage being trained."""
+        return self.sequence.active
+
+    @property
+    def nets(self) -> dict[str, nn.Module]:
+        """The networks being trained, by name."""
+        return self.active.nets
+
+    @property
+    def ema(self) -> dict[str, nn.Module]:
+        """The averaged networks, by name, in eval mode."""
+        return self.active.ema.nets
+
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return self.active.optimizers
+
+    @property
+    def datasets(self) -> dict[str, Dataset]:
+        return self.active.datasets
+
+    @property
+    def images(self) -> int:
+        """Images of the data seen so far."""
+        return self.sequence.images(self.step)
+
+    @staticmethod
+    def _loss(stage: Stage) -> str:
+        return getattr(stage.objective, "loss", "non-saturating")
+
+
+def _python_config(options: RunOptions, sources: Sources) -> dict[str, Any]:
+    """config.toml of a run that no command began."""
+    data = sources.data if isinstance(sources.data, str) else type(sources.data).__name__
+    shape = {"size": sources.size, "channels": sources.channels}
+    shape = {name: value for name, value in shape.items() if value is not None}
+    return {"recipe": "python", "data": data, **shape, **dataclasses.asdict(options)}
+
+
+def _remedy(path: Path | None, config: dict[str, Any], precision: str) -> str:
+    """What to do about a run that diverges: a command where one began it."""
+    rates = {name: value for name, value in config.items() if name in ("lr", "lr_g", "lr_d")}
+    if path is None:
+        go_on = "Start again with lower learning rates"
+    elif config.get("recipe") == "python" or not rates:
+        go_on = (
+            "Go on from there with lower learning rates in optimizers= or schedules=, "
+            "resume=True and reschedule=True"
+        )
+    else:
+        flags = " ".join(
+            f"--{name.replace('_', '-')} {value / 2:g}" for name, value in rates.items()
+        )
+        go_on = (
+            "Go on from there at half the rate: fastgan train --resume "
+            f"{shlex.quote(str(path))} {flags}"
+        )
+    return go_on if precision == "fp32" else f"{go_on}; or start again with precision fp32"
