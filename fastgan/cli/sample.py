@@ -114,20 +114,18 @@ def command(
     click.echo(f"{n} images in {path}")
 
 
-def seeds_of(text: str) -> list[int]:
+def seeds_of(text: str, option: str = "--seeds") -> list[int]:
     """The numbers of "1,5-9". Raises FastganError."""
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = (word.strip() for word in part.partition("-"))
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise FastganError(f"--seeds {text!r}: give numbers and ranges, such as 1,5-9")
+            raise FastganError(f"{option} {text!r}: give numbers and ranges, such as 1,5-9")
         low, high = int(first), int(last or first)
-        if high < low or len(found) + high - low >= MOST:
-            raise FastganError(
-                f"--seeds {text!r}: {part.strip()} goes backwards"
-                if high < low
-                else f"--seeds {text!r}: more than {MOST} seeds, ask for fewer at a time"
-            )
+        if high < low:
+            raise FastganError(f"{option} {text!r}: {part.strip()} goes backwards")
+        if len(found) + high - low >= MOST:
+            raise FastganError(f"{option} {text!r}: more than {MOST} numbers, ask for fewer")
         found += range(low, high + 1)
     return found
 

@@ -24,7 +24,7 @@ from PIL import Image
 from fastgan import files
 from fastgan.monitor.pictures.charts import is_number
 from fastgan.reports import plots
-from fastgan.reports.reading import Story, evenly, number, parameters, read_story
+from fastgan.reports.reading import Story, evenly, number, parameters, read_grid, read_story
 from fastgan.runs.layout import REPORT
 
 PICTURES = 24
@@ -32,9 +32,6 @@ PICTURES = 24
 
 BYTES = 3_300_000
 """Bytes of all pictures of one page, before base64: the page stays under 5 MB."""
-
-SIDE = 4096
-"""Pixels of a picture's longer side, beyond which it is no grid of ours."""
 
 
 def write(run: str | Path, out: Path | None = None) -> Path:
@@ -120,7 +117,7 @@ def _facts(story: Story) -> str:
     if "size" in config or "channels" in config:
         shown["images"] = " ".join(
             f"{config[key]} {word}"
-            for key, word in (("size", "pixels,"), ("channels", "channels"))
+            for key, word in (("size", "pixels,"), ("channels", "channel(s)"))
             if key in config
         ).rstrip(",")
     if classes := facts.get("classes"):
@@ -197,17 +194,11 @@ def _pictures(story: Story) -> str:
 def picture_uri(path: Path, room: int) -> str | None:
     """A picture as a data: address of at most `room` bytes before base64; None where it is no
     picture of ours."""
-    try:
-        data = files.read(path, 2**26)
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-            if max(picture.size) > SIDE:
-                return None
-            picture.load()
-            kind = "png"
-            if len(data) > room:
-                data, kind = _smaller(picture.convert("RGB"), room), "webp"
-    except Exception:  # whatever a decoder says of a stranger's file: the page goes without it
+    if (found := read_grid(path)) is None:
         return None
+    data, kind = found[0], "png"
+    if len(data) > room:
+        data, kind = _smaller(found[1], room), "webp"
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 

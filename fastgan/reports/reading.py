@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import json
 import math
@@ -10,6 +11,8 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
 
 from fastgan import files
 from fastgan.errors import FastganError
@@ -19,6 +22,9 @@ from fastgan.runs.run_folder import RunFolder, read_facts
 
 LAST_STEP = 2**53
 """Steps from here on are no steps: a browser could not count them."""
+
+SIDE = 4096
+"""Pixels of a picture's longer side, beyond which it is no grid of ours."""
 
 KEYS = 60
 """Curves that are read of one run."""
@@ -145,3 +151,31 @@ def parameters(facts: dict[str, Any]) -> dict[str, int]:
             if all(0 <= side < 2**31 for shape in sizes for side in shape):
                 found[str(name)] = sum(math.prod(shape) for shape in sizes if shape)
     return found
+
+
+def read_grid(path: Path) -> tuple[bytes, Image.Image] | None:
+    """A PNG's bytes and pixels, or None where it is no picture of ours."""
+    try:
+        data = files.read(path, 2**26)
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
+            return (data, picture.convert("RGB")) if max(picture.size) <= SIDE else None
+    except Exception:  # whatever a decoder says of a stranger's file
+        return None
+
+
+def timelapse(grids: dict[int, Path]) -> list[Image.Image]:
+    """Grids with their steps below, all of one size; those that can't be read are left out."""
+    read = {step: found[1] for step, path in grids.items() if (found := read_grid(path))}
+    if not read:
+        return []
+    wide, high = (max(picture.size[i] for picture in read.values()) for i in (0, 1))
+    frames = []
+    for step, picture in read.items():
+        frame = Image.new("RGB", (wide, high + 24), (255, 255, 255))
+        frame.paste(picture, ((wide - picture.width) // 2, (high - picture.height) // 2))
+        font = ImageFont.load_default(14)
+        ImageDraw.Draw(frame).text(
+            (wide / 2, high + 11), f"step {step:,}", (38, 41, 46), font, anchor="mm"
+        )
+        frames.append(frame)
+    return frames

@@ -302,7 +302,7 @@ SAY = {
     "a format that is none": (["sample", "RUN", "--out", "grid.bmp"], "must end in .png"),
     "seeds that are none": (["sample", "RUN", "--seeds", "1-x"], "numbers and ranges"),
     "seeds backwards": (["sample", "RUN", "--seeds", "9-5"], "backwards"),
-    "too many seeds": (["sample", "RUN", "--seeds", "0-99999999"], "more than 10000"),
+    "too many seeds": (["sample", "RUN", "--seeds", "0-99999999"], "more than 10000 numbers"),
     "seeds and a number": (["sample", "RUN", "--seeds", "1", "--n", "2"], "leave --n out"),
     "no truncation": (["sample", "RUN", "--truncation", "0"], "above 0"),
     "sample on no device": (["sample", "RUN", "--device", "banana"], "unknown device"),

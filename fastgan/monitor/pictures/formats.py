@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+import torch
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from fastgan import files
 from fastgan.errors import FastganError
@@ -16,6 +19,9 @@ from fastgan.monitor.pictures.charts import shorten
 from fastgan.monitor.pictures.grids import pixels
 
 STILLS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+LARGEST = 2**28
+"""Bytes of the largest photo."""
 
 INK, PAPER = (38, 41, 46), (255, 255, 255)
 
@@ -51,10 +57,10 @@ def labelled_grid(
     """A grid with a caption above each image, or above each column where there are as many captions
     as columns.
 
-    images: as for `grid`. Captions too long for a cell are cut. Raises FastganError where
-    their number fits neither.
+    images: as for `grid`, or a list of (C, H, W). Captions too long for a cell are cut. Raises
+    FastganError where their number fits neither.
     """
-    cells = pixels(images)
+    cells = pixels(torch.stack(images) if isinstance(images, list) else images)
     count = len(cells)
     columns = min(count, columns or math.ceil(math.sqrt(count)))
     heads = len(captions) == columns and count > columns
@@ -77,3 +83,26 @@ def labelled_grid(
             text = shorten(" ".join(captions[i].split()), font, wide)
             pen.text((x + wide / 2, y - line / 2 - 1), text, INK, font, anchor="mm")
     return made
+
+
+def open_photo(path: Path, shape: tuple[int, ...]) -> torch.Tensor:
+    """A photo cut in the middle and scaled to (C, H, W), float32 in [0, 1]. Raises FastganError
+    where it is no picture."""
+    channels, height, width = shape
+    if channels not in (1, 3):
+        raise FastganError(f"images of {channels} channels can't be compared with a photo")
+    with files.explained(f"can't read {path}"):
+        data = files.read(path, LARGEST, follow=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of a picture that is too large to be one
+            with Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP", "BMP"]) as opened:
+                whole = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+        fitted = ImageOps.fit(whole, (width, height), Image.Resampling.LANCZOS)
+    except UnidentifiedImageError:
+        raise FastganError(f"can't read {path}: it is no PNG, JPEG, WebP or BMP picture") from None
+    except Exception as error:  # whatever a decoder says
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise FastganError(f"can't read {path} as a picture: {why}") from error
+    pixels = np.asarray(fitted, np.float32).reshape(height, width, channels) / 255
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
