@@ -8,7 +8,7 @@ import click
 
 from fastgan.errors import FastganError
 
-COLUMNS = 7
+COLUMNS, FIRST = 7, 6
 
 
 @click.command(
@@ -16,10 +16,7 @@ COLUMNS = 7
 )
 @click.argument("run")
 @click.option(
-    "--which",
-    default="1-6",
-    show_default=True,
-    help="directions, the strongest is 1; such as 1,3-5",
+    "--which", help="which directions, such as 1,3-5; 1 is the strongest  [default: the first 6]"
 )
 @click.option(
     "--reach", type=float, default=3.0, show_default=True, help="how far to go to both sides"
@@ -36,7 +33,7 @@ COLUMNS = 7
 )
 def command(
     run: str,
-    which: str,
+    which: str | None,
     reach: float,
     out: str,
     seed: int,
@@ -63,9 +60,11 @@ def command(
     if not 0 <= seed < 2**32:
         raise FastganError(f"seed must lie in [0, 2**32), not {seed}")
     opened = open_run(run, step=step, device=device, trust=trust)
-    numbers = seeds_of(which, "--which")
+    numbers = seeds_of(which, "--which") if which is not None else [*range(1, FIRST + 1)]
     found = directions(opened, max(numbers), seed)
     known = len(found.vectors)
+    if which is None:
+        numbers = numbers[:known]
     for number in numbers:
         if not 1 <= number <= known:
             raise FastganError(f"no direction {number}: there are 1 to {known}")
