@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastgan import files
 from fastgan.devices import out_of_memory
 from fastgan.errors import FastganError
 from fastgan.runs.run_folder import read_facts
@@ -16,7 +17,9 @@ from fastgan.runs.serialize import Untrusted, rebuild
 from fastgan.trainer import sampling
 from fastgan.trainer.networks import load_network
 from fastgan.trainer.restoring import (
+    CONFIG,
     OpenRun,
+    exported,
     folders_of,
     network_of,
     objective_of,
@@ -38,7 +41,7 @@ def load(
     """The averaged generator of a run, ready to call.
 
     Args:
-        path: The run folder.
+        path: The run folder, or a folder that `fastgan export` has written.
         generator: A network to load into, for runs whose networks can't be made again from their
             class and its arguments.
         network: The name of another network than "G".
@@ -67,6 +70,9 @@ def load(
         >>> fastgan.load("runs/to-load")(torch.randn(3, 16)).shape
         torch.Size([3, 1, 8, 8])
     """
+    folder = Path(path).expanduser()
+    if files.kind(folder / "run.json") is None and files.kind(folder / CONFIG) == "file":
+        return exported(folder, generator, trust).eval().requires_grad_(False)
     run, groups, state = open_checkpoint(path, step)
     kind = "ema" if ema and network in groups["ema"] else "nets"
     if network not in groups[kind]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,20 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load as deserialise
 from torch import Tensor, nn
 
+from fastgan import files
 from fastgan.data import Dataset
 from fastgan.devices import is_out_of_memory, pick_device
 from fastgan.errors import FastganError
 from fastgan.objectives import Objective
 from fastgan.objectives.base import draw
 from fastgan.precision import resolve
+from fastgan.runs import schema
 from fastgan.runs.checkpoint import Checkpoints
 from fastgan.runs.run_folder import read_checkpoint, read_facts
 from fastgan.runs.serialize import rebuild
 from fastgan.trainer import sampling
 from fastgan.trainer.networks import check_network, load_network
 from fastgan.trainer.stages.stage import open_streams
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+"""What an exported folder holds."""
+
+EXPORT_FORMAT = "fastgan generator 1"
 
 LARGEST_NOISE = 2**22
 """Random numbers of one image; an image of 1024x1024 pixels in colour has 3 million."""
@@ -260,3 +269,30 @@ def _module(spec: Any, folders: dict[str, str] | None) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise FastganError(f"run.json is damaged: a network is a {type(made).__name__}")
     return made
+
+
+def exported(folder: Path, net: nn.Module | None, trust: bool) -> nn.Module:
+    """The generator of a folder that `fastgan export` wrote. Raises FastganError."""
+    with files.explained(f"can't read {folder}"):
+        text, data = files.read(folder / CONFIG, files.TEXT), files.read(folder / WEIGHTS)
+    try:
+        config = json.loads(text)
+        schema.check(config, {"format": str, "network": object}, CONFIG)
+        if config["format"] != EXPORT_FORMAT or schema.depth(config) > schema.DEEPEST:
+            raise ValueError(f"{config['format']!r} is not {EXPORT_FORMAT!r}")
+    except (ValueError, RecursionError) as error:
+        why = " ".join(str(error).split())
+        raise FastganError(f"{folder / CONFIG} is no generator's: {why}") from error
+    try:
+        weights = deserialise(data)
+    except Exception as error:  # safetensors has errors of its own
+        why = " ".join(str(error).split())
+        raise FastganError(f"{folder / WEIGHTS} is damaged: {why}") from error
+    if net is None:
+        folders: dict[str, str] | None = {} if trust else None
+        with torch.random.fork_rng([]):
+            with torch.device("meta"):
+                check_network(_module(config["network"], folders), weights, "G")
+            net = _module(config["network"], folders)
+    load_network(net, weights, "G")
+    return net
