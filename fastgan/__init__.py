@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fastgan.acceleration import accelerate, report, revert
     from fastgan.graphs.capture import capture
     from fastgan.objectives import Adversarial, Noise, Objective, Phase
-    from fastgan.trainer.load import load, sample
+    from fastgan.trainer.reuse.load import load, sample
     from fastgan.trainer.stages.stage import Stage
     from fastgan.trainer.trainer import Trainer
 
@@ -37,8 +37,8 @@ _WHERE = {
     "revert": "fastgan.acceleration",
     "capture": "fastgan.graphs.capture",
     "Stage": "fastgan.trainer.stages.stage",
-    "load": "fastgan.trainer.load",
-    "sample": "fastgan.trainer.load",
+    "load": "fastgan.trainer.reuse.load",
+    "sample": "fastgan.trainer.reuse.load",
     "Adversarial": "fastgan.objectives",
     "Noise": "fastgan.objectives",
     "Objective": "fastgan.objectives",

@@ -42,7 +42,7 @@ def command(run: str, count: int, data: str | None, seed: int, trust: bool, as_j
     """
     from fastgan import data as datasets
     from fastgan.metrics.evaluate import evaluate
-    from fastgan.trainer.load import samples_of
+    from fastgan.trainer.reuse.load import samples_of
 
     if count < 1:
         raise FastganError(f"--n {count}: ask for at least one sample")

@@ -19,6 +19,12 @@ COMMANDS = {
     "train": "train a GAN on a folder of images, or go on with a run",
     "data": "what a folder, archive or array becomes, before training on it",
     "sample": "make images from a finished run",
+    "interpolate": "a walk from image to image, as an animation",
+    "timelapse": "how a run learned, as an animation",
+    "directions": "what changes images most, in a grid",
+    "invert": "the latent that is nearest to a photo",
+    "export": "a run's generator as a folder for others",
+    "report": "a run as one page: curves, samples over time, options, how to go on",
     "evaluate": "measure a run's images against the real ones",
     "verify": "prove the kernels against their references",
     "tune": "measure which kernel configurations are fastest here",
@@ -26,10 +32,13 @@ COMMANDS = {
     "info": "versions, devices, and whether the kernels can run",
 }
 
+FOLDERS = dict.fromkeys(("interpolate", "timelapse", "directions", "invert", "report"), "looking.")
+"""Where a command's file lies, if not beside this one."""
+
 
 class Lazy(click.Group):
-    """A group whose sub-commands live in fastgan.cli.<name>:command and are imported when
-    called."""
+    """A group whose sub-commands live in fastgan.cli.<name>:command, or in a folder there, and are
+    imported when called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -37,7 +46,7 @@ class Lazy(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        return importlib.import_module(f"fastgan.cli.{name}").command
+        return importlib.import_module(f"fastgan.cli.{FOLDERS.get(name, '')}{name}").command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -12,10 +12,16 @@ from fastgan.cli.options import of_run
 from fastgan.errors import FastganError
 from fastgan.recipes.translation.base import FromImage
 
+MOST = 10_000
+"""Seeds of one command."""
 
-@click.command()
+
+@click.command(
+    epilog="Example: fastgan sample runs/mine --seeds 1,5-9 --truncation 0.7 --label sneaker "
+    "--label 3 --out grid.png"
+)
 @click.argument("run")
-@click.option("--n", "count", type=int, default=64, show_default=True, help="how many images")
+@click.option("--n", "count", type=int, help="how many images  [default: 64]")
 @click.option(
     "--out",
     default="samples.png",
@@ -25,7 +31,19 @@ from fastgan.recipes.translation.base import FromImage
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="other seeds give other images"
 )
-@click.option("--label", type=int, help="only this class, for label-conditional runs")
+@click.option("--seeds", help="the first image of each of these seeds, such as 1,5-9")
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    help="only this class, by name or number; several take turns",
+)
+@click.option(
+    "--truncation",
+    type=float,
+    metavar="NUMBER",
+    help="cut latents at so many standard deviations, such as 0.7: better images, more alike",
+)
 @click.option(
     "--text",
     multiple=True,
@@ -40,10 +58,7 @@ from fastgan.recipes.translation.base import FromImage
 @click.option("--step", type=int, help="another kept checkpoint than the newest")
 @click.option("--data", help="what a generator of images from images is given")
 @click.option(
-    "--input",
-    "given",
-    help="a folder of images, or one, that a generator of images from images is given as it is "
-    "[default: held-out data of the run]",
+    "--input", "given", help="an image or a folder of them, for a generator of images from images"
 )
 @click.option("--mask", help="with --input, for inpainting: white is what to fill in")
 @click.option("--device", default="auto", show_default=True)
@@ -52,10 +67,12 @@ from fastgan.recipes.translation.base import FromImage
 )
 def command(
     run: str,
-    count: int,
+    count: int | None,
     out: str,
     seed: int,
-    label: int | None,
+    seeds: str | None,
+    labels: tuple[str, ...],
+    truncation: float | None,
     text: tuple[str, ...],
     traverse: str | None,
     step: int | None,
@@ -72,48 +89,67 @@ def command(
     """
     from fastgan import files
     from fastgan.monitor import pictures
-    from fastgan.runs.run_folder import refuse_own
-    from fastgan.trainer import load
-    from fastgan.trainer.traversal import traverse as traverse_run
+    from fastgan.monitor.pictures import formats
+    from fastgan.runs.run_folder import read_facts, refuse_own
+    from fastgan.trainer.reuse import load
+    from fastgan.trainer.reuse.traversal import traverse as traverse_run
 
-    if count < 1:
-        raise FastganError(f"--n {count}: ask for at least one image")
     for name, value in {"data": data, "input": given, "mask": mask}.items():
         if value == "":
             raise FastganError(f"--{name} is empty: name a folder or file, or leave it out")
+    if seeds is not None and count is not None:
+        raise FastganError("--seeds says how many images: leave --n out")
+    chosen = None if seeds is None else seeds_of(seeds)
     path = files.path_of(out, "--out")
     refuse_own(path)
     if not (out.endswith("/") or files.kind(path) == "folder"):
         pictures.ending_of(path)
+    if chosen is not None and labels:  # every seed in every class
+        chosen, labels = [s for s in chosen for _ in labels], labels * len(chosen)
+    n = len(chosen) if chosen is not None else 64 if count is None else count
+    if n < 1:
+        raise FastganError(f"--n {n}: ask for at least one image")
+    common: dict[str, Any] = {"step": step, "device": device, "trust": trust}
     config = of_run(run)
     if isinstance(config, FromImage) and data is None:
         datasets = (
             config.inputs(run, given, mask) if given is not None else config.streams(held_out=True)
         )
-        options = {"seed": seed, "label": label, "step": step, "device": device, "trust": trust}
-        made, shown = translated(run, datasets, count if given is None else None, options)
+        if len(labels) > 1 or chosen is not None or truncation is not None:
+            raise FastganError("images from images take one --label, --seed, and no --truncation")
+        options = {"seed": seed, "label": labels[0] if labels else None, **common}
+        made, shown = translated(run, datasets, n if given is None else None, options)
         names = next(iter(datasets.values())).names if given is not None else None
-        save(out, path, made, shown, names)
+        save(out, path, made, pictures.grid(shown), names)
         return
     if given is not None or mask is not None:
         raise FastganError(f"{run} makes images from nothing but noise: leave --input out")
     if traverse is not None:
-        if label is not None or data is not None or text or given is not None:
-            raise FastganError("--traverse stands alone: leave labels, data and text out")
-        images = traverse_run(run, traverse, seed=seed, step=step, device=device, trust=trust)
-    else:
-        images = load.sample(
-            run,
-            count,
-            seed=seed,
-            labels=label,
-            step=step,
-            device=device,
-            data=data,
-            text=text,
-            trust=trust,
-        )
-    save(out, path, images, images, None)
+        if labels or data is not None or text or chosen is not None or truncation is not None:
+            raise FastganError("--traverse stands alone: leave labels, seeds, data and text out")
+        images = traverse_run(run, traverse, seed=seed, **common)
+        save(out, path, images, pictures.grid(images), None)
+        return
+    turns: Any = [labels[i % len(labels)] for i in range(n)] if labels else None
+    images = load.sample(
+        run,
+        n,
+        seed=None if chosen is not None else seed,
+        labels=turns,
+        data=data,
+        text=text,
+        seeds=chosen,
+        truncation=truncation,
+        **common,
+    )
+    facts = read_facts(files.path_of(run, "RUN"))
+    captions, columns = captions_of(n, facts, turns, chosen) if data is None else ([], None)
+    picture = (
+        formats.labelled_grid(images, captions, columns=columns)
+        if captions
+        else pictures.grid(images)
+    )
+    save(out, path, images, picture, None)
 
 
 def translated(
@@ -123,7 +159,7 @@ def translated(
     import torch
 
     from fastgan.metrics.fidelity import head
-    from fastgan.trainer.load import walk
+    from fastgan.trainer.reuse.load import walk
     from fastgan.trainer.sampling import beside
 
     made, shown = [], []
@@ -134,23 +170,55 @@ def translated(
     return next(both), next(both)
 
 
-def save(out: str, path: Path, images: Any, shown: Any, names: Sequence[str] | None) -> None:
-    """One picture of what is shown, or a folder of the images."""
+def save(out: str, path: Path, images: Any, picture: Any, names: Sequence[str] | None) -> None:
+    """The picture, or a folder of the images."""
     from fastgan import files
     from fastgan.data.listing import stem
     from fastgan.monitor import pictures
+    from fastgan.monitor.pictures import formats
 
     if out.endswith("/") or files.kind(path) == "folder":
         for i, image in enumerate(images):
             file = path / (f"{stem(names[i])}.png" if names else f"{i:06d}.png")
-            with files.explained(f"can't write to {path}"):
-                file.parent.mkdir(parents=True, exist_ok=True)
-            picture = pictures.grid(image[None], padding=0, scale=1)
-            files.save_with(file, lambda f, picture=picture: picture.save(f, "PNG"))
+            formats.save_still(pictures.grid(image[None], padding=0, scale=1), file)
         click.echo(f"{len(images)} images in {path}/")
         return
-    with files.explained(f"can't write {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    ending = pictures.ending_of(path)
-    files.save_with(path, lambda f: pictures.save_grid(f, shown, ending=ending))
+    formats.save_still(picture, path)
     click.echo(f"{len(images)} images in {path}")
+
+
+def seeds_of(text: str, option: str = "--seeds") -> list[int]:
+    """The numbers of "1,5-9". Raises FastganError."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = (word.strip() for word in part.partition("-"))
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise FastganError(f"{option} {text!r}: give numbers and ranges, such as 1,5-9")
+        low, high = int(first), int(last or first)
+        if high < low:
+            raise FastganError(f"{option} {text!r}: {part.strip()} goes backwards")
+        if len(found) + high - low >= MOST:
+            raise FastganError(f"{option} {text!r}: more than {MOST} numbers, ask for fewer")
+        found += range(low, high + 1)
+    return found
+
+
+def captions_of(
+    n: int, facts: dict[str, Any], turns: Any, seeds: list[int] | None
+) -> tuple[list[str], int | None]:
+    """Captions of a grid of n samples and its columns: classes above the columns where they come
+    in turn, the seed above each image where seeds were chosen. ([], None): nothing to say."""
+    from fastgan.trainer.reuse.restoring import class_number
+
+    classes = facts["classes"]
+    if classes:
+        in_turn = [name for i, name in enumerate(classes) if i not in facts.get("empty", ())]
+        names = [*dict.fromkeys(turns)] if turns is not None else in_turn
+        numbers = [class_number(label, classes) for label in names]
+        shown = [classes[number] for number in numbers if number is not None]
+        if seeds is None:
+            return (shown[:n], min(n, len(shown))) if len(shown) <= 20 and n else ([], None)
+        wide = len(shown) if turns is not None else None
+        of_image = [shown[i % len(shown)] for i in range(n)]
+        return [f"{seed} {label}" for seed, label in zip(seeds, of_image)], wide
+    return ([f"seed {seed}" for seed in seeds], None) if seeds is not None else ([], None)

@@ -20,6 +20,7 @@ from fastgan.recipes import Config
 from fastgan.recipes.auto import Auto
 from fastgan.recipes.training import make_trainer
 from fastgan.runs import changes
+from fastgan.runs.layout import REPORT
 
 if TYPE_CHECKING:
     pass
@@ -245,9 +246,9 @@ def run(
             return 128 + signal.Signals[trainer.stopped_by]
         if trainer.step < config.steps:
             echo(f"{trainer.step} steps in the time; {again} --for 30m goes on")
-    curves = Path(str(config.out), "curves.png")
+    report = Path(str(config.out), REPORT)
     echo(
         f"done: pictures in {config.out}/samples"
-        + (f", curves in {curves}" if files.kind(curves) == "file" else "")
+        + (f", all of it on one page: {report}" if files.kind(report) == "file" else "")
     )
     return 0

@@ -9,7 +9,7 @@ from torch import Tensor
 from fastgan.data import Dataset
 from fastgan.data.rendered import AGES, faces
 from fastgan.metrics.fidelity import Table
-from fastgan.trainer.load import walk
+from fastgan.trainer.reuse.load import walk
 
 
 def aging(run: str, held_out: Dataset, *, seed: int = 0, trust: bool = False) -> Table:

@@ -165,7 +165,7 @@ def evaluate(
     data set.
 
     The reals are split by the seed: up to 5,000 are the reference, n others give the floor.
-    untrained: samples of the untrained generator, for comparison (fastgan.trainer.load.samples_of
+    untrained: samples of the untrained generator, for comparison (trainer.reuse.load.samples_of
         makes both). cache: where fitted classifiers are kept.
     name: what the report calls the images.
     Raises FastganError where images and data do not fit together, or there are too few of them.

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from fastgan.data import Dataset
 from fastgan.objectives.base import Step
-from fastgan.trainer.load import walk
+from fastgan.trainer.reuse.load import walk
 
 
 def psnr(images: Tensor, targets: Tensor, where: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastgan.data import Dataset
 from fastgan.metrics.fidelity import Table, psnr, ssim
-from fastgan.trainer.load import walk
+from fastgan.trainer.reuse.load import walk
 
 
 def sharpness(images: Tensor, targets: Tensor) -> Tensor:

@@ -4,3 +4,6 @@ from __future__ import annotations
 
 LOGGERS = ("tensorboard", "wandb")
 """Also the folders that they make inside the run folder."""
+
+REPORT, EVALUATION = "report.html", "evaluation.json"
+"""What `fastgan report` and `fastgan evaluate` leave there."""

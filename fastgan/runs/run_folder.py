@@ -30,6 +30,8 @@ OWN = (
     "metrics.csv",
     "alerts.jsonl",
     *PICTURES,
+    layout.REPORT,
+    layout.EVALUATION,
     *layout.LOGGERS,
     "checkpoints",
     LOCK,
@@ -65,7 +67,7 @@ describe.rebuild's to check."""
 
 class RunFolder:
     """config.toml, run.json, metrics.jsonl, metrics.csv, alerts.jsonl, reals.png, curves.png,
-    samples/, checkpoints/."""
+    samples/, checkpoints/, report.html, evaluation.json."""
 
     def __init__(self, path: str | Path, *, keep: int = 3) -> None:
         self.path = files.path_of(path, "the run folder")

@@ -7,6 +7,7 @@ import time
 
 from fastgan.errors import FastganError
 from fastgan.monitor.early import look_due
+from fastgan.reports import page
 from fastgan.trainer import pictures
 from fastgan.trainer.graceful_stop import GracefulStop
 from fastgan.trainer.session import Session
@@ -50,6 +51,9 @@ class Loop:
         if session.step > began and session.step % options.sample_every:
             pictures.draw_samples(session)
         session.reporter.curves()
+        if session.folder is not None:
+            with session.reporter.accessory("report.html"):
+                page.write(session.folder.path)
 
     def _report(self) -> None:
         session = self.session

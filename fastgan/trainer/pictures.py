@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from fastgan.trainer import sampling
+from fastgan.trainer.reuse.traversal import traversal
 from fastgan.trainer.session import Session
-from fastgan.trainer.traversal import traversal
 
 GRID = 64
 """Samples in a picture."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import fastgan
 from fastgan import files
@@ -24,6 +27,11 @@ def begin(session: Session) -> None:
         return
     facts = {
         "fastgan": fastgan.__version__,
+        "versions": {
+            "torch": torch.__version__,
+            "Python": platform.python_version(),
+            "system": platform.system(),
+        },
         **fingerprint.rebuilding(session),
         "identity": fingerprint.of(session),
         "pairs": session.active.pairs,

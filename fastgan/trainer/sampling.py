@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from fastgan.data import Dataset, order
 from fastgan.errors import FastganError
-from fastgan.objectives import Objective
+from fastgan.objectives import Noise, Objective
 from fastgan.objectives.base import Step, draw
 from fastgan.ops.images import gather
 from fastgan.precision import Precision
@@ -72,12 +73,14 @@ def generate(
     labels: Any = None,
     given: Mapping[str, Tensor] | None = None,
     scalar: Mapping[str, Tensor] | None = None,
+    noise: Mapping[str, Tensor] | None = None,
     shown: bool = False,
 ) -> Tensor:
     """n images, float32 (n, C, H, W) in [0, 1], on the CPU.
 
     labels: int or n ints, for label-conditional generators. given: more of the batch by name, n
-        rows each. Sample i depends on (seed, i) and its rows alone.
+        rows each. noise: random inputs by name, (n, ...) each, instead of the seed's. Sample i
+        depends on (seed, i) and its rows alone.
     shown: with all that the objective shows beside them, see `beside`.
     """
     if n < 1:
@@ -97,13 +100,15 @@ def generate(
             position = torch.tensor(first, dtype=torch.int64, device=device)
             batch = conditions(datasets or {}, seed, first, CHUNK, device)
             if wanted is not None:
-                part = wanted[first : first + CHUNK]
-                batch["label"] = torch.cat([part, part[-1:].expand(CHUNK - len(part))])
+                batch["label"] = _chunk(wanted, first)
             for name, rows in (given or {}).items():
-                index = torch.arange(first, first + CHUNK).clamp(max=n - 1)
-                batch[name] = rows[index].to(device)
-            noise = draw(objective.noise, seed, position, CHUNK)
-            step = Step(objective, nets, seed, batch=batch, noise=noise, scalar=scalar)
+                batch[name] = _chunk(rows, first).to(device)
+            drawn = (
+                draw(objective.noise, seed, position, CHUNK)
+                if noise is None
+                else {name: _chunk(value, first).to(device) for name, value in noise.items()}
+            )
+            step = Step(objective, nets, seed, batch=batch, noise=drawn, scalar=scalar)
             images = objective.sample(step)
             if shown:
                 images = beside(objective.panels(step, images))
@@ -165,3 +170,39 @@ def walk(
 def key_of(stream: str, field: str) -> str:
     """The name in a batch of a field of a stream."""
     return field if stream == "image" else stream if field == "image" else f"{stream}_{field}"
+
+
+def _chunk(values: Tensor, first: int) -> Tensor:
+    """CHUNK rows from `first` on, the last one repeated where there are fewer."""
+    part = values[first : first + CHUNK]
+    return torch.cat([part, part[-1:].expand(CHUNK - len(part), *part.shape[1:])])
+
+
+def noise_of_seeds(noise: Mapping[str, Noise], seeds: Sequence[int]) -> dict[str, Tensor]:
+    """The random inputs of the first sample of each seed, (len(seeds), ...) each, on the CPU."""
+    first = torch.tensor(0, dtype=torch.int64)
+    drawn = [draw(noise, seed, first, 1) for seed in seeds]
+    return {name: torch.cat([one[name] for one in drawn]) for name in noise}
+
+
+def truncated(
+    noise: Mapping[str, Noise], drawn: Mapping[str, Tensor], bound: float
+) -> dict[str, Tensor]:
+    """Random inputs brought nearer to the middle, which trades variety for quality.
+
+    Normal ones follow the normal distribution cut at +-bound (Brock et al. 2019) by their
+    quantiles, so that the same seed stays recognisable; uniform ones lie in the inner `bound` of
+    their range; categorical ones stay. Raises FastganError for a bound that is not positive.
+    """
+    if not 0 < bound < math.inf:
+        raise FastganError(f"truncation must be above 0, not {bound:g}")
+    made = dict(drawn)
+    for name, spec in noise.items():
+        if spec.kind == "normal":
+            share = math.erf(bound / math.sqrt(2))
+            quantiles = torch.special.erf(drawn[name].double() / math.sqrt(2)) * share
+            made[name] = (torch.special.erfinv(quantiles) * math.sqrt(2)).to(drawn[name].dtype)
+        elif spec.kind == "uniform":
+            middle = (spec.low + spec.high) / 2
+            made[name] = middle + (drawn[name] - middle) * min(bound, 1.0)
+    return made

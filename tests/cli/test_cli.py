@@ -299,6 +299,12 @@ SAY = {
         ["sample", "RUN", "--out", "file/grid.png"],
         "can't write file/grid.png",
     ),
+    "a format that is none": (["sample", "RUN", "--out", "grid.bmp"], "must end in .png"),
+    "seeds that are none": (["sample", "RUN", "--seeds", "1-x"], "numbers and ranges"),
+    "seeds backwards": (["sample", "RUN", "--seeds", "9-5"], "backwards"),
+    "too many seeds": (["sample", "RUN", "--seeds", "0-99999999"], "more than 10000 numbers"),
+    "seeds and a number": (["sample", "RUN", "--seeds", "1", "--n", "2"], "leave --n out"),
+    "no truncation": (["sample", "RUN", "--truncation", "0"], "above 0"),
     "sample on no device": (["sample", "RUN", "--device", "banana"], "unknown device"),
     "resume another recipe": (
         ["train", "--resume", "RUN", "--recipe", "dcgan"],
@@ -410,6 +416,13 @@ def test_sampling_into_a_folder_and_by_seed(fastgan, finished, place):
         )
     a, b, c = (Path(f"deep/{name}.png").read_bytes() for name in "abc")
     assert a == b != c
+
+
+def test_the_name_says_the_format(fastgan, finished, place):
+    for name, kind in (("a.png", "PNG"), ("a.jpg", "JPEG"), ("a.JPEG", "JPEG"), ("a.webp", "WEBP")):
+        assert fastgan("sample", finished, "--seeds", "1,5-6", "--out", name)[0] == 0
+        with Image.open(place / name) as picture:
+            assert picture.format == kind
 
 
 def test_no_arguments_show_the_help(fastgan):

@@ -9,7 +9,7 @@ import pytest
 from fastgan import data
 from fastgan.cli.main import main
 from fastgan.metrics import evaluate
-from fastgan.trainer.load import samples_of
+from fastgan.trainer.reuse.load import samples_of
 
 
 @pytest.mark.slow

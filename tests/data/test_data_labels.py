@@ -101,7 +101,8 @@ def test_classes_without_an_image_are_not_drawn(tmp_path):
     """By the pictures of a run, by `sample` and by those who measure it."""
     from fastgan.recipes.cgan import Cgan
     from fastgan.recipes.training import make_trainer
-    from fastgan.trainer import load, sampling
+    from fastgan.trainer import sampling
+    from fastgan.trainer.reuse import load
 
     np.savez(tmp_path / "x.npz", images=images(8), labels=[1, 3, 3, 1] * 2)
     out = str(tmp_path / "run")

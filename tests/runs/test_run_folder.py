@@ -48,6 +48,7 @@ def test_what_lies_there(run):
         "metrics.csv",
         "metrics.jsonl",
         "reals.png",
+        "report.html",
         "run.json",
         "run.lock",
         "samples",

@@ -46,6 +46,7 @@ ACCESSORIES = {
     ),
     "one sample": ("00000007.png", lambda run: in_the_way(run / "samples" / "00000007.png")),
     "curves": ("curves.png", lambda run: in_the_way(run / "curves.png")),
+    "report": ("report.html", lambda run: in_the_way(run / "report.html")),
     "table": ("metrics.csv", lambda run: in_the_way(run / "metrics.csv")),
     "rows": ("metrics.jsonl", lambda run: in_the_way(run / "metrics.jsonl")),
     "alerts": ("alerts.jsonl", lambda run: in_the_way(run / "alerts.jsonl")),

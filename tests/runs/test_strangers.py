@@ -29,7 +29,7 @@ from fastgan.runs import serialize
 from fastgan.runs.checkpoint import Checkpoints
 from fastgan.runs.run_folder import FOLDERS, NEEDED, OWN, RunFolder
 from fastgan.trainer import fingerprint
-from fastgan.trainer.load import samples_of
+from fastgan.trainer.reuse.load import samples_of
 
 HERE = Path(__file__).parents[1] / "support"
 EVIL = (
@@ -708,7 +708,7 @@ def test_samples_do_not_go_where_a_run_has_its_own(out, command_run, place, comm
         code, _, err = command("sample", run, "--n", 1, "--out", path)
         assert (code, err.count("\n"), "belongs to the run in" in err) == (2, 1, True), err
     assert snapshot(run) == before
-    for path in ("mine.png", f"mine/{out}" if out.endswith("/") else f"mine/{out}.png"):
+    for path in ("mine.png", f"mine/{out}" if out.endswith(("/", ".png")) else f"mine/{out}.png"):
         assert command("sample", run, "--n", 1, "--device", "cpu", "--out", path)[0] == 0
 
 

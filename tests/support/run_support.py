@@ -11,13 +11,15 @@ from torch import nn
 
 import fastgan
 from fastgan.monitor import pictures
+from fastgan.reports import page
 from fastgan.runs.checkpoint import Checkpoints, flatten
 
 
 def in_a_hurry(monkeypatch):
-    """Without curves and flushes, which cost more than all steps of a tiny run and are tested where
-    they matter."""
+    """Without curves, reports and flushes, which cost more than all steps of a tiny run and are
+    tested where they matter."""
     monkeypatch.setattr(pictures, "curves", lambda rows, file: file.write(b""))
+    monkeypatch.setattr(page, "build", lambda story: "")
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 

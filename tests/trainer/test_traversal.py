@@ -6,7 +6,7 @@ from torch import nn
 
 import fastgan
 from fastgan.precision import resolve
-from fastgan.trainer.traversal import traversal
+from fastgan.trainer.reuse.traversal import traversal
 
 
 class Shown(fastgan.Objective):

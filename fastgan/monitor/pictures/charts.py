@@ -33,7 +33,7 @@ def _font(size: float) -> Any:
     return ImageFont.load_default(size)
 
 
-def _shorten(text: str, font: Any, room: float) -> str:
+def shorten(text: str, font: Any, room: float) -> str:
     if font.getlength(text) <= room:
         return text
     while len(text) > 1 and font.getlength(text + "…") > room:
@@ -69,7 +69,7 @@ def panel_of(key: str) -> str | None:
     return "other"
 
 
-_ORDER = (
+PANELS = (
     "loss",
     "logits of D",
     "accuracy of D",
@@ -102,7 +102,7 @@ def draw_curves(
     for key in keys:
         panel = panel_of(key)
         points = [
-            (row["step"], row[key]) for row in rows if "step" in row and _is_number(row.get(key))
+            (row["step"], row[key]) for row in rows if "step" in row and is_number(row.get(key))
         ]
         if panel is None or not points:
             continue
@@ -110,11 +110,11 @@ def draw_curves(
             np.array([p[0] for p in points], float),
             np.array([p[1] for p in points], float),
         )
-    names = [name for name in _ORDER if name in panels]
+    names = [name for name in PANELS if name in panels]
     return _Chart(width, [(name, panels[name]) for name in names], title).draw()
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -142,7 +142,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(i * gap, 12) for i in range(first, math.floor(high / gap + 1e-9) + 1)]
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
     size = abs(value)
     if size >= 1e6:
         return f"{value / 1e6:g}M"
@@ -212,7 +212,7 @@ class _Chart:
             self.text(
                 self.left,
                 25,
-                _shorten(self.title, _font(18), self.width - self.left - self.right),
+                shorten(self.title, _font(18), self.width - self.left - self.right),
                 18,
             )
         every = [steps for _, series in self.panels for steps, _ in series.values()]
@@ -247,7 +247,7 @@ class _Chart:
         )
         window = {key: max(1, len(values) // 50) for key, (_, values) in series.items()}
         smoothed = {key: smooth(values, window[key]) for key, (_, values) in series.items()}
-        bottom, ceiling = _range(
+        bottom, ceiling = value_range(
             name, [values for _, values in series.values()], list(smoothed.values())
         )
 
@@ -258,15 +258,15 @@ class _Chart:
         for tick in ticks(bottom, ceiling, 4):
             y = at(low, tick)[1]
             self.line([(x0, y), (x1, y)], _RULE if abs(tick) > 1e-12 else (196, 200, 205), 1)
-            self.text(x0 - 8, y, _number(tick), 11, _FAINT_INK, "rm")
+            self.text(x0 - 8, y, number_text(tick), 11, _FAINT_INK, "rm")
         for tick in ticks(low, high, 8):
             x = at(tick, bottom)[0]
             self.line([(x, y0), (x, y1)], _RULE, 1)
             if last:
-                self.text(x, y1 + 13, _number(tick), 11, _FAINT_INK, "mm")
+                self.text(x, y1 + 13, number_text(tick), 11, _FAINT_INK, "mm")
         if last:
             self.text((x0 + x1) / 2, y1 + 31, "generator step", 12, _FAINT_INK, "mm")
-        hues = {key: _HUES[i % len(_HUES)] for i, key in enumerate(sorted(series, key=_rank))}
+        hues = {key: _HUES[i % len(_HUES)] for i, key in enumerate(sorted(series, key=rank))}
         for key, (steps, values) in series.items():
             if window[key] > 1:
                 hue = tuple(round(c + (255 - c) * 0.72) for c in hues[key])
@@ -289,7 +289,7 @@ class _Chart:
         self.legend(
             x1,
             top + 11,
-            {key: (hues[key], _last(series[key][1])) for key in sorted(series, key=_rank)},
+            {key: (hues[key], _last(series[key][1])) for key in sorted(series, key=rank)},
         )
 
     def legend(
@@ -307,7 +307,7 @@ class _Chart:
             x -= 38
 
 
-def _rank(key: str) -> tuple[int, str]:
+def rank(key: str) -> tuple[int, str]:
     """D before G and real before fake, so that a colour means the same side in each panel."""
     last = key.rsplit("/", 1)[-1].lower()
     first = (
@@ -336,7 +336,9 @@ def _runs(steps: np.ndarray, values: np.ndarray) -> list[list[tuple[float, float
     return [run for run in runs if run]
 
 
-def _range(name: str, raw: list[np.ndarray], smoothed: list[np.ndarray]) -> tuple[float, float]:
+def value_range(
+    name: str, raw: list[np.ndarray], smoothed: list[np.ndarray]
+) -> tuple[float, float]:
     """Vertical range: the smoothed curves and the middle 98 % of the raw ones, so that one spike
     does not flatten the rest."""
     finite = [v[np.isfinite(v)] for v in raw]

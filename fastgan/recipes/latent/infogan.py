@@ -64,7 +64,7 @@ class InfoGan(Config):
         import torch
 
         from fastgan.metrics.clusters import cluster_error, k_means
-        from fastgan.trainer.load import load
+        from fastgan.trainer.reuse.load import load
 
         dataset = self.open_data()
         if "label" not in dataset.fields:

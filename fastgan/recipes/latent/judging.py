@@ -17,7 +17,7 @@ def class_accuracy(config: Config, run: str) -> dict[str, float]:
 
     from fastgan import paths
     from fastgan.metrics.classifier import cached
-    from fastgan.trainer.load import sample
+    from fastgan.trainer.reuse.load import sample
 
     dataset = config.open_data()
     if "label" not in dataset.fields or not dataset.classes:
@@ -45,7 +45,7 @@ def called_real(config: Config, run: str) -> dict[str, float]:
     import torch
 
     from fastgan.metrics.classifier import fit
-    from fastgan.trainer.load import sample
+    from fastgan.trainer.reuse.load import sample
 
     pixels = config.open_data().array("image")
     each = min(len(pixels), 2 * SAMPLES)

@@ -112,7 +112,7 @@ class SemiSupervisedGan(Config):
         """The classifier's error on the held-out images."""
         import torch
 
-        from fastgan.trainer.load import load
+        from fastgan.trainer.reuse.load import load
 
         dataset = self.open_data()
         held_out = self.split(dataset)[2]

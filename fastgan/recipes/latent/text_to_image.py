@@ -73,7 +73,7 @@ class TextToImage(Config):
         import torch
 
         from fastgan.metrics import retrieval
-        from fastgan.trainer.load import sample
+        from fastgan.trainer.reuse.load import sample
 
         dataset = self.open_data()
         tokens = torch.from_numpy(dataset.array("tokens"))

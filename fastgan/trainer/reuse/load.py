@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,27 +11,26 @@ from torch import Tensor, nn
 
 from fastgan import files
 from fastgan.data import Dataset
-from fastgan.devices import is_out_of_memory, out_of_memory
+from fastgan.devices import out_of_memory
 from fastgan.errors import FastganError
-from fastgan.objectives import Objective
 from fastgan.objectives.base import Step
 from fastgan.precision import resolve
 from fastgan.runs.run_folder import read_facts
 from fastgan.runs.serialize import Untrusted, rebuild
 from fastgan.trainer import sampling
 from fastgan.trainer.networks import load_network
-from fastgan.trainer.restored import (
+from fastgan.trainer.reuse.restoring import (
+    CONFIG,
+    OpenRun,
+    class_numbers,
+    exported,
     folders_of,
     network_of,
     objective_of,
+    open_checkpoint,
     open_run,
-    restore,
-    scalars_of,
+    scalars,
 )
-from fastgan.trainer.stages.stage import open_streams
-
-LARGEST_NOISE = 2**22
-"""Random numbers of one image; an image of 1024x1024 pixels in colour has 3 million."""
 
 
 def load(
@@ -47,7 +45,7 @@ def load(
     """The averaged generator of a run, ready to call.
 
     Args:
-        path: The run folder.
+        path: The run folder, or a folder that `fastgan export` has written.
         generator: A network to load into, for runs whose networks can't be made again from their
             class and its arguments.
         network: The name of another network than "G".
@@ -76,7 +74,10 @@ def load(
         >>> fastgan.load("runs/to-load")(torch.randn(3, 16)).shape
         torch.Size([3, 1, 8, 8])
     """
-    run, groups, state = open_run(path, step)
+    folder = files.path_of(path, "the run folder")
+    if files.kind(folder / "run.json") is None and files.kind(folder / CONFIG) == "file":
+        return exported(folder, generator, trust).eval().requires_grad_(False)
+    run, groups, state = open_checkpoint(path, step)
     kind = "ema" if ema and network in groups["ema"] else "nets"
     if network not in groups[kind]:
         raise FastganError(
@@ -102,6 +103,8 @@ def sample(
     data: Any = None,
     text: Sequence[str] = (),
     trust: bool = False,
+    seeds: Sequence[int] | None = None,
+    truncation: float | None = None,
 ) -> Tensor:
     """Images from the averaged generator of a run.
 
@@ -109,13 +112,17 @@ def sample(
         path: The run folder.
         n: How many images. Image i depends on the seed and i alone, not on n.
         seed: Default: the run's. The same seed gives the same images.
-        labels: A class, or n of them, for label-conditional runs. Default: each class in turn.
+        labels: A class, its number or its name, or n of them, for label-conditional runs. Default:
+            each class in turn.
         step: A kept checkpoint other than the newest.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
         data: The data that a generator of images from images is given.
         text: Captions that a generator of images from texts is given, in turn. Default: some of
             the run's data.
         trust: As for `load`.
+        seeds: Instead of `n` and `seed`: the first image of each of these seeds.
+        truncation: Cut normal latents at so many standard deviations, such as 0.7: better images,
+            more alike.
 
     Returns:
         float32 (n, C, H, W) in [0, 1], on the CPU.
@@ -139,61 +146,17 @@ def sample(
         f"out of memory while sampling {n} images on {device}: ask for fewer at a time, or use "
         "another device"
     ):
-        return _sample(path, n, seed, labels, step, device, data, text, trust)
-
-
-def _sample(
-    path: str | Path,
-    n: int,
-    seed: int | None,
-    labels: Any,
-    step: int | None,
-    device: str,
-    data: Any,
-    text: Sequence[str],
-    trust: bool,
-) -> Tensor:
-    restored = restore(path, step, device, trust)
-    run, described, objective = restored.run, restored.described, restored.objective
-    where, scalar = restored.device, restored.scalar
-    if n < 1:
-        raise FastganError(f"can't sample {n} images: ask for at least one")
-    if seed is not None and not 0 <= seed < 2**32:
-        raise FastganError(f"seed must lie in [0, 2**32), not {seed}")
-    datasets = (
-        open_streams(data, size=described["size"], channels=None, strict=False)
-        if data is not None
-        else {}
-    )
-    if labels is not None:
-        _check_labels(
-            labels, n, run["classes"] if getattr(objective, "conditional", True) else None, path
-        )
-    elif not datasets and run["classes"]:
-        labels = _in_turn(run, n)
-    seed = run["seed"] if seed is None else seed
-    try:
-        return _generate(
-            objective,
-            restored.nets,
-            n,
-            seed=seed,
-            device=where,
-            precision=resolve("fp32", where),
-            datasets=datasets,
-            labels=labels,
-            given=_texts(objective, restored.nets, n, text, path) if not datasets else {},
-            scalar=scalar,
-        )
-    except FastganError as error:
-        for name, why in restored.left.items():
-            if f"no {name!r} here" in str(error):
-                raise why from error
-        if data is None and isinstance(error.__cause__, KeyError):
-            raise FastganError(
-                f"{path} makes images from images: give data=, or use fastgan sample --input"
-            ) from error
-        raise
+        run = open_run(path, step=step, device=device, data=data, trust=trust)
+        for one in (*(seeds or ()), *([] if seed is None else [seed])):
+            if not 0 <= one < 2**32:
+                raise FastganError(f"seed must lie in [0, 2**32), not {one}")
+        noise = None
+        if seeds is not None or truncation is not None:
+            n = n if seeds is None else len(seeds)
+            noise = run.noise(n, seed, seeds)
+        if noise is not None and truncation is not None:
+            noise = sampling.truncated(run.objective.noise, noise, truncation)
+        return run.images(n, seed=seed, labels=labels, noise=noise, text=text)
 
 
 def walk(
@@ -201,7 +164,7 @@ def walk(
     datasets: Mapping[str, Dataset],
     *,
     seed: int = 0,
-    label: int | None = None,
+    label: Any = None,
     step: int | None = None,
     device: str = "auto",
     trust: bool = False,
@@ -209,44 +172,20 @@ def walk(
     """What a run's averaged generator makes of each sample of `datasets` (by stream name), in
     order: (step, images (b, C, H, W) in [-1, 1]) a chunk at a time.
 
-    label: the class that a conditional generator is given. Raises FastganError.
+    label: the class, by number or name, that a conditional generator is given. Raises FastganError.
     """
-    restored = restore(path, step, device, trust)
-    if label is not None:
-        _check_labels(label, 1, restored.run["classes"], path)
+    run = open_run(path, step=step, device=device, trust=trust)
+    number = None if label is None else int(class_numbers(label, 1, run.facts["classes"], path))
     yield from sampling.walk(
-        restored.objective,
-        restored.nets,
+        run.objective,
+        run.nets,
         datasets,
         seed=seed,
-        device=restored.device,
-        precision=resolve("fp32", restored.device),
-        scalar=restored.scalar,
-        label=label,
+        device=run.device,
+        precision=resolve("fp32", run.device),
+        scalar=run.scalar,
+        label=number,
     )
-
-
-def _generate(
-    objective: Objective, nets: Mapping[str, nn.Module], n: int, **options: Any
-) -> Tensor:
-    """`sampling.generate`, where a failure of networks and objective that come from a file is one
-    line."""
-    try:
-        numbers = sum(math.prod(noise.shape) for noise in objective.noise.values())
-        if numbers > LARGEST_NOISE:
-            raise FastganError(
-                f"run.json is damaged: it asks for {numbers} random numbers an image"
-            )
-        return sampling.generate(objective, nets, n, **options)
-    except (FastganError, MemoryError):
-        raise
-    except Exception as error:
-        if isinstance(error, RuntimeError) and is_out_of_memory(error):
-            raise
-        why = " ".join(str(error).split())
-        raise FastganError(
-            f"the run's networks and objective make no images: {type(error).__name__}: {why}"
-        ) from error
 
 
 def samples_of(
@@ -279,54 +218,5 @@ def _untrained(run: Path, n: int, seed: int, trust: bool) -> Tensor | None:
                 if name in stage["ema"]:
                     raise
     objective = objective_of(stage, folders)
-    scalar = scalars_of(objective, 0, where)
-    labels = _in_turn(facts, n) if facts.get("classes") else None
-    precision = resolve("fp32", where)
-    return _generate(
-        objective,
-        nets,
-        n,
-        seed=seed,
-        device=where,
-        precision=precision,
-        labels=labels,
-        given=_texts(objective, nets, n, (), run),
-        scalar=scalar,
-    )
-
-
-def _texts(
-    objective: Objective,
-    nets: Mapping[str, nn.Module],
-    n: int,
-    text: Sequence[str],
-    path: str | Path,
-) -> dict[str, Tensor]:
-    """{"tokens": int64 (n, length)} of captions in turn, for an objective that keeps some; else
-    nothing. Raises FastganError for text that such a run has no use for."""
-    wanted = list(text or getattr(objective, "prompts", ()))
-    encoder = next((net for net in nets.values() if hasattr(net, "tokens")), None)
-    if encoder is None or not wanted:
-        if text:
-            raise FastganError(f"{path} was trained without captions: leave the text out")
-        return {}
-    rows = encoder.tokens(wanted)  # type: ignore[operator]
-    return {"tokens": rows[torch.arange(n) % len(rows)]}
-
-
-def _in_turn(run: dict[str, Any], n: int) -> Tensor:
-    """n labels, each class in turn that had images in training."""
-    kept = sorted(set(range(len(run["classes"]))) - set(run.get("empty", ())))
-    return torch.tensor(kept or [0])[torch.arange(n) % max(len(kept), 1)]
-
-
-def _check_labels(labels: Any, n: int, classes: list[str] | None, path: str | Path) -> None:
-    if not classes:
-        raise FastganError(f"{path} was trained without labels: leave the label out")
-    values = torch.as_tensor(labels, dtype=torch.int64).reshape(-1)
-    if len(values) not in (1, n):
-        raise FastganError(f"{len(values)} labels for {n} images: give one, or one for each")
-    if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < len(classes):
-        raise FastganError(
-            f"labels of {path} go from 0 to {len(classes) - 1} ({', '.join(classes)})"
-        )
+    scalar = scalars(objective, 0, where)
+    return OpenRun(run, facts, 0, objective, nets, {}, {}, scalar, where).images(n, seed=seed)

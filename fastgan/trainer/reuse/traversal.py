@@ -13,7 +13,7 @@ from fastgan.errors import FastganError
 from fastgan.objectives import Objective
 from fastgan.objectives.base import Step, draw
 from fastgan.precision import Precision, resolve
-from fastgan.trainer.restored import restore
+from fastgan.trainer.reuse.restoring import open_run
 from fastgan.trainer.sampling import evaluating
 
 
@@ -69,8 +69,8 @@ def traverse(
 ) -> Tensor:
     """`traversal` of a run's averaged generator, 10 x 10 images. Raises FastganError, as
     `fastgan.sample`."""
-    run = restore(path, step, device, trust)
-    if run.run["classes"] and getattr(run.objective, "conditional", False):
+    run = open_run(path, step=step, device=device, trust=trust)
+    if run.facts["classes"] and getattr(run.objective, "conditional", False):
         raise FastganError(f"{path} is told the label: sample its classes with --label")
     return traversal(
         run.objective,

@@ -1,0 +1,40 @@
+"""`fastgan timelapse`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fastgan.errors import FastganError
+
+MOST = 600
+"""Frames of one film; longer runs leave some grids out."""
+
+
+@click.command(epilog="Example: fastgan timelapse runs/mine --out training.webp")
+@click.argument("run")
+@click.option(
+    "--out", default="timelapse.gif", show_default=True, help=".gif, .webp, or .mp4 where ffmpeg is"
+)
+@click.option("--fps", type=float, default=5.0, show_default=True, help="grids a second")
+def command(run: str, out: str, fps: float) -> None:
+    """Show how RUN learned: its sample grids one after the other, with their steps."""
+    from fastgan.monitor.pictures import animation
+    from fastgan.reports.reading import evenly, read_story, timelapse
+    from fastgan.runs.run_folder import refuse_own
+
+    path = Path(out).expanduser()
+    refuse_own(path)
+    animation.check_moving(path)
+    if not 1 <= fps <= 100:
+        raise FastganError(f"--fps must lie between 1 and 100, not {fps:g}")
+    story = read_story(run)
+    frames = timelapse({step: story.grids[step] for step in evenly([*story.grids], MOST)})
+    if len(frames) < 2:
+        raise FastganError(
+            f"{run} has {len(frames)} sample grid{'' if len(frames) == 1 else 's'}: a time lapse "
+            "needs two; train on, or make more with --sample-every"
+        )
+    animation.save_moving(frames, path, fps=fps, hold=2.0)
+    click.echo(f"{len(frames)} grids up to step {max(story.grids)}: {path}")

@@ -1,0 +1,1 @@
+"""A run's generator for other places."""

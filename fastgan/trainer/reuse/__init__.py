@@ -1,0 +1,1 @@
+"""A finished run put to use: its networks made again, its images."""
