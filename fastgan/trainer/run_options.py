@@ -41,7 +41,7 @@ def run_option(default: Any, help: str, **values: Any) -> Any:
 
 
 _NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-_LARGEST = {int: 2**63 - 1, float: 1e9}
+_LARGEST: dict[type, float] = {int: 2**63 - 1, float: 1e30}
 
 
 def type_of(options: type, name: str) -> tuple[type, bool]:
@@ -67,7 +67,7 @@ def checked(options: type, name: str, value: Any, label: str | None = None) -> A
     kind, optional = type_of(options, name)
     if value is None and optional:
         return None
-    accepted = {int: numbers.Integral, float: numbers.Real}.get(kind, kind)
+    accepted: Any = {int: numbers.Integral, float: numbers.Real}.get(kind, kind)
     if not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool)):
         raise FastganError(f"{label} must be {_NOUNS[kind]}, not {shown(value)}")
     if kind is str:
@@ -135,7 +135,7 @@ class RunOptions:
         "replay steps as CUDA graphs: auto is on with one GPU",
         choices=("auto", "on", "off"),
     )
-    ema_decay: float = run_option(0.999, "decay of the averaged generator", most=1)
+    ema_decay: float = run_option(0.999, "decay of the averaged generator", below=1)
     log_every: int = run_option(50, "steps between rows of metrics")
     sample_every: int = run_option(500, "steps between sample pictures")
     checkpoint_every: int = run_option(1000, "steps between checkpoints")

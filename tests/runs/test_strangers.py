@@ -304,6 +304,8 @@ def project(place, monkeypatch):
     monkeypatch.chdir(place / "project")
     return [
         "train",
+        "--recipe",
+        "dcgan",
         "--data",
         place / "images.npy",
         "--latent",
@@ -754,7 +756,7 @@ def test_options_come_from_a_file_of_bounded_size(place, command):
         assert (code, err.count("\n"), f"can't read {name}: " in err) == (2, 1, True), err
     Path("real.toml").write_text("steps = -1")
     Path("link.toml").symlink_to("real.toml")
-    assert "--steps must be at least 1" in command("train", "--config", "link.toml")[2]
+    assert "link.toml: steps must be at least 1" in command("train", "--config", "link.toml")[2]
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
