@@ -299,7 +299,7 @@ SAY = {
         ["sample", "RUN", "--out", "file/grid.png"],
         "can't write file/grid.png",
     ),
-    "a format that is none": (["sample", "RUN", "--out", "grid.bmp"], "must end in .png"),
+    "a format that is none": (["sample", "RUN", "--out", "grid.bmp"], "grid.bmp ends in .bmp"),
     "seeds that are none": (["sample", "RUN", "--seeds", "1-x"], "numbers and ranges"),
     "seeds backwards": (["sample", "RUN", "--seeds", "9-5"], "backwards"),
     "too many seeds": (["sample", "RUN", "--seeds", "0-99999999"], "more than 10000 numbers"),

@@ -64,8 +64,8 @@ def open_captioned(
         elif channels not in (None, 3):
             raise FastganError(f"shapes are drawn in 1 or 3 channels, not {channels}")
         return Captioned(GENERATED, images, captions)
-    folder = Path(source).expanduser()
-    if folder.exists() and not folder.is_dir():
+    folder = files.path_of(source)
+    if files.kind(folder) not in (None, "folder"):
         raise FastganError(f"{source} is no folder: captions are read from a folder of images")
     dataset = open_dataset(source, size=size, channels=channels, strict=strict, labels=False)
     listed = _listed(folder / "captions.txt")
