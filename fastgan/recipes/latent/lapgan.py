@@ -25,7 +25,7 @@ class Lapgan(Config):
     hidden: int = option(400, "units of its two perceptrons' hidden layers")
     width: int = option(32, "channels of the convolutional networks of the other levels")
     lr: float = option(2e-4, "learning rate of all networks")
-    beta1: float = option(0.5, "Adam's first decay")
+    beta1: float = option(0.5, "Adam's first decay", below=1)
 
     def settled(self) -> Self:
         """stage_steps becomes a number, so that --resume --steps lengthens the last level."""

@@ -22,15 +22,15 @@ class Progressive(Config):
     stage_steps: int | None = option(
         None, "steps of each resolution but the last; default: equal parts of --steps"
     )
-    fade: float = option(0.5, "share of them in which a new resolution fades in")
+    fade: float = option(0.5, "share of them in which a new resolution fades in", most=1)
     latent: int = option(128, "numbers in a latent vector")
     width: int = option(16, "channels of the largest map, at least")
     most: int = option(64, "channels of the maps of 4x4 and 8x8; outer ones halve")
     gp: float = option(10.0, "weight of the gradient penalty")
     drift: float = option(1e-3, "weight of the squared logits of reals")
     lr: float = option(1e-3, "learning rate of both networks")
-    beta1: float = option(0.0, "Adam's first decay")
-    beta2: float = option(0.99, "Adam's second decay")
+    beta1: float = option(0.0, "Adam's first decay", below=1)
+    beta2: float = option(0.99, "Adam's second decay", below=1)
 
     def settled(self) -> Self:
         """stage_steps becomes a number, so that --resume --steps lengthens the last resolution."""

@@ -26,8 +26,8 @@ class Sagan(Config):
     loss: str = option("hinge", "adversarial loss", choices=tuple(LOSSES))
     lr_g: float = option(1e-4, "learning rate of the generator")
     lr_d: float = option(4e-4, "learning rate of the discriminator")
-    beta1: float = option(0.0, "Adam's first decay")
-    beta2: float = option(0.9, "Adam's second decay")
+    beta1: float = option(0.0, "Adam's first decay", below=1)
+    beta2: float = option(0.9, "Adam's second decay", below=1)
 
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.sagan import Discriminator, Generator
@@ -75,4 +75,4 @@ class BigGanSmall(Sagan):
     n_critic: int = option(2, "updates of the discriminator for one of the generator")
     lr_g: float = option(5e-5, "learning rate of the generator")
     lr_d: float = option(2e-4, "learning rate of the discriminator")
-    beta2: float = option(0.999, "Adam's second decay")
+    beta2: float = option(0.999, "Adam's second decay", below=1)
