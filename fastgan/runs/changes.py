@@ -47,6 +47,8 @@ CHANGES = (
         *[tuple(f"stages.objective.args.{n}" for n in ("r1", "r2", "gp", "lazy_r1"))],
     ),
     Change(("flip",), "whether images are mirrored", ("flip",)),
+    Change(("clip",), "the largest norm of a phase's gradients", ("clip",)),
+    Change(("accumulate",), "in how many parts a batch is worked off", ("accumulate",)),
     Change(("ema_decay",), "how slowly the averaged generator follows", ("ema_decay",)),
     Change(("precision",), "such as fp32 for a run that overflowed", ("precision",)),
     Change(("data",), "where the same images lie now"),

@@ -75,6 +75,7 @@ def resume(session: Session, path: Path, reschedule: bool) -> None:
     session.ranks.wait()
     folder = session.folder or RunFolder(path)
     facts = folder.facts()
+    facts["identity"] = {**fingerprint.ADDED, **facts["identity"]}
     session.cpu.keep(facts["identity"].get("precision", "fp32"))
     session.compute_in(session.cpu.precision)
     now = fingerprint.of(session)

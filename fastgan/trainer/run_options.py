@@ -49,6 +49,10 @@ class RunOptions:
         "replay steps as CUDA graphs: auto is on with one GPU",
         choices=("auto", "on", "off"),
     )
+    clip: float = run_option(0.0, "largest norm of the gradients of a phase, all together; 0: any")
+    accumulate: int = run_option(
+        1, "work off each batch in so many parts, which takes less memory and more time"
+    )
     ema_decay: float = run_option(0.999, "decay of the averaged generator")
     log_every: int = run_option(50, "steps between rows of metrics")
     sample_every: int = run_option(500, "steps between sample pictures")
@@ -63,7 +67,14 @@ class RunOptions:
     progress: bool = run_option(True, "show a progress line")
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "log_every", "sample_every", "checkpoint_every", "keep"):
+        for name in (
+            "batch_size",
+            "log_every",
+            "sample_every",
+            "checkpoint_every",
+            "keep",
+            "accumulate",
+        ):
             if getattr(self, name) < 1:
                 raise FastganError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0 <= self.checkpoint_minutes < math.inf:

@@ -18,8 +18,10 @@ from fastgan.monitor.progress import Progress
 from fastgan.objectives import Objective
 from fastgan.ops.dispatch import prefer
 from fastgan.trainer import recording
+from fastgan.trainer.callbacks import Callbacks
 from fastgan.trainer.graceful_stop import GracefulStop
 from fastgan.trainer.loop import Loop
+from fastgan.trainer.notes import notes
 from fastgan.trainer.optimization.optimizers import OptimizerSpec, Schedule
 from fastgan.trainer.run_options import RunOptions
 from fastgan.trainer.session import Session
@@ -71,7 +73,12 @@ class Trainer(Session):
             the networks' layers on a GPU, as `accelerate` does; "reference" keeps all kernels away.
         sync_bn: Under torchrun, whether batch norm sees the images of all processes together.
         flip: Whether images are mirrored at random.
-        ema: The names of networks whose weights are averaged for sampling.
+        clip: The largest norm of the gradients of all networks that a phase trains, together;
+            larger ones are scaled down to it. 0 leaves them as they are.
+        accumulate: In how many equal parts a batch is worked off before each update. Equal to the
+            whole batch up to rounding, but for layers that look at a batch as one (batch norm) or
+            count their calls (spectral norm, dropout).
+        ema: The names of networks whose weights are averaged for sampling; False averages none.
         ema_decay: The decay of that average.
         log_every: Steps between two rows of metrics.
         sample_every: Steps between two pictures of samples.
@@ -85,6 +92,8 @@ class Trainer(Session):
         log: "tensorboard" or "wandb", to log there as well; wandb stays offline unless WANDB_MODE
             says otherwise.
         config: What config.toml of the run shall hold. Default: these arguments.
+        callbacks: Objects with any of the methods of `fastgan.Callback`, which are called while
+            `fit` trains, on every process.
 
     Raises:
         FastganError: The parts do not fit each other, or the folder, the data or the device can't
@@ -133,7 +142,9 @@ class Trainer(Session):
         impl: str = "auto",
         sync_bn: bool = False,
         flip: bool = False,
-        ema: Sequence[str] = ("G",),
+        clip: float = 0.0,
+        accumulate: int = 1,
+        ema: Sequence[str] | bool = ("G",),
         ema_decay: float = 0.999,
         log_every: int = 50,
         sample_every: int = 500,
@@ -146,6 +157,7 @@ class Trainer(Session):
         progress: bool = True,
         log: str | None = None,
         config: Mapping[str, Any] | None = None,
+        callbacks: Sequence[object] = (),
     ) -> None:
         if resume and out is None:
             raise FastganError("resume=True needs out=, the run to go on with")
@@ -155,6 +167,7 @@ class Trainer(Session):
             stages = [single_stage(*parts, optimizers, schedules, ema)]
         sources = Sources(data, size, channels)
         super().__init__(stages, sources, options, out=out, log=log, config=config)
+        self.callbacks = Callbacks(callbacks)
         self._parent = os.getppid() if self.ranks.world > 1 else None
         with self.ranks.together(), prefer(impl):
             if self.folder is not None and not resume and self.folder.exists():
@@ -173,6 +186,9 @@ class Trainer(Session):
             except BaseException:
                 self.close()
                 raise
+        if self.ranks.first:
+            for line in notes(self.stages, batch_size, accumulate):
+                self.reporter.warn(line)
 
     def fit(self, steps: int, *, seconds: float | None = None) -> None:
         """Train until `steps` steps have been done in all.
@@ -189,7 +205,7 @@ class Trainer(Session):
             FastganError: A value is not finite (the message names the last good checkpoint), or
                 memory ran out (the message says what to lower).
         """
-        self.stopped_by = None
+        self.stopped_by = self.asked_to_stop = None
         if self.options.progress and self.ranks.first:
             self.reporter.progress = Progress(steps, start=self.step, seconds=seconds)
         devices = [self.device] if self.device.type == "cuda" else []
@@ -202,7 +218,8 @@ class Trainer(Session):
                 torch.random.fork_rng(devices),
             ):
                 until = time.monotonic() + seconds if seconds is not None else None
-                Loop(self, request, until).run(steps)
+                Loop(self, self.callbacks, request, until).run(steps)
+                self.callbacks.call("on_end", self)
         finally:
             if self.reporter.progress is not None:
                 self.reporter.progress.close()

@@ -56,6 +56,8 @@ class ActiveStage:
         graphs: Callable[[], Graph] | None = None,
         impl: str = "auto",
         sync_bn: bool = False,
+        clip: float = 0.0,
+        accumulate: int = 1,
         forms: Mapping[str, Mapping[str, Forms]] | None = None,
     ) -> None:
         self.impl = impl
@@ -113,6 +115,8 @@ class ActiveStage:
             batch_size=batch_size,
             precision=precision,
             ranks=self.ranks,
+            clip=clip,
+            accumulate=accumulate,
         )
         self.streams = [
             Stream(

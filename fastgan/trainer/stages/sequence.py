@@ -32,7 +32,7 @@ def single_stage(
     latent_shape: tuple[int, ...],
     optimizers: Mapping[str, OptimizerSpec] | OptimizerSpec | None,
     schedules: Mapping[str, Mapping[str, Schedule]] | None,
-    ema: Sequence[str],
+    ema: Sequence[str] | bool,
 ) -> Stage:
     """The one stage that `Trainer`'s arguments describe. Raises FastganError for what is no
     network, or where there is none."""
@@ -47,6 +47,8 @@ def single_stage(
     if not by_name:
         raise FastganError("no networks: pass generator= and discriminator=, or nets=")
     chosen = objective or Adversarial(loss, latent_shape)
+    if isinstance(ema, bool):
+        ema = ("G",) if ema else ()
     return Stage(by_name, chosen, optimizers=optimizers, schedules=schedules or {}, ema=tuple(ema))
 
 
@@ -140,7 +142,9 @@ class StageSequence:
                 precision=self.precision,
             )
         batch_size = stage.batch_size or options.batch_size
-        self.forms = self.cpu.choose(look, batch_size / preflight.BATCH, layout)
+        self.forms = self.cpu.choose(
+            look, batch_size / options.accumulate / preflight.BATCH, layout
+        )
         if self.cpu.on and self.cpu.precision != "auto":
             self.precision = resolve(self.cpu.precision, self.device)
         self._active = ActiveStage(
@@ -159,6 +163,8 @@ class StageSequence:
             graphs=self.graphs,
             impl=options.impl,
             sync_bn=options.sync_bn,
+            clip=options.clip,
+            accumulate=options.accumulate,
             forms=self.forms,
         )
         if before is not None:
