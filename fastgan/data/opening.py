@@ -90,8 +90,12 @@ def open_dataset(
 def _size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     if size is None:
         return None
-    pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
-    if len(pair) != 2 or not all(isinstance(n, (int, np.integer)) and 1 <= n <= 8192 for n in pair):
+    pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+    if (
+        isinstance(size, bool)
+        or len(pair) != 2
+        or not all(isinstance(n, (int, np.integer)) and 1 <= n <= 8192 for n in pair)
+    ):
         raise FastganError(
             f"size must be a number of pixels from 1 to 8192, or (height, width), not {size!r}"
         )

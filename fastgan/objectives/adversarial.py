@@ -3,10 +3,12 @@ regularisers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fastgan import arguments
 from fastgan.errors import FastganError
 from fastgan.objectives import augmentation, regularizers
 from fastgan.objectives.base import Noise, Objective, Phase
@@ -77,13 +79,24 @@ class Adversarial(Objective):
     lazy: Mapping[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
+        if not isinstance(self.loss, str) or self.loss not in LOSSES:
             raise FastganError(f"unknown loss {self.loss!r}: choose one of {', '.join(LOSSES)}")
         for name in ("lazy_r1", "n_critic"):
-            if getattr(self, name) < 1:
-                raise FastganError(f"{name} must be at least 1, not {getattr(self, name)}")
+            arguments.whole(getattr(self, name), name, 1)
+        for name in ("r1", "r2", "gp", "drift"):
+            arguments.number(getattr(self, name), name)
+        for name in (
+            "conditional",
+            *(n for n in ("reuse", "one_pass") if getattr(self, n) is not None),
+        ):
+            arguments.flag(getattr(self, name), name)
+        if self.gamma is not None:
+            arguments.function(self.gamma, "gamma", "a function of the step")
+        arguments.text(self.augment, "augment")
+        if self.augment_p is not None:
+            arguments.number(self.augment_p, "augment_p", -math.inf)
         augmentation.check(self.augment, self.augment_p, self.loss)
-        self.latent_shape = tuple(self.latent_shape)
+        self.latent_shape = arguments.shape(self.latent_shape, "latent_shape")
         self.noise = {"z": Noise(self.latent_shape, self.latent)}
         self.lazy = {"r1": self.lazy_r1} if self.r1 else {}
 

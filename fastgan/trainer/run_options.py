@@ -4,12 +4,11 @@ here once. Imports no torch, so that help is fast."""
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastgan.errors import FastganError
+from fastgan import arguments
 
 
 def option(default: Any, help: str, *, choices: tuple[str, ...] = (), group: str = "recipe") -> Any:
@@ -67,22 +66,20 @@ class RunOptions:
     progress: bool = run_option(True, "show a progress line")
 
     def __post_init__(self) -> None:
-        for name in (
-            "batch_size",
-            "log_every",
-            "sample_every",
-            "checkpoint_every",
-            "keep",
-            "accumulate",
-        ):
-            if getattr(self, name) < 1:
-                raise FastganError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 <= self.checkpoint_minutes < math.inf:
-            raise FastganError(
-                f"checkpoint_minutes must be at least 0, not {self.checkpoint_minutes}"
-            )
-        if not 0 <= self.seed < 2**32:
-            raise FastganError(f"seed must lie in [0, 2**32), not {self.seed}")
+        for field_ in dataclasses.fields(RunOptions):
+            name, kind = field_.name, field_.type
+            value = getattr(self, name)
+            if kind == "int":
+                least = 0 if name in ("seed", "resident_bytes") else 1
+                most = 2**32 - 1 if name == "seed" else arguments.MOST
+                value = arguments.whole(value, name, least, most)
+            elif kind == "float":
+                value = arguments.number(value, name)
+            elif kind == "bool":
+                arguments.flag(value, name)
+            else:
+                arguments.text(value, name, field_.metadata["choices"])
+            object.__setattr__(self, name, value)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> RunOptions:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fastgan import arguments
 from fastgan.devices import memory_explained
 from fastgan.errors import FastganError
 from fastgan.monitor.progress import Progress
@@ -25,7 +26,7 @@ from fastgan.trainer.notes import notes
 from fastgan.trainer.optimization.optimizers import OptimizerSpec, Schedule
 from fastgan.trainer.run_options import RunOptions
 from fastgan.trainer.session import Session
-from fastgan.trainer.stages.sequence import Sources, single_stage
+from fastgan.trainer.stages.sequence import Sources, checked_stages, single_stage
 from fastgan.trainer.stages.stage import Stage
 
 
@@ -44,7 +45,7 @@ class Trainer(Session):
         objective: What is trained against what. Default: `Adversarial(loss, latent_shape)`.
         loss: The name of the adversarial loss where no objective is given: "non-saturating",
             "minimax", "hinge", "wasserstein", "least-squares" or "relativistic".
-        latent_shape: The shape of one latent vector where no objective is given.
+        latent_shape: The shape of one latent vector where no objective is given; 16 is (16,).
         stages: Several stages that follow each other, instead of all arguments above.
         data: Whatever `fastgan.data.open` takes (a folder, archive, array, data set), or a dict of
             such sources by stream name. Default: the bundled Fashion-MNIST images.
@@ -123,7 +124,7 @@ class Trainer(Session):
         nets: Mapping[str, nn.Module] | None = None,
         objective: Objective | None = None,
         loss: str = "non-saturating",
-        latent_shape: tuple[int, ...] = (100, 1, 1),
+        latent_shape: tuple[int, ...] | int = (100, 1, 1),
         stages: Sequence[Stage] | None = None,
         data: Any = "fashion-mnist",
         size: int | None = None,
@@ -162,12 +163,22 @@ class Trainer(Session):
         if resume and out is None:
             raise FastganError("resume=True needs out=, the run to go on with")
         options = RunOptions.of(locals())
-        if not stages:
+        for name, value in (("resume", resume), ("reschedule", reschedule)):
+            arguments.flag(value, name)
+        for name, place in (("out", out), ("init_from", init_from)):
+            if place is not None:
+                arguments.path(place, name)
+        if config is not None:
+            arguments.mapping(config, "config", "options by name")
+        called = Callbacks(callbacks)
+        if stages is not None:
+            stages = checked_stages(stages)
+        else:
             parts = (generator, discriminator, nets, objective, loss, latent_shape)
             stages = [single_stage(*parts, optimizers, schedules, ema)]
         sources = Sources(data, size, channels)
         super().__init__(stages, sources, options, out=out, log=log, config=config)
-        self.callbacks = Callbacks(callbacks)
+        self.callbacks = called
         self._parent = os.getppid() if self.ranks.world > 1 else None
         with self.ranks.together(), prefer(impl):
             if self.folder is not None and not resume and self.folder.exists():
@@ -205,6 +216,9 @@ class Trainer(Session):
             FastganError: A value is not finite (the message names the last good checkpoint), or
                 memory ran out (the message says what to lower).
         """
+        arguments.whole(steps, "steps")
+        if seconds is not None:
+            arguments.number(seconds, "seconds")
         self.stopped_by = self.asked_to_stop = None
         if self.options.progress and self.ranks.first:
             self.reporter.progress = Progress(steps, start=self.step, seconds=seconds)

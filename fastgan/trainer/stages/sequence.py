@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastgan import arguments
 from fastgan.distributed.context import DistributedContext
 from fastgan.errors import FastganError
 from fastgan.graphs.backends import Graph
@@ -20,7 +21,7 @@ from fastgan.trainer.cpu_engine import CpuEngine, StageForms
 from fastgan.trainer.optimization.optimizers import OptimizerSpec, Schedule
 from fastgan.trainer.run_options import RunOptions
 from fastgan.trainer.stages.active import ActiveStage
-from fastgan.trainer.stages.stage import Stage, open_streams
+from fastgan.trainer.stages.stage import Stage, names_of, open_streams
 
 
 def single_stage(
@@ -29,14 +30,16 @@ def single_stage(
     nets: Mapping[str, nn.Module] | None,
     objective: Objective | None,
     loss: str,
-    latent_shape: tuple[int, ...],
+    latent_shape: tuple[int, ...] | int,
     optimizers: Mapping[str, OptimizerSpec] | OptimizerSpec | None,
     schedules: Mapping[str, Mapping[str, Schedule]] | None,
     ema: Sequence[str] | bool,
 ) -> Stage:
     """The one stage that `Trainer`'s arguments describe. Raises FastganError for what is no
     network, or where there is none."""
-    by_name = dict(nets or {})
+    by_name = dict(
+        arguments.mapping({} if nets is None else nets, "nets", "networks by name such as {'G': G}")
+    )
     if generator is not None:
         by_name["G"] = generator
     if discriminator is not None:
@@ -46,10 +49,20 @@ def single_stage(
             raise FastganError(f"network {name!r} is a {type(net).__name__}, not a torch.nn.Module")
     if not by_name:
         raise FastganError("no networks: pass generator= and discriminator=, or nets=")
-    chosen = objective or Adversarial(loss, latent_shape)
-    if isinstance(ema, bool):
-        ema = ("G",) if ema else ()
-    return Stage(by_name, chosen, optimizers=optimizers, schedules=schedules or {}, ema=tuple(ema))
+    chosen = (
+        Adversarial(loss, arguments.shape(latent_shape, "latent_shape"))
+        if objective is None
+        else objective
+    )
+    scheduled = {} if schedules is None else schedules
+    return Stage(by_name, chosen, optimizers=optimizers, schedules=scheduled, ema=names_of(ema))
+
+
+def checked_stages(stages: Any) -> list[Stage]:
+    """Raises FastganError for what is no list of stages."""
+    if isinstance(stages, (str, bytes)) or not isinstance(stages, Sequence) or not stages:
+        raise FastganError(f"stages must be a list of Stage, not {arguments.shown(stages)}")
+    return [arguments.one_of(stage, "one of stages", Stage, "a fastgan.Stage") for stage in stages]
 
 
 @dataclass(frozen=True)
