@@ -211,7 +211,12 @@ class Adversarial(Objective):
                 "are: end in Tanh"
             )
         logits = step.nets.D(fake.detach().requires_grad_(), *self.conditions(step))
-        last = ending(logits) if hasattr(logits, "grad_fn") else None
+        if not hasattr(logits, "grad_fn"):
+            raise FastganError(
+                f"the discriminator returns a {type(logits).__name__}, not one tensor of logits: "
+                "return these alone, or write an Objective whose losses pick them"
+            )
+        last = ending(logits)
         if last in ("Sigmoid", "Softmax"):
             raise FastganError(
                 f"the discriminator ends in {last}, but the losses take logits: remove its last "

@@ -17,6 +17,18 @@ def notes(stages: list[Stage], batch_size: int, accumulate: int) -> Iterator[str
     for stage in stages:
         if accumulate > 1:
             yield from _parts(stage.nets, stage.batch_size or batch_size, accumulate)
+        yield from _unreachable(stage.nets)
+
+
+def _unreachable(nets: Mapping[str, nn.Module]) -> Iterator[str]:
+    for name, net in nets.items():
+        own = [type(m) for m in net.modules() if type(m).__module__ == "__main__"]
+        if own:
+            yield (
+                f"network {name}: class {own[0].__name__} stands in the program itself, where no "
+                "other one finds it: put it into a module of its own (mynets.py), or pass the "
+                f"network to what loads the run (fastgan.load(run, generator=...))"
+            )
 
 
 def _parts(nets: Mapping[str, nn.Module], batch_size: int, accumulate: int) -> Iterator[str]:

@@ -107,6 +107,7 @@ class Session:
                 "precision": self.precision.name,
             }
             self.reporter = Reporter(self.folder, self.watch, self._command)
+            self.sequence.initialize()
             # Before anything is swapped: a network is made again from the classes its author wrote.
             self.descriptions = [
                 {name: serialize_network(net) for name, net in stage.nets.items()}

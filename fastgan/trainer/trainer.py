@@ -198,7 +198,8 @@ class Trainer(Session):
                 self.close()
                 raise
         if self.ranks.first:
-            for line in notes(self.stages, batch_size, accumulate):
+            said = [note for d in self.datasets.values() for note in d.notes if config is None]
+            for line in [*said, *notes(self.stages, batch_size, accumulate)]:
                 self.reporter.warn(line)
 
     def fit(self, steps: int, *, seconds: float | None = None) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan import arguments
+from fastgan.data import Dataset
 from fastgan.distributed.context import DistributedContext
 from fastgan.errors import FastganError
 from fastgan.graphs.backends import Graph
@@ -18,6 +19,7 @@ from fastgan.objectives import Adversarial, Objective
 from fastgan.precision import Precision, resolve
 from fastgan.trainer import preflight, sampling
 from fastgan.trainer.cpu_engine import CpuEngine, StageForms
+from fastgan.trainer.networks import is_lazy
 from fastgan.trainer.optimization.optimizers import OptimizerSpec, Schedule
 from fastgan.trainer.run_options import RunOptions
 from fastgan.trainer.stages.active import ActiveStage
@@ -143,7 +145,7 @@ class StageSequence:
             before.close()
             if stage.carry is not None:
                 stage.carry(before.nets, stage.nets)
-        few = sampling.conditions(datasets, options.seed, 0, 4, self.device)
+        few = self._few(datasets)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices), self.cpu.look(stage.nets) as look:
             layout = preflight.choose_memory_format(
@@ -154,7 +156,17 @@ class StageSequence:
                 device=self.device,
                 precision=self.precision,
             )
-        batch_size = stage.batch_size or options.batch_size
+            batch_size = stage.batch_size or options.batch_size
+            if batch_size == self.ranks.world * options.accumulate:
+                preflight.check_single(
+                    stage.objective,
+                    stage.nets,
+                    few,
+                    seed=options.seed,
+                    device=self.device,
+                    precision=self.precision,
+                    layout=layout,
+                )
         self.forms = self.cpu.choose(
             look, batch_size / options.accumulate / preflight.BATCH, layout
         )
@@ -187,6 +199,30 @@ class StageSequence:
                     averages[name].load_state_dict(net.state_dict())
         self.index = index
         self._images_before = sum(map(self._images_of, range(index)))
+
+    def initialize(self) -> None:
+        """Give the lazy modules of all stages their parameters."""
+        for stage in self.stages:
+            if any(is_lazy(p) for net in stage.nets.values() for p in net.parameters()):
+                for net in stage.nets.values():
+                    net.to(self.device)
+                preflight.initialize_lazy(
+                    stage.objective,
+                    stage.nets,
+                    self._few(self._open(stage)),
+                    seed=self.options.seed,
+                    device=self.device,
+                    precision=self.precision,
+                )
+
+    def _few(self, datasets: Mapping[str, Dataset]) -> dict[str, Tensor]:
+        """Samples of each stream for a trial, the largest label among them."""
+        few = sampling.conditions(datasets, self.options.seed, 0, preflight.BATCH, self.device)
+        for name, dataset in datasets.items():
+            for field, spec in dataset.fields.items():
+                if spec.kind == "label" and dataset.classes:
+                    few[sampling.key_of(name, field)][0] = int(dataset.present.max())
+        return few
 
     def other_nets(self) -> dict[str, dict[str, Tensor]]:
         """Weights of the networks that only other stages hold: later stages may use them, or begin
