@@ -254,7 +254,7 @@ SAY = {
     "no size": ([*TRAIN, "--size", "0"], "size"),
     "odd channels": ([*TRAIN, "--channels", "2"], "channels must be"),
     "negative seed": ([*TRAIN, "--seed", "-1"], "seed"),
-    "large seed": ([*TRAIN, "--seed", "4294967296"], "seed must lie"),
+    "large seed": ([*TRAIN, "--seed", "4294967296"], "seed must be at most 4294967295"),
     "ema": ([*TRAIN, "--ema-decay", "2"], "ema_decay must lie"),
     "keep none": ([*TRAIN, "--keep", "0"], "--keep must be at least 1"),
     "no such device": ([*TRAIN, "--device", "banana"], "unknown device 'banana'"),
