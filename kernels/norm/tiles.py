@@ -50,9 +50,8 @@ def channel_vectors(
     beta = tl.zeros(c.shape, tl.float32)
     if HAS_STATS:
         mean = tl.load(mean_ptr + stats_row * C + c, mask=live, other=0.0).to(tl.float32)
-        rstd = 1.0 / tl.sqrt_rn(
-            tl.load(var_ptr + stats_row * C + c, mask=live, other=1.0).to(tl.float32) + eps
-        )
+        variance = tl.load(var_ptr + stats_row * C + c, mask=live, other=1.0).to(tl.float32)
+        rstd = 1.0 / tl.sqrt_rn(variance + eps)
     if HAS_WEIGHT:
         gamma = tl.load(weight_ptr + weight_row * C + c, mask=live, other=1.0).to(tl.float32)
     if HAS_BIAS:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from mutants import Mutation
 
 NORM, CONV = "kernels/norm/*.py", "kernels/conv/*.py"
-VARIANCE = "tl.load(var_ptr + stats_row * C + c, mask=live, other=1.0).to(tl.float32)"
 TOY = {"op": "scale_act", "family": "tests.support.toy_ops"}
 
 MUTATIONS = (
@@ -101,8 +100,8 @@ MUTATIONS = (
         *(
             "batch_norm",
             NORM,
-            f"1.0 / tl.sqrt_rn({VARIANCE} + eps)",
-            f"1.0 / (tl.sqrt_rn({VARIANCE}) + eps)",
+            "1.0 / tl.sqrt_rn(variance + eps)",
+            "1.0 / (tl.sqrt_rn(variance) + eps)",
         ),
         case="eval",
     ),

@@ -137,7 +137,7 @@ def test_a_run_leaves_a_folder_and_goes_on(tmp_path, monkeypatch):
         resume=True,
     )
     again.fit(6)
-    assert again._active.graph_reason is None
+    assert again.active.graph_reason is None
     assert apart(weights(again), wanted) == 0
     assert again.sample(3).shape == (3, 1, 8, 8)
     again.close()
@@ -150,8 +150,8 @@ def test_penalties_critics_and_schedules():
     assert t.active.graph_reason is None
     lazy = trainer(objective=Adversarial("non-saturating", (4, 1, 1), r1=1.0, lazy_r1=2))
     lazy.fit(4)
-    assert lazy._active.graph_reason is None
-    assert len(lazy._active.graphs.variants) == 2
+    assert lazy.active.graph_reason is None
+    assert len(lazy.active.graphs.variants) == 2
     for made in (t, lazy):
         made.close()
 
