@@ -112,6 +112,11 @@ def parser() -> Parser:
         action="store_true",
         help="toy sizes, on a CPU too: finds mistakes before GPU time is spent",
     )
+    stages.add_argument(
+        "--rehearse",
+        action="store_true",
+        help="what two calls of the plan would measure, on a simulated clock: runs nothing",
+    )
     launches = p.add_argument_group("launches of a step, counted without a GPU")
     launches.add_argument(
         "--launches",
@@ -146,6 +151,11 @@ def run(arguments: Sequence[str]) -> int:
             raise FastganError(f"--{name} {path}: there is no folder {Path(path).parent}")
     if options.readme is not None:
         return _readme(Path(options.readme), Path(options.results))
+    if options.rehearse:
+        from fastgan.bench.stages import rehearsal
+
+        print(rehearsal.table())
+        return 0
     if options.launches is not None:
         return _launches(options)
     if options.stages is not None:

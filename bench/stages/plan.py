@@ -168,7 +168,7 @@ def stage(part: Part, out: str | None, toy: bool, state: Path) -> int:
             continue
         if not part.prefetch and store.find(part.stage, row.key, row.ours):
             continue
-        if end - time.monotonic() < min(row.seconds, 0.5 * part.seconds):
+        if not fits(end - time.monotonic(), row.seconds, part):
             left.append(row.key)
             continue
         marker.write_text(json.dumps({"stage": part.stage, "key": row.key, "ours": row.ours}))
@@ -195,6 +195,11 @@ def stage(part: Part, out: str | None, toy: bool, state: Path) -> int:
                 return DEAD
     state.with_suffix(".left").write_text(json.dumps(left))
     return 0
+
+
+def fits(remaining: float, seconds: float, part: Part) -> bool:
+    """Whether a row of so many declared seconds is started with what remains of its part."""
+    return remaining >= min(seconds, 0.5 * part.seconds)
 
 
 def share(remaining: float, last: bool) -> float:
