@@ -151,6 +151,13 @@ ROWS = (
         gpu=_NCHW,
         seconds=80,
     ),
+    RowSpec(
+        "f3:max",
+        "f3:nchw by max-autotune",
+        replace(_C, whole="max-autotune-no-cudagraphs", graph=True, channels_last=False),
+        gpu=_NCHW,
+        seconds=120,
+    ),
     RowSpec("c:bf16", "c in bf16 on the CPU", replace(_C, everywhere=True), cpu=True),
     RowSpec(
         "d:bf16", "d in bf16 on the CPU", replace(_C, modules="default", everywhere=True), cpu=True

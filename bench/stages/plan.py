@@ -62,6 +62,10 @@ STAGES = {
         "fastgan bench: whole iterations of five kinds of GAN, rows a to i in turns, gradients "
         "judged",
     ),
+    "recipes": (
+        "fastgan.bench.stages.recipe_runs",
+        "every recipe trains by default options, its steps captured",
+    ),
     "norm": (
         "fastgan.bench.stages.norm_forms",
         "normalisation: one launch or several, warps and programs, at DCGAN-64's shapes",
@@ -97,38 +101,49 @@ class Part:
     together.
 
     prefetch: run for what the compilers leave in their caches; what was measured beside others is
-        thrown away.
+        thrown away. only: of a suite, these rows of its table.
     """
 
     stage: str
     rows: str
     seconds: float
     prefetch: bool = False
+    only: tuple[str, ...] = ()
 
 
 AUTO = (
-    "batch_norm|moments|update_running|affine_act|adversarial|adam_ema|spectral|uniform|normal"
-    "|images_gather"
+    "batch_norm|instance_norm|moments|update_running|affine_act|adversarial|adam_ema|average"
+    "|spectral|uniform|normal|images_gather"
 )
-EDGES = r"batch 128 \| (?!compile)"
+DIRECTIONS = r"(G|D) L\d batch 128 \| (forward|dgrad|wgrad 0)$"
+RIVALS = ("a", "c", "f", "f2:nchw", "f3:nchw", "i")
+"""The tutorial, the tuned loop, what PyTorch is fastest by, and ours."""
 PLAN: tuple[tuple[Part, ...], ...] = (
     (Part("look", "ceilings", 20),),
     (  # compilers work, the GPU hardly: together
-        Part("warm", "dcgan-64-b128 (d|e|f2|f3):?(max.*|reduce.*)?$", 110),
-        Part("warm", "dcgan-64-b128 e:nchw", 110, prefetch=True),
-        Part("warm", "dcgan-64-b128 f3:nchw", 110, prefetch=True),
-        Part("warm", "dcgan-64-b128 (i|h:)", 110, prefetch=True),
-        Part("warm", "sngan-32-b64 (i|f3:nchw)", 110, prefetch=True),
-        Part("verify", f"({AUTO}).* bf16", 110),
-        Part("verify", f"({AUTO}).* fp(16|32)", 110),
-        Part("verify", "conv2d bf16|conv_moments bf16", 110),
-        Part("verify", "conv_transpose.* bf16|instance_norm|diffaugment", 110),
+        Part("warm", "dcgan-64-b128 f3:max", 130),
+        Part("warm", "dcgan-64-b128 (f2|f3):nchw", 130, prefetch=True),
+        Part("warm", "sngan-32-b64 f3:nchw", 130),
+        Part("warm", "sngan-32-b64 f2:nchw", 130),
+        Part("warm", "(dcgan-64-b128|sngan-32-b64) i", 130),
+        Part("recipes", "dcgan|wgan-gp|inpainting|infogan|video|gan$|text-to-image", 130),
+        Part("recipes", "sngan|pix2pix|semi|lapgan|super|segmentation|aging", 130),
+        Part("recipes", "r3gan|cgan|cyclegan|biggan|sagan|progressive|astronomy|fastgan", 130),
+        Part("verify", f"({AUTO}).* bf16", 130),
+        Part("verify", f"({AUTO}).* fp(16|32)", 130),
+        Part("verify", "conv2d (bf16|fp32|fp16)", 130),
+        Part("verify", "conv_transpose2d (bf16|fp32|fp16)|diffaugment", 130),
     ),
-    (Part("suites", "dcgan-64-b128$", 130),),
-    (Part("suites", "sngan-32-b64$", 90),),
-    (Part("suites", "dcgan-64-b16$", 60),),
+    (Part("suites", "dcgan-64-b128$", 110, only=(*RIVALS, "f3:max", "h:cudnn")),),
+    (Part("suites", "sngan-32-b64$", 90, only=RIVALS),),
+    (
+        Part("warm", "dcgan-64-b16 (f2|f3):nchw", 70),
+        Part("look", DIRECTIONS, 70, prefetch=True),
+        Part("recipes", "", 70),
+    ),
+    (Part("suites", "dcgan-64-b16$", 75, only=RIVALS),),
+    (Part("look", rf"{DIRECTIONS}|. L\d batch 128 \| cuDNN", 60),),
     (Part("norm", "", 40),),
-    (Part("conv", f"(G|D) L.*{EDGES}", 80),),
 )
 """What has to exist after the first call, in order. A group takes as long as its longest part."""
 
@@ -174,7 +189,8 @@ def stage(part: Part, out: str | None, toy: bool, state: Path) -> int:
         marker.write_text(json.dumps({"stage": part.stage, "key": row.key, "ours": row.ours}))
         began = time.monotonic()
         try:
-            values = module.run_row(row, store, end) if hasattr(module, "run_row") else row.run()
+            of_stage = getattr(module, "run_row", None)
+            values = of_stage(row, store, end, part.only) if of_stage else row.run()
         except (
             Exception
         ) as e:  # a row that fails is a result: stored, shown, and not tried again by the next run

@@ -57,11 +57,14 @@ def declared(stage: str) -> list[tuple[str, float]]:
     return [(row.key, row.seconds) for row in module.rows(False)]
 
 
-def suite(found: Rehearsal, name: str, whole: float, now: float, end: float) -> tuple[float, bool]:
+def suite(
+    found: Rehearsal, name: str, whole: float, only: Sequence[str], now: float, end: float
+) -> tuple[float, bool]:
     """(when a suite's row ends, whether nothing of it is missing); notes when the headline is
     there."""
-    chosen = [row for row in rows_.ROWS if row.letter in rows_.LETTERS and not row.cpu]
-    each, quick = whole * found.share / len(chosen), True
+    everything = [row for row in rows_.ROWS if not row.cpu]
+    each, quick = whole * found.share / len(everything), True
+    chosen = [row for row in everything if not only or row.key in only]
     built: set[str] = set()
     for row in sorted(chosen, key=rows_.worth):
         if quick and row.seconds > QUICKLY:
@@ -92,7 +95,7 @@ def run_part(
         if not plan.fits(end - now, seconds, part):
             continue
         if part.stage == "suites":
-            now, whole = suite(found, key, seconds, now, end)
+            now, whole = suite(found, key, seconds, part.only, now, end)
             if whole:
                 found.add(part.stage, key, now)
             continue
