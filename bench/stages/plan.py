@@ -101,13 +101,15 @@ class Part:
     together.
 
     prefetch: run for what the compilers leave in their caches; what was measured beside others is
-        thrown away. only: of a suite, these rows of its table.
+        thrown away. again: known rows too, as long as their suite is not: it needs the caches.
+    only: of a suite, these rows of its table.
     """
 
     stage: str
     rows: str
     seconds: float
     prefetch: bool = False
+    again: bool = False
     only: tuple[str, ...] = ()
 
 
@@ -121,10 +123,10 @@ RIVALS = ("a", "c", "f", "f2:nchw", "f3:nchw", "i")
 PLAN: tuple[tuple[Part, ...], ...] = (
     (Part("look", "ceilings", 20),),
     (  # compilers work, the GPU hardly: together
-        Part("warm", "dcgan-64-b128 f3:max", 130),
-        Part("warm", "dcgan-64-b128 (f2|f3):nchw", 130, prefetch=True),
-        Part("warm", "sngan-32-b64 f3:nchw", 130),
-        Part("warm", "sngan-32-b64 f2:nchw", 130),
+        Part("warm", "dcgan-64-b128 f3:max", 130, again=True),
+        Part("warm", "dcgan-64-b128 (f2|f3):nchw", 130, again=True),
+        Part("warm", "sngan-32-b64 f3:nchw", 130, again=True),
+        Part("warm", "sngan-32-b64 f2:nchw", 130, again=True),
         Part("warm", "(dcgan-64-b128|sngan-32-b64) i", 130),
         Part("recipes", "dcgan|wgan-gp|inpainting|infogan|video|gan$|text-to-image", 130),
         Part("recipes", "sngan|pix2pix|semi|lapgan|super|segmentation|aging", 130),
@@ -137,7 +139,7 @@ PLAN: tuple[tuple[Part, ...], ...] = (
     (Part("suites", "dcgan-64-b128$", 110, only=(*RIVALS, "f3:max", "h:cudnn")),),
     (Part("suites", "sngan-32-b64$", 90, only=RIVALS),),
     (
-        Part("warm", "dcgan-64-b16 (f2|f3):nchw", 70),
+        Part("warm", "dcgan-64-b16 (f2|f3):nchw", 70, again=True),
         Part("look", DIRECTIONS, 70, prefetch=True),
         Part("recipes", "", 70),
     ),
@@ -166,22 +168,26 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def stage(part: Part, out: str | None, toy: bool, state: Path) -> int:
-    """Measures what is missing of a part, or with prefetch all of it, until its seconds are spent.
-    Runs in its own process.
+def needed(part: Part, row: StageRow, store: Store) -> bool:
+    """Whether a row of the part is run."""
+    if part.again:
+        return store.find("suites", row.key.split()[0], True) is None
+    return store.find(part.stage, row.key, row.ours) is None
+
+
+def stage(part: Part, out: str | None, toy: bool, state: Path, aside: str | None = None) -> int:
+    """Measures what is missing of a part until its seconds are spent. Runs in its own process.
 
     state: where the row in flight (`.running`) and, at the end, the keys left (`.left`) are
-        written.
+        written. aside: where results go instead of `out`.
     """
     end = time.monotonic() + part.seconds
-    store = Store(out)
+    store, known = Store(aside or out), Store(out)
     module = importlib.import_module(STAGES[part.stage][0])
     left: list[str] = []
     marker = state.with_suffix(".running")
     for row in module.rows(toy):
-        if not re.match(part.rows, row.key):
-            continue
-        if not part.prefetch and store.find(part.stage, row.key, row.ours):
+        if not re.match(part.rows, row.key) or not needed(part, row, known):
             continue
         if not fits(end - time.monotonic(), row.seconds, part):
             left.append(row.key)
@@ -224,29 +230,24 @@ def share(remaining: float, last: bool) -> float:
     return remaining if last else min(remaining, max(AT_LEAST, SHARE * remaining))
 
 
-def supervise(part: Part, out: str | None, toy: bool) -> list[str]:
+def supervise(part: Part, out: str | None, toy: bool, aside: str | None = None) -> list[str]:
     """Runs a part in child processes until it is through or out of seconds; returns the keys
-    left."""
+    left. aside: where results go instead of `out`."""
     end = time.monotonic() + part.seconds
-    store = Store(out)
+    store = Store(aside or out)
     state = store.path.with_name(f".{part.stage}-{os.getpid()}-{threading.get_ident()}.state")
     marker, rest = state.with_suffix(".running"), state.with_suffix(".left")
     for _ in range(20):  # a part that dies twenty times has a problem of its own
         remaining = max(end - time.monotonic(), 0.0)
         given = {"part": asdict(replace(part, seconds=remaining)), "out": out, "toy": toy}
-        given["state"] = str(state)
+        given |= {"state": str(state), "aside": aside}
         interpreted = (
             {"TRITON_INTERPRET": "1"}
             if toy and part.stage in KERNELS and not torch.cuda.is_available()
             else {}
         )
         child = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "fastgan.bench.stages.plan",
-                json.dumps({**given, "state": str(state)}),
-            ],
+            [sys.executable, "-m", "fastgan.bench.stages.plan", json.dumps(given)],
             start_new_session=True,
             env={**os.environ, **interpreted},
         )
@@ -263,7 +264,7 @@ def supervise(part: Part, out: str | None, toy: bool) -> list[str]:
         if marker.is_file():  # the row in flight was killed by the clock, or took the process down
             lost = json.loads(marker.read_text())
             why = why or f"the process died (exit code {code})"
-            kept = Store(out)
+            kept = Store(aside or out)
             if not kept.partial(lost["stage"], lost["key"]):  # else what it had measured counts
                 kept.add(lost["stage"], lost["key"], lost["ours"], {"failed": why})
             marker.unlink()
@@ -291,7 +292,7 @@ def together(parts: Sequence[Part], out: str | None, toy: bool) -> list[str]:
         part = parts[index]
         if part.prefetch:
             with tempfile.TemporaryDirectory() as aside:
-                supervise(part, aside, toy)
+                supervise(part, out, toy, aside)
         else:
             left[index] = supervise(part, out, toy)
 
@@ -379,4 +380,5 @@ def run(
 if __name__ == "__main__":  # a part's process, which supervise() starts
     die_with_parent()
     given = json.loads(sys.argv[1])
-    sys.exit(stage(Part(**given["part"]), given["out"], given["toy"], Path(given["state"])))
+    part, state = Part(**given["part"]), Path(given["state"])
+    sys.exit(stage(part, given["out"], given["toy"], state, given["aside"]))
