@@ -241,6 +241,15 @@ MUTATIONS = (
         ),
     ),
     Mutation(
+        "spectral: the overlap of one block of rows for that of all",
+        *(
+            "spectral_weights",
+            "kernels/spectral/kernels.py",
+            "mask=i < count, other=0.0)",
+            "mask=i < 1, other=0.0)",
+        ),
+    ),
+    Mutation(
         "spectral: last column of a weight left out",
         *(
             "spectral_sigma",
