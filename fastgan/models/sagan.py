@@ -48,11 +48,12 @@ class UpBlock(nn.Module):
         self.conv1 = nn.Conv2d(inputs, outputs, 3, 1, 1)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1)
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
+        self.upsample = nn.Upsample(scale_factor=2.0)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        h = self.conv1(F.interpolate(F.relu(self.norm1(x, condition)), scale_factor=2.0))
+        h = self.conv1(self.upsample(F.relu(self.norm1(x, condition))))
         h = self.conv2(F.relu(self.norm2(h, condition)))
-        return h + F.interpolate(self.shortcut(x), scale_factor=2.0)
+        return h + self.upsample(self.shortcut(x))
 
 
 class Generator(nn.Module):

@@ -320,6 +320,46 @@ MUTATIONS = (
         *("diffaugment", "kernels/augment.py", "shift_h = -shift_h", "shift_h = shift_h"),
     ),
     Mutation(
+        "resampling: the row below at the small map's width",
+        *(
+            "upsample2",
+            "kernels/resample.py",
+            "below = tl.full((), 2, tl.int64) * w * C",
+            "below = tl.full((), 1, tl.int64) * w * C",
+        ),
+    ),
+    Mutation(
+        "resampling: the sum rounded before the last of four",
+        *(
+            "avg_pool2",
+            "kernels/resample.py",
+            "v += tl.load(large_ptr + large + below + C,",
+            "v = v.to(small_ptr.dtype.element_ty).to(tl.float32)\n"
+            "    v += tl.load(large_ptr + large + below + C,",
+        ),
+    ),
+    Mutation(
+        "resampling: odd-channel mask",
+        *("upsample2", "kernels/resample.py", "& (c < C)", "& (c < C + 1)"),
+    ),
+    Mutation(
+        "resampling: the boundary tile of pixels",
+        *("avg_pool2", "kernels/resample.py", "(p < pixels)", "(p < pixels + 1)"),
+    ),
+    Mutation(
+        "resampling: rows of the small map counted by the large one's width",
+        *("avg_pool2", "kernels/resample.py", "(p // w)", "(p // (2 * w))"),
+    ),
+    Mutation(
+        "resampling: the backward without its factor",
+        *(
+            "avg_pool2",
+            "fastgan/ops/resample.py",
+            "_run(g, not ctx.up, ctx.factor), None, None",
+            "_run(g, not ctx.up, 1.0), None, None",
+        ),
+    ),
+    Mutation(
         "convolution: a tap of the wrong phase",
         *(
             "conv_transpose_moments",
