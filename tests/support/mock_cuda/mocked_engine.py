@@ -15,6 +15,7 @@ from torch import nn
 import fastgan
 from fastgan.devices import pick_device
 from fastgan.errors import FastganError
+from fastgan.kernels import tuning
 from fastgan.objectives import Adversarial
 from mock_cuda.kernels import LAUNCHED
 
@@ -90,6 +91,23 @@ def test_fit_is_captured_and_agrees_with_the_cpu(impl, resident, graph, on_cpu):
     assert any("conv" in name for name in kernels) is (impl == "triton")
     flat = impl == "triton" or (impl == "auto" and graph == "on")
     assert any("adam" in name for name in kernels) is flat
+    assert apart(weights(t), on_cpu) < 2e-5
+    t.close()
+
+
+def test_a_convolutions_directions_have_engines_of_their_own(monkeypatch, on_cpu):
+    best = {f"conv_transpose2d.{name}": "triton" for name in ("dgrad", "wgrad")}
+    known = tuning.engine
+    monkeypatch.setattr(tuning, "engine", lambda name, *asked: best.get(name, known(name, *asked)))
+    tuning.forget()
+    launched = len(LAUNCHED)
+    t = trainer(impl="auto")
+    t.fit(3)
+    tuning.forget()
+    assert t.active.graph_reason is None
+    kernels = {name for name in LAUNCHED[launched:] if "conv" in name}
+    assert {"conv_dgrad_kernel", "conv_wgrad_kernel"} <= kernels
+    assert "conv_forward_kernel" not in kernels
     assert apart(weights(t), on_cpu) < 2e-5
     t.close()
 
