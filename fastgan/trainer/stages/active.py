@@ -22,7 +22,6 @@ from fastgan.ops.conv.formed import Forms
 from fastgan.ops.dispatch import prefer
 from fastgan.ops.norm import sync
 from fastgan.precision import Precision
-from fastgan.runs.checkpoint import infinite
 from fastgan.trainer.networks import is_compiled, load_network, place
 from fastgan.trainer.optimization import fused
 from fastgan.trainer.optimization import optimizers as optim
@@ -366,4 +365,6 @@ class ActiveStage:
     def infinite(self) -> str | None:
         """The path in `state` of a tensor that is not finite, such as a moment of Adam, or None;
         reads the device."""
+        from fastgan.runs.checkpoint import infinite  # a step alone needs no safetensors
+
         return infinite(self.state())
