@@ -4,6 +4,7 @@ testable without a GPU."""
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -25,12 +26,31 @@ class Graph(Protocol):
     def replay(self) -> None: ...
 
 
+class SharedPool:
+    """One memory pool for many graphs. Torch refuses a pool whose last graph is gone (a stage that
+    ended): then there is a new one."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._graphs: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def handle(self) -> Any:
+        """The pool's, for the next capture."""
+        if not self._graphs:
+            self._handle = torch.cuda.graph_pool_handle()
+        return self._handle
+
+    def add(self, graph: Any) -> None:
+        """A captured graph, which holds the pool as long as it lives."""
+        self._graphs.add(graph)
+
+
 class CudaGraph:
     """torch.cuda.CUDAGraph. Warm-up happens on a side stream; capture does not disturb other
     threads that use the device (thread_local).
     """
 
-    def __init__(self, pool: Any = None) -> None:
+    def __init__(self, pool: SharedPool | None = None) -> None:
         self.graph = torch.cuda.CUDAGraph()
         self.pool = pool
 
@@ -47,11 +67,15 @@ class CudaGraph:
         gc.collect()
         torch.cuda.synchronize()
         try:
-            with torch.cuda.graph(self.graph, pool=self.pool, capture_error_mode="thread_local"):
-                return function()
+            handle = None if self.pool is None else self.pool.handle()
+            with torch.cuda.graph(self.graph, pool=handle, capture_error_mode="thread_local"):
+                result = function()
         except BaseException:
             end_capture(torch.device("cuda", torch.cuda.current_device()))
             raise
+        if self.pool is not None:
+            self.pool.add(self.graph)
+        return result
 
     def replay(self) -> None:
         self.graph.replay()
@@ -107,7 +131,7 @@ def graph_backend(
         raise FastganError("graph='on' needs a GPU: use auto or off here")
     if mode == "off" or device.type != "cuda" or (mode == "auto" and ranks.world > 1):
         return None
-    pool = torch.cuda.graph_pool_handle()
+    pool = SharedPool()
     return lambda: CudaGraph(pool)
 
 

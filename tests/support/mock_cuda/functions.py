@@ -3,6 +3,7 @@ one H100."""
 
 from __future__ import annotations
 
+import itertools
 import types
 from typing import Any
 
@@ -12,6 +13,7 @@ from mock_cuda import streams
 from mock_cuda.memory import CUDA
 
 NAME = "Mock H100"
+_handles = itertools.count(1)
 PROPERTIES = types.SimpleNamespace(
     name=NAME,
     major=9,
@@ -59,7 +61,7 @@ CUDA_FUNCTIONS: dict[str, Any] = {
     "default_stream": lambda device=None: streams.DEFAULT,
     "synchronize": streams.synchronize,
     "is_current_stream_capturing": lambda: streams.current().capture is not None,
-    "graph_pool_handle": lambda: (0, 1),
+    "graph_pool_handle": lambda: (0, next(_handles)),
     "empty_cache": lambda: None,
     "reset_peak_memory_stats": lambda device=None: None,
     "memory_allocated": lambda device=None: 0,

@@ -17,6 +17,7 @@ from fastgan.devices import pick_device
 from fastgan.errors import FastganError
 from fastgan.kernels import tuning
 from fastgan.objectives import Adversarial
+from fastgan.trainer.stages.stage import Stage
 from mock_cuda.kernels import LAUNCHED
 
 QUIET = {
@@ -109,6 +110,16 @@ def test_a_convolutions_directions_have_engines_of_their_own(monkeypatch, on_cpu
     assert {"conv_dgrad_kernel", "conv_wgrad_kernel"} <= kernels
     assert "conv_forward_kernel" not in kernels
     assert apart(weights(t), on_cpu) < 2e-5
+    t.close()
+
+
+def test_every_stage_of_a_run_is_captured():
+    """The pool of the first one's graphs is gone with them."""
+    stages = [Stage(pair(), Adversarial("non-saturating", (4, 1, 1)), steps=n) for n in (2, None)]
+    t = fastgan.Trainer(stages=stages, data=images(), batch_size=4, **QUIET)
+    for step in (2, 4):
+        t.fit(step)
+        assert t.active.graph_reason is None
     t.close()
 
 

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -349,6 +350,11 @@ def _aliases(value: Any) -> Any:
     return value
 
 
+POOLS: dict[Any, weakref.WeakSet[CUDAGraph]] = {}
+USED: set[Any] = set()
+"""Pools that a graph was captured into: torch refuses those whose graphs are all gone."""
+
+
 class CUDAGraph:
     """torch.cuda.CUDAGraph; torch's own `torch.cuda.graph` drives it."""
 
@@ -367,6 +373,12 @@ class CUDAGraph:
             raise RuntimeError("CUDA graphs must be captured on a non-default stream.")
         if self._stream.capture is not None:
             raise RuntimeError("CUDA error: the stream is already capturing")
+        if pool is not None:
+            users = POOLS.setdefault(pool, weakref.WeakSet())
+            if pool in USED and not users:
+                raise RuntimeError("it->second->use_count > 0 INTERNAL ASSERT FAILED")
+            USED.add(pool)
+            users.add(self)
         self._capture = self._stream.capture = Capture(capture_error_mode)
         self._capture.joined.append(self._stream)
         _capturing.append(self._capture)
