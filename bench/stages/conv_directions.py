@@ -18,7 +18,7 @@ from fastgan.bench.store import Store
 from fastgan.verify import tuning_tables
 from fastgan.verify.cases.conv_calls import C4S2, T4S2, plain_case
 from fastgan.verify.registry import Case
-from fastgan.verify.tune_directions import TILES, tune_layer
+from fastgan.verify.tuner.directions import TILES, tune_layer
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LAYERS = {  # name: (transposed, channels in, channels out, side in)

@@ -28,7 +28,7 @@ from fastgan.verify.differences import relative_l2
 from fastgan.verify.registry import Case, Kwargs, Op
 from fastgan.verify.runner import configurations
 from fastgan.verify.timing import measure, rotations
-from fastgan.verify.tune_directions import tune_layer
+from fastgan.verify.tuner.directions import tune_layer
 from fastgan.verify.tuning_tables import key_of, merge, table_path
 
 FLAT_ADAM = (
