@@ -21,6 +21,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm as _Hook
 from fastgan.errors import FastganError
 from fastgan.kernels.common import INTERPRET
 from fastgan.ops.dispatch import transformed
+from fastgan.ops.layers import divide
 from fastgan.ops.norm.modules import current_groups
 from fastgan.ops.spectral.functional import spectral_sigma
 
@@ -73,7 +74,7 @@ def _normalised(
         if sigma.requires_grad or not (weight.requires_grad and torch.is_grad_enabled()):
             if torch.is_grad_enabled():
                 holder.__dict__[LAST] = Last(sigma)
-            return weight / sigma
+            return divide(weight, sigma)
         iterations = 0  # found under no_grad, wanted with a gradient: u and v have moved already
     dim = holder.dim % weight.dim()
     return (

@@ -16,6 +16,7 @@ import fastgan
 from fastgan.devices import pick_device
 from fastgan.errors import FastganError
 from fastgan.kernels import tuning
+from fastgan.models import resnet
 from fastgan.objectives import Adversarial
 from fastgan.trainer.stages.stage import Stage
 from mock_cuda.kernels import LAUNCHED
@@ -111,6 +112,28 @@ def test_a_convolutions_directions_have_engines_of_their_own(monkeypatch, on_cpu
     assert "conv_forward_kernel" not in kernels
     assert apart(weights(t), on_cpu) < 2e-5
     t.close()
+
+
+@pytest.mark.parametrize("penalty", [{}, {"r1": 1.0}])
+def test_residual_networks_run_by_layers_of_the_steps_own(penalty):
+    def residual():
+        return {"G": resnet.Generator(16, 1, 4, 4), "D": resnet.Discriminator(16, 1, 4)}
+
+    def run(device):
+        objective = Adversarial("hinge", (4,), **penalty)
+        shown = np.random.default_rng(0).integers(0, 256, (32, 16, 16, 1), np.uint8)
+        t = trainer(residual, objective=objective, data=shown, latent_shape=(4,), device=device)
+        t.fit(2)
+        assert device == "cpu" or t.active.graph_reason is None
+        t.close()
+        return weights(t)
+
+    launched = len(LAUNCHED)
+    found = run("cuda")
+    assert {"double_kernel", "halve_kernel", "outer_kernel"} <= set(LAUNCHED[launched:])
+    wanted = run("cpu")
+    keys = [k for k in found if found[k].is_floating_point() and "norm" not in k]
+    assert apart({k: found[k] for k in keys}, {k: wanted[k] for k in keys}) < 1e-3
 
 
 def test_every_stage_of_a_run_is_captured():
