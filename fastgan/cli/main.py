@@ -23,7 +23,7 @@ COMMANDS = {
     "timelapse": "how a run learned, as an animation",
     "directions": "what changes images most, in a grid",
     "invert": "the latent that is nearest to a photo",
-    "export": "a run's generator as a folder for others",
+    "export": "a run's generator for others: a folder, torch, ONNX or a web page",
     "report": "a run as one page: curves, samples over time, options, how to go on",
     "evaluate": "measure a run's images against the real ones",
     "verify": "prove the kernels against their references",
