@@ -25,6 +25,7 @@ COMMANDS = {
     "invert": "the latent that is nearest to a photo",
     "export": "a run's generator for others: a folder, torch, ONNX or a web page",
     "report": "a run as one page: curves, samples over time, options, how to go on",
+    "ui": "runs in the browser while they train, and a playground",
     "evaluate": "measure a run's images against the real ones",
     "verify": "prove the kernels against their references",
     "tune": "measure which kernel configurations are fastest here",
@@ -32,7 +33,9 @@ COMMANDS = {
     "info": "versions, devices, and whether the kernels can run",
 }
 
-FOLDERS = dict.fromkeys(("interpolate", "timelapse", "directions", "invert", "report"), "looking.")
+FOLDERS = dict.fromkeys(
+    ("interpolate", "timelapse", "directions", "invert", "report", "ui"), "looking."
+)
 """Where a command's file lies, if not beside this one."""
 
 
