@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from fastgan.errors import FastganError
+from fastgan.files import path_of
 
 ENDINGS = {"torch": ".pt2", "onnx": ".onnx", "web": ".html"}
 
@@ -41,7 +40,7 @@ def command(run: str, kind: str, out: str, uint8: bool, trust: bool) -> None:
     from fastgan.export.folder import export_folder
     from fastgan.runs.run_folder import refuse_own
 
-    path = Path(out).expanduser()
+    path = path_of(out, "--out")
     refuse_own(path)
     if kind == "folder" and path.suffix in ENDINGS.values():
         raise FastganError(f"--out {out} names a file: add --format, or name a folder")
