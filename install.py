@@ -6,11 +6,13 @@ No probe can make it fail: what can't be found out is left to pip, as it is conf
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -41,14 +43,18 @@ def has_gpu(
 
 
 def reachable(url: str = CPU_INDEX, seconds: float = SECONDS) -> bool:
-    """Whether the index answers in time, for torch itself."""
-    try:
-        with urllib.request.urlopen(f"{url}/torch/", timeout=seconds) as answer:
-            return answer.status == 200
-    except (
-        Exception
-    ):  # no network, a proxy's own answer, a certificate: each means "not from there"
-        return False
+    """Whether the index answers in time, for torch itself; looking up its name counts too."""
+    answers = []
+
+    def ask() -> None:
+        # no network, a proxy's own answer, a certificate: each means "not from there"
+        with contextlib.suppress(Exception), urllib.request.urlopen(f"{url}/torch/") as answer:
+            answers.append(answer.status)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answers == [200]
 
 
 def choose(gpu: bool, system: str, answers: Callable[[], bool]) -> tuple[bool, str]:
@@ -119,9 +125,8 @@ def main(venv: str, call: Callable[..., int] = subprocess.call) -> int:
     folder = Path(venv)
     python = str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
     if not Path(python).exists() and call([sys.executable, "-m", "venv", str(folder)]):
-        print(
-            "no virtual environment could be made: is the venv module installed?", file=sys.stderr
-        )
+        shutil.rmtree(folder, ignore_errors=True)  # half of one: without pip, for instance
+        print("no virtual environment could be made: Debian's is python3-venv", file=sys.stderr)
         return 2
     here = Path(__file__).parent
     wanted = pins((here / "constraints.txt").read_text())["torch"]

@@ -2,6 +2,7 @@
 
 import importlib.util
 import subprocess
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -62,6 +63,20 @@ def test_what_comes_is_said_with_its_size():
 def test_a_failing_probe_is_a_no(error, monkeypatch):
     monkeypatch.setattr(install.urllib.request, "urlopen", failing(error))
     assert install.reachable() is False
+
+
+def test_a_probe_that_hangs_is_a_no(monkeypatch):
+    wait = threading.Event()
+    monkeypatch.setattr(install.urllib.request, "urlopen", lambda url: wait.wait())
+    assert install.reachable(seconds=0.05) is False
+    wait.set()
+
+
+def test_half_an_environment_is_removed(tmp_path, capsys):
+    half = tmp_path / "venv"
+    assert install.main(str(half), lambda command: half.mkdir() or 1) == 2
+    assert not half.exists()
+    assert "python3-venv" in capsys.readouterr().err
 
 
 def test_uv_is_used_where_pip_has_no_settings_that_it_would_miss():
