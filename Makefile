@@ -1,7 +1,7 @@
 # make demo   sets itself up, trains a DCGAN on real images, says where the pictures are
-# make test   sets itself up, runs the whole test suite
+# make test   sets itself up, runs the test suite
 # make quick  the tests that take less than about five seconds each
-# make long   every test, those of minutes too
+# make long   every test, the one of three minutes too
 # make docs   builds the documentation as a static site in build/docs, checks its links
 PYTHON ?= python3
 VENV   := .venv

@@ -23,7 +23,7 @@ import fastgan.recipes
 
 ROOT = Path(__file__).parent.parent
 EXTRAS = ["fenced-code-blocks", "tables", "header-ids", "code-friendly", "cuddled-lists"]
-PUBLIC = ("data", "metrics", "models", "objectives", "ops", "pictures", "recipes")
+PUBLIC = ("data", "metrics", "models", "objectives", "ops", "monitor.pictures", "recipes")
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width">
 <style>
