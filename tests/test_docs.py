@@ -28,7 +28,9 @@ def blocks(path, language):
 
 def commands(path):
     lines = [
-        line.split("  #")[0].strip() for block in blocks(path, "sh") for line in block.splitlines()
+        line.split("  #")[0].strip()
+        for block in blocks(path, "sh")
+        for line in block.replace("\\\n", " ").splitlines()
     ]
     return [line for line in lines if line and not line.startswith("#")]
 

@@ -183,9 +183,13 @@ def _operator(node: fx.Node, number: dict[fx.Node, int], run: OpenRun) -> dict[s
     if target == aten.upsample_nearest2d.vec:
         return {"op": "nearest", "in": [of(given[0])]}
     raise FastganError(
-        f"layer {layer_of(node)} of {run.path} needs {str(target).split('.')[1]}, which the page "
+        f"layer {layer_of(node)} of {run.path} needs {_name(target)}, which the page "
         "has no word for: use --format onnx"
     )
+
+
+def _name(target: Any) -> str:
+    return str(target).removeprefix("aten.").split(".")[0]
 
 
 def _binary(name: str, given: Any, of: Callable[[Any], Any]) -> dict[str, Any]:
