@@ -35,9 +35,9 @@ def export_program(
         raise FastganError(f"{out} exists already: choose another --out")
     write = {"torch": _torch, "onnx": _onnx}[kind]
     opened = open_run(run, device="cpu", trust=trust)
-    traced = trace(opened, uint8=uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of exporters, about their own future
+        traced = trace(opened, uint8=uint8)
         data, call = write(traced)
     noise = opened.noise(COUNT, seed=1)
     if "label" in traced.inputs:

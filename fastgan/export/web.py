@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import base64
+import operator
+import warnings
 from collections.abc import Callable
 from html import escape
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -32,6 +34,7 @@ UNARY = {
     aten.sqrt.default: "sqrt",
     aten.exp.default: "exp",
     aten.neg.default: "neg",
+    aten.softplus.default: "softplus",
 }
 BINARY = {
     aten.add.Tensor: "add",
@@ -39,6 +42,11 @@ BINARY = {
     aten.mul.Tensor: "mul",
     aten.div.Tensor: "div",
     aten.eq.Tensor: "eq",
+}
+POOLS = {
+    aten.adaptive_avg_pool2d.default: "average",
+    aten.avg_pool2d.default: "average",
+    aten.max_pool2d.default: "most",
 }
 SAME = (
     aten.reshape.default,
@@ -51,6 +59,16 @@ SAME = (
 )
 """Operators that leave all numbers where they are."""
 
+VIEWS = (
+    aten.transpose.int,
+    aten.permute.default,
+    aten.select.int,
+    aten.slice.Tensor,
+    aten.expand.default,
+)
+PARTS = (aten.split_with_sizes.default, aten.split.Tensor, aten.chunk.default, aten.unbind.int)
+"""Operators that pick numbers by strides; those of PARTS give several views."""
+
 
 def export_web(run: str | Path, out: Path, *, trust: bool = False) -> tuple[Traced, int]:
     """Write the page; returns what it holds and the largest difference, in 255ths, between what
@@ -62,7 +80,9 @@ def export_web(run: str | Path, out: Path, *, trust: bool = False) -> tuple[Trac
     if files.kind(out, follow=False) is not None:
         raise FastganError(f"{out} exists already: choose another --out")
     opened = open_run(run, device="cpu", trust=trust)
-    traced = trace(opened, batch=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of exporters, about their own future
+        traced = trace(opened, batch=1)
     program, weights = _program(traced, opened)
     with torch.no_grad():
         wanted = _levels(traced.whole(*traced.inputs.values()))
@@ -98,6 +118,8 @@ def _program(traced: Traced, run: OpenRun) -> tuple[dict[str, Any], bytes]:
         if node.op == "output":
             result = node.args[0][0] if isinstance(node.args[0], (tuple, list)) else node.args[0]
             continue
+        if node.target in PARTS:
+            continue  # each view is a node of its own
         number[node] = len(number)
         made: dict[str, Any]
         if node.op == "placeholder":
@@ -152,7 +174,7 @@ def _operator(node: fx.Node, number: dict[fx.Node, int], run: OpenRun) -> dict[s
     def of(part: Any) -> Any:
         return number[part] if isinstance(part, fx.Node) else part
 
-    if target in UNARY:
+    if target in UNARY and all(default in (1, 20) for default in given[1:]):
         return {"op": UNARY[target], "in": [of(given[0])]}
     if target == aten.leaky_relu.default:
         return {"op": "leaky_relu", "in": [of(given[0])], "slope": at(1, 0.01)}
@@ -160,6 +182,23 @@ def _operator(node: fx.Node, number: dict[fx.Node, int], run: OpenRun) -> dict[s
         return _binary(BINARY[target], given, of)
     if target in SAME:
         return {"op": "same", "in": [of(given[0])]}
+    if target in VIEWS or (target == operator.getitem and given[0].target in PARTS):
+        return _strided(node, of)
+    if target == aten.mean.dim:
+        x = given[0].meta["val"]
+        return {"op": "mean", "in": [of(given[0])], "kept": [*x.mean(given[1], True).shape]}
+    if target == aten.glu.default:
+        return {"op": "glu", "in": [of(given[0])], "dim": at(1, -1)}
+    if target == aten.lerp.Tensor:
+        return {"op": "lerp", "in": [of(part) for part in given]}
+    if target == aten.scaled_dot_product_attention.default and not any(given[3:]):
+        scale = node.kwargs.get("scale") or given[0].meta["val"].shape[-1] ** -0.5
+        if not node.kwargs.get("is_causal") and not node.kwargs.get("enable_gqa"):
+            return {"op": "attention", "in": [of(part) for part in given[:3]], "scale": scale}
+    if target in POOLS and (each := _tiles(node)):
+        return {"op": POOLS[target], "in": [of(given[0])], "each": each}
+    if target == aten.upsample_bilinear2d.vec and not given[2]:
+        return {"op": "bilinear", "in": [of(given[0])]}
     if target == aten.cat.default:
         return {"op": "cat", "in": [of(part) for part in given[0]], "dim": at(1, 0)}
     if target == aten.embedding.default:
@@ -186,6 +225,36 @@ def _operator(node: fx.Node, number: dict[fx.Node, int], run: OpenRun) -> dict[s
         f"layer {layer_of(node)} of {run.path} needs {_name(target)}, which the page "
         "has no word for: use --format onnx"
     )
+
+
+def _strided(node: fx.Node, of: Callable[[Any], Any]) -> dict[str, Any]:
+    """Where the numbers of a view lie in its input, as the operator itself finds them."""
+    picked, call = None, node
+    if node.target == operator.getitem:
+        call, picked = cast(tuple[fx.Node, int], node.args)
+    source = cast(fx.Node, call.args[0])
+    shape = source.meta["val"].shape
+    target: Any = call.target
+    view = target(torch.arange(shape.numel()).view(shape), *call.args[1:], **call.kwargs)
+    view = view if picked is None else view[picked]
+    strides = list(view.stride())
+    return {"op": "strided", "in": [of(source)], "strides": strides, "from": view.storage_offset()}
+
+
+def _tiles(node: fx.Node) -> list[int] | None:
+    """The sides of the tiles that a pooling puts side by side over the whole image; None where
+    tiles overlap or leave something out."""
+    given: Any = node.args
+    (high, wide), (h, w) = given[0].meta["val"].shape[-2:], node.meta["val"].shape[-2:]
+    each = [high // h, wide // w]
+    if [h * each[0], w * each[1]] != [high, wide]:
+        return None
+    if node.target != aten.adaptive_avg_pool2d.default:
+        stride = _pair(given[2] if len(given) > 2 and given[2] else given[1], 1)
+        plain = all(part in ([0, 0], [1, 1], 0, 1, False, True, None) for part in given[3:])
+        if _pair(given[1], 1) != each or stride != each or not plain:
+            return None
+    return each
 
 
 def _name(target: Any) -> str:

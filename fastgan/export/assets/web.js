@@ -20,6 +20,7 @@
     relu: (x) => (x > 0 ? x : 0), tanh: Math.tanh, sigmoid: (x) => 1 / (1 + Math.exp(-x)),
     silu: (x) => x / (1 + Math.exp(-x)), rsqrt: (x) => 1 / Math.sqrt(x), square: (x) => x * x,
     sqrt: Math.sqrt, exp: Math.exp, neg: (x) => -x,
+    softplus: (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x))),
   };
   const binary = {
     add: (a, b) => a + b, sub: (a, b) => a - b, mul: (a, b) => a * b, div: (a, b) => a / b,
@@ -111,8 +112,102 @@
     return y;
   }
 
+  // corners are not aligned
+  function bilinear(node, x) {
+    const [, channels, h, wide] = x.shape, [, , oh, ow] = node.shape, y = new Float32Array(count(node.shape));
+    const along = (i, from, to) => {
+      const place = Math.max(((i + 0.5) * from) / to - 0.5, 0), low = Math.floor(place);
+      return [low, Math.min(low + 1, from - 1), place - low];
+    };
+    for (let c = 0, at = 0; c < channels; c++)
+      for (let r = 0; r < oh; r++)
+        for (let k = 0; k < ow; k++) {
+          const [top, bottom, down] = along(r, h, oh), [left, right, over] = along(k, wide, ow);
+          const value = (row, column) => x.data[(c * h + row) * wide + column];
+          y[at++] =
+            (1 - down) * ((1 - over) * value(top, left) + over * value(top, right)) +
+            down * ((1 - over) * value(bottom, left) + over * value(bottom, right));
+        }
+    return y;
+  }
+
+  function pool(node, x) {
+    const [, channels, h, wide] = x.shape, [, , oh, ow] = node.shape, [eh, ew] = node.each;
+    const mean = node.op === "average", y = new Float32Array(count(node.shape)).fill(mean ? 0 : -Infinity);
+    for (let c = 0; c < channels; c++)
+      for (let r = 0; r < h; r++)
+        for (let k = 0; k < wide; k++) {
+          const at = (c * oh + Math.floor(r / eh)) * ow + Math.floor(k / ew);
+          const value = x.data[(c * h + r) * wide + k];
+          y[at] = mean ? y[at] + value / (eh * ew) : Math.max(y[at], value);
+        }
+    return y;
+  }
+
+  function mean(node, x) {
+    const to = stretched(node.kept, x.shape), y = new Float32Array(count(node.shape));
+    for (let i = 0; i < to.length; i++) y[to[i]] += (x.data[i] * y.length) / to.length;
+    return y;
+  }
+
+  function strided(node, x) {
+    const y = new Float32Array(count(node.shape));
+    for (let i = 0; i < y.length; i++) {
+      let rest = i, at = node.from;
+      for (let d = node.shape.length - 1; d >= 0; d--) {
+        at += (rest % node.shape[d]) * node.strides[d];
+        rest = Math.floor(rest / node.shape[d]);
+      }
+      y[i] = x.data[at];
+    }
+    return y;
+  }
+
+  function glu(node, x) {
+    const dim = (node.dim + x.shape.length) % x.shape.length, y = new Float32Array(count(node.shape));
+    const half = count(node.shape.slice(dim));
+    for (let i = 0; i < y.length; i++) {
+      const at = Math.floor(i / half) * 2 * half + (i % half);
+      y[i] = x.data[at] * unary.sigmoid(x.data[at + half]);
+    }
+    return y;
+  }
+
+  function attention(node, q, k, v) {
+    const [rows, wide] = q.shape.slice(-2), [keys, gives] = v.shape.slice(-2);
+    const y = new Float32Array(count(node.shape)), scores = new Float64Array(keys);
+    for (let batch = 0; batch < y.length / (rows * gives); batch++)
+      for (let r = 0; r < rows; r++) {
+        for (let s = 0; s < keys; s++) {
+          scores[s] = 0;
+          for (let e = 0; e < wide; e++)
+            scores[s] += node.scale * q.data[(batch * rows + r) * wide + e] * k.data[(batch * keys + s) * wide + e];
+        }
+        const most = Math.max(...scores), powers = scores.map((score) => Math.exp(score - most));
+        const sum = powers.reduce((a, b) => a + b, 0);
+        for (let s = 0; s < keys; s++)
+          for (let e = 0; e < gives; e++)
+            y[(batch * rows + r) * gives + e] += (powers[s] / sum) * v.data[(batch * keys + s) * gives + e];
+      }
+    return y;
+  }
+
+  function lerp(node, x, end, weight) {
+    const y = new Float32Array(count(node.shape));
+    const [a, b, w] = [x, end, weight].map((part) => stretched(part.shape, node.shape));
+    for (let i = 0; i < y.length; i++)
+      y[i] = x.data[a[i]] + weight.data[w[i]] * (end.data[b[i]] - x.data[a[i]]);
+    return y;
+  }
+
+  const functions = {
+    bilinear, mean, strided, glu, attention, lerp, linear, nearest, average: pool, most: pool,
+    conv: (node, x, w, b) => conv(node, x, w, b, false),
+    conv_transpose: (node, x, w, b) => conv(node, x, w, b, true),
+  };
+
   function step(node, given, values) {
-    const [x, second, third] = given;
+    const [x, second] = given;
     if (unary[node.op]) return x.data.map(unary[node.op]);
     if (binary[node.op]) {
       const f = binary[node.op], y = new Float32Array(count(node.shape));
@@ -126,10 +221,7 @@
     if (node.op === "weight") return weights.subarray(node.at, node.at + count(node.shape));
     if (node.op === "same") return x.data;
     if (node.op === "leaky_relu") return x.data.map((value) => (value > 0 ? value : value * node.slope));
-    if (node.op === "linear") return linear(node, x, second, third);
-    if (node.op === "conv") return conv(node, x, second, third, false);
-    if (node.op === "conv_transpose") return conv(node, x, second, third, true);
-    if (node.op === "nearest") return nearest(node, x);
+    if (functions[node.op]) return functions[node.op](node, ...given);
     if (node.op === "cat") return cat(node, given);
     if (node.op === "embedding") {
       const wide = x.shape[1];
