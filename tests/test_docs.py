@@ -122,6 +122,24 @@ def test_objectives_page(tmp_path):
     trainer.fit(1)
 
 
+def test_exported_files_are_read_as_the_page_says(tmp_path):
+    import torch
+
+    import fastgan
+
+    small = ["--recipe=dcgan", "--size=16", "--base-width=2", "--batch-size=4", "--steps=2"]
+    run(["train", *small, "--out=run"], tmp_path)
+    run(["export", "run", "--out=my-generator"], tmp_path)
+    run(["export", "run", "--format=torch", "--out=clothes.pt2"], tmp_path)
+    G, z = fastgan.load(tmp_path / "run"), torch.randn(2, 100, 1, 1)
+    for program in blocks("docs/looking.md", "python")[:2]:
+        namespace: dict = {}
+        with contextlib.chdir(tmp_path):
+            exec(program, namespace)
+        assert namespace["images"].shape == (16, 1, 16, 16)
+        torch.testing.assert_close(namespace["G"](z), G(z))
+
+
 @pytest.mark.parametrize(
     "page", sorted((ROOT / "docs" / "howto").glob("*.md")), ids=lambda page: page.stem
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from fastgan import files
 from fastgan.errors import FastganError
 from fastgan.latent.directions import Directions, directions
+from fastgan.latent.walk import between
 from fastgan.reports.reading import Story, number, read_story
 from fastgan.runs.run_folder import LOCK
 from fastgan.trainer import sampling
@@ -105,6 +107,42 @@ def _finite(story: Story, key: str) -> float | None:
     return None if value is None else number(value)
 
 
+@dataclass(frozen=True)
+class Wish:
+    """One image of the playground: `at` of the way from the latent of `seed` to that of `to`, moved
+    along the directions by `moves`."""
+
+    seed: int = 0
+    to: int = 0
+    at: float = 0.0
+    label: int = 0
+    truncation: float | None = None
+    text: str = ""
+    moves: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> Wish:
+        """As an address asks for it. Raises FastganError."""
+        try:
+            seed = int(query.get("seed", 0))
+            made = cls(
+                seed,
+                int(query.get("to", seed)),
+                float(query.get("at", 0)),
+                int(query.get("label", 0)),
+                float(query["truncation"]) if query.get("truncation") else None,
+                query.get("text", "")[:1000],
+                tuple(float(part) for part in query.get("moves", "").split(",") if part),
+            )
+        except ValueError as error:
+            raise FastganError(f"no such image: {error}") from error
+        if not all(0 <= seed < 2**32 for seed in (made.seed, made.to)):
+            raise FastganError(f"seeds lie in [0, 2**32), not {made.seed} and {made.to}")
+        if not 0 <= made.at <= 1 or not all(abs(move) < 1e6 for move in made.moves):
+            raise FastganError("no such image: a slider is far outside")
+        return made
+
+
 @dataclass
 class Playground:
     """A run's generator, opened once for each checkpoint; one image at a time."""
@@ -127,30 +165,33 @@ class Playground:
         return self.opened
 
     def about(self) -> dict[str, Any]:
-        """{"sliders", "reach", "classes", "step", "why"}. Raises FastganError."""
+        """{"sliders", "reach", "classes", "text", "step", "why"}. Raises FastganError."""
         with self.lock:
             run = self._open()
             return {
                 "sliders": 0 if self.ways is None else len(self.ways.vectors),
                 "reach": REACH,
                 "classes": run.classes or [],
+                "text": bool(run.texts(1, ())),
                 "step": run.step,
                 "why": self.why,
             }
 
-    def image(
-        self, seed: int, label: int, truncation: float | None, moves: list[float]
-    ) -> torch.Tensor:
+    def image(self, wish: Wish) -> torch.Tensor:
         """(1, C, H, W) in [0, 1]. Raises FastganError."""
-        if not 0 <= seed < 2**32:
-            raise FastganError(f"seed must lie in [0, 2**32), not {seed}")
         with self.lock:
             run = self._open()
-            noise = run.noise(1, seed)
-            if truncation is not None:
-                noise = sampling.truncated(run.objective.noise, noise, truncation)
-            if self.ways is not None and moves:
-                steps = torch.tensor(moves[: len(self.ways.vectors)]).clamp(-REACH, REACH)
+            noise = run.noise(1, wish.seed)
+            if wish.at:
+                end = run.noise(1, wish.to)
+                kinds = run.objective.noise
+                noise = {n: between(kinds[n], noise[n], end[n], wish.at) for n in noise}
+            if wish.truncation is not None:
+                noise = sampling.truncated(run.objective.noise, noise, wish.truncation)
+            if self.ways is not None and wish.moves:
+                steps = torch.tensor(wish.moves[: len(self.ways.vectors)]).clamp(-REACH, REACH)
                 moved = torch.tensordot(steps, self.ways.vectors[: len(steps)], 1)
                 noise[self.ways.noise] = noise[self.ways.noise] + moved
-            return run.images(1, noise=noise, labels=label if run.classes else None)
+            labels = wish.label if run.classes else None
+            text = (wish.text,) if wish.text else ()
+            return run.images(1, noise=noise, labels=labels, text=text)

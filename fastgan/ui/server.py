@@ -9,6 +9,7 @@ import hmac
 import io
 import json
 import secrets
+from collections.abc import Callable
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
@@ -21,7 +22,8 @@ from fastgan.errors import FastganError
 from fastgan.monitor import pictures
 from fastgan.reports import page
 from fastgan.reports.reading import grids, read_grid, read_story
-from fastgan.ui.runs import Playground, found, status, stop
+from fastgan.ui.resuming import Training
+from fastgan.ui.runs import Playground, Wish, found, status, stop, trainer_of
 
 HTML, JSON, PNG = "text/html; charset=utf-8", "application/json", "image/png"
 
@@ -41,6 +43,7 @@ class Server:
         found(self.folder)
         self.token = secrets.token_urlsafe(16)
         self.playgrounds: dict[Path, Playground] = {}
+        self.trainings: dict[Path, Training] = {}
         try:
             self.http = ThreadingHTTPServer((host, port), self._handler())
         except OSError as error:
@@ -108,21 +111,39 @@ class Server:
         if method == "GET" and parts[1:] == [""]:
             return HTML, _page("runs", "fastgan: runs", "<main id=runs></main>").encode()
         if method == "GET" and parts[1:] == ["list.json"]:
-            return JSON, _json([_summary(name, path) for name, path in runs.items()])
+            return JSON, _json([_summary(*run, self._status) for run in runs.items()])
         if len(parts) != 4 or parts[1] != "run" or parts[2] not in runs:
             raise Missing("there is no such run or page")
         if method == "POST":
-            if parts[3] != "stop":
-                raise Missing("there is no such page")
-            stop(runs[parts[2]])
-            return JSON, _json({"stopping": True})
+            return JSON, _json(self._press(runs[parts[2]], parts[3], query))
         return self._of_run(parts[2], runs[parts[2]], parts[3], query)
+
+    def _press(self, run: Path, button: str, query: dict[str, str]) -> dict[str, bool]:
+        if button == "stop":
+            stop(run)
+            return {"stopping": True}
+        if button != "resume":
+            raise Missing("there is no such page")
+        if trainer_of(run) is not None or self._goes_on(run):
+            raise FastganError("a process of yours trains here already")
+        steps = query.get("steps", "")
+        if not steps.isdecimal():
+            raise FastganError(f"{steps!r} is no step to go on to")
+        self.trainings[run] = Training(run, int(steps), trust=self.trust)
+        return {"going_on": True}
+
+    def _goes_on(self, run: Path) -> bool:
+        return run in self.trainings and self.trainings[run].running
+
+    def _status(self, run: Path) -> dict[str, Any]:
+        why = self.trainings[run].why if run in self.trainings else ""
+        return {**status(run), "starting": self._goes_on(run), "why": why}
 
     def _of_run(self, name: str, run: Path, what: str, query: dict[str, str]) -> tuple[str, bytes]:
         if what == "":
             return HTML, _page("run", name, _asset("run.html")).encode(errors="backslashreplace")
         if what == "status.json":
-            return JSON, _json(status(run))
+            return JSON, _json(self._status(run))
         if what == "report":
             return HTML, page.build(read_story(run)).encode(errors="backslashreplace")
         if what == "grid.png":
@@ -136,23 +157,15 @@ class Server:
         playground = self.playgrounds.setdefault(run, Playground(run, self.trust))
         if what == "play.json":
             return JSON, _json(playground.about())
-        try:
-            moves = [float(part) for part in query.get("moves", "").split(",") if part]
-            seed, label = int(query.get("seed", "0")), int(query.get("label", "0"))
-            cut = float(query["truncation"]) if query.get("truncation") else None
-            if not all(abs(move) < 1e6 for move in moves):
-                raise ValueError("a slider is far outside")
-        except ValueError as error:
-            raise FastganError(f"no such image: {error}") from error
+        image = playground.image(Wish.of(query))
         made = io.BytesIO()
-        image = playground.image(seed, label, cut, moves)
         pictures.save_grid(made, image, padding=0, scale=1)
         return PNG, made.getvalue()
 
 
-def _summary(name: str, run: Path) -> dict[str, Any]:
+def _summary(name: str, run: Path, about: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     try:
-        return {"name": name, "address": f"run/{quote(name, safe='')}/", **status(run)}
+        return {"name": name, "address": f"run/{quote(name, safe='')}/", **about(run)}
     except FastganError as error:
         return {"name": name, "error": str(error)}
 

@@ -10,12 +10,14 @@ import urllib.error
 import urllib.request
 
 import pytest
+import torch
 from browser import CHROMIUM, MISSING, Browser
 from PIL import Image
 from run_support import in_a_hurry, tiny
+from tiny_recipes import flags
 
 from fastgan.cli import main as cli
-from fastgan.ui.runs import trainer_of
+from fastgan.ui.runs import Playground, Wish, trainer_of
 from fastgan.ui.server import Server
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -63,9 +65,16 @@ def test_pages_pictures_and_playground(server):
     assert about["sliders"] == 4
     pictures = {
         get(page + "play.png?" + query)[1]
-        for query in ("seed=1", "seed=2", "seed=1&moves=3", "seed=1&truncation=0.2")
+        for query in (
+            "seed=1",
+            "seed=2",
+            "seed=1&moves=3",
+            "seed=1&truncation=0.2",
+            "seed=1&to=2&at=0.5",
+        )
     }
-    assert len(pictures) == 4
+    assert len(pictures) == 5
+    assert get(page + "play.png?seed=1&to=2&at=1") == get(page + "play.png?seed=2")
     assert Image.open(io.BytesIO(pictures.pop())).size == (8, 8)
 
 
@@ -80,10 +89,32 @@ def test_others_stay_outside(server):
     ):
         assert get(address, **headers)[0] == 404
     assert get(server.address + "run/one/stop", "POST", Origin="http://evil.example")[0] == 404
-    for query in ("seed=x", "seed=-1", "truncation=-1", "moves=nan", "moves=1e9"):
+    for query in (
+        "seed=x",
+        "seed=-1",
+        "truncation=-1",
+        "moves=nan",
+        "moves=1e9",
+        "at=2",
+        "text=a+bird",
+    ):
         code, body = get(server.address + "run/one/play.png?" + query)
         assert code == 400
         assert json.loads(body)["error"]
+
+
+@pytest.mark.slow
+def test_a_caption_changes_the_image(tmp_path):
+    small = ["--recipe=text-to-image", "--size=16", "--batch-size=4", "--steps=2"]
+    with pytest.raises(SystemExit):
+        cli.main(["train", *small, *flags("text-to-image"), f"--out={tmp_path / 'run'}"])
+    playground = Playground(tmp_path / "run")
+    about = playground.about()
+    assert about["text"]
+    assert about["sliders"] == 4
+    assert not torch.equal(
+        *(playground.image(Wish(text=text)) for text in ("a red square", "a blue circle"))
+    )
 
 
 HOLD = """
@@ -120,6 +151,27 @@ def test_stop_ends_the_process_that_holds_the_lock_and_no_other(server, runs):
             process.wait()
 
 
+@pytest.mark.slow
+def test_a_run_goes_on_by_a_button(server, runs):
+    small = ["--recipe=gan", "--hidden-g=8", "--hidden-d=8", "--batch-size=4", "--steps=2"]
+    with pytest.raises(SystemExit):
+        cli.main(["train", *small, f"--out={runs / 'two'}"])
+    for steps in ("", "x", "-1", "0"):
+        assert get(server.address + f"run/two/resume?steps={steps}", "POST")[0] == 400
+    assert get(server.address + "run/two/resume?steps=3")[0] == 404
+    for name, steps in (("two", 3), ("one", 3)):
+        page = server.address + f"run/{name}/"
+        assert get(page + f"resume?steps={steps}", "POST")[0] == 200
+        assert get(page + f"resume?steps={steps}", "POST")[0] == 400  # one at a time
+        server.trainings[runs / name].process.wait(120)
+        said = json.loads(get(page + "status.json")[1])
+        assert not said["starting"]
+        if name == "two":
+            assert (said["step"], said["why"]) == (3, "")
+        else:
+            assert "Trainer" in said["why"]  # made in Python, so the command can't go on with it
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 @pytest.mark.slow
 def test_in_a_browser(server):
@@ -128,7 +180,10 @@ def test_in_a_browser(server):
     try:
         browser.open(server.address)
         browser.run(wait % "document.querySelectorAll('.run').length === 2")
-        assert browser.run("document.querySelectorAll('img').length") == 0
+        assert browser.run("document.querySelectorAll('img[alt=\"\"]').length") == 2
+        assert (
+            browser.run("document.querySelectorAll('img').length") == 2
+        )  # none of the names is one
         browser.open(server.address + "run/one/")
         image = "document.getElementById('image')"
         browser.run(wait % f"{image}.naturalWidth === 8")
@@ -136,6 +191,10 @@ def test_in_a_browser(server):
         browser.run("document.getElementById('another').click()")
         browser.run(wait % f"{image}.src !== '{before}' && {image}.naturalWidth === 8")
         assert browser.run("document.querySelectorAll('#controls input[type=range]').length") == 5
+        browser.run("document.getElementById('walk').click()")
+        seed = "document.getElementById('seed').value"
+        before = browser.run(seed)
+        browser.run(wait % f"{seed} !== '{before}'")
         assert "step 2" in browser.run("document.getElementById('status').textContent")
         assert browser.problems == []
     finally:

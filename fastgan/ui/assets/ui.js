@@ -1,5 +1,6 @@
 "use strict";
 (() => {
+  const FRAMES = 24;
   const $ = (id) => document.getElementById(id);
   async function ask(address, options) {
     const answer = await fetch(address, options);
@@ -8,20 +9,29 @@
     return value;
   }
   const words = (run) =>
-    `${run.running ? "training" : "not training"}, step ${run.step.toLocaleString("en")}` +
+    `${run.running ? "training" : run.starting ? "starting" : "not training"}, step ${run.step.toLocaleString("en")}` +
     (run.steps ? ` of ${run.steps.toLocaleString("en")}` : "") +
     (run.running && run.speed ? `, ${Math.round(run.speed).toLocaleString("en")} images/s` : "") +
-    (run.alerts ? `, ${run.alerts} warning(s)` : "");
+    (run.alerts ? `, ${run.alerts === 1 ? "1 warning" : `${run.alerts} warnings`}` : "") +
+    (run.why ? `. Going on failed: ${run.why}` : "");
 
+  let listed = "";
   async function list() {
     const runs = await ask("list.json");
+    if (JSON.stringify(runs) === listed) return;
+    listed = JSON.stringify(runs);
     $("runs").replaceChildren(
       ...runs.map((run) => {
         const link = document.createElement("a"), name = document.createElement("b");
         link.className = "run";
         name.textContent = run.name;
-        link.append(name, ` ${run.error || `${run.recipe} on ${run.data}: ${words(run)}`}`);
+        const text = document.createElement("span");
+        text.append(name, ` ${run.error || `${run.recipe} on ${run.data}`}`, document.createElement("br"), run.error ? "" : words(run));
         if (run.address) link.href = run.address;
+        const picture = new Image();
+        picture.alt = "";
+        if (run.address && run.grid !== null) picture.src = `${run.address}grid.png?step=${run.grid}`;
+        link.append(picture, text);
         return link;
       })
     );
@@ -34,6 +44,8 @@
     $("status").textContent = words(run);
     $("progress").value = run.steps ? Math.min(run.step / run.steps, 1) : 0;
     $("stop").hidden = !run.running;
+    $("resume").hidden = run.running || run.starting;
+    if (!$("until").value) $("until").value = run.steps > run.step ? Math.min(run.steps, 2 * run.step || 1000) : 2 * run.step;
     if (run.grid !== null && run.grid !== shown) $("grid").src = `grid.png?step=${run.grid}`;
     // the report keeps its place on the page while nothing new is there
     if (seen !== null && seen !== run.step && !run.running) $("report").contentWindow.location.reload();
@@ -43,7 +55,7 @@
   async function play() {
     const about = await ask("play.json");
     $("why").textContent = about.why;
-    const now = { seed: 0, label: 0, truncation: "", moves: new Array(about.sliders).fill(0) };
+    const now = { seed: 0, label: 0, truncation: "", text: "", to: 0, at: 0, moves: new Array(about.sliders).fill(0) };
     let waiting = false, busy = false;
     async function draw() {
       if (busy) { waiting = true; return; }
@@ -59,9 +71,11 @@
       if (waiting) { waiting = false; draw(); }
     }
     function control(name, made, change) {
-      const label = document.createElement("label");
-      label.append(name, made);
-      made.addEventListener("input", () => { change(made.value); draw(); });
+      const label = document.createElement("label"), output = document.createElement("output");
+      label.append(name, made, output);
+      made.show = () => { if (made.type === "range") output.value = made.value === made.dataset.off ? "off" : Number(made.value).toFixed(2); };
+      made.show();
+      made.addEventListener("input", () => { change(made.value); made.show(); draw(); });
       $("controls").append(label);
       return made;
     }
@@ -72,15 +86,30 @@
       about.classes.forEach((name, i) => select.add(new Option(name, i)));
       control("class", select, (value) => { now.label = value; });
     }
-    control("truncation", input("range", { min: 0.1, max: 3, step: 0.05, value: 3 }), (value) => { now.truncation = value < 3 ? value : ""; });
+    if (about.text) control("text", input("text", { placeholder: "a caption", maxLength: 1000 }), (value) => { now.text = value; });
+    const cut = input("range", { min: 0.1, max: 3, step: 0.05, value: 3 });
+    cut.dataset.off = "3";
+    control("truncation", cut, (value) => { now.truncation = value < 3 ? value : ""; });
     const sliders = now.moves.map((_, i) =>
       control(`direction ${i + 1}`, input("range", { min: -about.reach, max: about.reach, step: 0.05, value: 0 }), (value) => { now.moves[i] = Number(value); }));
     $("another").addEventListener("click", () => {
       seed.value = now.seed = Math.floor(Math.random() * 1e6);
       draw();
     });
+    $("walk").addEventListener("click", async () => {
+      $("walk").disabled = true;
+      now.to = Math.floor(Math.random() * 1e6);
+      for (let i = 1; i < FRAMES; i++) {
+        now.at = i / FRAMES;
+        await Promise.all([draw(), new Promise((done) => setTimeout(done, 40))]);
+      }
+      seed.value = now.seed = now.to;
+      now.at = 0;
+      await draw();
+      $("walk").disabled = false;
+    });
     $("middle").addEventListener("click", () => {
-      sliders.forEach((slider, i) => { slider.value = now.moves[i] = 0; });
+      sliders.forEach((slider, i) => { slider.value = now.moves[i] = 0; slider.show(); });
       draw();
     });
     await draw();
@@ -94,6 +123,12 @@
   else {
     always(follow, 2000);
     play().catch((error) => { $("why").textContent = error.message; });
-    $("stop").addEventListener("click", () => ask("stop", { method: "POST" }).catch((error) => { $("status").textContent = error.message; }));
+    const press = (address) => ask(address, { method: "POST" }).catch((error) => { $("status").textContent = error.message; });
+    $("stop").addEventListener("click", () => press("stop"));
+    $("go").addEventListener("click", async () => {
+      $("resume").hidden = true;
+      await press(`resume?steps=${encodeURIComponent($("until").value)}`);
+      $("until").value = "";
+    });
   }
 })();
