@@ -7,7 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fastgan.recipes.config import Config, ImageSpec, RecipeParts, load_networks, option, run_option
+from fastgan.recipes.config import (
+    AugmentingConfig,
+    ImageSpec,
+    RecipeParts,
+    load_networks,
+    option,
+    run_option,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Residual(Config):
+class Residual(AugmentingConfig):
     """Base of sngan and wgan-gp: both papers train Miyato's and Gulrajani's CIFAR networks with the
     same schedule."""
 
@@ -25,8 +32,8 @@ class Residual(Config):
     latent: int = option(128, "numbers in a latent vector")
     n_critic: int = option(5, "updates of the discriminator for one of the generator")
     lr: float = option(2e-4, "learning rate of both networks, falling linearly to 0 over all steps")
-    beta1: float = option(0.0, "Adam's first decay")
-    beta2: float = option(0.9, "Adam's second decay")
+    beta1: float = option(0.0, "Adam's first decay", below=1)
+    beta2: float = option(0.9, "Adam's second decay", below=1)
 
     def built(
         self, images: ImageSpec, networks: Callable[[], dict[str, nn.Module]], objective: Objective

@@ -87,7 +87,7 @@ def _listed(path: Path) -> dict[str, str]:
     if files.kind(path) != "file":
         return {}
     found: dict[str, str] = {}
-    for line in path.read_text("utf-8", errors="replace").splitlines():
+    for line in _text(path).splitlines():
         parts = re.match(r"\s*([^\t,|]+?)(?:#\d+)?\s*[\t,|]\s*(.+)", line)
         if parts:
             found.setdefault(parts[1], parts[2].strip())
@@ -101,5 +101,10 @@ def _caption(folder: Path, name: str, listed: dict[str, str]) -> str:
             return listed[key]
     beside = (folder / path).with_suffix(".txt")
     if files.kind(beside) == "file":
-        return " ".join(beside.read_text("utf-8", errors="replace").split())
+        return " ".join(_text(beside).split())
     return ""
+
+
+def _text(path: Path) -> str:
+    with files.explained(f"can't read {path}"):
+        return files.read(path, files.TEXT, follow=True).decode("utf-8", "replace")

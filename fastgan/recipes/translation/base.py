@@ -26,11 +26,13 @@ class FromImage(Config):
     steps: int = run_option(2000, "updates of the generator")
     batch_size: int = run_option(16, "images of a step")
     ema_decay: float = run_option(0.99, "decay of the averaged generator")
-    held_out: float = option(0.1, "share of the images kept from training, for sample and evaluate")
+    held_out: float = option(
+        0.1, "share of the images kept from training, for sample and evaluate", below=1
+    )
     width: int = option(32, "channels of the outermost layers; inner ones double")
     adversarial: float = option(1.0, "weight of the adversarial loss; 0 trains the generator alone")
     lr: float = option(2e-4, "learning rate of all networks")
-    beta1: float = option(0.5, "Adam's first decay")
+    beta1: float = option(0.5, "Adam's first decay", below=1)
 
     def everything(self, source: str) -> dict[str, Dataset]:
         """All data at a source, by stream name."""
@@ -46,8 +48,6 @@ class FromImage(Config):
     def streams(self, held_out: bool = False) -> dict[str, Dataset]:
         from fastgan.data.sets.pairs import split
 
-        if not self.held_out < 1:
-            raise FastganError(f"--held-out {self.held_out} leaves nothing to train on")
         found = self.everything(self.data)
         return {name: split(part, self.held_out)[held_out] for name, part in found.items()}
 

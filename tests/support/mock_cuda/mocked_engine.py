@@ -175,6 +175,20 @@ def test_a_loss_that_reads_the_device_trains_without_a_graph_and_says_why(capsys
     t.close()
 
 
+def test_every_stage_is_captured():
+    """The graphs of one are gone, and with them their memory pool, when the next begins."""
+
+    def stage(steps):
+        objective = Adversarial("non-saturating", (4, 1, 1))
+        return fastgan.Stage({"G": generator(), "D": discriminator()}, objective, steps=steps)
+
+    t = fastgan.Trainer(stages=[stage(2), stage(None)], data=images(), batch_size=4, **QUIET)
+    for steps in (2, 4):
+        t.fit(steps)
+        assert t.active.graph_reason is None
+    t.close()
+
+
 OPTIMIZERS = {
     "fused Adam": (lambda p: torch.optim.Adam(p, 1e-3, fused=True), None),
     "plain Adam": (lambda p: torch.optim.Adam(p, 1e-3), None),  # FlatAdam takes its place
