@@ -56,7 +56,8 @@ def pages(folder: Path) -> None:
     for part in ("docs/images", "docs/examples"):
         ignored = shutil.ignore_patterns("*.md", "__pycache__")
         shutil.copytree(ROOT / part, folder / part, dirs_exist_ok=True, ignore=ignored)
-    shutil.copy(ROOT / "LICENSE", folder)
+    for name in ("LICENSE", "CITATION.cff"):
+        shutil.copy(ROOT / name, folder)
 
 
 def reference(folder: Path) -> None:
