@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from fastgan.cli.completion import PATH
 from fastgan.errors import FastganError
 from fastgan.files import path_of
 
@@ -13,7 +14,7 @@ ENDINGS = {"torch": ".pt2", "onnx": ".onnx", "web": ".html"}
 @click.command(
     epilog="Example: fastgan export runs/mine --format onnx --uint8 --out my-generator.onnx"
 )
-@click.argument("run")
+@click.argument("run", type=PATH)
 @click.option(
     "--format",
     "kind",

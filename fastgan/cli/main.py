@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import sys
 from typing import Any
 
 import click
 
 from fastgan import __version__
+from fastgan.cli.completion import VARIABLE
 from fastgan.cpu.threads import wait_quietly
 from fastgan.errors import FastganError, printable
 
@@ -85,6 +87,8 @@ def main(args: list[str] | None = None) -> None:
     try:
         code = group.main(args=args, prog_name="fastgan", standalone_mode=False)
     except FastganError as error:
+        if VARIABLE in os.environ:  # nothing to offer behind words that are wrong
+            sys.exit(0)
         fail(str(error))
     except click.exceptions.Abort:
         sys.exit(130)

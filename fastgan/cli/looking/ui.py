@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
+from fastgan.cli.completion import PATH
+
 
 @click.command(epilog="Example: fastgan ui runs --port 8765")
-@click.argument("runs", default="runs")
+@click.argument("runs", default="runs", type=PATH)
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="[default: any free one]")
 @click.option(
     "--host",
