@@ -56,8 +56,8 @@ def pages(folder: Path) -> None:
     for part in ("docs/images", "docs/examples"):
         ignored = shutil.ignore_patterns("*.md", "__pycache__")
         shutil.copytree(ROOT / part, folder / part, dirs_exist_ok=True, ignore=ignored)
-    for name in ("LICENSE", "CITATION.cff"):
-        shutil.copy(ROOT / name, folder)
+    for name in ("LICENSE", "CITATION.cff", "docs/tutorial.ipynb"):
+        shutil.copy(ROOT / name, folder / name)
 
 
 def reference(folder: Path) -> None:

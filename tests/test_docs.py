@@ -4,6 +4,7 @@ import ast
 import contextlib
 import importlib
 import itertools
+import json
 import re
 import shlex
 import subprocess
@@ -174,6 +175,26 @@ def test_tutorial(tmp_path, monkeypatch):
         [sys.executable, "-c", own_loss], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert done.stdout.splitlines()[-1] == "(16, 3, 32, 32) torch.float32", done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_the_notebook(tmp_path):
+    book = json.loads((ROOT / "docs" / "tutorial.ipynb").read_text())
+    texts = {kind: [] for kind in ("code", "markdown")}
+    for cell in book["cells"]:
+        texts[cell["cell_type"]].append("".join(cell["source"]))
+    for link in re.findall(r"\]\(([^)#]+)\)", "\n".join(texts["markdown"])):
+        assert (ROOT / "docs" / link).exists(), link
+    program = "\n".join(texts["code"])
+    for steps, few in (("300", "1"), ("1000", "2"), ("100", "1")):
+        assert f"steps={steps})" in program
+        program = program.replace(f"steps={steps})", f"steps={few})")
+    program = program.replace("base_width=32", "base_width=2")
+    namespace: dict = {"__name__": "notebook"}
+    with contextlib.chdir(tmp_path):
+        exec(program, namespace)
+    assert namespace["images"].shape == (8, 3, 32, 32)
+    assert (tmp_path / "runs/notebook/report.html").is_file()
 
 
 @pytest.mark.slow

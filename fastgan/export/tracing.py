@@ -65,7 +65,7 @@ def trace(
     the run has any. Raises FastganError where the networks do
     not fit into a graph, naming why.
     """
-    run.images(1)  # says what is wrong with the run itself
+    _refuse_given(run)
     count = batch or 2
     inputs = run.noise(count)
     if run.classes and labels:
@@ -89,6 +89,19 @@ def trace(
     if "label" in inputs and not [*module.graph.find_nodes(op="placeholder")][-1].users:
         return trace(run, batch=batch, uint8=uint8, labels=False)
     return Traced(module, inputs, folded, whole)
+
+
+def _refuse_given(run: OpenRun) -> None:
+    """Say what is wrong with the run itself, and what asks for more than noise and a class."""
+    kind = "texts" if run.texts(1, ()) else None
+    try:
+        run.images(1)
+    except FastganError as error:
+        if not isinstance(error.__cause__, KeyError):
+            raise
+        kind = "images"
+    if kind is not None:
+        raise FastganError(f"{run.path} makes images from {kind}: only --format folder takes it")
 
 
 def _export(module: nn.Module, inputs: dict[str, Tensor], dynamic: bool) -> Any:

@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 import torch
 from run_support import in_a_hurry, tiny
+from tiny_recipes import flags
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -171,3 +172,18 @@ def test_label_conditional(tmp_path):
     run = OpenRun("m", facts, 0, Ask(), {"G": Labelled()}, {}, {}, {}, torch.device("cpu"))
     traced = trace(run, batch=2)
     assert [*traced.inputs] == ["z", "label"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "kind"), [("text-to-image", "texts"), ("pix2pix", "images")])
+def test_what_needs_more_than_noise_stays_with_the_folder(recipe, kind, tmp_path, capsys):
+    width = flags("text-to-image") if kind == "texts" else ["--width=2"]
+    small = [*width, "--size=16", "--batch-size=2", "--steps=1"]
+    with pytest.raises(SystemExit):
+        cli.main(["train", f"--recipe={recipe}", *small, f"--out={tmp_path / 'run'}"])
+    capsys.readouterr()
+    for ending in ("pt2", "html"):
+        out = tmp_path / f"x.{ending}"
+        form = "web" if ending == "html" else "torch"
+        assert export(tmp_path / "run", "--format", form, "--out", out) == 2
+        assert f"makes images from {kind}: only --format folder" in capsys.readouterr().err
