@@ -8,7 +8,7 @@ from fastgan.cli.completion import PATH
 from fastgan.data.opening import BUNDLED
 
 
-@click.command()
+@click.command(epilog="Example: fastgan data my_images --size 64 --preview seen.png")
 @click.argument("source", default=BUNDLED, type=PATH)
 @click.option(
     "--size",

@@ -36,8 +36,8 @@ class Training:
 
     @property
     def why(self) -> str:
-        """The last line of what it said, where it failed; '' where it did not."""
-        if self.running or self.process.returncode in (0, 130):
+        """The last line of what it said, where it failed; '' where it did not, or was stopped."""
+        if self.running or self.process.returncode == 0 or self.process.returncode > 128:
             return ""
         self.said.seek(max(0, self.said.seek(0, 2) - 4000))
         lines = self.said.read().decode(errors="replace").strip().splitlines() or [""]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -568,3 +569,11 @@ def test_completion_offers_words_and_no_message(words, offered, monkeypatch, cap
     said = capsys.readouterr()
     assert {line.partition(",")[2] for line in said.out.splitlines() if line} == offered
     assert said.err == ""
+
+
+@pytest.mark.parametrize("command", sorted(set(cli.COMMANDS) - {"evaluate"}))
+def test_help_has_an_example(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    said = " ".join(capsys.readouterr().out.replace("`", "").split())
+    assert re.search(rf"xamples?: fastgan {command}", said)

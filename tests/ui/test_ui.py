@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -156,10 +157,20 @@ def test_a_run_goes_on_by_a_button(server, runs):
     small = ["--recipe=gan", "--hidden-g=8", "--hidden-d=8", "--batch-size=4", "--steps=2"]
     with pytest.raises(SystemExit):
         cli.main(["train", *small, f"--out={runs / 'two'}"])
+    page = server.address + "run/two/"
+    assert get(page + "resume?steps=1000000", "POST")[0] == 200
+    while not json.loads(get(page + "status.json")[1])["running"]:
+        assert server.trainings[runs / "two"].running
+        time.sleep(0.1)
+    assert get(page + "stop", "POST")[0] == 200
+    assert server.trainings[runs / "two"].process.wait(60) > 128
+    stopped = json.loads(get(page + "status.json")[1])
+    assert (stopped["running"], stopped["starting"], stopped["why"]) == (False, False, "")
     for steps in ("", "x", "-1", "0"):
         assert get(server.address + f"run/two/resume?steps={steps}", "POST")[0] == 400
     assert get(server.address + "run/two/resume?steps=3")[0] == 404
-    for name, steps in (("two", 3), ("one", 3)):
+    reached = stopped["step"] + 1
+    for name, steps in (("two", reached), ("one", 3)):
         page = server.address + f"run/{name}/"
         assert get(page + f"resume?steps={steps}", "POST")[0] == 200
         assert get(page + f"resume?steps={steps}", "POST")[0] == 400  # one at a time
@@ -167,7 +178,7 @@ def test_a_run_goes_on_by_a_button(server, runs):
         said = json.loads(get(page + "status.json")[1])
         assert not said["starting"]
         if name == "two":
-            assert (said["step"], said["why"]) == (3, "")
+            assert (said["step"], said["why"]) == (reached, "")
         else:
             assert "Trainer" in said["why"]  # made in Python, so the command can't go on with it
 
