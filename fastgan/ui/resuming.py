@@ -12,6 +12,8 @@ from typing import IO
 from fastgan.errors import FastganError
 
 LAST = 2**53
+ENDED_WELL = {0, *(code for sign in (1, 2, 15) for code in (128 + sign, -sign))}
+"""Exit codes of a run that is done, or that SIGHUP, SIGINT or SIGTERM stopped."""
 
 
 class Training:
@@ -37,7 +39,7 @@ class Training:
     @property
     def why(self) -> str:
         """The last line of what it said, where it failed; '' where it did not, or was stopped."""
-        if self.running or self.process.returncode == 0 or self.process.returncode > 128:
+        if self.running or self.process.returncode in ENDED_WELL:
             return ""
         self.said.seek(max(0, self.said.seek(0, 2) - 4000))
         lines = self.said.read().decode(errors="replace").strip().splitlines() or [""]
