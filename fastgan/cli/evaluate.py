@@ -9,12 +9,13 @@ from pathlib import Path
 import click
 
 from fastgan import files
+from fastgan.cli.completion import PATH
 from fastgan.cli.options import of_run, read_file
 from fastgan.errors import FastganError
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", type=PATH)
 @click.option(
     "--n", "count", type=int, default=1000, show_default=True, help="how many samples to measure"
 )

@@ -100,7 +100,7 @@ class Generator(nn.Module):
             told = one_hot(label, self.classes, z)[:, :, 0, 0]
         else:
             told = self.embedding(label)
-        h = self.dense(z).reshape(len(z), -1, 4, 4)
+        h = self.dense(z).unflatten(1, (-1, 4, 4))  # len(z) would fix the batch of an export
         for i, (block, part) in enumerate(zip(self.blocks, parts, strict=True)):
             h = block(h, torch.cat([told, part], 1))
             if str(i) in self.attend:
