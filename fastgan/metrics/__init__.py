@@ -1,7 +1,7 @@
 """Measures of generated images without any download: class balance, Frechet and kernel distance."""
 
-from fastgan.metrics.classifier import Classifier, fit
-from fastgan.metrics.distances import frechet_distance, kernel_distance
+from fastgan.judges.classifier import Classifier, fit
+from fastgan.judges.distances import frechet_distance, kernel_distance
 from fastgan.metrics.evaluate import Balance, Distances, Report, class_balance, evaluate
 
 __all__ = [

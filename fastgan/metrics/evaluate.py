@@ -21,8 +21,8 @@ from torch import Tensor
 from fastgan import paths
 from fastgan.data import Dataset
 from fastgan.errors import FastganError
-from fastgan.metrics.classifier import EPOCHS, FEATURES, SIDE, Classifier, cached
-from fastgan.metrics.distances import frechet_distance, kernel_distance
+from fastgan.judges.classifier import EPOCHS, FEATURES, SIDE, Classifier, cached
+from fastgan.judges.distances import frechet_distance, kernel_distance
 
 MIN_SHARE = 0.02
 REFERENCE = 5000

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 import fastgan.data
 from fastgan.cli.main import group
 from fastgan.errors import FastganError
+from fastgan.judges import classifier as clf
 from fastgan.metrics import class_balance, evaluate, fit, frechet_distance, kernel_distance
-from fastgan.metrics import classifier as clf
 
 
 def normal(n, d, seed, scale=1.0, shift=0.0):
