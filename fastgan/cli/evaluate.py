@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from fastgan import files
 from fastgan.cli.options import of_run, read_file
-from fastgan.errors import FastganError
+from fastgan.errors import FastganError, printable
+from fastgan.runs.layout import COPIES, EVALUATION
 
 
-@click.command()
+@click.command(epilog="Example: fastgan evaluate runs/mine --n 2000")
 @click.argument("run")
 @click.option(
     "--n", "count", type=int, default=1000, show_default=True, help="how many samples to measure"
@@ -36,9 +39,12 @@ def command(run: str, count: int, data: str | None, seed: int, trust: bool, as_j
     """Measure images from RUN's averaged generator against the real ones.
 
     A kind that makes images from images is measured on held-out ones, beside its baseline (L1,
-    PSNR, SSIM, or what its page in docs/kinds says). All others by classes seen, FD-small and
-    KD-small: the first time on some data a small network is fitted on it (about half a minute on
-    two cores); it is kept for later.
+    PSNR, SSIM, or what its page in docs/kinds says). All others as sets: kernel and Frechet
+    distance, precision, recall, density, coverage, memorisation, classes seen; docs/measuring.md
+    says what each number means. The first time on some data a small network is fitted on it (about
+    half a minute on two cores); it is kept for later. `pip install 'fastgan[metrics]'` adds a
+    general network. RUN keeps evaluation.json, and copies.png: samples above the real images that
+    they are nearest to.
     """
     from fastgan import data as datasets
     from fastgan.metrics.evaluate import evaluate
@@ -50,6 +56,7 @@ def command(run: str, count: int, data: str | None, seed: int, trust: bool, as_j
     own = config.measure(run, count, seed, data, trust) if config is not None else None
     if own is not None:
         click.echo(json.dumps(own.as_dict(), indent=2) if as_json else str(own))
+        _keep(run, {EVALUATION: _bytes(own.as_dict())})
         return
     if count < 100:
         raise FastganError(f"--n {count}: distances of fewer than 100 samples say nothing")
@@ -63,12 +70,42 @@ def command(run: str, count: int, data: str | None, seed: int, trust: bool, as_j
         )
     report = evaluate(images, reals, count, untrained=untrained, seed=seed, name=run)
     measured = config.beside_distances(run) if config is not None and not config.model else {}
+    found = {**report.as_dict(), "measures": measured}
     if as_json:
-        click.echo(json.dumps({**report.as_dict(), "measures": measured}, indent=2))
-        return
-    click.echo(str(report))
-    for name, value in measured.items():
-        click.echo(f"  {name}: {value:.4g}")
+        click.echo(json.dumps(found, indent=2))
+    else:
+        click.echo(str(report))
+        for name, value in measured.items():
+            click.echo(f"  {name}: {value:.4g}")
+    kept = {EVALUATION: _bytes(found)}
+    if channels in (1, 3):
+        kept[COPIES] = _picture(report.worst)
+    _keep(run, kept)
+
+
+def _bytes(found: dict[str, Any]) -> bytes:
+    return json.dumps(found, indent=1).encode()
+
+
+def _picture(worst: Any) -> bytes:
+    from fastgan.monitor import pictures
+
+    target = io.BytesIO()
+    pictures.save_grid(target, worst.flatten(0, 1) / 255, columns=worst.shape[1])
+    return target.getvalue()
+
+
+def _keep(run: str, content: dict[str, bytes]) -> None:
+    """In the run's folder, where that can be written; the numbers have been shown already."""
+    from fastgan.runs.run_folder import refuse_links
+
+    folder = files.path_of(run, "RUN")
+    try:
+        refuse_links(folder, writing=True)
+        for name, data in content.items():
+            files.replace(folder / name, data)
+    except FastganError as error:
+        click.echo(printable(f"fastgan: {error}; nothing is kept there"), err=True)
 
 
 def _trained_on(run: Path) -> str:

@@ -32,6 +32,7 @@ OWN = (
     *PICTURES,
     layout.REPORT,
     layout.EVALUATION,
+    layout.COPIES,
     *layout.LOGGERS,
     "checkpoints",
     LOCK,
@@ -67,7 +68,7 @@ describe.rebuild's to check."""
 
 class RunFolder:
     """config.toml, run.json, metrics.jsonl, metrics.csv, alerts.jsonl, reals.png, curves.png,
-    samples/, checkpoints/, report.html, evaluation.json."""
+    samples/, checkpoints/, report.html, evaluation.json, copies.png."""
 
     def __init__(self, path: str | Path, *, keep: int = 3) -> None:
         self.path = files.path_of(path, "the run folder")
@@ -142,9 +143,8 @@ class RunFolder:
                 (self.path / STARTING).unlink(missing_ok=True)
         with contextlib.suppress(OSError, FastganError):
             if self._claimed or (self._lock is not None and not self.exists()):
-                (self.path / LOCK).unlink(
-                    missing_ok=True
-                )  # while it is held: whoever waits for it sees that it is gone
+                # while it is held: whoever waits for it sees that it is gone
+                (self.path / LOCK).unlink(missing_ok=True)
         self.close()
         with contextlib.suppress(OSError):
             for folder in self._made:
