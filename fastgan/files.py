@@ -11,6 +11,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from fastgan.errors import FastganError
 
@@ -84,6 +85,12 @@ def read(path: Path, limit: int | None = None, *, follow: bool = False) -> bytes
         if limit is not None and os.fstat(f.fileno()).st_size > limit:
             raise OSError(errno.EFBIG, f"it is larger than {limit} bytes")
         return f.read()
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """A regular file, or a link to one, open for reading; never one that could keep its reader
+    waiting. Raises OSError."""
+    return open(plain(path, os.O_RDONLY, follow=True), "rb")
 
 
 def kind(path: Path, *, follow: bool = True) -> str | None:

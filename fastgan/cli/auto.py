@@ -63,4 +63,6 @@ def decide(
     choice = choose(seen, given, gpu=device.type == "cuda", seconds=seconds)
     if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
         click.echo("\n".join([*choice.why, f"  by hand: {choice.command()}"]))
-    return options.assemble(recipes.find(choice.recipe), choice.values, given, where)
+    typed = {name: value for name, value in flags.items() if value is not None}
+    rest = {name: value for name, value in choice.values.items() if name not in typed}
+    return options.assemble(recipes.find(choice.recipe), rest, typed, where)

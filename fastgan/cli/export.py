@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
+
+from fastgan.files import path_of
 
 
 @click.command(epilog="Example: fastgan export runs/mine --format folder --out my-generator")
@@ -22,7 +22,7 @@ def command(run: str, kind: str, out: str, trust: bool) -> None:
     from fastgan.export.folder import export_folder
     from fastgan.runs.run_folder import refuse_own
 
-    path = Path(out).expanduser()
+    path = path_of(out, "--out")
     refuse_own(path)
     difference = export_folder(run, path, trust=trust)
     click.echo(f"{kind} {path}: largest difference to the run's images {difference:.1e}")

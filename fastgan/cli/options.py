@@ -3,7 +3,7 @@ flags."""
 
 from __future__ import annotations
 
-import math
+import re
 import tomllib
 from typing import Any
 
@@ -11,7 +11,8 @@ import click
 
 from fastgan.errors import FastganError
 from fastgan.recipes import Config
-from fastgan.recipes.config import as_dict, fields_of, merge, type_of
+from fastgan.recipes.config import as_dict, fields_of, merge
+from fastgan.trainer.run_options import checked, type_of
 
 
 def flags(config: type[Config]) -> list[click.Option]:
@@ -29,7 +30,7 @@ def flags(config: type[Config]) -> list[click.Option]:
         made.append(
             click.Option(
                 [f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}", name],
-                type=click.Choice(choices) if choices else (bool if kind is bool else kind),
+                type=click.Choice(choices) if choices else _TYPES[kind],
                 default=None,
                 help=field.metadata["help"] + shown,
                 metavar=None
@@ -40,27 +41,20 @@ def flags(config: type[Config]) -> list[click.Option]:
     return made
 
 
-def check_values(config: type[Config], values: dict[str, Any]) -> None:
-    """Raise FastganError for a value that no option can be: an empty text (which would mean the
-    current folder), a number that is not finite, below 0, or 0 where a count is meant.
+OPTIONS = 2**20
+"""Bytes of the largest file of options that is read."""
 
-    An option whose default is 0 is one that 0 turns off.
-    """
-    known = fields_of(config)
-    for name, value in values.items():
-        field = known[name]
-        if value == "":
-            raise FastganError(
-                f"--{name.replace('_', '-')} is empty: give it a value, or leave it out"
-            )
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        if not math.isfinite(value):
-            raise FastganError(f"{flag} must be a finite number, not {value}")
-        least = 0 if isinstance(value, float) or field.default == 0 else 1
-        if value < least:
-            raise FastganError(f"{flag} must be at least {least}, not {value}")
+
+class _Whole(type(click.INT)):  # type: ignore[misc]
+    """Digits alone: Python's int takes " 5", "1_000" and those of any script."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, str) and not re.fullmatch(r"[+-]?[0-9]{1,4000}", value):
+            self.fail(f"{value[:40]!r} is not a valid integer.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+_TYPES: dict[type, Any] = {int: _Whole(), float: click.FLOAT, str: click.STRING, bool: click.BOOL}
 
 
 def read_file(path: str, *, follow: bool = True) -> dict[str, Any]:
@@ -69,7 +63,7 @@ def read_file(path: str, *, follow: bool = True) -> dict[str, Any]:
     from fastgan import files
 
     with files.explained(f"can't read {path}"):
-        data = files.read(files.path_of(path, "--config"), files.TEXT, follow=follow)
+        data = files.read(files.path_of(path, "--config"), OPTIONS, follow=follow)
     try:
         return tomllib.loads(files.text(data))
     except (ValueError, RecursionError) as error:
@@ -81,8 +75,9 @@ def assemble(
 ) -> Config:
     """The configuration from the file's options and the flags that were given (None: not given)."""
     values = merge(config, {k: v for k, v in file.items() if k != "recipe"}, where)
-    values |= {name: value for name, value in given.items() if value is not None}
-    check_values(config, values)
+    for name, value in given.items():
+        if value is not None:
+            values[name] = checked(config, name, value, f"--{name.replace('_', '-')}")
     return config(**values)
 
 

@@ -4,7 +4,8 @@ docs/configuration.md"""
 from __future__ import annotations
 
 from fastgan import recipes
-from fastgan.recipes.config import Config, fields_of, type_of
+from fastgan.recipes.config import Config, fields_of
+from fastgan.trainer.run_options import type_of
 
 HEAD = """# Configuration
 

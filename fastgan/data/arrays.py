@@ -3,22 +3,24 @@ uint8 NHWC images."""
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import math
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Literal, cast
 
 import numpy as np
 
 from fastgan import files
+from fastgan.data.formats import headers
+from fastgan.data.formats.naming import HEAD, named
 from fastgan.data.pixels import fit
 from fastgan.errors import FastganError
 
 CHUNK_BYTES = 16 << 20
-_IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
 class Rows:
@@ -69,6 +71,8 @@ class Rows:
                             f"it ends within its first {start + count:,} of {len(self):,} samples"
                         )
                     yield np.frombuffer(data, dtype=self.dtype).reshape(count, *self.shape[1:])
+                if file.read(1):  # and so to the checksum, which stands at the end
+                    raise EOFError("more follows its last sample")
         except (EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
             raise FastganError(
                 f"{self._path} is damaged or truncated ({error}): make or download it again"
@@ -78,8 +82,12 @@ class Rows:
         """All of it in memory."""
         if self.whole is not None:
             return self.whole
-        chunks = list(self.chunks())
-        return np.concatenate(chunks) if chunks else np.empty(self.shape, self.dtype)
+        try:
+            chunks = list(self.chunks())
+            return np.concatenate(chunks) if chunks else np.empty(self.shape, self.dtype)
+        except MemoryError:
+            bytes_ = math.prod(self.shape) * self.dtype.itemsize
+            raise FastganError(f"{self._path}: no memory for {bytes_:,} bytes") from None
 
 
 class Images:
@@ -210,45 +218,59 @@ def float_scale(low: float, high: float, name: str) -> Callable[[np.ndarray], np
 
 
 def open_idx(path: Path) -> Rows:
-    """The array of an idx file, plain or gzipped (format: LeCun, MNIST)."""
+    """The array of an idx file, plain or gzipped (format: LeCun, MNIST). Raises FastganError."""
     zipped = path.name.endswith(".gz")
-    try:
-        with _opened(path, zipped) as file:
-            head = file.read(4)
-            sizes = file.read(4 * head[3]) if len(head) == 4 else b""
-    except (EOFError, OSError, zlib.error) as error:
-        raise FastganError(
-            f"{path} is not a readable idx file ({error}): check the download"
-        ) from None
-    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or not head[3]:
-        raise FastganError(
-            f"{path} is not an idx file: its first bytes are {head.hex() or 'missing'}; check the "
-            "download"
-        )
-    if len(sizes) != 4 * head[3]:
-        raise FastganError(f"{path} is truncated: download it again")
-    shape = tuple(int(n) for n in np.frombuffer(sizes, dtype=">u4"))
-    dtype, offset = np.dtype(_IDX_TYPES[head[2]]), 4 + 4 * head[3]
+
+    def opened() -> IO[bytes]:
+        raw = files.open_plain(path)
+        if not zipped:
+            return raw
+        file = gzip.GzipFile(fileobj=raw)
+        file.myfileobj = raw  # type: ignore[assignment]  # closed with it
+        return cast("IO[bytes]", file)
+
+    with _explained(path, "idx file"), opened() as file:
+        size = path.stat().st_size
+        try:
+            layout = headers.read_idx(file)
+        except ValueError as error:
+            file.seek(0)
+            if (name := named(file.read(HEAD))) is not None:
+                raise ValueError(
+                    f"it is {'gzipped, and inside ' if zipped else ''}{name}"
+                ) from error
+            raise
+        (headers.check_deflated if zipped else headers.check_length)(layout, size)
     if not zipped:
-        if path.stat().st_size < offset + math.prod(shape) * dtype.itemsize:
-            raise FastganError(f"{path} is truncated: download it again")
-        whole = (
-            np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
-            if math.prod(shape)
-            else np.empty(shape, dtype)
-        )
-        return Rows(shape, dtype, whole=whole)
+        return Rows.of(_mapped(path, layout))
 
     def data() -> IO[bytes]:
-        file = _opened(path, zipped)
-        file.read(offset)
+        file = opened()
+        file.read(layout.offset)
         return file
 
-    return Rows(shape, dtype, opener=data, path=path)
+    return Rows(layout.shape, layout.dtype, opener=data, path=path)
 
 
-def _opened(path: Path, zipped: bool) -> IO[bytes]:
-    return gzip.open(path, "rb") if zipped else path.open("rb")  # type: ignore[return-value]
+def _mapped(path: Path, layout: headers.Layout) -> np.ndarray:
+    if not layout.nbytes:
+        return np.empty(layout.shape, layout.dtype)
+    order: Literal["F", "C"] = "F" if layout.fortran else "C"
+    return np.memmap(path, layout.dtype, "r", layout.offset, layout.shape, order)
+
+
+@contextlib.contextmanager
+def _explained(path: Path, what: str) -> Iterator[None]:
+    """Whatever a file that is damaged, or made to look so, raises is one line."""
+    try:
+        yield
+    except FastganError:
+        raise
+    except Exception as error:
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise FastganError(
+            f"{path} is not a readable {what}: {why or type(error).__name__}"
+        ) from None
 
 
 def idx_labels_beside(path: Path) -> Path | None:
@@ -262,47 +284,38 @@ def idx_labels_beside(path: Path) -> Path | None:
 
 
 def open_npy(path: Path) -> Rows:
-    """The array of a .npy file, memory mapped. Pickled objects are refused."""
-    try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise FastganError(f"{path} is not a readable .npy array of numbers: {error}") from None
-    return Rows.of(array)
+    """The array of a .npy file, memory mapped. Pickled objects are refused. Raises FastganError."""
+    with _explained(path, ".npy array of numbers"), files.open_plain(path) as file:
+        layout = headers.read_npy(file)
+        headers.check_length(layout, path.stat().st_size)
+        return Rows.of(_mapped(path, layout))
 
 
 def open_npz(path: Path) -> dict[str, Rows]:
     """The arrays of a .npz file by name, read from the archive in chunks. Pickled objects are
-    refused."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [m for m in archive.infolist() if m.filename.endswith(".npy")]
-            return {m.filename.removesuffix(".npy"): _npz_member(path, archive, m) for m in members}
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
-        raise FastganError(f"{path} is not a readable .npz file: {error}") from None
+    refused. Raises FastganError."""
+    with _explained(path, ".npz file"), zipfile.ZipFile(path) as archive:
+        members = [m for m in archive.infolist() if m.filename.endswith(".npy")]
+        return {m.filename.removesuffix(".npy"): _npz_member(path, archive, m) for m in members}
 
 
 def _npz_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Rows:
-    with archive.open(member) as file:
-        shape, fortran, dtype = _npy_header(file)
-    if dtype.hasobject:
-        raise ValueError(f"{member.filename} holds Python objects, which are never loaded")
-    if fortran and len(shape) > 1:
-        with zipfile.ZipFile(path) as again, again.open(member) as file:
-            return Rows.of(np.load(file, allow_pickle=False))
+    try:
+        with archive.open(member) as file:
+            layout = headers.read_npy(file)
+        headers.check_length(layout, member.file_size)
+        if member.compress_type == zipfile.ZIP_DEFLATED:
+            headers.check_deflated(layout, member.compress_size)
+    except ValueError as error:
+        raise ValueError(f"{member.filename}: {error}") from error
 
     def data() -> IO[bytes]:
         file = zipfile.ZipFile(path).open(member)  # noqa: SIM115 - the caller closes it
-        _npy_header(file)
+        file.read(layout.offset)
         return file
 
-    return Rows(shape, dtype, opener=data, path=path)
-
-
-def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, Any]:
-    version = np.lib.format.read_magic(file)
-    read = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    return read(file)
+    rows = Rows(layout.shape, layout.dtype, opener=data, path=path)
+    if layout.fortran and len(layout.shape) > 1:
+        flat = Rows((math.prod(layout.shape),), layout.dtype, opener=data, path=path).load()
+        return Rows.of(flat.reshape(layout.shape, order="F"))
+    return rows

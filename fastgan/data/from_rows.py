@@ -45,6 +45,13 @@ def from_rows(
         if not part.shape:
             raise FastganError(f"{name}: {key} is a single number: give one row a sample")
         primary = key == "image" and wish.primary
+        if part.dtype.kind not in ("biuf" if primary else "biufUS"):
+            raise FastganError(f"{name}: {key} holds {part.dtype} values: give numbers")
+        if primary and len(part.shape) < 2:
+            raise FastganError(
+                f"{name}: an array of one axis, {len(part):,} numbers, holds no images: give "
+                "(N, H, W) or (N, H, W, C)"
+            )
         is_image, axis = image_axis(
             part.shape, part.dtype, channels_first=part.channels_first, primary=primary
         )
@@ -55,8 +62,6 @@ def from_rows(
                 arrays[key] = ready
             else:
                 convert[key] = images
-        elif part.dtype.kind in "OV":
-            raise FastganError(f"{name}: {key} holds {part.dtype} values: give numbers")
         else:
             values, found = as_labels(part.load(), named="label" in (key, wish.field))
             kinds[key] = (

@@ -14,6 +14,8 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from fastgan import files
+from fastgan.data.formats.naming import HEAD, named
 from fastgan.data.pixels import MAX_FILE_BYTES, Unreadable, looks_like_image
 from fastgan.errors import FastganError
 
@@ -67,10 +69,10 @@ class Listing:
 
 
 def _take(file: IO[bytes], limit: int) -> bytes:
-    head = file.read(8)
+    head = file.read(HEAD)
     if not looks_like_image(head):
-        raise Unreadable("not an image")
-    data = head + file.read(limit + 1)
+        raise Unreadable(named(head) or "not an image")
+    data = head + file.read(limit + 1 - len(head))
     if len(data) > limit:
         raise Unreadable(f"larger than {limit >> 20} MiB")
     return data
@@ -92,7 +94,7 @@ class Folder(Listing):
         )
 
     def _read(self, i: int) -> bytes:
-        with (self.root / self.names[i]).open("rb") as file:
+        with files.open_plain(self.root / self.names[i]) as file:
             return _take(file, MAX_FILE_BYTES)
 
 

@@ -17,6 +17,7 @@ from fastgan.data.aligned import Aligned, open_aligned
 from fastgan.data.arrays import Rows, idx_labels_beside, open_idx, open_npy, open_npz
 from fastgan.data.building import from_listing
 from fastgan.data.dataset import Dataset
+from fastgan.data.formats.naming import HEAD, named
 from fastgan.data.from_rows import from_rows, progress_bar
 from fastgan.data.listing import Folder, Zip
 from fastgan.data.mapstyle import from_items
@@ -90,8 +91,13 @@ def open_dataset(
 def _size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     if size is None:
         return None
-    pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
-    if len(pair) != 2 or not all(isinstance(n, (int, np.integer)) and 1 <= n <= 8192 for n in pair):
+    whole = (int, np.integer)
+    pair = (size, size) if isinstance(size, whole) else size
+    if (
+        not isinstance(pair, (tuple, list))
+        or len(pair) != 2
+        or not all(isinstance(n, whole) and n is not True and 1 <= n <= 8192 for n in pair)
+    ):
         raise FastganError(
             f"size must be a number of pixels from 1 to 8192, or (height, width), not {size!r}"
         )
@@ -188,8 +194,8 @@ def _open_path(text: str, wish: OpenOptions) -> Dataset:
     if kind == "folder":
         return _from_files(Folder(path, wish.exclude), wish)
     try:
-        with path.open("rb") as file:
-            head = file.read(8)
+        with files.open_plain(path) as file:
+            head = file.read(HEAD)
     except OSError as error:
         raise FastganError(f"cannot read {path}: {error.strerror}") from None
     if head.startswith(b"PK"):
@@ -198,12 +204,14 @@ def _open_path(text: str, wish: OpenOptions) -> Dataset:
         return from_rows(path.name, {"image": open_npy(path)}, wish, file=path)
     if looks_like_image(head):
         raise FastganError(f"{path} is a single image: give the folder it is in")
-    if head.startswith((b"\x1f\x8b", b"\0\0")):
+    if head.startswith(b"\x1f\x8b") or (head.startswith(b"\0\0") and named(head) is None):
         found = {"image": open_idx(path)}
         beside = idx_labels_beside(path) if wish.given_labels is None else None
         if beside is not None:
             found["label"] = open_idx(beside)
         return from_rows(path.name, found, wish, file=path)
+    if (name := named(head)) is not None:
+        raise FastganError(f"{path} is {name}")
     raise FastganError(f"{path} is no data fastgan reads: give {_FORMS}")
 
 

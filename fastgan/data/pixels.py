@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastgan.data.formats.naming import HEAD, named
+
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
@@ -57,7 +59,7 @@ def decode(
     if not data:
         raise Unreadable("empty file")
     if not looks_like_image(data[:8]):
-        raise Unreadable("not an image")
+        raise Unreadable(named(data[:HEAD]) or "not an image")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:

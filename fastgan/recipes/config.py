@@ -7,10 +7,10 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from fastgan.errors import FastganError
-from fastgan.trainer.run_options import RunOptions, run_option
+from fastgan.trainer.run_options import RunOptions, checked, run_option
 from fastgan.trainer.run_options import option as option  # recipes take it from here
 
 if TYPE_CHECKING:
@@ -135,20 +135,11 @@ def fields_of(config: type[Config]) -> dict[str, dataclasses.Field]:
     return {f.name: f for f in fields}
 
 
-def type_of(config: type[Config], name: str) -> tuple[type, bool]:
-    """(Python type, may be None) of an option."""
-    hint = get_type_hints(config)[name]
-    if get_origin(hint) is None:
-        return hint, False
-    kinds = [k for k in get_args(hint) if k is not type(None)]
-    return kinds[0], len(kinds) < len(get_args(hint))
-
-
 def merge(config: type[Config], values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Check names and types of options that come from a file. Raises FastganError naming the
     nearest known option."""
     known = fields_of(config)
-    checked = {}
+    given = {}
     for name, value in values.items():
         key = name.replace("-", "_")
         if key not in known:
@@ -159,22 +150,8 @@ def merge(config: type[Config], values: Mapping[str, Any], where: str) -> dict[s
                 else f"the options of {config.recipe} are: {', '.join(known)}"
             )
             raise FastganError(f"{where}: unknown option {name!r}; {hint}")
-        kind, _ = type_of(config, key)
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise FastganError(f"{where}: {name} must be {article(kind)}, not {value!r}")
-        choices = known[key].metadata["choices"]
-        if choices and value not in choices:
-            raise FastganError(
-                f"{where}: {name} must be one of {', '.join(choices)}, not {value!r}"
-            )
-        checked[key] = value
-    return checked
-
-
-def article(kind: type) -> str:
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
+        given[key] = checked(config, key, value, f"{where}: {name}")
+    return given
 
 
 def load_networks(name: str, images: ImageSpec, latent: int) -> dict[str, nn.Module]:

@@ -27,8 +27,8 @@ class Fastgan(Config):
     r1: float = option(0.0, "gamma of the R1 penalty; 0 is off")
     lazy_r1: int = option(1, "steps between R1 penalties")
     lr: float = option(2e-4, "learning rate of all networks")
-    beta1: float = option(0.5, "Adam's first decay")
-    beta2: float = option(0.999, "Adam's second decay")
+    beta1: float = option(0.5, "Adam's first decay", below=1)
+    beta2: float = option(0.999, "Adam's second decay", below=1)
 
     def defaults_for(self) -> tuple[int | None, int | None]:
         return self.size or 64, self.channels

@@ -21,12 +21,14 @@ class Gan(Config):
     hidden_g: int = option(1200, "units of each of the generator's two hidden layers")
     hidden_d: int = option(240, "maxout units of each of the discriminator's two hidden layers")
     pieces: int = option(5, "affine pieces of a maxout unit")
-    dropout: float = option(0.5, "share of the discriminator's hidden units dropped")
+    dropout: float = option(0.5, "share of the discriminator's hidden units dropped", below=1)
     lr: float = option(0.1, "learning rate at the start; the discriminator's is half of it")
-    lr_decay: float = option(1.000004, "the learning rate is divided by this at every step")
+    lr_decay: float = option(
+        1.000004, "the learning rate is divided by this at every step", least=1, below=2
+    )
     lr_min: float = option(1e-6, "the learning rate never falls below this")
-    momentum: float = option(0.5, "momentum at the start")
-    momentum_end: float = option(0.7, "momentum at the end of its rise")
+    momentum: float = option(0.5, "momentum at the start", below=1)
+    momentum_end: float = option(0.7, "momentum at the end of its rise", below=1)
     momentum_steps: int = option(
         150_000, "steps of that rise (250 epochs of 60,000 images at batch 100)"
     )

@@ -25,8 +25,8 @@ class Residual(Config):
     latent: int = option(128, "numbers in a latent vector")
     n_critic: int = option(5, "updates of the discriminator for one of the generator")
     lr: float = option(2e-4, "learning rate of both networks, falling linearly to 0 over all steps")
-    beta1: float = option(0.0, "Adam's first decay")
-    beta2: float = option(0.9, "Adam's second decay")
+    beta1: float = option(0.0, "Adam's first decay", below=1)
+    beta2: float = option(0.9, "Adam's second decay", below=1)
 
     def built(
         self, images: ImageSpec, networks: Callable[[], dict[str, nn.Module]], objective: Objective

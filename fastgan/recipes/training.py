@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastgan import files
 from fastgan.data.opening import BUNDLED
 from fastgan.errors import FastganError
 from fastgan.recipes import Config, ImageSpec
-from fastgan.recipes.config import as_dict
+from fastgan.recipes.config import as_dict, fields_of
 
 if TYPE_CHECKING:
     from fastgan.objectives import Objective
@@ -22,7 +20,8 @@ def built_in(config: Config) -> bool:
     """Whether the data are named, not lying somewhere: bundled, rendered, or the recipe's own."""
     from fastgan.data.rendered import RENDERED
 
-    return config.data in (BUNDLED, *RENDERED, *config.generated)
+    own = fields_of(type(config))["data"].default
+    return config.data in (own, BUNDLED, *RENDERED, *config.generated)
 
 
 def recorded(config: Config) -> dict[str, Any]:
@@ -111,9 +110,7 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
                 raise FastganError("--freeze-d: there is no network D")
             freeze_first(built.nets["D"], config.freeze_d)
         if config.init_from is not None:  # whoever goes on from another folder finds it, too
-            config = dataclasses.replace(
-                config, init_from=os.path.abspath(Path(config.init_from).expanduser())
-            )
+            config = dataclasses.replace(config, init_from=files.recorded(config.init_from))
     stages = list(built.stages)
     if built.objective is not None:
         stages.append(

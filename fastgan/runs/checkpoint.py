@@ -18,6 +18,7 @@ from safetensors.torch import save as serialise
 
 from fastgan import files
 from fastgan.errors import FastganError
+from fastgan.runs import schema
 
 FORMAT = 1
 STATE = "state.json"
@@ -81,12 +82,31 @@ def unflatten(tree: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     return tree
 
 
+def infinite(groups: Mapping[str, Any]) -> str | None:
+    """The path of a floating-point tensor in `groups` that holds NaN or infinities, or None; reads
+    the device once."""
+    tensors: dict[str, torch.Tensor] = {}
+    flatten(groups, tensors)
+    floats = {
+        key: value for key, value in tensors.items() if value.is_floating_point() and value.numel()
+    }
+    if not floats:
+        return None
+    devices = {value.device for value in floats.values()}
+    good = [value.isfinite().all().to(next(iter(devices))) for value in floats.values()]
+    return next((key for key, ok in zip(floats, torch.stack(good).tolist()) if not ok), None)
+
+
 def pack(tensors: Mapping[str, torch.Tensor]) -> bytes:
     """safetensors bytes; tied and channels_last tensors are written as plain copies."""
     return serialise(
         {key: value.cpu().contiguous().clone() for key, value in tensors.items()},
         metadata={"format": "pt"},
     )
+
+
+def _sum_of(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def _tensors(path: Path, sha256: str) -> dict[str, torch.Tensor]:
@@ -152,7 +172,7 @@ class Checkpoints:
                 content[f"{name}.safetensors"] = pack(tensors)
         sums = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
         written = {"format": FORMAT, "step": step, "sha256": sums, "trees": trees, **state}
-        content[STATE] = json.dumps(written).encode()
+        content[STATE] = json.dumps({**written, schema.CHECKSUM: _sum_of(written)}).encode()
         path = self.path(step)
         files.make_folder(path, content)
         if self._passing is not None and self._passing != path:
@@ -193,10 +213,13 @@ class Checkpoints:
     def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         with _blaming(path):
             state = json.loads(files.read(path / STATE, files.TEXT))
+            schema.check(state, schema.CHECKPOINT, STATE)
             if state["format"] > FORMAT:
                 raise FastganError(
                     f"checkpoint {path} was written by a newer fastgan: update this one"
                 )
+            if state.pop(schema.CHECKSUM, None) not in (None, _sum_of(state)):
+                raise ValueError(f"{STATE} is not what was written")
             groups, sums = {}, state.pop("sha256")
             for name, tree in state.pop("trees").items():
                 file = f"{name}.safetensors"

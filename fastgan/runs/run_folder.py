@@ -15,7 +15,7 @@ from torch import Tensor
 from fastgan import files
 from fastgan.errors import FastganError
 from fastgan.runs import layout, schema
-from fastgan.runs.checkpoint import STATE, Checkpoints
+from fastgan.runs.checkpoint import STATE, Checkpoints, infinite
 
 LOCK = "run.lock"
 STARTING = f"{files.TEMPORARY}start"
@@ -41,29 +41,6 @@ FOLDERS = ("samples", *layout.LOGGERS, "checkpoints")
 NEEDED = ("config.toml", "run.json", "checkpoints")
 """What is read to use a run. Where a file of the others is a folder, or a folder a file, that is in
 the way of training only."""
-
-_MADE = ({"spec": object}, {"why_not": str})
-_STAGE = {
-    "nets": {str: dict},
-    "objective": dict,
-    "ema": [str],
-    "steps": (None, range(2**63)),
-    "size": (None, range(1, 2**16), [range(1, 2**16)]),
-}
-FACTS = {
-    "stages": [_STAGE],
-    "classes": (None, [str]),
-    "empty?": [range(2**16)],
-    "seed": range(2**32),
-    "identity": {"stages": [{"schedules": {str: {str: object}}}]},
-    "modules?": {str: str},
-    "demo?": range(2**63),
-    "init_from?": {"taken": str, "warm_up": bool},
-    "changes?": [dict],
-    "cpu?": dict,
-}
-"""What of run.json is used, as a pattern of schema.check; the trees under "spec" are
-describe.rebuild's to check."""
 
 
 class RunFolder:
@@ -360,13 +337,13 @@ def read_facts(path: Path) -> dict[str, Any]:
         facts = json.loads(data)
         if schema.depth(facts) > schema.DEEPEST:
             raise ValueError(f"it is nested more than {schema.DEEPEST} levels deep")
-        schema.check(facts, FACTS, "it")
+        schema.check(facts, schema.FACTS, "it")
         stages = facts["stages"]
         if not stages or len(stages) != len(facts["identity"]["stages"]):
             raise ValueError(f"{len(stages)} stages")
         for i, stage in enumerate(stages):
             for how in (*stage["nets"].values(), stage["objective"]):
-                schema.check(how, _MADE[0 if "spec" in how else 1], f"a part of stage {i}")
+                schema.check(how, schema.MADE[0 if "spec" in how else 1], f"a part of stage {i}")
             if stage["steps"] is None and i < len(stages) - 1:
                 raise ValueError(f"stage {i} has no steps")
     except (ValueError, RecursionError) as error:
@@ -381,12 +358,11 @@ def read_checkpoint(
     FastganError."""
     groups, state = checkpoints.load(step)
     with checkpoints.whole(state["step"]):
-        schema.check(
-            state,
-            {"stage": range(len(facts["stages"])), "identity": dict, "forms?": {str: {str: [str]}}},
-            STATE,
-        )
+        schema.check(state, {**schema.STATE, "stage": range(len(facts["stages"]))}, STATE)
         schema.check(groups, {"nets": {str: {str: Tensor}}, "ema": {str: {str: Tensor}}}, "it")
+        saved = {name: group for name, group in groups.items() if name != "stats"}
+        if (bad := infinite(saved)) is not None:
+            raise ValueError(f"{bad} is not finite")
     return groups, state
 
 

@@ -7,6 +7,47 @@ from typing import Any
 DEEPEST = 300
 """Levels of nesting of a file of ours; Python's own recursion ends at about 1000."""
 
+MADE = ({"spec": object}, {"why_not": str})
+"""How a network or objective is made again, or why it can't be. The trees under "spec" are
+serialize.rebuild's to check."""
+
+_STAGE = {
+    "nets": {str: dict},
+    "objective": dict,
+    "ema": [str],
+    "steps": (None, range(2**63)),
+    "size": (None, range(1, 2**16), [range(1, 2**16)]),
+}
+FACTS = {
+    "stages": [_STAGE],
+    "classes": (None, [str]),
+    "empty?": [range(2**16)],
+    "seed": range(2**32),
+    "identity": {"stages": [{"schedules": {str: {str: object}}}]},
+    "modules?": {str: str},
+    "demo?": range(2**63),
+    "init_from?": {"taken": str, "warm_up": bool},
+    "changes?": [dict],
+    "cpu?": dict,
+}
+"""What of run.json is used."""
+
+CHECKSUM = "checksum"
+"""In state.json: of all else there, and so, by the sums there, of the whole checkpoint. Checkpoints
+of before version 0.2 have none."""
+
+CHECKPOINT = {
+    "format": range(1, 2**31),
+    "step": range(10**18),
+    "sha256": {str: str},
+    "trees": {str: object},
+    f"{CHECKSUM}?": str,
+}
+"""What of state.json every checkpoint has."""
+
+STATE = {"stage": int, "identity": dict, "watch": (None, dict), "forms?": {str: {str: [str]}}}
+"""What of state.json a trainer has added."""
+
 
 def check(value: Any, pattern: Any, where: str) -> None:
     """Raises ValueError naming the first field below `where` that does not fit.

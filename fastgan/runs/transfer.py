@@ -41,7 +41,7 @@ def read(path: str | Path) -> Source:
 
     Nothing but tensors is read, and no code of the run is needed. Raises FastganError.
     """
-    folder = Path(path).expanduser()
+    folder = files.path_of(path)
     step, run = None, folder
     if files.kind(folder / STATE) == "file" and folder.parent.name == "checkpoints":
         run, step = folder.parents[1], folder.name.removeprefix("step-")

@@ -97,7 +97,8 @@ class Loop:
 
     def _checkpoint(self, passing: bool = False) -> None:
         session = self.session
-        if session.ranks.largest(int(not session.active.finite())):  # every rank stops, or none
-            session.reporter.diverged(session.step, "a parameter is not finite")
+        bad = session.active.infinite()
+        if session.ranks.largest(int(bad is not None)):  # every rank stops, or none
+            session.reporter.diverged(session.step, f"{bad or 'another process'} is not finite")
         if session.out is not None:
             session.save(passing=passing)

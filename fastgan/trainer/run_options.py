@@ -4,22 +4,108 @@ here once. Imports no torch, so that help is fast."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from fastgan.errors import FastganError
 
 
-def option(default: Any, help: str, *, choices: tuple[str, ...] = (), group: str = "recipe") -> Any:
-    """A field of options with its help text."""
-    return field(default=default, metadata={"help": help, "choices": choices, "group": group})
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    group: str = "recipe",
+    least: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A field of options: its help text and which values it takes, of the type it is declared with.
+
+    choices: of a text. least, most, below: of a number. Without them a count is at least 1, or 0
+    where 0 is its default, and any other number at least 0; all are finite and fit 64 bits.
+    """
+    bounds = {"least": least, "most": most, "below": below}
+    return field(
+        default=default, metadata={"help": help, "choices": choices, "group": group, **bounds}
+    )
 
 
-def run_option(default: Any, help: str, *, choices: tuple[str, ...] = ()) -> Any:
-    """A field that all recipes share."""
-    return option(default, help, choices=choices, group="run")
+def run_option(default: Any, help: str, **values: Any) -> Any:
+    """A field that all recipes share; values: as `option` takes them."""
+    return option(default, help, group="run", **values)
+
+
+_NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+_LARGEST: dict[type, float] = {int: 2**63 - 1, float: 1e30}
+
+
+def type_of(options: type, name: str) -> tuple[type, bool]:
+    """(Python type, may be None) of an option."""
+    hint = _hints(options)[name]
+    if get_origin(hint) is None:
+        return hint, False
+    kinds = [k for k in get_args(hint) if k is not type(None)]
+    return kinds[0], len(kinds) < len(get_args(hint))
+
+
+@functools.cache
+def _hints(options: type) -> dict[str, Any]:
+    return get_type_hints(options)
+
+
+def checked(options: type, name: str, value: Any, label: str | None = None) -> Any:
+    """A value of an option as that option's type, by whatever door it came. label: its name there.
+
+    Raises FastganError, which begins with the label, for a value that the option can't have.
+    """
+    label, described = label or name, options.__dataclass_fields__[name]  # type: ignore[attr-defined]
+    kind, optional = type_of(options, name)
+    if value is None and optional:
+        return None
+    accepted: Any = {int: numbers.Integral, float: numbers.Real}.get(kind, kind)
+    if not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool)):
+        raise FastganError(f"{label} must be {_NOUNS[kind]}, not {shown(value)}")
+    if kind is str:
+        choices = described.metadata["choices"]
+        if choices and value not in choices:
+            raise FastganError(f"{label} must be one of {', '.join(choices)}, not {shown(value)}")
+        if not value:
+            raise FastganError(f"{label} is empty: give it a value, or leave it out")
+        if "\0" in value:
+            raise FastganError(f"{label} holds a null byte: {value}")
+    if kind in _LARGEST:
+        _in_range(described, kind, value, label)
+    return kind(value)
+
+
+def _in_range(described: dataclasses.Field, kind: type, value: Any, label: str) -> None:
+    least, most, below = (described.metadata[bound] for bound in ("least", "most", "below"))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise FastganError(f"{label} must be a finite number, not {value}")
+    if least is None:
+        least = 0 if kind is float or described.default == 0 else 1
+    most = _LARGEST[kind] if most is None else most
+    for fits, bound in (
+        (value >= least, f"at least {least}"),
+        (value <= most, f"at most {most:g}" if kind is float else f"at most {most}"),
+        (below is None or value < below, f"below {below}"),
+    ):
+        if not fits:
+            raise FastganError(f"{label} must be {bound}, not {shown(value)}")
+
+
+def shown(value: Any) -> str:
+    """A value in a message: short, also where it has more digits than Python prints."""
+    try:
+        text = repr(value)
+    except Exception:  # digits without end, or somebody's own class
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +116,7 @@ class RunOptions:
     """
 
     batch_size: int = run_option(64, "images of a step")
-    seed: int = run_option(0, "everything random follows from it")
+    seed: int = run_option(0, "everything random follows from it", most=2**32 - 1)
     flip: bool = run_option(False, "mirror images at random")
     device: str = run_option("auto", "auto, cpu, cuda or cuda:N")
     precision: str = run_option(
@@ -49,7 +135,7 @@ class RunOptions:
         "replay steps as CUDA graphs: auto is on with one GPU",
         choices=("auto", "on", "off"),
     )
-    ema_decay: float = run_option(0.999, "decay of the averaged generator")
+    ema_decay: float = run_option(0.999, "decay of the averaged generator", below=1)
     log_every: int = run_option(50, "steps between rows of metrics")
     sample_every: int = run_option(500, "steps between sample pictures")
     checkpoint_every: int = run_option(1000, "steps between checkpoints")
@@ -59,19 +145,18 @@ class RunOptions:
     keep: int = run_option(3, "checkpoints kept")
     watch: bool = run_option(True, "look for what goes wrong, such as a collapse, and warn")
     strict: bool = run_option(False, "stop at an image that can't be read")
-    resident_bytes: int = run_option(2**31, "data sets of at most so many bytes lie on the device")
+    resident_bytes: int = run_option(
+        2**31, "data sets of at most so many bytes lie on the device", least=0
+    )
     progress: bool = run_option(True, "show a progress line")
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "log_every", "sample_every", "checkpoint_every", "keep"):
-            if getattr(self, name) < 1:
-                raise FastganError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 <= self.checkpoint_minutes < math.inf:
-            raise FastganError(
-                f"checkpoint_minutes must be at least 0, not {self.checkpoint_minutes}"
-            )
-        if not 0 <= self.seed < 2**32:
-            raise FastganError(f"seed must lie in [0, 2**32), not {self.seed}")
+        for one in dataclasses.fields(self):
+            value = getattr(self, one.name)
+            if one.name == "data" and not isinstance(value, str):
+                continue  # images themselves, which are opened as they are
+            if (kept := checked(type(self), one.name, value)) is not value:
+                object.__setattr__(self, one.name, kept)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> RunOptions:

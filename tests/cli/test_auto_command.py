@@ -76,7 +76,7 @@ def test_options_of_a_candidate_are_taken_and_time_is_read(fastgan):
         (["--for", "soon"], "'soon' is no time: write 90s, 30m, 2h or 1h30m"),
         (["--for", "0s"], "trains nothing"),
         (["--width", "4", "--base-width", "4"], "no recipe that auto chooses from has --width and"),
-        (["--size", "9", "--base-width", "4"], "dcgan can't make 9x9 images"),
+        (["--size", "9", "--base-width", "4"], "can't make 9x9 images"),
         (["--out", "images.npy"], "images.npy"),
         (["--batch-size", "0"], "--batch-size must be at least 1"),
         (["--data", ""], "--data is empty"),

@@ -31,7 +31,7 @@ def step_of(objective, nets, real, fake, position=0, phase="D"):
         due={"r1": 1},
         position=torch.tensor(position),
     )
-    step._phase, step._live = phase, phase == "G"
+    step.phase, step.live = phase, phase == "G"
     return step
 
 
@@ -130,7 +130,7 @@ def test_a_run_records_it_and_one_from_before_goes_on(tmp_path):
 def observed(strength, logits, parts=1):
     """One update of ADA's strength from logits of one of so many processes."""
     step = step_of(fastgan.Adversarial(), {}, logits, logits)
-    step._total = lambda value: value * parts
+    step.total = lambda value: value * parts
     strength.observe(logits, step)
     return {name: float(value) for name, value in step.logged.items()}
 

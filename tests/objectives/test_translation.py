@@ -46,7 +46,7 @@ def step_of(objective, nets, batch, live):
     position = torch.zeros((), dtype=torch.int64)
     noise = draw(objective.noise, 0, position, len(next(iter(batch.values()))))
     step = Step(objective, nets, 0, batch=batch, noise=noise, position=position)
-    step._phase, step._live = "phase", live
+    step.phase, step.live = "phase", live
     return step
 
 

@@ -184,7 +184,7 @@ BAD_STARTS = {
     "schedule": ({"schedules": {"G": {"speed": lambda step: 1.0}}}, "sets 'speed'"),
     "ema": ({"ema_decay": 1.5}, "ema_decay"),
     "loss": ({"loss": "hinj"}, "unknown loss"),
-    "seed": ({"seed": -1}, "seed must lie"),
+    "seed": ({"seed": -1}, "seed must be at least 0"),
     "device": ({"device": "abacus"}, "unknown device"),
 }
 

@@ -1,6 +1,7 @@
 """Checkpoints first: what is saved when, and that nothing a run can do without ends its
 training."""
 
+import json
 import os
 import re
 import shlex
@@ -155,7 +156,7 @@ def test_at_most_ten_minutes_are_lost_by_default(tmp_path, monkeypatch):
         ]
         trainer.fit(10)
     assert seen == [3, 6, 9, 10]
-    with pytest.raises(fastgan.FastganError, match="checkpoint_minutes must be at least 0"):
+    with pytest.raises(fastgan.FastganError, match="checkpoint_minutes must be a finite number"):
         tiny(tmp_path / "new", checkpoint_minutes=float("nan"))
 
 
@@ -359,7 +360,7 @@ def test_weights_that_are_not_finite_are_named_without_a_folder_too():
     with (
         tiny(None, optimizers=lambda p: torch.optim.SGD(p, float("nan"))) as trainer,
         pytest.raises(
-            fastgan.FastganError, match=r"a parameter is not finite; .* Start again with lower"
+            fastgan.FastganError, match=r"nets/.* is not finite; .* Start again with lower"
         ),
     ):
         trainer.fit(2)
@@ -374,7 +375,9 @@ def test_a_checkpoint_that_goes_while_it_is_looked_for_is_looked_for_again(tmp_p
         if path.name == "state.json" and not moved:
             moved.append(path.parent.rename(path.parent.with_name("step-00000002")))
             state = moved[0] / "state.json"
-            state.write_text(state.read_text().replace('"step": 0', '"step": 2', 1))
+            written = json.loads(state.read_text()) | {"step": 2}
+            del written["checksum"]
+            state.write_text(json.dumps(written))
         return real(path, **how)
 
     monkeypatch.setattr(files, "kind", late)

@@ -14,6 +14,7 @@ TINY = {
     "progressive": {"width": 2, "most": 4, "latent": 8, "stage_steps": 1},
     "lapgan": {"width": 2, "hidden": 8, "latent": 8},
     "text-to-image": {"width": 2, "latent": 4, "features": 4},
+    "fastgan": {"width": 1, "latent": 8, "size": 32},
 }
 
 

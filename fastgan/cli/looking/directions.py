@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from fastgan.errors import FastganError
+from fastgan.files import path_of
 
 COLUMNS, FIRST = 7, 6
 
@@ -52,7 +51,7 @@ def command(
     from fastgan.runs.run_folder import refuse_own
     from fastgan.trainer.reuse.restoring import open_run
 
-    path = Path(out).expanduser()
+    path = path_of(out, "--out")
     refuse_own(path)
     ending_of(path)
     if not 0 < reach <= 100:

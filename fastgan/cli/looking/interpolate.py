@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from fastgan.errors import FastganError
+from fastgan.files import path_of
 
 SHOWN = 10
 """Classes that walk side by side."""
@@ -56,7 +55,7 @@ def command(
     from fastgan.trainer import sampling
     from fastgan.trainer.reuse.restoring import class_numbers, open_run
 
-    path = Path(out).expanduser()
+    path = path_of(out, "--out")
     refuse_own(path)
     animation.check_moving(path)
     if not 1 <= fps <= 100:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from fastgan.errors import FastganError
+from fastgan.files import path_of
 
 
 @click.command(epilog="Example: fastgan invert runs/mine photo.png --out inverted.png")
@@ -52,8 +51,8 @@ def command(
     from fastgan.runs.run_folder import refuse_own
     from fastgan.trainer.reuse.restoring import class_numbers, open_run
 
-    path = Path(out).expanduser()
-    kept = Path(save_latent).expanduser() if save_latent is not None else None
+    path = path_of(out, "--out")
+    kept = path_of(save_latent, "--save-latent") if save_latent is not None else None
     for target in filter(None, (path, kept)):
         refuse_own(target)
     ending_of(path)
@@ -66,7 +65,7 @@ def command(
     if label is not None:
         number = int(class_numbers(label, 1, opened.classes, run)[0])
     shape = opened.images(1).shape[1:]
-    image = formats.open_photo(Path(photo).expanduser(), tuple(shape))
+    image = formats.open_photo(path_of(photo, "PHOTO"), tuple(shape))
     with tqdm(total=steps, disable=None, leave=False, unit="step") as bar:
         found = invert(
             opened, image, steps=steps, seed=seed, label=number, tell=lambda _: bar.update()

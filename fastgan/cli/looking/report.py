@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
+
+from fastgan.files import path_of
 
 
 @click.command(epilog="Example: fastgan report runs/mine && xdg-open runs/mine/report.html")
@@ -17,7 +17,7 @@ def command(run: str, out: str | None) -> None:
     from fastgan.reports import page
     from fastgan.runs.run_folder import refuse_own
 
-    path = Path(out).expanduser() if out is not None else None
+    path = path_of(out, "--out") if out is not None else None
     if path is not None:
         refuse_own(path)
         with files.explained(f"can't write {path}"):

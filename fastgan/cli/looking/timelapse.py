@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from fastgan.errors import FastganError
+from fastgan.files import path_of
 
 MOST = 600
 """Frames of one film; longer runs leave some grids out."""
@@ -24,7 +23,7 @@ def command(run: str, out: str, fps: float) -> None:
     from fastgan.reports.reading import evenly, read_story, timelapse
     from fastgan.runs.run_folder import refuse_own
 
-    path = Path(out).expanduser()
+    path = path_of(out, "--out")
     refuse_own(path)
     animation.check_moving(path)
     if not 1 <= fps <= 100:

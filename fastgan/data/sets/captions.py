@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastgan import files
 from fastgan.data.dataset import Dataset, printable
 from fastgan.data.opening import open_dataset
 from fastgan.data.sets import shapes
@@ -63,8 +64,8 @@ def open_captioned(
         elif channels not in (None, 3):
             raise FastganError(f"shapes are drawn in 1 or 3 channels, not {channels}")
         return Captioned(GENERATED, images, captions)
-    folder = Path(source).expanduser()
-    if folder.exists() and not folder.is_dir():
+    folder = files.path_of(source)
+    if files.kind(folder) not in (None, "folder"):
         raise FastganError(f"{source} is no folder: captions are read from a folder of images")
     dataset = open_dataset(source, size=size, channels=channels, strict=strict, labels=False)
     listed = _listed(folder / "captions.txt")
@@ -83,10 +84,10 @@ def open_captioned(
 def _listed(path: Path) -> dict[str, str]:
     """captions.txt as {file name: caption}: the name, then a tab, comma or bar, then the caption;
     of several for one image the first."""
-    if not path.is_file():
+    if files.kind(path) != "file":
         return {}
     found: dict[str, str] = {}
-    for line in path.read_text("utf-8", errors="replace").splitlines():
+    for line in _text(path).splitlines():
         parts = re.match(r"\s*([^\t,|]+?)(?:#\d+)?\s*[\t,|]\s*(.+)", line)
         if parts:
             found.setdefault(parts[1], parts[2].strip())
@@ -99,6 +100,11 @@ def _caption(folder: Path, name: str, listed: dict[str, str]) -> str:
         if key in listed:
             return listed[key]
     beside = (folder / path).with_suffix(".txt")
-    if beside.is_file():
-        return " ".join(beside.read_text("utf-8", errors="replace").split())
+    if files.kind(beside) == "file":
+        return " ".join(_text(beside).split())
     return ""
+
+
+def _text(path: Path) -> str:
+    with files.explained(f"can't read {path}"):
+        return files.read(path, files.TEXT, follow=True).decode("utf-8", "replace")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastgan import files
 from fastgan.data.aligned import Aligned
 from fastgan.data.dataset import Dataset, printable
 from fastgan.data.listing import Folder, stem
@@ -21,8 +22,8 @@ wide as high, and else draws edges."""
 
 def layout_of(source: Any) -> str:
     """Which of `LAYOUTS` a source has."""
-    path = Path(str(source)).expanduser()
-    if not path.is_dir():
+    path = files.path_of(str(source))
+    if files.kind(path) != "folder":
         return "edges"
     if halves(path) is not None:
         return "folders"
@@ -31,7 +32,7 @@ def layout_of(source: Any) -> str:
 
 def halves(path: Path) -> tuple[Path, Path] | None:
     """The sub-folders a and b (or A and B) of a folder that has both."""
-    found = {entry.name.lower(): entry for entry in path.iterdir() if entry.is_dir()}
+    found = {entry.name.lower(): entry for entry in path.iterdir() if files.kind(entry) == "folder"}
     return (found["a"], found["b"]) if {"a", "b"} <= set(found) else None
 
 
@@ -55,10 +56,10 @@ def open_pairs(
 
     layout: "folders" or "side-by-side". options: of `fastgan.data.open`. Raises FastganError.
     """
-    path = Path(str(source)).expanduser()
+    path = files.path_of(str(source))
     if layout == "side-by-side":
         return _side_by_side(path, reverse, size, options)
-    both = halves(path) if path.is_dir() else None
+    both = halves(path) if files.kind(path) == "folder" else None
     if both is None:
         raise FastganError(
             f"{printable(str(source))} has no sub-folders a and b: put sources into a/ and targets "
@@ -101,8 +102,8 @@ def _side_by_side(path: Path, reverse: bool, size: int | None, options: dict[str
 def open_two(source: Any, **options: Any) -> dict[str, Dataset]:
     """The two folders a and b of unpaired images as streams: "source" (a) and "image" (b). Raises
     FastganError where they are not there, or differ in channels."""
-    path = Path(str(source)).expanduser()
-    both = halves(path) if path.is_dir() else None
+    path = files.path_of(str(source))
+    both = halves(path) if files.kind(path) == "folder" else None
     if both is None:
         raise FastganError(
             f"{printable(str(source))} has no sub-folders a and b: put the images of the two kinds "

@@ -23,8 +23,8 @@ class InfoGan(Config):
     weight_codes: float = option(0.1, "weight of the continuous codes' information")
     lr_g: float = option(1e-3, "learning rate of the generator")
     lr_d: float = option(2e-4, "learning rate of the discriminator")
-    beta1: float = option(0.5, "Adam's first decay")
-    beta2: float = option(0.999, "Adam's second decay")
+    beta1: float = option(0.5, "Adam's first decay", below=1)
+    beta2: float = option(0.999, "Adam's second decay", below=1)
 
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.dcgan import Generator

@@ -24,8 +24,9 @@ class Lapgan(Config):
     latent: int = option(100, "numbers in a latent vector of the smallest level")
     hidden: int = option(400, "units of its two perceptrons' hidden layers")
     width: int = option(32, "channels of the convolutional networks of the other levels")
-    lr: float = option(2e-4, "learning rate of all networks")
-    beta1: float = option(0.5, "Adam's first decay")
+    lr_first: float = option(1e-3, "learning rate of its perceptrons")
+    lr: float = option(2e-4, "learning rate of the networks of the other levels")
+    beta1: float = option(0.5, "Adam's first decay", below=1)
 
     def settled(self) -> Self:
         """stage_steps becomes a number, so that --resume --steps lengthens the last level."""
@@ -68,7 +69,7 @@ class Lapgan(Config):
                     data=self.data,
                     size=side,
                     channels=images.channels,
-                    optimizers=adam(self.lr, (self.beta1, 0.999)),
+                    optimizers=adam(self.lr if level else self.lr_first, (self.beta1, 0.999)),
                     ema=tuple(generators),
                 )
             )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from fastgan.errors import FastganError
+from fastgan.ops.loss_table import LOSSES
 from fastgan.recipes.config import Config, ImageSpec, RecipeParts, option, run_option
 
 LEVELS = {4 * 2**level: level for level in range(1, 7)}
@@ -22,15 +23,17 @@ class Progressive(Config):
     stage_steps: int | None = option(
         None, "steps of each resolution but the last; default: equal parts of --steps"
     )
-    fade: float = option(0.5, "share of them in which a new resolution fades in")
+    fade: float = option(0.5, "share of them in which a new resolution fades in", most=1)
     latent: int = option(128, "numbers in a latent vector")
     width: int = option(16, "channels of the largest map, at least")
     most: int = option(64, "channels of the maps of 4x4 and 8x8; outer ones halve")
-    gp: float = option(10.0, "weight of the gradient penalty")
+    loss: str = option("wasserstein", "adversarial loss", choices=tuple(LOSSES))
+    gp: float = option(10.0, "weight of the gradient penalty between reals and fakes")
+    r1: float = option(0.0, "gamma of the R1 penalty; 0 is off")
     drift: float = option(1e-3, "weight of the squared logits of reals")
     lr: float = option(1e-3, "learning rate of both networks")
-    beta1: float = option(0.0, "Adam's first decay")
-    beta2: float = option(0.99, "Adam's second decay")
+    beta1: float = option(0.0, "Adam's first decay", below=1)
+    beta2: float = option(0.99, "Adam's second decay", below=1)
 
     def settled(self) -> Self:
         """stage_steps becomes a number, so that --resume --steps lengthens the last resolution."""
@@ -59,9 +62,10 @@ class Progressive(Config):
                 "D": Discriminator(level, images.channels, *shape),
             }
             objective = Growing(
-                "wasserstein",
+                self.loss,
                 (self.latent,),
                 gp=self.gp,
+                r1=self.r1,
                 drift=self.drift,
                 fade_steps=max(round(self.fade * each), 1) if level else 0,
             )

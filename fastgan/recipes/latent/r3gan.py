@@ -26,8 +26,8 @@ class R3Gan(Config):
     lr: float = option(2e-4, "learning rate of both networks at the start")
     lr_end: float = option(5e-5, "learning rate at the end of its fall")
     anneal_steps: int = option(20_000, "steps of these falls, half a cosine")
-    beta1: float = option(0.0, "Adam's first decay")
-    beta2: float = option(0.99, "Adam's second decay")
+    beta1: float = option(0.0, "Adam's first decay", below=1)
+    beta2: float = option(0.99, "Adam's second decay", below=1)
 
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.r3gan import Discriminator, Generator

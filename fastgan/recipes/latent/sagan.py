@@ -18,16 +18,16 @@ class Sagan(Config):
     split: ClassVar[bool] = False
 
     size: int | None = run_option(32, "side of the images in pixels: 8, 16, 32, 64 or 128")
-    steps: int = run_option(100_000, "updates of the generator")
+    steps: int = run_option(20_000, "updates of the generator")
     latent: int = option(128, "numbers in a latent vector")
     width: int = option(32, "channels of the largest map; inner ones double up to 8 times it")
     attention: int = option(16, "side of the map that is attended; none has side 0")
     n_critic: int = option(1, "updates of the discriminator for one of the generator")
     loss: str = option("hinge", "adversarial loss", choices=tuple(LOSSES))
-    lr_g: float = option(1e-4, "learning rate of the generator")
-    lr_d: float = option(4e-4, "learning rate of the discriminator")
-    beta1: float = option(0.0, "Adam's first decay")
-    beta2: float = option(0.9, "Adam's second decay")
+    lr_g: float = option(1e-3, "learning rate of the generator; the paper's is 1e-4")
+    lr_d: float = option(1e-3, "learning rate of the discriminator; the paper's is 4e-4")
+    beta1: float = option(0.0, "Adam's first decay", below=1)
+    beta2: float = option(0.9, "Adam's second decay", below=1)
 
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.sagan import Discriminator, Generator
@@ -70,9 +70,10 @@ class BigGanSmall(Sagan):
     summary: ClassVar[str] = "sagan whose generator is told a part of z at every resolution"
     split: ClassVar[bool] = True
 
+    steps: int = run_option(100_000, "updates of the generator")
     latent: int = option(80, "numbers in a latent vector, shared by the blocks")
     width: int = option(48, "channels of the largest map; inner ones double up to 8 times it")
     n_critic: int = option(2, "updates of the discriminator for one of the generator")
     lr_g: float = option(5e-5, "learning rate of the generator")
     lr_d: float = option(2e-4, "learning rate of the discriminator")
-    beta2: float = option(0.999, "Adam's second decay")
+    beta2: float = option(0.999, "Adam's second decay", below=1)

@@ -28,7 +28,7 @@ class SemiSupervisedGan(Config):
     batch_size: int = run_option(100, "images of a step, of each stream")
     steps: int = run_option(6_000, "updates of the generator")
     labels: int = option(100, "images whose labels are used, spread evenly over the classes")
-    held_out: float = option(0.2, "share of the images kept apart for the error")
+    held_out: float = option(0.2, "share of the images kept apart for the error", below=1)
     width: int = option(250, "units of D's last hidden layers; earlier ones have 4 and 2 times it")
     hidden: int = option(500, "units of the generator's two hidden layers")
     latent: int = option(100, "numbers in a latent vector")
@@ -36,7 +36,7 @@ class SemiSupervisedGan(Config):
     entropy: float = option(0.1, "weight of the entropy of the classes of unlabelled images")
     pull_away: float = option(0.0, "weight of the term that keeps generated features apart")
     lr: float = option(1e-3, "learning rate of both networks")
-    beta1: float = option(0.5, "Adam's first decay")
+    beta1: float = option(0.5, "Adam's first decay", below=1)
 
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.semi_supervised import Classifier, Generator

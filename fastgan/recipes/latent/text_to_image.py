@@ -33,8 +33,8 @@ class TextToImage(Config):
     lazy_penalty: int = option(4, "steps between penalties")
     lr_g: float = option(1e-4, "learning rate of the generator")
     lr_d: float = option(4e-4, "learning rate of discriminator and text encoder")
-    beta1: float = option(0.0, "Adam's first decay")
-    beta2: float = option(0.9, "Adam's second decay")
+    beta1: float = option(0.0, "Adam's first decay", below=1)
+    beta2: float = option(0.9, "Adam's second decay", below=1)
 
     def open_data(self) -> Captioned:
         from fastgan.data.sets.captions import open_captioned

@@ -27,7 +27,7 @@ class Astronomy(FromImage):
     sky: float = option(0.05, "standard deviation of the sky's noise, in units of flux")
     l1: float = option(100.0, "weight of the L1 distance to the target")
     loss: str = option("non-saturating", "adversarial loss", choices=tuple(LOSSES))
-    dropout: float = option(0.0, "share of units dropped in the decoder's first layers")
+    dropout: float = option(0.0, "share of units dropped in the decoder's first layers", below=1)
 
     def baselines(self) -> Mapping[str, Callable]:
         from fastgan.metrics.baselines import richardson_lucy, smoothed

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fastgan import files
 from fastgan.errors import FastganError
 from fastgan.recipes.config import Config, ImageSpec, RecipeParts, load_networks, option, run_option
 
@@ -25,11 +26,13 @@ class FromImage(Config):
     steps: int = run_option(2000, "updates of the generator")
     batch_size: int = run_option(16, "images of a step")
     ema_decay: float = run_option(0.99, "decay of the averaged generator")
-    held_out: float = option(0.1, "share of the images kept from training, for sample and evaluate")
+    held_out: float = option(
+        0.1, "share of the images kept from training, for sample and evaluate", below=1
+    )
     width: int = option(32, "channels of the outermost layers; inner ones double")
     adversarial: float = option(1.0, "weight of the adversarial loss; 0 trains the generator alone")
     lr: float = option(2e-4, "learning rate of all networks")
-    beta1: float = option(0.5, "Adam's first decay")
+    beta1: float = option(0.5, "Adam's first decay", below=1)
 
     def everything(self, source: str) -> dict[str, Dataset]:
         """All data at a source, by stream name."""
@@ -65,11 +68,10 @@ class FromImage(Config):
     def source_channels(self, run: str) -> int:
         """The channels of it, as the run's generator was made for; the images' own where it does
         not say."""
-        from pathlib import Path
 
         from fastgan.runs.run_folder import read_facts
 
-        how = read_facts(Path(run).expanduser())["stages"][-1]["nets"]["G"]
+        how = read_facts(files.path_of(run))["stages"][-1]["nets"]["G"]
         return how.get("spec", {}).get("args", {}).get("inputs") or self.channels or 3
 
     def baselines(self) -> Mapping[str, Callable]:
@@ -119,13 +121,12 @@ class FromImage(Config):
 
 def open_inputs(path: str, shape: tuple[int, int, int]) -> Dataset:
     """The images of a folder, or one image, fitted to (height, width, channels)."""
-    from pathlib import Path
 
     from fastgan import data, files
     from fastgan.data.pixels import Unreadable, decode
 
     height, width, channels = shape
-    file = Path(path).expanduser()
+    file = files.path_of(path)
     if files.kind(file) != "file":
         return data.open(path, size=(height, width), channels=channels, labels=False)
     from fastgan.data import Dataset

@@ -30,7 +30,7 @@ class Pix2Pix(FromImage):
     reverse: bool = option(False, "from b to a, from right to left")
     l1: float = option(100.0, "weight of the L1 distance to the target")
     loss: str = option("non-saturating", "adversarial loss", choices=tuple(LOSSES))
-    dropout: float = option(0.5, "share of units dropped in the decoder's first layers")
+    dropout: float = option(0.5, "share of units dropped in the decoder's first layers", below=1)
 
     def layout(self, source: str) -> str:
         return layout_of(source) if self.pairs == "auto" else self.pairs

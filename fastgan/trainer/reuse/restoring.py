@@ -138,17 +138,17 @@ class OpenRun:
             for name, reason in self.left.items():
                 if f"no {name!r} here" in str(error):
                     raise reason from error
-            if not self.datasets and isinstance(error.__cause__, KeyError):
-                raise FastganError(
-                    f"{self.path} makes images from images: give data=, or use fastgan sample "
-                    "--input"
-                ) from error
             raise
         except MemoryError:
             raise
         except Exception as error:
             if isinstance(error, RuntimeError) and is_out_of_memory(error):
                 raise
+            if not self.datasets and isinstance(error, KeyError):
+                raise FastganError(
+                    f"{self.path} makes images from images: give data=, or use fastgan sample "
+                    "--input"
+                ) from error
             why = " ".join(str(error).split())
             raise FastganError(
                 f"the run's networks and objective make no images: {type(error).__name__}: {why}"

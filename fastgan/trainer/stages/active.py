@@ -22,6 +22,7 @@ from fastgan.ops.conv.formed import Forms
 from fastgan.ops.dispatch import prefer
 from fastgan.ops.norm import sync
 from fastgan.precision import Precision
+from fastgan.runs.checkpoint import infinite
 from fastgan.trainer.networks import is_compiled, load_network, place
 from fastgan.trainer.optimization import fused
 from fastgan.trainer.optimization import optimizers as optim
@@ -354,16 +355,7 @@ class ActiveStage:
             except FastganError as error:
                 self.graphs.reason = str(error)
 
-    def finite(self) -> bool:
-        """Whether all parameters and buffers are finite; reads the device."""
-        values = [
-            v
-            for net in self.nets.values()
-            for v in net.state_dict().values()
-            if v.is_floating_point() and v.numel()
-        ]
-        return (
-            bool(torch.stack([value.sum().isfinite() for value in values]).all())
-            if values
-            else True
-        )
+    def infinite(self) -> str | None:
+        """The path in `state` of a tensor that is not finite, such as a moment of Adam, or None;
+        reads the device."""
+        return infinite(self.state())
