@@ -31,11 +31,14 @@ from fastgan.runs.layout import COPIES, EVALUATION
     show_default=True,
     help="seed of the samples and of the split of the reals",
 )
+@click.option("--step", type=int, help="another kept checkpoint than the newest")
 @click.option(
     "--trust", is_flag=True, help="run the code that RUN names, if you know where it comes from"
 )
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of text")
-def command(run: str, count: int, data: str | None, seed: int, trust: bool, as_json: bool) -> None:
+def command(
+    run: str, count: int, data: str | None, seed: int, step: int | None, trust: bool, as_json: bool
+) -> None:
     """Measure images from RUN's averaged generator against the real ones.
 
     A kind that makes images from images is measured on held-out ones, beside its baseline (L1,
@@ -53,14 +56,18 @@ def command(run: str, count: int, data: str | None, seed: int, trust: bool, as_j
     if count < 1:
         raise FastganError(f"--n {count}: ask for at least one sample")
     config = of_run(run)
+    at = _measured_at(run, step, seed)
     own = config.measure(run, count, seed, data, trust) if config is not None else None
     if own is not None:
-        click.echo(json.dumps(own.as_dict(), indent=2) if as_json else str(own))
-        _keep(run, {EVALUATION: _bytes(own.as_dict())})
+        if step is not None:
+            raise FastganError(f"--step {step}: this kind is measured at its newest checkpoint")
+        found = {**at, **own.as_dict()}
+        click.echo(json.dumps(found, indent=2) if as_json else str(own))
+        _keep(run, {EVALUATION: _bytes(found)})
         return
     if count < 100:
         raise FastganError(f"--n {count}: distances of fewer than 100 samples say nothing")
-    images, untrained = samples_of(run, count, seed=seed, trust=trust)
+    images, untrained = samples_of(run, count, seed=seed, step=step, trust=trust)
     _, channels, height, width = images.shape
     if data is None and config is not None and config.data in config.generated:
         reals = dataclasses.replace(config, size=height, channels=channels).open_data()
@@ -70,7 +77,7 @@ def command(run: str, count: int, data: str | None, seed: int, trust: bool, as_j
         )
     report = evaluate(images, reals, count, untrained=untrained, seed=seed, name=run)
     measured = config.beside_distances(run) if config is not None and not config.model else {}
-    found = {**report.as_dict(), "measures": measured}
+    found = {**at, **report.as_dict(), "measures": measured}
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
@@ -81,6 +88,17 @@ def command(run: str, count: int, data: str | None, seed: int, trust: bool, as_j
     if channels in (1, 3):
         kept[COPIES] = _picture(report.worst)
     _keep(run, kept)
+
+
+def _measured_at(run: str, step: int | None, seed: int) -> dict[str, Any]:
+    """What a number must be read with."""
+    import fastgan
+    from fastgan.machine import commit
+    from fastgan.runs.run_folder import RunFolder
+
+    steps = RunFolder(run).checkpoints.steps()
+    at = step if step is not None else max(steps, default=None)
+    return {"step": at, "seed": seed, "fastgan": fastgan.__version__, "commit": commit()}
 
 
 def _bytes(found: dict[str, Any]) -> bytes:

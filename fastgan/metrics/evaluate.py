@@ -110,7 +110,8 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values: headlines first, then every score of both instruments."""
-        head = {"source": self.source, "data": self.data, "n": self.n}
+        head: dict[str, Any] = {"source": self.source, "data": self.data, "judge": self.best.name}
+        head["n"] = self.n
         head |= {"n_reference": self.n_reference, "n_floor": self.n_floor, "n_data": self.n_data}
         for one in filter(None, (self.general, self.small)):
             for score in ("kd", "fd"):
@@ -149,7 +150,7 @@ class Report:
             *_copies(self.best, self.n_data),
         ]
         if self.general is None:
-            lines.append(f"  {efficientnet.MISSING}")
+            lines += _wrapped(efficientnet.MISSING)
         if self.balance is not None:
             seen, total = self.balance.classes_seen(), len(self.balance.names)
             even = f"(entropy {self.balance.entropy:.2f}, even is {math.log(total):.2f})"

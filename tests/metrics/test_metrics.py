@@ -287,6 +287,12 @@ def test_a_run_is_measured_from_the_command_line(tmp_path, monkeypatch, briefly)
     assert kept | {"seconds": 0} == report | {"seconds": 0}
     assert kept["KD-small"] == kept["samples"]["kd"]
     assert isinstance(kept["memorised"], float)
+    facts = {"step": 2, "seed": 0, "judge": "small", "fastgan": fastgan.__version__}
+    assert {name: kept[name] for name in facts} == facts
+    early = CliRunner().invoke(group, ["evaluate", run, "--n", "100", "--step", "0", "--json"])
+    early = json.loads(early.stdout)
+    assert early["step"] == 0
+    assert early["samples"] == early["untrained"] != report["samples"]
     with Image.open(Path(run) / "copies.png") as picture:
         assert picture.height == 2 * 84 + 3 * 2
         assert len(picture.convert("L").getcolors()) > 20  # greys, not black and white

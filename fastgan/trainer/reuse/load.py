@@ -189,14 +189,14 @@ def walk(
 
 
 def samples_of(
-    run: str | Path, n: int, *, seed: int = 0, trust: bool = False
+    run: str | Path, n: int, *, seed: int = 0, step: int | None = None, trust: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """n images (n, C, H, W) in [0, 1] of a run's averaged generator, and of the untrained one
     (None: it can't be made anew).
 
-    trust: as for `load`. Raises FastganError.
+    step, trust: as for `load`. Raises FastganError.
     """
-    images = sample(run, n, seed=seed, trust=trust)
+    images = sample(run, n, seed=seed, step=step, trust=trust)
     blank = _untrained(files.path_of(run), n, seed, trust)
     return images, blank if blank is not None and blank.shape == images.shape else None
 
