@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from fastgan import files
-from fastgan.cli.options import of_run, read_file
+from fastgan.cli.options import of_run, read_file, step_option
 from fastgan.errors import FastganError, printable
 from fastgan.runs.layout import COPIES, EVALUATION
 
@@ -31,13 +31,19 @@ from fastgan.runs.layout import COPIES, EVALUATION
     show_default=True,
     help="seed of the samples and of the split of the reals",
 )
-@click.option("--step", type=int, help="another kept checkpoint than the newest")
+@step_option
 @click.option(
     "--trust", is_flag=True, help="run the code that RUN names, if you know where it comes from"
 )
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of text")
 def command(
-    run: str, count: int, data: str | None, seed: int, step: int | None, trust: bool, as_json: bool
+    run: str,
+    count: int,
+    data: str | None,
+    seed: int,
+    step: int | str | None,
+    trust: bool,
+    as_json: bool,
 ) -> None:
     """Measure images from RUN's averaged generator against the real ones.
 
@@ -90,14 +96,14 @@ def command(
     _keep(run, kept)
 
 
-def _measured_at(run: str, step: int | None, seed: int) -> dict[str, Any]:
+def _measured_at(run: str, step: int | str | None, seed: int) -> dict[str, Any]:
     """What a number must be read with."""
     import fastgan
     from fastgan.machine import commit
     from fastgan.runs.run_folder import RunFolder
 
-    steps = RunFolder(run).checkpoints.steps()
-    at = step if step is not None else max(steps, default=None)
+    checkpoints = RunFolder(run).checkpoints
+    at = checkpoints.named(step) if step is not None else max(checkpoints.steps(), default=None)
     return {"step": at, "seed": seed, "fastgan": fastgan.__version__, "commit": commit()}
 
 

@@ -130,14 +130,18 @@ def load() -> EfficientNetLite0 | None:
 
 @torch.inference_mode()
 def features(net: EfficientNetLite0, images: Tensor) -> Tensor:
-    """(n, 1280) of images float (n, 1 or 3, H, W) in [0, 1], scaled to SIDE (bicubic, antialiased);
-    grey ones have three equal channels."""
+    """(n, 1280), on the CPU, of images float (n, 1 or 3, H, W) in [0, 1], scaled to SIDE (bicubic,
+    antialiased); grey ones have three equal channels."""
     if images.shape[1] not in (1, 3):
         raise FastganError(f"general features are of grey or RGB images, not {images.shape[1]} ch.")
-    parts = []
+    parts, device = [], net.classes.weight.device
     for part in images.split(100):
         small = F.interpolate(
-            part.float(), (SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False
+            part.to(device).float(),
+            (SIDE, SIDE),
+            mode="bicubic",
+            antialias=True,
+            align_corners=False,
         )
-        parts.append(net.features(small.clamp(0, 1).expand(-1, 3, -1, -1)))
+        parts.append(net.features(small.clamp(0, 1).expand(-1, 3, -1, -1)).cpu())
     return torch.cat(parts)

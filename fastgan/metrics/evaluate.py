@@ -20,11 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastgan import paths
 from fastgan.data import Dataset
 from fastgan.errors import FastganError
-from fastgan.judges import efficientnet
-from fastgan.judges.classifier import EPOCHS, FEATURES, SIDE, Classifier, cached
+from fastgan.judges import efficientnet, instruments
+from fastgan.judges.classifier import EPOCHS, FEATURES, SIDE, Classifier
 from fastgan.judges.neighbours import NEAR, K
 from fastgan.judges.scores import RESAMPLES, Scores
 from fastgan.metrics.judged import Judged, Split, judge
@@ -255,7 +254,7 @@ def evaluate(
     if "image" not in data.fields:
         raise FastganError(f"{data.name} has no images to compare with")
     images = torch.as_tensor(source)[:n]
-    reals = torch.from_numpy(np.array(data.array("image"))).permute(0, 3, 1, 2).contiguous()
+    reals = instruments.reals_of(data)
     if images.shape[1:] != reals.shape[1:]:
         raise FastganError(
             f"samples are {tuple(images.shape[1:])}, {data.name} is {tuple(reals.shape[1:])}: open "
@@ -263,24 +262,22 @@ def evaluate(
         )
     if len(images) < 2:
         raise FastganError(f"{len(images)} samples are too few to measure")
-    labels = (
-        torch.from_numpy(np.array(data.array("label")))
-        if data.fields.get("label") and data.classes
-        else None
-    )
-    folder = cache if cache is not None else paths.cache_dir() / "metrics"
-    classifier = cached(
-        reals, labels, fingerprint=data.fingerprint, folder=folder, classes=data.classes, seed=0
-    )
+    classifier = instruments.fitted(data, reals, cache)
     split = Split.of(reals, len(images), seed)
 
     def through(name: str, features: Callable[[Tensor], Tensor]) -> Judged:
         few = replace(split, reference=split.reference[:GENERAL])
-        return judge(name, features, images, few if name != "small" else split, untrained, seed)
+        return judge(
+            name, features, images, few if name != instruments.SMALL else split, untrained, seed
+        )
 
-    small = through("small", classifier.features)
+    small = through(instruments.SMALL, classifier.features)
     net = efficientnet.load() if images.shape[1] in (1, 3) else None
-    general = through("EffLite0", partial(efficientnet.features, net)) if net is not None else None
+    general = (
+        through(instruments.GENERAL, partial(efficientnet.features, net))
+        if net is not None
+        else None
+    )
     pairs = (general or small).copies.worst
     rows = split.searched  # the general network's reference is the beginning of the other
     worst = [torch.stack([images[i].mul(255).round().byte(), reals[rows[j]]]) for i, j, _ in pairs]

@@ -352,7 +352,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def read_checkpoint(
-    checkpoints: Checkpoints, facts: dict[str, Any], step: int | None = None
+    checkpoints: Checkpoints, facts: dict[str, Any], step: int | str | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(groups, state) of a checkpoint of the run with these facts; the newest for None. Raises
     FastganError."""

@@ -32,6 +32,7 @@ from fastgan.runs.run_folder import RunFolder
 from fastgan.runs.serialize import serialize_network
 from fastgan.trainer import fingerprint, sampling
 from fastgan.trainer.cpu_engine import CpuEngine
+from fastgan.trainer.quality import Quality
 from fastgan.trainer.run_options import RunOptions
 from fastgan.trainer.stages.active import ActiveStage
 from fastgan.trainer.stages.sequence import Sources, StageSequence
@@ -56,6 +57,7 @@ class Session:
         taken: What was taken over from `init_from`, or None.
         told: The last reason said for steps without a graph.
         saved_step, saved_at: Of the newest checkpoint: its step, and its time.
+        quality: What was measured of the samples, and which step was best.
         descriptions: For each stage, how its networks are made again.
     """
 
@@ -92,6 +94,7 @@ class Session:
             self.taken: str | None = None
             self.stopped_by: str | None = None
             self.stats = Statistics(options.log_every, self.device, self.ranks)
+            self.quality = Quality(options.seed, self.device)
             self.watch = Health(self._loss(stages[0])) if options.watch else None
             self.out = files.path_of(out, "out") if out is not None else None
             self.folder = (
@@ -115,6 +118,8 @@ class Session:
         """Begin stage `index`."""
         self.sequence.enter(index)
         self.compute_in(self.cpu.precision)
+        if self.options.evaluate_every:
+            self.quality.enter(self.datasets.get("image"))
         if self.watch is not None:
             self.watch.enter(self._loss(self.active.stage))
 
@@ -200,6 +205,8 @@ class Session:
                     "identity": fingerprint.of_stage(self),
                     "forms": forms_as_json(self.sequence.forms),
                 }
+                state |= self.quality.state()
+                self.folder.checkpoints.best = self.quality.best_step
                 others = self.sequence.other_nets()
                 groups = {**self.active.state(), "others": others, "stats": stats}
                 path = self.folder.checkpoints.save(self.step, groups, state, passing)
