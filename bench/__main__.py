@@ -104,13 +104,18 @@ def parser() -> Parser:
         const="",
         metavar="NAMES",
         help="what is missing of these (comma-separated), by default of the whole plan in order of "
-        "worth: look verify warm suites norm conv kernels same; --budget: $BUDGET or 400",
+        "worth: look verify warm suites recipes norm conv kernels same; --budget: $BUDGET or 400",
     )
     stages.add_argument("--out", metavar="DIR", help="the results ($OUT, else bench/results)")
     stages.add_argument(
         "--toy",
         action="store_true",
         help="toy sizes, on a CPU too: finds mistakes before GPU time is spent",
+    )
+    stages.add_argument(
+        "--rehearse",
+        action="store_true",
+        help="what two calls of the plan would measure, on a simulated clock: runs nothing",
     )
     launches = p.add_argument_group("launches of a step, counted without a GPU")
     launches.add_argument(
@@ -146,6 +151,11 @@ def run(arguments: Sequence[str]) -> int:
             raise FastganError(f"--{name} {path}: there is no folder {Path(path).parent}")
     if options.readme is not None:
         return _readme(Path(options.readme), Path(options.results))
+    if options.rehearse:
+        from fastgan.bench.stages import rehearsal
+
+        print(rehearsal.table())
+        return 0
     if options.launches is not None:
         return _launches(options)
     if options.stages is not None:

@@ -20,7 +20,7 @@ from fastgan.bench.iterations import work as floor
 from fastgan.bench.iterations.gate import STEPS, Gate
 from fastgan.bench.iterations.ours import Ours
 from fastgan.bench.iterations.plain import Plain
-from fastgan.bench.iterations.rows import ABLATION, RowSpec
+from fastgan.bench.iterations.rows import ABLATION, RowSpec, worth
 from fastgan.bench.iterations.suites import Suite
 from fastgan.bench.tables import headline
 from fastgan.graphs.backends import Graph
@@ -185,7 +185,7 @@ class Bench:
             )
         alive: dict[str, Plain | Ours] = {}
         shown = False
-        for spec in sorted(specs, key=lambda s: s.seconds):
+        for spec in sorted(specs, key=worth):
             if self.keep is not None and not shown and spec.seconds > QUICKLY and alive:
                 self._time(suite, alive, entries, until, fail, repeats=3)
                 compare(found["rows"], kind)

@@ -97,9 +97,9 @@ class Store:
             **machine(),
             **stamp,
         }
-        with self.path.open("a") as f:
-            f.write(json.dumps(row, default=str) + "\n")
-            f.flush()
+        line = json.dumps(row, default=str) + "\n"
+        with self.path.open("ab", buffering=0) as f:  # one write: others append at the same time
+            f.write(line.encode())
             os.fsync(f.fileno())
         self.rows.append(row)
         return row

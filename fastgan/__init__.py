@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fastgan.acceleration import accelerate, report, revert
     from fastgan.graphs.capture import capture
     from fastgan.objectives import Adversarial, Noise, Objective, Phase
+    from fastgan.trainer.callbacks import Callback
     from fastgan.trainer.reuse.load import load, sample
     from fastgan.trainer.stages.stage import Stage
     from fastgan.trainer.trainer import Trainer
@@ -32,6 +33,7 @@ if not os.path.isdir(os.path.join(__path__[0], "kernels")):
 _MODULES = ("data", "metrics", "objectives", "ops", "recipes")
 _WHERE = {
     "Trainer": "fastgan.trainer.trainer",
+    "Callback": "fastgan.trainer.callbacks",
     "accelerate": "fastgan.acceleration",
     "report": "fastgan.acceleration",
     "revert": "fastgan.acceleration",
@@ -47,6 +49,7 @@ _WHERE = {
 
 __all__ = [
     "Adversarial",
+    "Callback",
     "FastganError",
     "Noise",
     "Objective",

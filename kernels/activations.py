@@ -111,6 +111,33 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 @triton.jit
+def exp_negative(x):
+    """e^x for x <= 0 within 2 ulp, 0 below -87; the hardware's exponential loses |x| ulp. NaN stays
+    NaN."""
+    far = x < -87.0
+    x = tl.maximum(x, -87.0, propagate_nan=tl.PropagateNan.ALL)
+    k = tl.floor(x * 1.4426950408889634 + 0.5)
+    # ln 2 in two parts, the first short enough for an exact product (Cody & Waite 1980), then a
+    # minimax polynomial.
+    r = x - k * 0.693145751953125
+    r = r - k * 1.428606765330187e-06
+    p = r * 1.9875691500e-4 + 1.3981999507e-3
+    p = p * r + 8.3334519073e-3
+    p = p * r + 4.1665795894e-2
+    p = p * r + 1.6666665459e-1
+    p = p * r + 5.0000001201e-1
+    p = p * (r * r) + r + 1.0
+    return tl.where(far, 0.0, p * ((k.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True))
+
+
+@triton.jit
+def sigmoid(x):
+    """1 / (1 + e^-x) within 2 ulp, tails included."""
+    e = exp_negative(-tl.abs(x))
+    return tl.div_rn(tl.where(x >= 0, 1.0, e), 1.0 + e)
+
+
+@triton.jit
 def _tanh(x):
     # 1 - 2/(e^2|x| + 1) cancels near zero, so a polynomial in x^2 (weighted least squares on [0,
     # 0.6], 3e-9) takes over there
@@ -137,9 +164,9 @@ def act(p, ACT: tl.constexpr, SLOPE: tl.constexpr):
     elif ACT == "tanh":
         p = _tanh(p)
     elif ACT == "sigmoid":
-        p = tl.sigmoid(p)
+        p = sigmoid(p)
     elif ACT == "silu":
-        p = p * tl.sigmoid(p)
+        p = p * sigmoid(p)
     else:
         tl.static_assert(ACT == "identity", "unknown activation")
     return p
@@ -158,10 +185,10 @@ def act_grad(p, ACT: tl.constexpr, SLOPE: tl.constexpr):
         y = _tanh(p)
         d = 1.0 - y * y
     elif ACT == "sigmoid":
-        y = tl.sigmoid(p)
+        y = sigmoid(p)
         d = y * (1.0 - y)
     elif ACT == "silu":
-        y = tl.sigmoid(p)
+        y = sigmoid(p)
         d = y * (1.0 + p * (1.0 - y))
     else:
         tl.static_assert(ACT == "identity", "unknown activation")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fastgan.kernels import tuning
+from fastgan.kernels.activations import exp_negative, sigmoid
 from fastgan.kernels.common import cdiv, next_power_of_2, tl, triton
 
 DEFAULT: dict[str, Any] = {"BLOCK": 1024, "SINGLE": 16384, "num_warps": 8}
@@ -25,39 +26,13 @@ COUNTS = [
 
 
 @triton.jit
-def _exp_negative(x):
-    """e^x for x <= 0 within 2 ulp, 0 below -87; the hardware's exponential loses |x| ulp. NaN stays
-    NaN."""
-    far = x < -87.0
-    x = tl.maximum(x, -87.0, propagate_nan=tl.PropagateNan.ALL)
-    k = tl.floor(x * 1.4426950408889634 + 0.5)
-    # ln 2 in two parts, the first short enough for an exact product (Cody & Waite 1980), then a
-    # minimax polynomial.
-    r = x - k * 0.693145751953125
-    r = r - k * 1.428606765330187e-06
-    p = r * 1.9875691500e-4 + 1.3981999507e-3
-    p = p * r + 8.3334519073e-3
-    p = p * r + 4.1665795894e-2
-    p = p * r + 1.6666665459e-1
-    p = p * r + 5.0000001201e-1
-    p = p * (r * r) + r + 1.0
-    return tl.where(far, 0.0, p * ((k.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True))
-
-
-@triton.jit
 def softplus(x):
     """log(1 + e^x) to a few ulp everywhere, tails included."""
-    e = _exp_negative(-tl.abs(x))
+    e = exp_negative(-tl.abs(x))
     u = 1.0 + e
     # log(1 + e) = log(u) e / (u - 1): the rounding of u cancels (Goldberg 1991, theorem 4).
     small = tl.where(u == 1.0, e, tl.log(u) * tl.div_rn(e, tl.where(u == 1.0, 1.0, u - 1.0)))
     return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL) + small
-
-
-@triton.jit
-def sigmoid(x):
-    e = _exp_negative(-tl.abs(x))
-    return tl.div_rn(tl.where(x >= 0, 1.0, e), 1.0 + e)
 
 
 @triton.jit

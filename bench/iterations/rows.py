@@ -151,6 +151,13 @@ ROWS = (
         gpu=_NCHW,
         seconds=80,
     ),
+    RowSpec(
+        "f3:max",
+        "f3:nchw by max-autotune",
+        replace(_C, whole="max-autotune-no-cudagraphs", graph=True, channels_last=False),
+        gpu=_NCHW,
+        seconds=120,
+    ),
     RowSpec("c:bf16", "c in bf16 on the CPU", replace(_C, everywhere=True), cpu=True),
     RowSpec(
         "d:bf16", "d in bf16 on the CPU", replace(_C, modules="default", everywhere=True), cpu=True
@@ -175,6 +182,16 @@ ROWS = (
     ),
 )
 BY_KEY = {row.key: row for row in ROWS}
+FIRST = ("c", "f", "i")
+"""What the headline is made of, built before the other rows: they are there whatever the rest
+takes."""
+
+
+def worth(row: RowSpec) -> tuple[bool, float]:
+    """A row's place in the order of building: those of the headline, then the quicker ones."""
+    return row.key not in FIRST, row.seconds
+
+
 LETTERS = tuple(dict.fromkeys(row.letter for row in ROWS))
 
 ABLATION = (

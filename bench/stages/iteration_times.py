@@ -6,7 +6,7 @@ judged first; one stored row a suite.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,12 +21,12 @@ from fastgan.bench.stages.plan import StageRow
 from fastgan.bench.store import Store
 
 Keep = Callable[[dict[str, Any]], None]
-WARM = 40.0  # seconds that a row takes to build whose compilation lies in a cache
+WARM = 25.0  # seconds that a row takes to build whose compilation lies in a cache
 
 
 def measure(
     name: str,
-    letters: tuple[str, ...],
+    chosen: Collection[str],
     toy: bool,
     ablation: bool = False,
     keep: Keep | None = None,
@@ -36,9 +36,9 @@ def measure(
 ) -> dict[str, Any]:
     """One suite's results, as `fastgan bench --json` has them.
 
-    keep: gets results of the rows that are known early. until: on time.monotonic's clock. warm:
-        rows whose compilation lies in
-    a cache. skip: rows that are known to fail, and why.
+    chosen: keys of rows. keep: gets results of the rows that are known early. until: on
+        time.monotonic's clock. warm: rows whose compilation lies in a cache. skip: rows that are
+        known to fail, and why.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -46,7 +46,7 @@ def measure(
         failed = [
             (row, skip[row.key])
             for row in rows_.ROWS
-            if skip and row.key in skip and row.letter in letters
+            if skip and row.key in skip and row.key in chosen
         ]
         there = {entry["row"] for entry in found["rows"]}
         found["rows"] += [
@@ -66,7 +66,10 @@ def measure(
         shown = (
             "no row of ours ran"
             if best is None
-            else f"{best['row']} {best['ms'][1]:.3f} ms, {best['speedup'][1]:.2f}x"
+            else f"{best['row']} {best['ms'][1]:.3f} ms, {best['speedup'][1]:.2f}x {best['best']}"
+        )
+        shown += "".join(
+            f", {launches(e):.0f} launches in {e['row']}" for e in ours if "kernels" in e
         )
         return {"result": result, "shown": shown}
 
@@ -84,29 +87,43 @@ def measure(
     specs = (
         rows_.ABLATION
         if ablation
-        else [r for r in rows_.ROWS if r.letter in letters and r.key not in (skip or ())]
+        else [r for r in rows_.ROWS if r.key in chosen and r.key not in (skip or ())]
     )
     return outcome(
         bench.suite(suites.SUITES[name], specs, "ablation" if ablation else "rows", until)
     )
 
 
+def launches(entry: dict[str, Any]) -> float:
+    """Of one step, as torch's profiler counted them; nan where it could not."""
+    kernels = entry["kernels"]
+    return float("nan") if "error" in kernels else sum(count for count, _ in kernels.values())
+
+
 def rows(toy: bool) -> Iterable[StageRow]:
     """Suites in order of worth, then the ablation."""
     chosen = suites.TINY if toy else suites.GPU
-    letters = ("a", "c", "i") if toy else rows_.LETTERS
+    everything = ("a", "c", "i") if toy else tuple(row.key for row in rows_.ROWS if not row.cpu)
     for suite in chosen:
-        yield StageRow(suite.name, lambda n=suite.name, **kw: measure(n, letters, toy, **kw), 150)
+        yield StageRow(
+            suite.name,
+            lambda n=suite.name, only=(), **kw: measure(n, only or everything, toy, **kw),
+            150,
+        )
     if not toy:
         first = chosen[0].name
         yield StageRow(
-            f"{first} | ablation", lambda **kw: measure(first, (), toy, ablation=True, **kw), 90
+            f"{first} | ablation",
+            lambda only=(), **kw: measure(first, (), toy, ablation=True, **kw),
+            90,
         )
 
 
-def run_row(row: StageRow, store: Store, until: float) -> dict[str, Any]:
-    """A row within its time; what it knows early is stored at once. Rows that could not be built by
-    themselves are not tried again here.
+def run_row(
+    row: StageRow, store: Store, until: float, only: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """A row within its time, of the suite's table the rows named or all; what it knows early is
+    stored at once. Rows that could not be built by themselves are not tried again here.
     """
     started = {
         r["key"].removeprefix(f"{row.key} "): r
@@ -119,9 +136,13 @@ def run_row(row: StageRow, store: Store, until: float) -> dict[str, Any]:
         if "failed" in r and not r["failed"].startswith("timed out")
     }
     keep = lambda values: store.add("suites", row.key, row.ours, {**values, "partial": True})
-    return row.run(
-        keep=keep, until=until - 5, warm=[key for key in started if key not in skip], skip=skip
-    )  # type: ignore[call-arg]
+    return row.run(  # type: ignore[call-arg]
+        only=only,
+        keep=keep,
+        until=until - 5,
+        warm=[key for key in started if key not in skip],
+        skip=skip,
+    )
 
 
 def summary(store: Store) -> None:

@@ -62,6 +62,10 @@ STAGES = {
         "fastgan bench: whole iterations of five kinds of GAN, rows a to i in turns, gradients "
         "judged",
     ),
+    "recipes": (
+        "fastgan.bench.stages.recipe_runs",
+        "every recipe trains by default options, its steps captured",
+    ),
     "norm": (
         "fastgan.bench.stages.norm_forms",
         "normalisation: one launch or several, warps and programs, at DCGAN-64's shapes",
@@ -97,38 +101,51 @@ class Part:
     together.
 
     prefetch: run for what the compilers leave in their caches; what was measured beside others is
-        thrown away.
+        thrown away. again: known rows too, as long as their suite is not: it needs the caches.
+    only: of a suite, these rows of its table.
     """
 
     stage: str
     rows: str
     seconds: float
     prefetch: bool = False
+    again: bool = False
+    only: tuple[str, ...] = ()
 
 
 AUTO = (
-    "batch_norm|moments|update_running|affine_act|adversarial|adam_ema|spectral|uniform|normal"
-    "|images_gather"
+    "batch_norm|instance_norm|moments|update_running|affine_act|adversarial|adam_ema|average"
+    "|spectral|uniform|normal|images_gather"
 )
-EDGES = r"batch 128 \| (?!compile)"
+DIRECTIONS = r"(G|D) L\d batch 128 \| (forward|dgrad|wgrad 0)$"
+RIVALS = ("a", "c", "f", "f2:nchw", "f3:nchw", "i")
+"""The tutorial, the tuned loop, what PyTorch is fastest by, and ours."""
 PLAN: tuple[tuple[Part, ...], ...] = (
     (Part("look", "ceilings", 20),),
     (  # compilers work, the GPU hardly: together
-        Part("warm", "dcgan-64-b128 (d|e|f2|f3):?(max.*|reduce.*)?$", 110),
-        Part("warm", "dcgan-64-b128 e:nchw", 110, prefetch=True),
-        Part("warm", "dcgan-64-b128 f3:nchw", 110, prefetch=True),
-        Part("warm", "dcgan-64-b128 (i|h:)", 110, prefetch=True),
-        Part("warm", "sngan-32-b64 (i|f3:nchw)", 110, prefetch=True),
-        Part("verify", f"({AUTO}).* bf16", 110),
-        Part("verify", f"({AUTO}).* fp(16|32)", 110),
-        Part("verify", "conv2d bf16|conv_moments bf16", 110),
-        Part("verify", "conv_transpose.* bf16|instance_norm|diffaugment", 110),
+        Part("warm", "dcgan-64-b128 f3:max", 130, again=True),
+        Part("warm", "dcgan-64-b128 (f2|f3):nchw", 130, again=True),
+        Part("warm", "sngan-32-b64 f3:nchw", 130, again=True),
+        Part("warm", "sngan-32-b64 f2:nchw", 130, again=True),
+        Part("warm", "(dcgan-64-b128|sngan-32-b64) i", 130),
+        Part("recipes", "dcgan|wgan-gp|inpainting|infogan|video|gan$|text-to-image", 130),
+        Part("recipes", "sngan|pix2pix|semi|lapgan|super|segmentation|aging", 130),
+        Part("recipes", "r3gan|cgan|cyclegan|biggan|sagan|progressive|astronomy|fastgan", 130),
+        Part("verify", f"({AUTO}).* bf16", 130),
+        Part("verify", f"({AUTO}).* fp(16|32)", 130),
+        Part("verify", "conv2d (bf16|fp32|fp16)", 130),
+        Part("verify", "conv_transpose2d (bf16|fp32|fp16)|diffaugment", 130),
     ),
-    (Part("suites", "dcgan-64-b128$", 130),),
-    (Part("suites", "sngan-32-b64$", 90),),
-    (Part("suites", "dcgan-64-b16$", 60),),
+    (Part("suites", "dcgan-64-b128$", 110, only=(*RIVALS, "f3:max", "h:cudnn")),),
+    (Part("suites", "sngan-32-b64$", 90, only=RIVALS),),
+    (
+        Part("warm", "dcgan-64-b16 (f2|f3):nchw", 70, again=True),
+        Part("look", DIRECTIONS, 70, prefetch=True),
+        Part("recipes", "", 70),
+    ),
+    (Part("suites", "dcgan-64-b16$", 75, only=RIVALS),),
+    (Part("look", rf"{DIRECTIONS}|. L\d batch 128 \| cuDNN", 60),),
     (Part("norm", "", 40),),
-    (Part("conv", f"(G|D) L.*{EDGES}", 80),),
 )
 """What has to exist after the first call, in order. A group takes as long as its longest part."""
 
@@ -151,30 +168,35 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def stage(part: Part, out: str | None, toy: bool, state: Path) -> int:
-    """Measures what is missing of a part, or with prefetch all of it, until its seconds are spent.
-    Runs in its own process.
+def needed(part: Part, row: StageRow, store: Store) -> bool:
+    """Whether a row of the part is run."""
+    if part.again:
+        return store.find("suites", row.key.split()[0], True) is None
+    return store.find(part.stage, row.key, row.ours) is None
+
+
+def stage(part: Part, out: str | None, toy: bool, state: Path, aside: str | None = None) -> int:
+    """Measures what is missing of a part until its seconds are spent. Runs in its own process.
 
     state: where the row in flight (`.running`) and, at the end, the keys left (`.left`) are
-        written.
+        written. aside: where results go instead of `out`.
     """
     end = time.monotonic() + part.seconds
-    store = Store(out)
+    store, known = Store(aside or out), Store(out)
     module = importlib.import_module(STAGES[part.stage][0])
     left: list[str] = []
     marker = state.with_suffix(".running")
     for row in module.rows(toy):
-        if not re.match(part.rows, row.key):
+        if not re.match(part.rows, row.key) or not needed(part, row, known):
             continue
-        if not part.prefetch and store.find(part.stage, row.key, row.ours):
-            continue
-        if end - time.monotonic() < min(row.seconds, 0.5 * part.seconds):
+        if not fits(end - time.monotonic(), row.seconds, part):
             left.append(row.key)
             continue
         marker.write_text(json.dumps({"stage": part.stage, "key": row.key, "ours": row.ours}))
         began = time.monotonic()
         try:
-            values = module.run_row(row, store, end) if hasattr(module, "run_row") else row.run()
+            of_stage = getattr(module, "run_row", None)
+            values = of_stage(row, store, end, part.only) if of_stage else row.run()
         except (
             Exception
         ) as e:  # a row that fails is a result: stored, shown, and not tried again by the next run
@@ -197,35 +219,35 @@ def stage(part: Part, out: str | None, toy: bool, state: Path) -> int:
     return 0
 
 
+def fits(remaining: float, seconds: float, part: Part) -> bool:
+    """Whether a row of so many declared seconds is started with what remains of its part."""
+    return remaining >= min(seconds, 0.5 * part.seconds)
+
+
 def share(remaining: float, last: bool) -> float:
     """Seconds a stage gets of those that remain: all for the last one, else two fifths, but enough
     for most rows."""
     return remaining if last else min(remaining, max(AT_LEAST, SHARE * remaining))
 
 
-def supervise(part: Part, out: str | None, toy: bool) -> list[str]:
+def supervise(part: Part, out: str | None, toy: bool, aside: str | None = None) -> list[str]:
     """Runs a part in child processes until it is through or out of seconds; returns the keys
-    left."""
+    left. aside: where results go instead of `out`."""
     end = time.monotonic() + part.seconds
-    store = Store(out)
+    store = Store(aside or out)
     state = store.path.with_name(f".{part.stage}-{os.getpid()}-{threading.get_ident()}.state")
     marker, rest = state.with_suffix(".running"), state.with_suffix(".left")
     for _ in range(20):  # a part that dies twenty times has a problem of its own
         remaining = max(end - time.monotonic(), 0.0)
         given = {"part": asdict(replace(part, seconds=remaining)), "out": out, "toy": toy}
-        given["state"] = str(state)
+        given |= {"state": str(state), "aside": aside}
         interpreted = (
             {"TRITON_INTERPRET": "1"}
             if toy and part.stage in KERNELS and not torch.cuda.is_available()
             else {}
         )
         child = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "fastgan.bench.stages.plan",
-                json.dumps({**given, "state": str(state)}),
-            ],
+            [sys.executable, "-m", "fastgan.bench.stages.plan", json.dumps(given)],
             start_new_session=True,
             env={**os.environ, **interpreted},
         )
@@ -242,7 +264,7 @@ def supervise(part: Part, out: str | None, toy: bool) -> list[str]:
         if marker.is_file():  # the row in flight was killed by the clock, or took the process down
             lost = json.loads(marker.read_text())
             why = why or f"the process died (exit code {code})"
-            kept = Store(out)
+            kept = Store(aside or out)
             if not kept.partial(lost["stage"], lost["key"]):  # else what it had measured counts
                 kept.add(lost["stage"], lost["key"], lost["ours"], {"failed": why})
             marker.unlink()
@@ -270,7 +292,7 @@ def together(parts: Sequence[Part], out: str | None, toy: bool) -> list[str]:
         part = parts[index]
         if part.prefetch:
             with tempfile.TemporaryDirectory() as aside:
-                supervise(part, aside, toy)
+                supervise(part, out, toy, aside)
         else:
             left[index] = supervise(part, out, toy)
 
@@ -358,4 +380,5 @@ def run(
 if __name__ == "__main__":  # a part's process, which supervise() starts
     die_with_parent()
     given = json.loads(sys.argv[1])
-    sys.exit(stage(Part(**given["part"]), given["out"], given["toy"], Path(given["state"])))
+    part, state = Part(**given["part"]), Path(given["state"])
+    sys.exit(stage(part, given["out"], given["toy"], state, given["aside"]))

@@ -65,6 +65,7 @@ def from_items(
         kinds["label"] = "label" if arrays["label"].dtype == np.int64 else "tensor"
         digests = {key: value for key, value in (digests or {}).items() if key != "label"}
         classes = texts or classes
+    varying = not skipped and reader.varies(arrays["image"][:4])
     named = (
         classes if isinstance(classes, (list, tuple)) and kinds.get("label") == "label" else None
     )
@@ -75,6 +76,12 @@ def from_items(
         classes=[str(c) for c in named] if named else None,
         skipped=skipped,
         digests=digests,
+        notes=[
+            f"{name} gives other images each time it is read (a random transform?): the first "
+            "reading is kept, so nothing random remains; use flip= and augment= instead"
+        ]
+        if varying
+        else (),
     )
 
 
@@ -107,6 +114,18 @@ class _Reader:
         number = np.empty(len(classes), np.int64)
         number[[self.texts[name] for name in classes]] = np.arange(len(classes))
         return number[values], classes
+
+    def varies(self, first: np.ndarray) -> bool:
+        """Whether the first items are not the same when they are read again."""
+        guarded = _Guarded(self.items, len(first))
+        for i, before in enumerate(first):
+            try:
+                _, fields = self._fields(guarded[i])
+            except Exception:  # read once, which is all that was asked of it
+                return False
+            if not np.array_equal(fields["image"], before):
+                return True
+        return False
 
     def read(self, count: int, scale: str, directory: Path, bar: Callable[[int], Any]) -> Any:
         """All items under one meaning of floats: (arrays, kinds, skipped, digests)."""

@@ -3,10 +3,12 @@ regularisers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fastgan import arguments
 from fastgan.errors import FastganError
 from fastgan.objectives import augmentation, regularizers
 from fastgan.objectives.base import Noise, Objective, Phase
@@ -77,13 +79,24 @@ class Adversarial(Objective):
     lazy: Mapping[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
+        if not isinstance(self.loss, str) or self.loss not in LOSSES:
             raise FastganError(f"unknown loss {self.loss!r}: choose one of {', '.join(LOSSES)}")
         for name in ("lazy_r1", "n_critic"):
-            if getattr(self, name) < 1:
-                raise FastganError(f"{name} must be at least 1, not {getattr(self, name)}")
+            arguments.whole(getattr(self, name), name, 1)
+        for name in ("r1", "r2", "gp", "drift"):
+            arguments.number(getattr(self, name), name)
+        for name in (
+            "conditional",
+            *(n for n in ("reuse", "one_pass") if getattr(self, n) is not None),
+        ):
+            arguments.flag(getattr(self, name), name)
+        if self.gamma is not None:
+            arguments.function(self.gamma, "gamma", "a function of the step")
+        arguments.text(self.augment, "augment")
+        if self.augment_p is not None:
+            arguments.number(self.augment_p, "augment_p", -math.inf)
         augmentation.check(self.augment, self.augment_p, self.loss)
-        self.latent_shape = tuple(self.latent_shape)
+        self.latent_shape = arguments.shape(self.latent_shape, "latent_shape")
         self.noise = {"z": Noise(self.latent_shape, self.latent)}
         self.lazy = {"r1": self.lazy_r1} if self.r1 else {}
 
@@ -198,7 +211,12 @@ class Adversarial(Objective):
                 "are: end in Tanh"
             )
         logits = step.nets.D(fake.detach().requires_grad_(), *self.conditions(step))
-        last = ending(logits) if hasattr(logits, "grad_fn") else None
+        if not hasattr(logits, "grad_fn"):
+            raise FastganError(
+                f"the discriminator returns a {type(logits).__name__}, not one tensor of logits: "
+                "return these alone, or write an Objective whose losses pick them"
+            )
+        last = ending(logits)
         if last in ("Sigmoid", "Softmax"):
             raise FastganError(
                 f"the discriminator ends in {last}, but the losses take logits: remove its last "

@@ -3,12 +3,14 @@ engine knows no GAN kind."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from fastgan import arguments
 from fastgan.errors import FastganError
 from fastgan.ops import random
 
@@ -44,6 +46,10 @@ class Noise:
     classes: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", arguments.shape(self.shape, "the shape of noise"))
+        arguments.number(self.low, "low of noise", -math.inf)
+        arguments.number(self.high, "high of noise", self.low)
+        arguments.whole(self.classes, "classes of noise")
         if self.kind not in ("normal", "uniform", "categorical"):
             raise FastganError(
                 f"unknown kind of noise {self.kind!r}: choose normal, uniform or categorical"
@@ -86,6 +92,19 @@ class Phase:
     fresh: bool = True
 
     def __post_init__(self) -> None:
+        arguments.text(self.name, "the name of a phase")
+        what = f"trains of phase {self.name!r}"
+        if isinstance(self.trains, str) or not isinstance(self.trains, Sequence):
+            raise FastganError(
+                f"{what} must be names such as ('G',), not {arguments.shown(self.trains)}"
+            )
+        for one in self.trains:
+            arguments.text(one, what)
+        arguments.function(
+            self.loss, f"loss of phase {self.name!r}", "a function of the step that returns losses"
+        )
+        arguments.whole(self.repeat, f"repeat of phase {self.name!r}", -arguments.MOST)
+        arguments.flag(self.fresh, f"fresh of phase {self.name!r}")
         if not self.name or "/" in self.name:
             raise FastganError(
                 f"a phase can't be named {self.name!r}: the name begins keys like 'D/accuracy', "

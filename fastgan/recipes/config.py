@@ -66,14 +66,6 @@ class Config(RunOptions):
         None, "side of the images in pixels; default: what the data have, or the recipe's"
     )
     channels: int | None = run_option(None, "1 (grey) or 3 (colour); default: what the data have")
-    augment: str = run_option(
-        "none",
-        "change reals and fakes alike before D sees them, for few images: "
-        "color,translation,cutout or a part of it (DiffAugment), or ada",
-    )
-    augment_p: float | None = run_option(
-        None, "strength of --augment ada in [0, 1]; default: it follows how D overfits"
-    )
     steps: int = run_option(20_000, "updates of the generator")
     out: str | None = run_option(None, "run folder; default: runs/<recipe>")
     init_from: str | None = run_option(
@@ -126,6 +118,20 @@ class Config(RunOptions):
         """(size, channels) to ask of the data where neither the user nor the recipe's networks
         care."""
         return self.size, self.channels
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentingConfig(Config):
+    """The options of a recipe whose objective shows D augmented images."""
+
+    augment: str = run_option(
+        "none",
+        "change reals and fakes alike before D sees them, for few images: "
+        "color,translation,cutout or a part of it (DiffAugment), or ada",
+    )
+    augment_p: float | None = run_option(
+        None, "strength of --augment ada in [0, 1]; default: it follows how D overfits", most=1
+    )
 
 
 def fields_of(config: type[Config]) -> dict[str, dataclasses.Field]:

@@ -9,7 +9,7 @@ from fastgan import files
 from fastgan.data.opening import BUNDLED
 from fastgan.errors import FastganError
 from fastgan.recipes import Config, ImageSpec
-from fastgan.recipes.config import as_dict, fields_of
+from fastgan.recipes.config import AugmentingConfig, as_dict, fields_of
 
 if TYPE_CHECKING:
     from fastgan.objectives import Objective
@@ -48,13 +48,13 @@ def still_there(config: Config, run: str) -> None:
 
 
 def augmented(objective: Objective, config: Config) -> Objective:
-    """The recipe's objective with the augmentation of the options."""
+    """The recipe's objective with the augmentation of the options, if it has such options."""
     from fastgan.objectives import Adversarial
 
+    if not isinstance(config, AugmentingConfig) or not isinstance(objective, Adversarial):
+        return objective
     if config.augment == "none" and config.augment_p is None:
         return objective
-    if not isinstance(objective, Adversarial):
-        raise FastganError(f"recipe {config.recipe} knows no --augment: leave it out")
     return dataclasses.replace(objective, augment=config.augment, augment_p=config.augment_p)
 
 
@@ -111,7 +111,10 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
             freeze_first(built.nets["D"], config.freeze_d)
         if config.init_from is not None:  # whoever goes on from another folder finds it, too
             config = dataclasses.replace(config, init_from=files.recorded(config.init_from))
-    stages = list(built.stages)
+    stages = [
+        dataclasses.replace(stage, objective=augmented(stage.objective, config))
+        for stage in built.stages
+    ]
     if built.objective is not None:
         stages.append(
             Stage(

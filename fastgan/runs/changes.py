@@ -46,7 +46,14 @@ CHANGES = (
         "weights of D's penalties, and how often R1 is computed",
         *[tuple(f"stages.objective.args.{n}" for n in ("r1", "r2", "gp", "lazy_r1"))],
     ),
+    Change(
+        ("augment", "augment_p"),
+        "what changes reals and fakes before D sees them",
+        ("stages.objective.args.augment", "stages.objective.args.augment_p"),
+    ),
     Change(("flip",), "whether images are mirrored", ("flip",)),
+    Change(("clip",), "the largest norm of a phase's gradients", ("clip",)),
+    Change(("accumulate",), "in how many parts a batch is worked off", ("accumulate",)),
     Change(("ema_decay",), "how slowly the averaged generator follows", ("ema_decay",)),
     Change(("precision",), "such as fp32 for a run that overflowed", ("precision",)),
     Change(("data",), "where the same images lie now"),
@@ -70,7 +77,7 @@ CHANGES = (
     ),
 )
 
-CONSEQUENCES = ("stages.lazy*",)
+CONSEQUENCES = ("stages.lazy*", "stages.networks.augment")
 """Facts that follow from accepted ones, and are not worth a line of their own."""
 
 

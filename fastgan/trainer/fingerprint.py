@@ -18,6 +18,9 @@ from fastgan.runs.serialize import NotSerializable, foreign, rebuild, serialize
 from fastgan.trainer.run_options import RunOptions
 from fastgan.trainer.stages.stage import Stage
 
+ADDED = {"clip": 0.0, "accumulate": 1}
+"""Options that earlier runs did not have, and what they did."""
+
 
 class RunFacts(Protocol):
     """What of a Trainer its run is known by."""
@@ -75,6 +78,7 @@ def of(trainer: RunFacts) -> dict[str, Any]:
         "ema_decay": trainer.options.ema_decay,
         "log_every": trainer.options.log_every,
         "precision": trainer.precision.name,
+        **{name: getattr(trainer.options, name) for name in ADDED},
     }
 
 

@@ -7,10 +7,11 @@ import time
 
 from fastgan.errors import FastganError
 from fastgan.monitor.early import look_due
+from fastgan.monitor.quality import SAMPLES
 from fastgan.reports import page
 from fastgan.trainer import pictures
+from fastgan.trainer.callbacks import Callbacks
 from fastgan.trainer.graceful_stop import GracefulStop
-from fastgan.trainer.quality import SAMPLES
 from fastgan.trainer.session import Session
 
 
@@ -19,12 +20,16 @@ class Loop:
 
     Args:
         session: Whose step, metrics and folder it works on.
+        callbacks: What else is called.
         request: Tells which signal came.
         until: Of time.monotonic(); None: no limit of time.
     """
 
-    def __init__(self, session: Session, request: GracefulStop, until: float | None) -> None:
+    def __init__(
+        self, session: Session, callbacks: Callbacks, request: GracefulStop, until: float | None
+    ) -> None:
         self.session, self.request, self.until = session, request, until
+        self.callbacks = callbacks
         self.clock, self.images_then = time.monotonic(), session.images
 
     def run(self, steps: int) -> None:
@@ -40,7 +45,7 @@ class Loop:
             session.stats.add(session.active.train_step(own))
             session.step += 1
             best = self._measure()
-            self._report()
+            row = self._report()
             self._check_graph()
             if look_due(session.step):
                 pictures.look_at_samples(session)
@@ -49,6 +54,7 @@ class Loop:
                 self._checkpoint(passing=not due)
             if session.step % options.sample_every == 0:
                 pictures.draw_samples(session)
+            self._call_back(row)
         if session.step > began and session.step % options.checkpoint_every:
             self._checkpoint()
         if session.step > began and session.step % options.sample_every:
@@ -58,7 +64,8 @@ class Loop:
             with session.reporter.accessory("report.html"):
                 page.write(session.folder.path)
 
-    def _report(self) -> None:
+    def _report(self) -> dict[str, float] | None:
+        """Write a row of metrics where one is due, and return it."""
         session = self.session
         if session.stats.full:
             row = session.stats.take() | session.active.rates.row()
@@ -69,8 +76,22 @@ class Loop:
             speed = (images - self.images_then) / max(now - self.clock, 1e-9)
             session.reporter.row(session.step, images, row, speed, session.options.log_every)
             self.clock, self.images_then = now, images
-        elif session.reporter.progress is not None:
+            return row
+        if session.reporter.progress is not None:
             session.reporter.progress.update(session.step)
+        return None
+
+    def _call_back(self, row: dict[str, float] | None) -> None:
+        """After a step; what it has done is saved where the user's code fails."""
+        session = self.session
+        try:
+            self.callbacks.call("on_step", session)
+            if row is not None:
+                self.callbacks.call("on_log", session, row)
+        except FastganError:
+            if session.ranks.world == 1 and session.step != session.saved_step:
+                self._checkpoint()
+            raise
 
     def _measure(self) -> bool:
         """The distance of samples to the reals, where it is due; whether it is the best yet."""
@@ -109,10 +130,11 @@ class Loop:
         old = bool(minutes) and now - session.saved_at >= 60 * minutes
         late = self.until is not None and now >= self.until
         number = signal.Signals[self.request.name] if self.request.name else 0
+        late = late or session.asked_to_stop is not None
         wish = session.ranks.largest(2 + number if number else 2 if late else int(old))
         if wish == 1 and session.step != session.saved_step:
             self._checkpoint(passing=True)
-        session.stopped_by = signal.Signals(wish - 2).name if wish > 2 else None
+        session.stopped_by = signal.Signals(wish - 2).name if wish > 2 else session.asked_to_stop
         return wish > 1
 
     def _checkpoint(self, passing: bool = False) -> None:
@@ -121,4 +143,5 @@ class Loop:
         if session.ranks.largest(int(bad is not None)):  # every rank stops, or none
             session.reporter.diverged(session.step, f"{bad or 'another process'} is not finite")
         if session.out is not None:
-            session.save(passing=passing)
+            path = session.save(passing=passing)
+            self.callbacks.call("on_checkpoint", session, path)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from fastgan.errors import FastganError, printable
 
@@ -13,6 +14,11 @@ from fastgan.errors import FastganError, printable
 def place(net: nn.Module, device: torch.device, memory_format: torch.memory_format) -> nn.Module:
     """Move a network in place; its convolution weights take the memory format."""
     return net.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
+
+
+def is_lazy(parameter: Tensor) -> bool:
+    """Whether torch makes it only when its module is first called."""
+    return isinstance(parameter, (UninitializedParameter, UninitializedBuffer))
 
 
 def is_compiled(net: nn.Module) -> bool:

@@ -75,6 +75,7 @@ def resume(session: Session, path: Path, reschedule: bool) -> None:
     session.ranks.wait()
     folder = session.folder or RunFolder(path)
     facts = folder.facts()
+    facts["identity"] = {**fingerprint.ADDED, **facts["identity"]}
     session.cpu.keep(facts["identity"].get("precision", "fp32"))
     session.compute_in(session.cpu.precision)
     now = fingerprint.of(session)
@@ -103,11 +104,10 @@ def resume(session: Session, path: Path, reschedule: bool) -> None:
         session.active.ema.warm_up = facts.get("init_from", {}).get("warm_up", True)
         for name in sequence.other_nets():
             index, _, net = name.partition("/")
-            load_network(
-                sequence.stages[int(index)].nets[net],
-                groups["others"][name],
-                f"{net} of stage {index}",
-            )
+            stage = sequence.stages[int(index)]
+            if name not in groups["others"] and net in stage.objective.own_nets():
+                continue  # given an option that it did not have then
+            load_network(stage.nets[net], groups["others"][name], f"{net} of stage {index}")
         session.stats.load_state_dict(groups["stats"])
         session.step = state["step"]
         if "evaluation" in state:
@@ -138,6 +138,7 @@ def _go_on_in(session: Session, folder: RunFolder, facts: dict[str, Any]) -> Non
         described = fingerprint.rebuilding(session)["stages"]
         for old, new in zip(facts["stages"], described, strict=True):
             old["objective"] = new["objective"]
+            old["nets"] = {name: old["nets"].get(name, net) for name, net in new["nets"].items()}
     if facts.pop("demo", None) is not None or session.rescheduled:
         folder.write("run.json", json.dumps(facts, indent=1))
     with reporter.accessory("metrics.csv"):

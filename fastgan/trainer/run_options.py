@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args, get_origin, get_type_hints
 
+from fastgan import arguments
 from fastgan.errors import FastganError
 
 
@@ -40,10 +39,6 @@ def run_option(default: Any, help: str, **values: Any) -> Any:
     return option(default, help, group="run", **values)
 
 
-_NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-_LARGEST: dict[type, float] = {int: 2**63 - 1, float: 1e30}
-
-
 def type_of(options: type, name: str) -> tuple[type, bool]:
     """(Python type, may be None) of an option."""
     hint = _hints(options)[name]
@@ -67,45 +62,24 @@ def checked(options: type, name: str, value: Any, label: str | None = None) -> A
     kind, optional = type_of(options, name)
     if value is None and optional:
         return None
-    accepted: Any = {int: numbers.Integral, float: numbers.Real}.get(kind, kind)
-    if not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool)):
-        raise FastganError(f"{label} must be {_NOUNS[kind]}, not {shown(value)}")
     if kind is str:
-        choices = described.metadata["choices"]
-        if choices and value not in choices:
-            raise FastganError(f"{label} must be one of {', '.join(choices)}, not {shown(value)}")
-        if not value:
-            raise FastganError(f"{label} is empty: give it a value, or leave it out")
-        if "\0" in value:
-            raise FastganError(f"{label} holds a null byte: {value}")
-    if kind in _LARGEST:
-        _in_range(described, kind, value, label)
-    return kind(value)
+        return arguments.text(value, label, described.metadata["choices"], written=True)
+    if kind is bool:
+        return arguments.flag(value, label)
+    return _in_range(described, kind, value, label)
 
 
-def _in_range(described: dataclasses.Field, kind: type, value: Any, label: str) -> None:
+def _in_range(described: dataclasses.Field, kind: type, value: Any, label: str) -> int | float:
     least, most, below = (described.metadata[bound] for bound in ("least", "most", "below"))
-    if isinstance(value, float) and not math.isfinite(value):
-        raise FastganError(f"{label} must be a finite number, not {value}")
     if least is None:
         least = 0 if kind is float or described.default == 0 else 1
-    most = _LARGEST[kind] if most is None else most
-    for fits, bound in (
-        (value >= least, f"at least {least}"),
-        (value <= most, f"at most {most:g}" if kind is float else f"at most {most}"),
-        (below is None or value < below, f"below {below}"),
-    ):
-        if not fits:
-            raise FastganError(f"{label} must be {bound}, not {shown(value)}")
-
-
-def shown(value: Any) -> str:
-    """A value in a message: short, also where it has more digits than Python prints."""
-    try:
-        text = repr(value)
-    except Exception:  # digits without end, or somebody's own class
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    if kind is int:
+        value = arguments.whole(value, label, least, arguments.LARGEST if most is None else most)
+    else:
+        value = arguments.number(value, label, least, 1e30 if most is None else most)
+    if below is not None and value >= below:
+        raise FastganError(f"{label} must be below {below}, not {value}")
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +108,10 @@ class RunOptions:
         "auto",
         "replay steps as CUDA graphs: auto is on with one GPU",
         choices=("auto", "on", "off"),
+    )
+    clip: float = run_option(0.0, "largest norm of the gradients of a phase, all together; 0: any")
+    accumulate: int = run_option(
+        1, "work off each batch in so many parts, which takes less memory and more time"
     )
     ema_decay: float = run_option(0.999, "decay of the averaged generator", below=1)
     log_every: int = run_option(50, "steps between rows of metrics")

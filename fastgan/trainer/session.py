@@ -23,6 +23,7 @@ from fastgan.graphs.backends import graph_backend
 from fastgan.monitor import remedies
 from fastgan.monitor.health import Health
 from fastgan.monitor.loggers import find_logger
+from fastgan.monitor.quality import Quality
 from fastgan.monitor.reporter import Reporter
 from fastgan.monitor.statistics import Statistics
 from fastgan.ops.dispatch import prefer
@@ -32,7 +33,6 @@ from fastgan.runs.run_folder import RunFolder
 from fastgan.runs.serialize import serialize_network
 from fastgan.trainer import fingerprint, sampling
 from fastgan.trainer.cpu_engine import CpuEngine
-from fastgan.trainer.quality import Quality
 from fastgan.trainer.run_options import RunOptions
 from fastgan.trainer.stages.active import ActiveStage
 from fastgan.trainer.stages.sequence import Sources, StageSequence
@@ -52,7 +52,8 @@ class Session:
 
     Attributes:
         step: Steps done.
-        stopped_by: The signal that ended `fit`, or None.
+        stopped_by: What ended `fit` early: a signal's name, or the reason given to `stop`; or None.
+        asked_to_stop: That reason, until the step is done.
         rescheduled: What a resumed run does otherwise than before, or None.
         taken: What was taken over from `init_from`, or None.
         told: The last reason said for steps without a graph.
@@ -93,6 +94,7 @@ class Session:
             self.rescheduled: str | None = None
             self.taken: str | None = None
             self.stopped_by: str | None = None
+            self.asked_to_stop: str | None = None
             self.stats = Statistics(options.log_every, self.device, self.ranks)
             self.quality = Quality(options.seed, self.device)
             self.watch = Health(self._loss(stages[0])) if options.watch else None
@@ -108,6 +110,7 @@ class Session:
                 "precision": self.precision.name,
             }
             self.reporter = Reporter(self.folder, self.watch, self._command)
+            self.sequence.initialize()
             # Before anything is swapped: a network is made again from the classes its author wrote.
             self.descriptions = [
                 {name: serialize_network(net) for name, net in stage.nets.items()}
@@ -212,6 +215,10 @@ class Session:
                 path = self.folder.checkpoints.save(self.step, groups, state, passing)
         self.saved_step, self.saved_at = self.step, time.monotonic()
         return path
+
+    def stop(self, why: str = "stop()") -> None:
+        """Ask `fit` to end after this step, saved, with `why` in `stopped_by`; for callbacks."""
+        self.asked_to_stop = why
 
     def close(self) -> None:
         """Let go of the run folder and of worker threads."""

@@ -12,18 +12,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from fastgan import arguments
 from fastgan.devices import memory_explained
 from fastgan.errors import FastganError
 from fastgan.monitor.progress import Progress
 from fastgan.objectives import Objective
 from fastgan.ops.dispatch import prefer
 from fastgan.trainer import recording
+from fastgan.trainer.callbacks import Callbacks
 from fastgan.trainer.graceful_stop import GracefulStop
 from fastgan.trainer.loop import Loop
+from fastgan.trainer.notes import notes
 from fastgan.trainer.optimization.optimizers import OptimizerSpec, Schedule
 from fastgan.trainer.run_options import RunOptions
 from fastgan.trainer.session import Session
-from fastgan.trainer.stages.sequence import Sources, single_stage
+from fastgan.trainer.stages.sequence import Sources, checked_stages, single_stage
 from fastgan.trainer.stages.stage import Stage
 
 
@@ -42,7 +45,7 @@ class Trainer(Session):
         objective: What is trained against what. Default: `Adversarial(loss, latent_shape)`.
         loss: The name of the adversarial loss where no objective is given: "non-saturating",
             "minimax", "hinge", "wasserstein", "least-squares" or "relativistic".
-        latent_shape: The shape of one latent vector where no objective is given.
+        latent_shape: The shape of one latent vector where no objective is given; 16 is (16,).
         stages: Several stages that follow each other, instead of all arguments above.
         data: Whatever `fastgan.data.open` takes (a folder, archive, array, data set), or a dict of
             such sources by stream name. Default: the bundled Fashion-MNIST images.
@@ -71,7 +74,12 @@ class Trainer(Session):
             the networks' layers on a GPU, as `accelerate` does; "reference" keeps all kernels away.
         sync_bn: Under torchrun, whether batch norm sees the images of all processes together.
         flip: Whether images are mirrored at random.
-        ema: The names of networks whose weights are averaged for sampling.
+        clip: The largest norm of the gradients of all networks that a phase trains, together;
+            larger ones are scaled down to it. 0 leaves them as they are.
+        accumulate: In how many equal parts a batch is worked off before each update. Equal to the
+            whole batch up to rounding, but for layers that look at a batch as one (batch norm) or
+            count their calls (spectral norm, dropout).
+        ema: The names of networks whose weights are averaged for sampling; False averages none.
         ema_decay: The decay of that average.
         log_every: Steps between two rows of metrics.
         sample_every: Steps between two pictures of samples.
@@ -88,6 +96,8 @@ class Trainer(Session):
         log: "tensorboard" or "wandb", to log there as well; wandb stays offline unless WANDB_MODE
             says otherwise.
         config: What config.toml of the run shall hold. Default: these arguments.
+        callbacks: Objects with any of the methods of `fastgan.Callback`, which are called while
+            `fit` trains, on every process.
 
     Raises:
         FastganError: The parts do not fit each other, or the folder, the data or the device can't
@@ -117,7 +127,7 @@ class Trainer(Session):
         nets: Mapping[str, nn.Module] | None = None,
         objective: Objective | None = None,
         loss: str = "non-saturating",
-        latent_shape: tuple[int, ...] = (100, 1, 1),
+        latent_shape: tuple[int, ...] | int = (100, 1, 1),
         stages: Sequence[Stage] | None = None,
         data: Any = "fashion-mnist",
         size: int | None = None,
@@ -136,7 +146,9 @@ class Trainer(Session):
         impl: str = "auto",
         sync_bn: bool = False,
         flip: bool = False,
-        ema: Sequence[str] = ("G",),
+        clip: float = 0.0,
+        accumulate: int = 1,
+        ema: Sequence[str] | bool = ("G",),
         ema_decay: float = 0.999,
         log_every: int = 50,
         sample_every: int = 500,
@@ -150,15 +162,27 @@ class Trainer(Session):
         progress: bool = True,
         log: str | None = None,
         config: Mapping[str, Any] | None = None,
+        callbacks: Sequence[object] = (),
     ) -> None:
         if resume and out is None:
             raise FastganError("resume=True needs out=, the run to go on with")
         options = RunOptions.of(locals())
-        if not stages:
+        for name, value in (("resume", resume), ("reschedule", reschedule)):
+            arguments.flag(value, name)
+        for name, place in (("out", out), ("init_from", init_from)):
+            if place is not None:
+                arguments.path(place, name)
+        if config is not None:
+            arguments.mapping(config, "config", "options by name")
+        called = Callbacks(callbacks)
+        if stages is not None:
+            stages = checked_stages(stages)
+        else:
             parts = (generator, discriminator, nets, objective, loss, latent_shape)
             stages = [single_stage(*parts, optimizers, schedules, ema)]
         sources = Sources(data, size, channels)
         super().__init__(stages, sources, options, out=out, log=log, config=config)
+        self.callbacks = called
         self._parent = os.getppid() if self.ranks.world > 1 else None
         with self.ranks.together(), prefer(impl):
             if self.folder is not None and not resume and self.folder.exists():
@@ -177,6 +201,10 @@ class Trainer(Session):
             except BaseException:
                 self.close()
                 raise
+        if self.ranks.first:
+            said = [note for d in self.datasets.values() for note in d.notes if config is None]
+            for line in [*said, *notes(self.stages, batch_size, accumulate)]:
+                self.reporter.warn(line)
 
     def fit(self, steps: int, *, seconds: float | None = None) -> None:
         """Train until `steps` steps have been done in all.
@@ -193,7 +221,10 @@ class Trainer(Session):
             FastganError: A value is not finite (the message names the last good checkpoint), or
                 memory ran out (the message says what to lower).
         """
-        self.stopped_by = None
+        arguments.whole(steps, "steps")
+        if seconds is not None:
+            arguments.number(seconds, "seconds")
+        self.stopped_by = self.asked_to_stop = None
         if self.options.progress and self.ranks.first:
             self.reporter.progress = Progress(steps, start=self.step, seconds=seconds)
         devices = [self.device] if self.device.type == "cuda" else []
@@ -206,7 +237,8 @@ class Trainer(Session):
                 torch.random.fork_rng(devices),
             ):
                 until = time.monotonic() + seconds if seconds is not None else None
-                Loop(self, request, until).run(steps)
+                Loop(self, self.callbacks, request, until).run(steps)
+                self.callbacks.call("on_end", self)
         finally:
             if self.reporter.progress is not None:
                 self.reporter.progress.close()

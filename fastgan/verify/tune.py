@@ -211,7 +211,15 @@ def networks() -> list[tuple[str, nn.Module, bool]]:
     found: dict[int, tuple[str, nn.Module, bool]] = {}
     for recipe in RECIPES:
         config = find(recipe)()
-        built = config.build(ImageSpec(config.defaults_for()[0] or 64, 3, classes=10))
+        images = ImageSpec(
+            config.defaults_for()[0] or 64,
+            3,
+            classes=10,
+            source_channels=3,
+            words=("cat",),
+            captions=("cat",),
+        )
+        built = config.build(images)
         for name, net in built.nets.items():
             if not _size(net):  # such as a pool of images
                 continue

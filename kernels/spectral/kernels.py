@@ -18,7 +18,7 @@ def inverse_norm(x_ptr, n, eps, BLOCK: tl.constexpr):
         x = tl.load(x_ptr + i, mask=i < n, other=0.0)
         total += x * x
     square = tl.sum(total, 0)
-    return 1.0 / tl.maximum(tl.sqrt_rn(square), eps), square
+    return tl.div_rn(1.0, tl.maximum(tl.sqrt_rn(square), eps)), square
 
 
 @triton.jit

@@ -16,7 +16,7 @@ pytest.importorskip("triton")
 from fastgan import machine
 from fastgan.bench import __main__ as front
 from fastgan.bench.experiments import conv_edges, first_gpu_look
-from fastgan.bench.stages import plan, proof
+from fastgan.bench.stages import plan, proof, rehearsal
 from fastgan.bench.store import Store
 from fastgan.errors import FastganError
 from fastgan.kernels import tuning
@@ -52,7 +52,7 @@ def test_the_plan_reaches_the_headline_whatever_its_parts_take():
         reached.update({(part.stage, part.rows): at for part in group})
         at += max(part.seconds for part in group) + plan.GRACE
     headline = ("suites", "dcgan-64-b128$")
-    assert reached[headline] + 130 + plan.GRACE <= plan.BUDGET
+    assert reached[headline] + 110 + plan.GRACE <= plan.BUDGET
     assert list(reached).index(headline) < list(reached).index(("suites", "sngan-32-b64$"))
 
 
@@ -70,6 +70,24 @@ def test_every_part_of_the_plan_names_rows_that_exist(part, monkeypatch):
         else [f"{op} bf16" for op in registry.load()]
     )
     assert [key for key in keys if re.match(part.rows, key)] or "fp(16|32)" in part.rows
+
+
+def test_a_rehearsal_has_the_headline_in_the_first_call_and_is_what_the_page_says():
+    """As `fastgan bench --rehearse` prints it."""
+    for share in rehearsal.SHARES:
+        found = rehearsal.rehearse(share, calls=1)
+        assert found.headline is not None
+        assert found.headline < plan.BUDGET
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text()
+    assert rehearsal.table() in page, "fastgan bench --rehearse prints another table now"
+
+
+def test_a_rehearsal_counts_no_row_that_the_clock_kills():
+    part = plan.Part("norm", "", 20.0)
+    found = rehearsal.Rehearsal(1.5)
+    end = rehearsal.run_part(found, part, [("first", 10.0), ("second", 40.0)], 0.0)
+    assert found.known == {"norm": {"first"}}
+    assert end <= rehearsal.IMPORT + part.seconds + plan.GRACE
 
 
 def test_the_command_names_every_stage_and_starts_those_asked_for(monkeypatch, capsys):

@@ -168,7 +168,7 @@ def test_a_copied_and_a_parametrized_layer_keep_their_forms_and_weights():
 def test_tune_writes_the_table_that_trainings_read(measured, monkeypatch):
     from fastgan.verify import tune_cpu
 
-    monkeypatch.setattr(tune_cpu, "RECIPES", ("dcgan",))
+    monkeypatch.setattr(tune_cpu, "MEASURED", ("dcgan",))
     lines = []
     assert tune_cpu.run(["fp32"], 60, lines.append) == 0
     assert any("fold, 2.000 ms, PyTorch's own 10.000" in line for line in lines)

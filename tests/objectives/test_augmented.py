@@ -14,7 +14,9 @@ from fastgan.objectives.augmentation import Strength
 from fastgan.objectives.base import Step
 from fastgan.ops.augment import diffaugment
 from fastgan.ops.random import stream_id
+from fastgan.recipes.config import fields_of
 from fastgan.recipes.dcgan import Dcgan
+from fastgan.recipes.latent.infogan import InfoGan
 from fastgan.recipes.training import augmented
 
 POLICY = "color,translation,cutout"
@@ -104,10 +106,8 @@ def test_what_can_not_augment_says_so():
         fastgan.Adversarial(augment="cutout,color")
     with pytest.raises(fastgan.FastganError, match="Own has a g_loss of its own"):
         Own(augment="color").check({"G": None, "D": None})
-    config = Dcgan(augment="color")
-    with pytest.raises(fastgan.FastganError, match="recipe dcgan knows no --augment"):
-        augmented(fastgan.Objective(), config)
-    assert augmented(fastgan.Adversarial("hinge"), config).augment == "color"
+    assert augmented(fastgan.Adversarial("hinge"), Dcgan(augment="color")).augment == "color"
+    assert "augment" not in fields_of(InfoGan)  # whose objective gives D nothing augmented
 
 
 def test_a_run_records_it_and_one_from_before_goes_on(tmp_path):
@@ -170,6 +170,26 @@ def test_ada_is_a_network_of_the_run_and_its_strength_is_logged(tmp_path):
     assert -1 <= row["D/r_t"] <= 1
     assert fastgan.load(tmp_path / "run", network="augment").strength == pytest.approx(0.3)
     assert fastgan.sample(tmp_path / "run", 2).shape == (2, 1, 8, 8)
+
+
+def test_a_run_goes_on_with_ada_and_without_it_again(tmp_path):
+    """Its strength begins anew, is saved and loaded, and is left behind."""
+    plain = fastgan.Adversarial(latent_shape=(4, 1, 1))
+    ada = dataclasses.replace(plain, augment="ada", augment_p=0.25)
+    with tiny(tmp_path / "run", objective=plain) as trainer:
+        trainer.fit(2)
+    with tiny(tmp_path / "run", objective=ada, resume=True, reschedule=True) as trainer:
+        trainer.fit(4)
+    changes = json.loads((tmp_path / "run" / "run.json").read_text())["changes"]
+    assert [change["step"] for change in changes] == [2]
+    assert "augment goes on with ada instead of None" in changes[0]["what"]
+    assert "networks" not in changes[0]["what"]
+    assert fastgan.load(tmp_path / "run", network="augment").strength == pytest.approx(0.25)
+    with tiny(tmp_path / "run", objective=ada, resume=True) as trainer:
+        trainer.fit(6)
+    with tiny(tmp_path / "run", objective=plain, resume=True, reschedule=True) as trainer:
+        assert set(trainer.nets) == {"G", "D"}
+        trainer.fit(8)
 
 
 def test_ada_is_refused_where_it_says_nothing():

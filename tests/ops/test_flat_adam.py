@@ -276,12 +276,6 @@ def own_adam():
     return {"nets": nets, "optimizers": {"G": torch.optim.Adam(nets["G"].parameters())}}
 
 
-def scheduled(p):
-    optimizer = torch.optim.Adam(p, 1e-3)
-    optimizer.mine = torch.optim.lr_scheduler.StepLR(optimizer, 1)
-    return optimizer
-
-
 def sharing():
     nets = {name: make(*arguments) for name, (make, arguments) in CONV.items()}
     nets["G"].shared = nets["D"].shared = nn.Linear(2, 2)
@@ -300,7 +294,6 @@ def sharing():
             {"optimizers": lambda p: torch.optim.Adam([{"params": p[:1]}, {"params": p[1:]}])},
             [False, False],
         ),
-        ({"optimizers": {"G": scheduled}}, [False, True]),
         (own_adam, [False, True]),
         (sharing, [False, False]),
     ],
@@ -311,7 +304,6 @@ def sharing():
         "SGD",
         "tensor lr",
         "two groups",
-        "a scheduler",
         "somebody's own",
         "shared parameters",
     ],

@@ -181,7 +181,7 @@ def test_folders_that_are_no_pairs_name_cyclegan(tmp_path, capsys):
         ("segmentation", ["--data", "PICTURES"], "no sub-folders a and b"),
         ("aging", ["--data", "PICTURES"], "no ages"),
         ("video", ["--data", "PICTURES", "--held-out", 0.95], "no clip of 5 frames"),
-        ("pix2pix", ["--held-out", 1], "leaves nothing to train on"),
+        ("pix2pix", ["--held-out", 1], "--held-out must be below 1"),
     ],
 )
 def test_mistakes_get_one_line(name, options, words, tmp_path, few, pictures, capsys):

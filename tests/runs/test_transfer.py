@@ -176,7 +176,7 @@ def test_the_command_line_says_what_was_taken_and_goes_on_without_the_source(
     monkeypatch.chdir(tmp_path)
     np.save("few.npy", images(12, channels=3))
     np.save("other.npy", images(20, size=16, channels=3))
-    small = ["--base-width", "2", "--latent", "4", "--batch-size", "4", "--device", "cpu"]
+    small = ["--recipe", "dcgan", "--base-width", "2", "--latent", "4", "--batch-size", "4"]
 
     def run(*args):
         with pytest.raises(SystemExit) as done:

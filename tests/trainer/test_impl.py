@@ -33,7 +33,7 @@ def test_reference_runs_no_kernel(monkeypatch, tmp_path):
         return engine
 
     monkeypatch.setattr(Dispatcher, "__call__", counting)
-    monkeypatch.setattr(loop, "LOOK_EVERY", 1)
+    monkeypatch.setattr(loop, "look_due", lambda step: True)
     with tiny(tmp_path / "run", impl="reference") as run:
         run.fit(2)
         run.sample(4)

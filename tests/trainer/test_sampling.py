@@ -80,15 +80,15 @@ def test_seeds_of_a_text():
 
 def test_captions():
     classes = ["cat", "dog", "bird"]
-    assert captions_of(7, classes, None, None) == (classes, 3)
-    assert captions_of(2, classes, None, None) == (["cat", "dog"], 2)
-    assert captions_of(2, classes, ["dog", "dog"], None) == (["dog"], 1)
-    assert captions_of(2, None, None, [4, 9]) == (["seed 4", "seed 9"], None)
-    assert captions_of(4, classes, ["dog", "0"] * 2, [4, 4, 9, 9]) == (
+    assert captions_of(7, {"classes": classes}, None, None) == (classes, 3)
+    assert captions_of(2, {"classes": classes}, None, None) == (["cat", "dog"], 2)
+    assert captions_of(2, {"classes": classes}, ["dog", "dog"], None) == (["dog"], 1)
+    assert captions_of(2, {"classes": None}, None, [4, 9]) == (["seed 4", "seed 9"], None)
+    assert captions_of(4, {"classes": classes}, ["dog", "0"] * 2, [4, 4, 9, 9]) == (
         ["4 dog", "4 cat", "9 dog", "9 cat"],
         2,
     )
-    assert captions_of(64, None, None, None) == ([], None)
+    assert captions_of(64, {"classes": None}, None, None) == ([], None)
 
 
 def test_a_labelled_grid_has_a_caption_for_each_column_or_each_image():

@@ -217,6 +217,53 @@ def test_a_wrong_second_derivative_fails():
     assert failures(rows) == ["double d2x: over L2 and PyTorch's own and peak"]
 
 
+class RoundedGradient(torch.autograd.Function):
+    """y = x w in 32 bits, whose weight's gradient leaves in bf16 as cuDNN's does, times `wrong`."""
+
+    @staticmethod
+    def forward(ctx, x, w, wrong):
+        ctx.save_for_backward(x, w)
+        ctx.wrong = wrong
+        return x.to(w.dtype) * w
+
+    @staticmethod
+    def backward(ctx, g):
+        x, w = ctx.saved_tensors
+        dw = ctx.wrong * (g * x.to(w.dtype))
+        return g * w, (dw if w.dtype == torch.float64 else dw.bfloat16().to(w.dtype)), None
+
+
+def rounded_outcome(engine, wrong=1.0, both_wrong=False):
+    def make_two(dtype, device, generator):
+        draw = lambda: torch.randn(9, 40, generator=generator).to(device)
+        return {"x": draw().to(dtype), "w": draw()}
+
+    def reference(x, w):
+        own = wrong if both_wrong and w.dtype == torch.float32 else 1.0
+        return RoundedGradient.apply(x, w, own)
+
+    op = Op(
+        "op",
+        lambda x, w: RoundedGradient.apply(x, w, wrong),
+        reference,
+        [case := Case("case", make_two, {"quick"})],
+        engines=(engine,),
+        grad_inputs=("x", "w"),
+        directions=("forward", "backward"),
+    )
+    return failures(check(op, case, "bf16", engine, CPU, False)[0])
+
+
+def test_pytorchs_own_engines_are_judged_by_pytorchs_error_and_our_kernels_are_not():
+    assert not rounded_outcome("cudnn")
+    assert rounded_outcome("triton") == ["backward dw: over L2 and peak"]
+
+
+@pytest.mark.parametrize(("wrong", "both"), [(1.01, False), (2.0, False), (1.05, True)])
+def test_a_wrong_engine_of_pytorchs_fails_even_where_the_yardstick_is_wrong_too(wrong, both):
+    assert any("backward dw" in f for f in rounded_outcome("cudnn", wrong, both))
+
+
 def test_integers_are_compared_exactly():
     make_both = lambda dtype, device, generator: {"x": torch.arange(9)}
     assert not failures(outcome(lambda x: x + 1, lambda x: x + 1, make=make_both))

@@ -48,8 +48,6 @@ class FromImage(Config):
     def streams(self, held_out: bool = False) -> dict[str, Dataset]:
         from fastgan.data.sets.pairs import split
 
-        if not self.held_out < 1:
-            raise FastganError(f"--held-out {self.held_out} leaves nothing to train on")
         found = self.everything(self.data)
         return {name: split(part, self.held_out)[held_out] for name, part in found.items()}
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from fastgan import arguments
 from fastgan.errors import FastganError
 from fastgan.ops.average import average_, average_rows
 
@@ -79,6 +81,13 @@ def build_optimizers(
         raise FastganError(
             "one optimizer can't serve two networks: pass optimizers={'G': ..., 'D': ...}"
         )
+    for name, one in spec.items() if isinstance(spec, Mapping) else [("", spec)]:
+        if one is not None and not callable(one) and not isinstance(one, torch.optim.Optimizer):
+            raise FastganError(
+                f"optimizers{f'[{name!r}]' * bool(name)} must be a function from parameters to an "
+                f"optimizer, or one, not {arguments.shown(one)}: for Adam, "
+                "lambda parameters: torch.optim.Adam(parameters, 2e-4, (0.5, 0.999))"
+            )
     by_name: Mapping[str, Any] = spec if isinstance(spec, Mapping) else dict.fromkeys(nets, spec)
     for name in by_name:
         if name not in nets:
@@ -93,14 +102,15 @@ def build_optimizers(
         chosen = by_name.get(name) or adam()
         try:
             optimizer = chosen if isinstance(chosen, torch.optim.Optimizer) else chosen(parameters)
-        except ValueError as error:
-            raise FastganError(
-                f"the optimizer of network {name!r} can't be made: {error}"
-            ) from error
+        except Exception as error:  # the user's own function
+            why = (str(error).splitlines() or [""])[0]
+            why = why if isinstance(error, ValueError) else f"{type(error).__name__}: {why}"
+            raise FastganError(f"the optimizer of network {name!r} can't be made: {why}") from error
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise FastganError(
                 f"optimizers[{name!r}] gave a {type(optimizer).__name__}, not a torch optimizer"
             )
+        _refuse_what_nobody_serves(name, optimizer)
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         if not held & {id(p) for p in parameters}:
             raise FastganError(
@@ -109,6 +119,21 @@ def build_optimizers(
             )
         built[name] = optimizer
     return built
+
+
+def _refuse_what_nobody_serves(name: str, optimizer: torch.optim.Optimizer) -> None:
+    """Raises FastganError for an optimiser that needs more than gradients, or has a scheduler."""
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise FastganError(
+            f"the optimizer of network {name!r} is {type(optimizer).__name__}, which computes the "
+            "loss several times a step (a closure): take one that doesn't, such as Adam"
+        )
+    if any("initial_lr" in group for group in optimizer.param_groups):
+        raise FastganError(
+            f"the optimizer of network {name!r} has a scheduler of torch, which nothing would "
+            f"step: give schedules={{{name!r}: {{'lr': lambda step: ...}}}} instead"
+        )
 
 
 class Ema:

@@ -9,10 +9,43 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
 
+from fastgan import arguments
 from fastgan.errors import FastganError
 from fastgan.ops.adam.optimizer import FlatAdam
 from fastgan.trainer.optimization.optimizers import SGD, Schedule
+
+
+def checked_schedules(schedules: Any) -> dict[str, dict[str, Schedule]]:
+    """{network: {option: function of the step}}; raises FastganError for anything else."""
+    what = "functions of the step by network and option, {'G': {'lr': lambda step: 1e-4}}"
+    found = {}
+    for net, options in arguments.mapping(schedules, "schedules", what).items():
+        if isinstance(options, LRScheduler) or (
+            isinstance(options, type) and issubclass(options, LRScheduler)
+        ):
+            raise FastganError(
+                f"schedules[{net!r}] is a scheduler of torch, which a resumed run can't follow: "
+                f"give {{'lr': lambda step: ...}} (fastgan.objectives has Linear, Cosine)"
+            )
+        found[net] = dict(arguments.mapping(options, f"schedules[{net!r}]", what))
+        for option, schedule in found[net].items():
+            name = f"schedules[{net!r}][{option!r}]"
+            arguments.function(schedule, name, "a function of the step (lambda step: value)")
+            value_at(schedule, name, 0)
+    return found
+
+
+def value_at(schedule: Schedule, name: str, step: int) -> float:
+    """What a schedule says of a step. Raises FastganError, from the error itself, where it fails or
+    gives no number that an option can have."""
+    try:
+        value = schedule(step)
+    except Exception as error:  # the user's own function
+        why = (str(error).splitlines() or [""])[0]
+        raise FastganError(f"{name} raised {type(error).__name__} at step {step}: {why}") from error
+    return value if isinstance(value, tuple) else arguments.number(value, f"{name}({step})")
 
 
 @dataclass
@@ -58,7 +91,10 @@ class ScheduledOptions:
     def apply(self, step: int) -> None:
         """Set every scheduled option to its value for `step`; tensors are filled in place."""
         for net, options in self.schedules.items():
-            values = {option: schedule(step) for option, schedule in options.items()}
+            values = {
+                option: value_at(schedule, f"schedules[{net!r}][{option!r}]", step)
+                for option, schedule in options.items()
+            }
             for group in self.optimizers[net].param_groups:
                 for option, value in values.items():
                     if isinstance(group.get(option), Tensor):

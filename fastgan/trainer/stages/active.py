@@ -22,7 +22,6 @@ from fastgan.ops.conv.formed import Forms
 from fastgan.ops.dispatch import prefer
 from fastgan.ops.norm import sync
 from fastgan.precision import Precision
-from fastgan.runs.checkpoint import infinite
 from fastgan.trainer.networks import is_compiled, load_network, place
 from fastgan.trainer.optimization import fused
 from fastgan.trainer.optimization import optimizers as optim
@@ -57,6 +56,8 @@ class ActiveStage:
         graphs: Callable[[], Graph] | None = None,
         impl: str = "auto",
         sync_bn: bool = False,
+        clip: float = 0.0,
+        accumulate: int = 1,
         forms: Mapping[str, Mapping[str, Forms]] | None = None,
     ) -> None:
         self.impl = impl
@@ -114,6 +115,8 @@ class ActiveStage:
             batch_size=batch_size,
             precision=precision,
             ranks=self.ranks,
+            clip=clip,
+            accumulate=accumulate,
         )
         self.streams = [
             Stream(
@@ -329,9 +332,13 @@ class ActiveStage:
         self, groups: Mapping[str, Any], own_options: Mapping[str, Collection[str]] | None = None
     ) -> None:
         """Take over what `state` gave. own_options: by network, options that its optimiser keeps,
-        such as "lr"."""
+        such as "lr". What the objective itself remembers begins anew where the state has none: it
+        was given another option then."""
+        new = set(self.stage.objective.own_nets()) - set(groups["nets"])
         for kind, mine in (("nets", self.nets), ("ema", self.ema.nets)):
             for name, net in mine.items():
+                if name in new:
+                    continue
                 load_network(net, groups[kind][name], f"{kind}/{name}")
         for name, optimizer in self.optimizers.items():
             kept = [
@@ -358,4 +365,6 @@ class ActiveStage:
     def infinite(self) -> str | None:
         """The path in `state` of a tensor that is not finite, such as a moment of Adam, or None;
         reads the device."""
+        from fastgan.runs.checkpoint import infinite  # a step alone needs no safetensors
+
         return infinite(self.state())

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastgan import arguments
+from fastgan.data import Dataset
 from fastgan.distributed.context import DistributedContext
 from fastgan.errors import FastganError
 from fastgan.graphs.backends import Graph
@@ -17,10 +19,11 @@ from fastgan.objectives import Adversarial, Objective
 from fastgan.precision import Precision, resolve
 from fastgan.trainer import preflight, sampling
 from fastgan.trainer.cpu_engine import CpuEngine, StageForms
+from fastgan.trainer.networks import is_lazy
 from fastgan.trainer.optimization.optimizers import OptimizerSpec, Schedule
 from fastgan.trainer.run_options import RunOptions
 from fastgan.trainer.stages.active import ActiveStage
-from fastgan.trainer.stages.stage import Stage, open_streams
+from fastgan.trainer.stages.stage import Stage, names_of, open_streams
 
 
 def single_stage(
@@ -29,14 +32,16 @@ def single_stage(
     nets: Mapping[str, nn.Module] | None,
     objective: Objective | None,
     loss: str,
-    latent_shape: tuple[int, ...],
+    latent_shape: tuple[int, ...] | int,
     optimizers: Mapping[str, OptimizerSpec] | OptimizerSpec | None,
     schedules: Mapping[str, Mapping[str, Schedule]] | None,
-    ema: Sequence[str],
+    ema: Sequence[str] | bool,
 ) -> Stage:
     """The one stage that `Trainer`'s arguments describe. Raises FastganError for what is no
     network, or where there is none."""
-    by_name = dict(nets or {})
+    by_name = dict(
+        arguments.mapping({} if nets is None else nets, "nets", "networks by name such as {'G': G}")
+    )
     if generator is not None:
         by_name["G"] = generator
     if discriminator is not None:
@@ -46,8 +51,20 @@ def single_stage(
             raise FastganError(f"network {name!r} is a {type(net).__name__}, not a torch.nn.Module")
     if not by_name:
         raise FastganError("no networks: pass generator= and discriminator=, or nets=")
-    chosen = objective or Adversarial(loss, latent_shape)
-    return Stage(by_name, chosen, optimizers=optimizers, schedules=schedules or {}, ema=tuple(ema))
+    chosen = (
+        Adversarial(loss, arguments.shape(latent_shape, "latent_shape"))
+        if objective is None
+        else objective
+    )
+    scheduled = {} if schedules is None else schedules
+    return Stage(by_name, chosen, optimizers=optimizers, schedules=scheduled, ema=names_of(ema))
+
+
+def checked_stages(stages: Any) -> list[Stage]:
+    """Raises FastganError for what is no list of stages."""
+    if isinstance(stages, (str, bytes)) or not isinstance(stages, Sequence) or not stages:
+        raise FastganError(f"stages must be a list of Stage, not {arguments.shown(stages)}")
+    return [arguments.one_of(stage, "one of stages", Stage, "a fastgan.Stage") for stage in stages]
 
 
 @dataclass(frozen=True)
@@ -128,7 +145,7 @@ class StageSequence:
             before.close()
             if stage.carry is not None:
                 stage.carry(before.nets, stage.nets)
-        few = sampling.conditions(datasets, options.seed, 0, 4, self.device)
+        few = self._few(datasets)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices), self.cpu.look(stage.nets) as look:
             layout = preflight.choose_memory_format(
@@ -139,8 +156,20 @@ class StageSequence:
                 device=self.device,
                 precision=self.precision,
             )
-        batch_size = stage.batch_size or options.batch_size
-        self.forms = self.cpu.choose(look, batch_size / preflight.BATCH, layout)
+            batch_size = stage.batch_size or options.batch_size
+            if batch_size == self.ranks.world * options.accumulate:
+                preflight.check_single(
+                    stage.objective,
+                    stage.nets,
+                    few,
+                    seed=options.seed,
+                    device=self.device,
+                    precision=self.precision,
+                    layout=layout,
+                )
+        self.forms = self.cpu.choose(
+            look, batch_size / options.accumulate / preflight.BATCH, layout
+        )
         if self.cpu.on and self.cpu.precision != "auto":
             self.precision = resolve(self.cpu.precision, self.device)
         self._active = ActiveStage(
@@ -159,6 +188,8 @@ class StageSequence:
             graphs=self.graphs,
             impl=options.impl,
             sync_bn=options.sync_bn,
+            clip=options.clip,
+            accumulate=options.accumulate,
             forms=self.forms,
         )
         if before is not None:
@@ -168,6 +199,30 @@ class StageSequence:
                     averages[name].load_state_dict(net.state_dict())
         self.index = index
         self._images_before = sum(map(self._images_of, range(index)))
+
+    def initialize(self) -> None:
+        """Give the lazy modules of all stages their parameters."""
+        for stage in self.stages:
+            if any(is_lazy(p) for net in stage.nets.values() for p in net.parameters()):
+                for net in stage.nets.values():
+                    net.to(self.device)
+                preflight.initialize_lazy(
+                    stage.objective,
+                    stage.nets,
+                    self._few(self._open(stage)),
+                    seed=self.options.seed,
+                    device=self.device,
+                    precision=self.precision,
+                )
+
+    def _few(self, datasets: Mapping[str, Dataset]) -> dict[str, Tensor]:
+        """Samples of each stream for a trial, the largest label among them."""
+        few = sampling.conditions(datasets, self.options.seed, 0, preflight.BATCH, self.device)
+        for name, dataset in datasets.items():
+            for field, spec in dataset.fields.items():
+                if spec.kind == "label" and dataset.classes:
+                    few[sampling.key_of(name, field)][0] = int(dataset.present.max())
+        return few
 
     def other_nets(self) -> dict[str, dict[str, Tensor]]:
         """Weights of the networks that only other stages hold: later stages may use them, or begin

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
+from fastgan import arguments
 from fastgan.data import Dataset
 from fastgan.data import open as open_data
+from fastgan.errors import FastganError
 from fastgan.objectives import Objective
 from fastgan.trainer.optimization.optimizers import OptimizerSpec, Schedule
+from fastgan.trainer.optimization.scheduled_options import checked_schedules
 
 
 @dataclass
@@ -64,8 +67,35 @@ class Stage:
     carry: Callable[[Mapping[str, nn.Module], Mapping[str, nn.Module]], None] | None = None
 
     def __post_init__(self) -> None:
+        arguments.one_of(self.objective, "objective", Objective, "an Objective")
+        for name, net in arguments.mapping(
+            self.nets, "nets", "networks by name such as {'G': G}"
+        ).items():
+            if not isinstance(net, nn.Module):
+                raise FastganError(
+                    f"network {name!r} is a {type(net).__name__}, not a torch.nn.Module"
+                )
+        for name in ("steps", "batch_size"):
+            if (count := getattr(self, name)) is not None:
+                arguments.whole(count, f"{name} of a stage", 1)
+        self.ema = names_of(self.ema)
+        self.schedules = checked_schedules(self.schedules)
+        if self.carry is not None:
+            arguments.function(self.carry, "carry", "a function of two dicts of networks")
         own = self.objective.own_nets()
         self.nets = {**self.nets, **{k: net for k, net in own.items() if k not in self.nets}}
+
+
+def names_of(ema: Any) -> tuple[str, ...]:
+    """Names of averaged networks: True is G, False is none, one text is one name."""
+    if isinstance(ema, bool):
+        return ("G",) if ema else ()
+    names = (ema,) if isinstance(ema, str) else ema
+    if not isinstance(names, Sequence) or not all(isinstance(n, str) and n for n in names):
+        raise FastganError(
+            f"ema must be names of networks such as ('G',), or False, not {arguments.shown(ema)}"
+        )
+    return tuple(names)
 
 
 def open_streams(

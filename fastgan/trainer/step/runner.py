@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -57,6 +57,19 @@ def drop_gradients(optimizer: torch.optim.Optimizer) -> None:
             p.grad = None
 
 
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> Tensor:
+    """Scale the gradients so that their norm together is at most `largest` (Pascanu et al. 2013),
+    without reading the device; the norm before, 0-dim fp32."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return torch.zeros(())
+    norms = torch._foreach_norm(gradients, 2, torch.float32)
+    norm = torch.linalg.vector_norm(torch.stack(norms))
+    torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
+    return norm
+
+
 class StepRunner:
     """Runs the phases of one objective on one set of networks; the part of training that a CUDA
     graph holds."""
@@ -71,10 +84,23 @@ class StepRunner:
         batch_size: int,
         precision: Precision,
         ranks: DistributedContext | None = None,
+        clip: float = 0.0,
+        accumulate: int = 1,
     ) -> None:
         self.objective, self.nets, self.optimizers = objective, dict(nets), dict(optimizers)
         self.seed, self.batch_size, self.precision = seed, batch_size, precision
         self.ranks = ranks or DistributedContext()
+        self.clip, self.accumulate = clip, accumulate
+        if batch_size % (self.ranks.world * accumulate):
+            raise FastganError(
+                f"batch size {batch_size} does not divide by {self.ranks.world} processes"
+                if accumulate == 1
+                else f"a batch of {batch_size} images can't be worked off in {accumulate} equal "
+                f"parts{f' on each of {self.ranks.world} processes' * (self.ranks.world > 1)}: "
+                "choose another --accumulate or --batch-size"
+            )
+        self.samples = batch_size // (self.ranks.world * accumulate)
+        """Samples of one pass here."""
         self.phases = tuple(objective.phases())
         self.rounds = sum(p.repeat for p in self.phases if p.fresh)
         self.one_pass: dict[str, OnePass] = {}
@@ -104,7 +130,9 @@ class StepRunner:
         self._graphs_to = [
             (self._graph_to(i, False), self._graph_to(i, True)) for i in range(len(self.phases))
         ]
-        self._low = LowWeights(o for o in self.optimizers.values() if isinstance(o, FlatAdam))
+        # Gradients of copies come in their low precision, in which parts must not be added up.
+        copied = self.optimizers.values() if accumulate == 1 else ()
+        self._low = LowWeights(o for o in copied if isinstance(o, FlatAdam))
         self._optimizers = [
             [self.optimizers[name] for name in p.trains if name in self.optimizers]
             for p in self.phases
@@ -190,19 +218,33 @@ class StepRunner:
         """
         logged: dict[str, Tensor] = {}
         round_ = -1
-        step: Step | None = None
+        parts: list[Step] = []
         for index, phase in enumerate(self.phases):
             for repeat in range(phase.repeat):
                 if phase.fresh:
                     round_ += 1
                     graph_to = self._graphs_to[index][repeat == phase.repeat - 1]
                     drawn = noise[round_] if noise is not None else None
-                    step = self.begin(
-                        batches[round_], positions[round_], scalar, due, graph_to, drawn
-                    )
-                assert step is not None
-                logged.update(self.run_phase(index, repeat, step))
+                    parts = [
+                        self.begin(
+                            self._part(batches[round_], i),
+                            positions[round_] + i * self.samples if i else positions[round_],
+                            scalar,
+                            due,
+                            graph_to,
+                            self._part(drawn, i) if drawn is not None else None,
+                        )
+                        for i in range(self.accumulate)
+                    ]
+                logged.update(self.run_phase(index, repeat, parts))
         return logged
+
+    def _part(self, batch: Mapping[str, Tensor], index: int) -> Mapping[str, Tensor]:
+        """The samples of one pass, of those of a round."""
+        if self.accumulate == 1:
+            return batch
+        first = index * self.samples
+        return {name: value[first : first + self.samples] for name, value in batch.items()}
 
     @contextmanager
     def _training(self, names: tuple[str, ...]) -> Iterator[None]:
@@ -232,9 +274,7 @@ class StepRunner:
         noise: Mapping[str, Tensor] | None = None,
     ) -> Step:
         if noise is None:
-            noise = draw(
-                self.objective.noise, self.seed, position, self.batch_size // self.ranks.world
-            )
+            noise = draw(self.objective.noise, self.seed, position, self.samples)
         step = Step(
             self.objective,
             self.nets,
@@ -260,39 +300,44 @@ class StepRunner:
         step.total = self.ranks.total
         return step
 
-    def run_phase(self, index: int, repeat: int, step: Step) -> dict[str, Tensor]:
-        """Losses, backward and update of a phase, the repeat-th time; what it logged."""
-        phase = self.phases[index]
+    def run_phase(self, index: int, repeat: int, parts: Sequence[Step]) -> dict[str, Tensor]:
+        """Losses, backward and update of a phase, the repeat-th time; what it logged, as means over
+        the parts of the batch, whose gradients add up."""
+        phase, optimizers = self.phases[index], self._optimizers[index]
+        scaler = self.scalers.get(phase.name)
+        logged: dict[str, Tensor] = {}
+        with self._training(phase.trains):
+            for optimizer in optimizers:
+                drop_gradients(optimizer)
+            for step in parts:
+                mine = self._backward(index, repeat, step, scaler)
+                logged = {
+                    key: value if step is parts[0] else logged[key] + value
+                    for key, value in mine.items()
+                }
+        self._update(index, scaler, logged)
+        return logged
+
+    def _backward(
+        self, index: int, repeat: int, step: Step, scaler: torch.amp.GradScaler | None
+    ) -> dict[str, Tensor]:
+        """Add the gradients of one part of the batch; its share of what is logged."""
+        phase, share = self.phases[index], 1 / self.accumulate
         step.index = index
         step.phase = phase.name if repeat == 0 else f"{phase.name}.{repeat}"
         step.live, _ = self._relation(index, step.graph_to)
         step.logged = {}
-        optimizers = self._optimizers[index]
-        with self._training(phase.trains):
-            with self.precision.autocast(), self._low or nullcontext():
-                terms = phase.loss(step)
-            if not terms:
-                raise FastganError(f"phase {phase.name!r} returned no loss terms")
-            total = sum_terms(terms)
-            for optimizer in optimizers:
-                drop_gradients(optimizer)
-            scaler = self.scalers.get(phase.name)
-            (total if scaler is None else scaler.scale(total)).backward()
+        with self.precision.autocast(), self._low or nullcontext():
+            terms = phase.loss(step)
+        if not terms:
+            raise FastganError(f"phase {phase.name!r} returned no loss terms")
+        total = sum_terms(terms)
+        part = total if self.accumulate == 1 else total * share
+        (part if scaler is None else scaler.scale(part)).backward()
         _, changed = self._relation(index, step.graph_to)
-        if changed:
+        # The graph of a part's fakes would cost the memory that parts are there to save.
+        if changed or self.accumulate > 1:
             step.cut()
-        for name in phase.trains if self.ranks.world > 1 else ():
-            if isinstance(adam := self.optimizers.get(name), FlatAdam):
-                self.ranks.average_flat(adam.flat)
-            else:
-                self.ranks.average_gradients(self._by_net[name])
-        for optimizer in optimizers:
-            if scaler is None:
-                optimizer.step()
-            else:
-                scaler.step(optimizer)
-        if scaler is not None and optimizers:
-            scaler.update()
         logged = step.logged
         if repeat:
             logged = {
@@ -301,4 +346,32 @@ class StepRunner:
         logged[f"loss/{phase.name}"] = total.detach()
         if len(terms) > 1:
             logged |= {f"loss/{phase.name}/{name}": value.detach() for name, value in terms.items()}
+        if self.accumulate > 1:
+            logged = {key: value * share for key, value in logged.items()}
         return logged
+
+    def _update(
+        self, index: int, scaler: torch.amp.GradScaler | None, logged: dict[str, Tensor]
+    ) -> None:
+        """Average the gradients of a phase over all processes, clip them, and let its optimisers
+        take a step; the norm before clipping is logged."""
+        phase, optimizers = self.phases[index], self._optimizers[index]
+        for name in phase.trains if self.ranks.world > 1 else ():
+            if isinstance(adam := self.optimizers.get(name), FlatAdam):
+                self.ranks.average_flat(adam.flat)
+            else:
+                self.ranks.average_gradients(self._by_net[name])
+        if self.clip and optimizers:
+            if scaler is not None:
+                for optimizer in optimizers:
+                    scaler.unscale_(optimizer)
+            trained = {id(p): p for name in phase.trains for p in self._by_net[name]}
+            norm = clip_gradients(trained.values(), self.clip)
+            logged[f"{phase.name}/gradient_norm"] = norm
+        for optimizer in optimizers:
+            if scaler is None:
+                optimizer.step()
+            else:
+                scaler.step(optimizer)
+        if scaler is not None and optimizers:
+            scaler.update()

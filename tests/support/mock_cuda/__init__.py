@@ -43,6 +43,9 @@ def process(*arguments: str, **options: Any) -> subprocess.CompletedProcess:
 def install() -> None:
     """Turns this process into one with a GPU."""
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton's own library is decorated
+    from mock_cuda import coverage
+
+    coverage.install()  # before anything of fastgan is imported
     from mock_cuda import functions, kernels, memory
 
     memory.install()

@@ -18,7 +18,7 @@ from fastgan.bench.iterations import gate as gates
 from fastgan.bench.iterations import rows, suites
 from fastgan.cli.bench import command
 from fastgan.kernels import tuning
-from fastgan.verify import registry, report, timing, tune, tuning_tables
+from fastgan.verify import bounds, registry, report, timing, tune, tuning_tables
 from fastgan.verify import runner as verify
 from mock_cuda import ROOT
 
@@ -151,6 +151,11 @@ def first_case(job):
 
 def test_verify_takes_the_gpus_path():
     assert verified({op.name for op in registry.load().values()}, first_case) == []
+
+
+def test_pytorchs_engines_are_judged_on_their_own_device():
+    own = lambda job: job.engine in bounds.PYTORCH and job.type in ("bf16", "fp32")
+    assert verified({"conv2d"}, own) == []
 
 
 @pytest.mark.slow
