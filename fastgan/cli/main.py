@@ -26,13 +26,16 @@ COMMANDS = {
     "export": "a run's generator as a folder for others",
     "report": "a run as one page: curves, samples over time, options, how to go on",
     "evaluate": "measure a run's images against the real ones",
+    "compare": "runs side by side: measures, options that differ, samples",
     "verify": "prove the kernels against their references",
     "tune": "measure which kernel configurations are fastest here",
     "bench": "whole training steps against the best PyTorch can do",
     "info": "versions, devices, and whether the kernels can run",
 }
 
-FOLDERS = dict.fromkeys(("interpolate", "timelapse", "directions", "invert", "report"), "looking.")
+FOLDERS = dict.fromkeys(
+    ("interpolate", "timelapse", "directions", "invert", "report", "compare"), "looking."
+)
 """Where a command's file lies, if not beside this one."""
 
 

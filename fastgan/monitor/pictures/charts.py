@@ -59,7 +59,7 @@ def panel_of(key: str) -> str | None:
     if "acc" in last.split("_"):
         return "accuracy of D"
     if name.startswith("evaluation/"):
-        return "distance" if last.startswith(("kd-", "fd-")) else "neighbours"
+        return {"kd": "kernel distance", "fd": "Frechet distance"}.get(last[:2], "neighbours")
     if "diversity" in name:
         return "diversity of samples"
     if name.startswith("lr/") or last == "lr" or last.startswith("lr_"):
@@ -76,7 +76,8 @@ PANELS = (
     "logits of D",
     "accuracy of D",
     "diversity of samples",
-    "distance",
+    "kernel distance",
+    "Frechet distance",
     "neighbours",
     "gradient norm",
     "learning rate",
