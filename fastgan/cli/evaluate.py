@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from fastgan import files
 from fastgan.cli.completion import PATH
-from fastgan.cli.options import of_run, read_file
-from fastgan.errors import FastganError
+from fastgan.cli.options import of_run, read_file, step_option
+from fastgan.errors import FastganError, printable
+from fastgan.runs.layout import COPIES, EVALUATION
 
 
-@click.command()
+@click.command(epilog="Example: fastgan evaluate runs/mine --n 2000")
 @click.argument("run", type=PATH)
 @click.option(
     "--n", "count", type=int, default=1000, show_default=True, help="how many samples to measure"
@@ -29,17 +32,29 @@ from fastgan.errors import FastganError
     show_default=True,
     help="seed of the samples and of the split of the reals",
 )
+@step_option
 @click.option(
     "--trust", is_flag=True, help="run the code that RUN names, if you know where it comes from"
 )
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of text")
-def command(run: str, count: int, data: str | None, seed: int, trust: bool, as_json: bool) -> None:
+def command(
+    run: str,
+    count: int,
+    data: str | None,
+    seed: int,
+    step: int | str | None,
+    trust: bool,
+    as_json: bool,
+) -> None:
     """Measure images from RUN's averaged generator against the real ones.
 
     A kind that makes images from images is measured on held-out ones, beside its baseline (L1,
-    PSNR, SSIM, or what its page in docs/kinds says). All others by classes seen, FD-small and
-    KD-small: the first time on some data a small network is fitted on it (about half a minute on
-    two cores); it is kept for later.
+    PSNR, SSIM, or what its page in docs/kinds says). All others as sets: kernel and Frechet
+    distance, precision, recall, density, coverage, memorisation, classes seen; docs/measuring.md
+    says what each number means. The first time on some data a small network is fitted on it (about
+    half a minute on two cores); it is kept for later. `pip install 'fastgan[metrics]'` adds a
+    general network. RUN keeps evaluation.json, and copies.png: samples above the real images that
+    they are nearest to.
     """
     from fastgan import data as datasets
     from fastgan.metrics.evaluate import evaluate
@@ -48,13 +63,18 @@ def command(run: str, count: int, data: str | None, seed: int, trust: bool, as_j
     if count < 1:
         raise FastganError(f"--n {count}: ask for at least one sample")
     config = of_run(run)
+    at = _measured_at(run, step, seed)
     own = config.measure(run, count, seed, data, trust) if config is not None else None
     if own is not None:
-        click.echo(json.dumps(own.as_dict(), indent=2) if as_json else str(own))
+        if step is not None:
+            raise FastganError(f"--step {step}: this kind is measured at its newest checkpoint")
+        found = {**at, **own.as_dict()}
+        click.echo(json.dumps(found, indent=2) if as_json else str(own))
+        _keep(run, {EVALUATION: _bytes(found)})
         return
     if count < 100:
         raise FastganError(f"--n {count}: distances of fewer than 100 samples say nothing")
-    images, untrained = samples_of(run, count, seed=seed, trust=trust)
+    images, untrained = samples_of(run, count, seed=seed, step=step, trust=trust)
     _, channels, height, width = images.shape
     if data is None and config is not None and config.data in config.generated:
         reals = dataclasses.replace(config, size=height, channels=channels).open_data()
@@ -64,12 +84,53 @@ def command(run: str, count: int, data: str | None, seed: int, trust: bool, as_j
         )
     report = evaluate(images, reals, count, untrained=untrained, seed=seed, name=run)
     measured = config.beside_distances(run) if config is not None and not config.model else {}
+    found = {**at, **report.as_dict(), "measures": measured}
     if as_json:
-        click.echo(json.dumps({**report.as_dict(), "measures": measured}, indent=2))
-        return
-    click.echo(str(report))
-    for name, value in measured.items():
-        click.echo(f"  {name}: {value:.4g}")
+        click.echo(json.dumps(found, indent=2))
+    else:
+        click.echo(str(report))
+        for name, value in measured.items():
+            click.echo(f"  {name}: {value:.4g}")
+    kept = {EVALUATION: _bytes(found)}
+    if channels in (1, 3):
+        kept[COPIES] = _picture(report.worst)
+    _keep(run, kept)
+
+
+def _measured_at(run: str, step: int | str | None, seed: int) -> dict[str, Any]:
+    """What a number must be read with."""
+    import fastgan
+    from fastgan.machine import commit
+    from fastgan.runs.run_folder import RunFolder
+
+    checkpoints = RunFolder(run).checkpoints
+    at = checkpoints.named(step) if step is not None else max(checkpoints.steps(), default=None)
+    return {"step": at, "seed": seed, "fastgan": fastgan.__version__, "commit": commit()}
+
+
+def _bytes(found: dict[str, Any]) -> bytes:
+    return json.dumps(found, indent=1).encode()
+
+
+def _picture(worst: Any) -> bytes:
+    from fastgan.monitor import pictures
+
+    target = io.BytesIO()
+    pictures.save_grid(target, worst.flatten(0, 1) / 255, columns=worst.shape[1])
+    return target.getvalue()
+
+
+def _keep(run: str, content: dict[str, bytes]) -> None:
+    """In the run's folder, where that can be written; the numbers have been shown already."""
+    from fastgan.runs.run_folder import refuse_links
+
+    folder = files.path_of(run, "RUN")
+    try:
+        refuse_links(folder, writing=True)
+        for name, data in content.items():
+            files.replace(folder / name, data)
+    except FastganError as error:
+        click.echo(printable(f"fastgan: {error}; nothing is kept there"), err=True)
 
 
 def _trained_on(run: Path) -> str:

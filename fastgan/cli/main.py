@@ -29,6 +29,7 @@ COMMANDS = {
     "report": "a run as one page: curves, samples over time, options, how to go on",
     "ui": "runs in the browser while they train, and a playground",
     "evaluate": "measure a run's images against the real ones",
+    "compare": "runs side by side: measures, options that differ, samples",
     "verify": "prove the kernels against their references",
     "tune": "measure which kernel configurations are fastest here",
     "bench": "whole training steps against the best PyTorch can do",
@@ -36,7 +37,7 @@ COMMANDS = {
 }
 
 FOLDERS = dict.fromkeys(
-    ("interpolate", "timelapse", "directions", "invert", "report", "ui"), "looking."
+    ("interpolate", "timelapse", "directions", "invert", "report", "compare", "ui"), "looking."
 )
 """Where a command's file lies, if not beside this one."""
 

@@ -16,6 +16,26 @@ from fastgan.recipes.config import as_dict, fields_of, merge
 from fastgan.trainer.run_options import checked, type_of
 
 
+class Step(click.ParamType):
+    """A step, or "best"."""
+
+    name = "STEP"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | str:
+        if value == "best" or isinstance(value, int):
+            return value
+        if not value.isdecimal():
+            self.fail(f"{value!r} is no step: give a number, or best", param, ctx)
+        return int(value)
+
+
+step_option = click.option(
+    "--step",
+    type=Step(),
+    help="another kept checkpoint than the newest; best: by train --evaluate-every",
+)
+
+
 def flags(config: type[Config]) -> list[click.Option]:
     """One typed option for each field, showing its default."""
     made = []

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from fastgan.cli.completion import PATH
-from fastgan.cli.options import of_run
+from fastgan.cli.options import of_run, step_option
 from fastgan.errors import FastganError
 from fastgan.recipes.translation.base import FromImage
 
@@ -56,7 +56,7 @@ MOST = 10_000
     help="10 x 10 images: along a row this input of the generator changes alone, such as class or "
     "codes.0 of infogan, z.0 of others",
 )
-@click.option("--step", type=int, help="another kept checkpoint than the newest")
+@step_option
 @click.option("--data", help="what a generator of images from images is given")
 @click.option(
     "--input", "given", help="an image or a folder of them, for a generator of images from images"
@@ -76,7 +76,7 @@ def command(
     truncation: float | None,
     text: tuple[str, ...],
     traverse: str | None,
-    step: int | None,
+    step: int | str | None,
     data: str | None,
     given: str | None,
     mask: str | None,

@@ -249,6 +249,9 @@ def run(
             return 128 + signal.Signals[trainer.stopped_by]
         if trainer.step < config.steps:
             echo(f"{trainer.step} steps in the time; {again} --for 30m goes on")
+    if (best := trainer.quality.best) is not None:
+        told = f"best at step {best['step']} (KD-{best['judge']} {best['score']:.4g})"
+        echo(f"{told}: fastgan sample {shlex.quote(str(config.out))} --step best")
     report = Path(str(config.out), REPORT)
     echo(
         f"done: pictures in {config.out}/samples"

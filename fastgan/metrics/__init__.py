@@ -1,13 +1,14 @@
 """Measures of generated images without any download: class balance, Frechet and kernel distance."""
 
-from fastgan.metrics.classifier import Classifier, fit
-from fastgan.metrics.distances import frechet_distance, kernel_distance
-from fastgan.metrics.evaluate import Balance, Distances, Report, class_balance, evaluate
+from fastgan.judges.classifier import Classifier, fit
+from fastgan.judges.distances import frechet_distance, kernel_distance
+from fastgan.metrics.evaluate import Balance, Report, class_balance, evaluate
+from fastgan.metrics.judged import Judged
 
 __all__ = [
     "Balance",
     "Classifier",
-    "Distances",
+    "Judged",
     "Report",
     "class_balance",
     "evaluate",

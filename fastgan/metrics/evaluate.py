@@ -1,8 +1,8 @@
-"""How good a run's images are, measured against the real ones on any machine: classes seen and
-feature distances.
+"""How good a run's images are, measured against the real ones on any machine: classes seen, feature
+distances, what neighbours tell, copies.
 
-The scores are called FD-small and KD-small, because their features come from a small network fitted
-on the reals themselves: they compare generators on one data set, and are no FID or KID.
+Scores called small rest on a small network fitted on the reals themselves, scores called EffLite0
+on ImageNet features: they compare generators on one data set, and are no FID or KID.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 import os
 import textwrap
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastgan import paths
 from fastgan.data import Dataset
 from fastgan.errors import FastganError
-from fastgan.metrics.classifier import EPOCHS, FEATURES, SIDE, Classifier, cached
-from fastgan.metrics.distances import frechet_distance, kernel_distance
+from fastgan.judges import efficientnet, instruments
+from fastgan.judges.classifier import EPOCHS, FEATURES, SIDE, Classifier
+from fastgan.judges.neighbours import NEAR, K
+from fastgan.judges.scores import RESAMPLES, Scores
+from fastgan.metrics.judged import Judged, Split, judge
 
 MIN_SHARE = 0.02
-REFERENCE = 5000
-"""Reals that the samples are compared with, where there are enough."""
+GENERAL = 2000
+"""Reference reals of the general network, which takes 20 ms of a core for each image."""
 
 
 @dataclass(frozen=True)
@@ -57,19 +61,13 @@ def class_balance(samples: Tensor, classifier: Classifier) -> Balance:
 
 
 @dataclass(frozen=True)
-class Distances:
-    """FD-small and KD-small of one set of images against the reference reals."""
-
-    fd: float
-    kd: float
-
-
-@dataclass(frozen=True)
 class Report:
-    """What `evaluate` found. floor: reals (as many as there were samples, where possible) against
-        other reals: no generator is
-    expected below it. untrained: samples of the same generator before training, where those could
-        be made.
+    """What `evaluate` found.
+
+    small: by the classifier's features. general: by those of EfficientNet-Lite0, None where the
+    extra is missing or images have an opacity. n_floor: reals held apart, as many as there were
+    samples where possible. worst: uint8 (2, pairs, C, H, W), samples above the reals that they are
+    nearest to.
     """
 
     source: str
@@ -77,63 +75,139 @@ class Report:
     n: int
     n_reference: int
     n_floor: int
-    samples: Distances
-    floor: Distances
-    untrained: Distances | None
+    n_data: int
+    small: Judged
+    general: Judged | None
     balance: Balance | None
     classifier_accuracy: float
     protocol: str
     key: str
+    worst: Tensor = field(compare=False, repr=False)
+
+    @property
+    def best(self) -> Judged:
+        """The general instrument's verdict, or the small one's."""
+        return self.general or self.small
+
+    @property
+    def samples(self) -> Scores:
+        return self.small.samples
+
+    @property
+    def floor(self) -> Scores:
+        return self.small.floor
+
+    @property
+    def untrained(self) -> Scores | None:
+        return self.small.untrained
 
     @property
     def share_of_untrained(self) -> float | None:
         """FD-small against the untrained generator's: 0 is perfect, 1 has learned nothing."""
-        return (
-            self.samples.fd / self.untrained.fd
-            if self.untrained and self.untrained.fd > 0
-            else None
-        )
+        ceiling = self.untrained
+        return self.samples.fd / ceiling.fd if ceiling and ceiling.fd > 0 else None
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        found = asdict(self)
-        found["share_of_untrained"] = self.share_of_untrained
-        if self.balance is not None:
-            found["balance"]["classes_seen"] = self.balance.classes_seen()
-        return found
+        """JSON values: headlines first, then every score of both instruments."""
+        head: dict[str, Any] = {"source": self.source, "data": self.data, "judge": self.best.name}
+        head["n"] = self.n
+        head |= {"n_reference": self.n_reference, "n_floor": self.n_floor, "n_data": self.n_data}
+        for one in filter(None, (self.general, self.small)):
+            for score in ("kd", "fd"):
+                head |= {
+                    f"{score.upper()}-{one.name}": getattr(one.samples, score),
+                    f"{score.upper()}-{one.name} floor": getattr(one.floor, score),
+                }
+                if one.untrained is not None:
+                    head[f"{score.upper()}-{one.name} untrained"] = getattr(one.untrained, score)
+        for score in ("precision", "recall", "density", "coverage"):
+            head[score] = getattr(self.best.samples, score)
+        head |= {"memorised": self.best.copies.closer, "near_copies": self.best.copies.near}
+        head |= {"memorised_floor": self.best.copies_floor.closer}
+        head |= {"share_of_untrained": self.share_of_untrained, "seconds": self.seconds}
+        head |= {"classifier_accuracy": self.classifier_accuracy, "key": self.key}
+        head |= {"protocol": self.protocol}
+        balance = asdict(self.balance) if self.balance is not None else None
+        if balance is not None and self.balance is not None:
+            balance["classes_seen"] = self.balance.classes_seen()
+        rest = {"balance": balance, "small": asdict(self.small)}
+        rest["general"] = asdict(self.general) if self.general is not None else None
+        alike = {name: getattr(self, name) for name in ("samples", "floor", "untrained")}
+        rest |= {name: asdict(s) if s is not None else None for name, s in alike.items()}
+        return _plain({**head, **rest})
+
+    @property
+    def seconds(self) -> float:
+        """Spent on features and scores, the classifier's fit left out."""
+        return self.small.seconds + (self.general.seconds if self.general else 0)
 
     def __str__(self) -> str:
-        lines = [f"{self.source}: {self.n:,} samples against {self.data}", ""]
-        lines.append(f"  {'':<22}{'FD-small':>10}{'KD-small':>12}")
-        rows = [
-            ("samples", self.samples),
-            ("reals (the floor)", self.floor),
-            ("untrained generator", self.untrained),
+        lines = [
+            f"{self.source}: {self.n:,} samples against {self.data}",
+            "",
+            *_table([one for one in (self.general, self.small) if one is not None]),
+            *_copies(self.best, self.n_data),
         ]
-        lines += [f"  {name:<22}{d.fd:>10.3f}{d.kd:>12.3f}" for name, d in rows if d is not None]
-        if self.share_of_untrained is not None:
-            lines.append(
-                f"  FD-small is {100 * self.share_of_untrained:.1f} % of the untrained generator's"
-            )
+        if self.general is None:
+            lines += _wrapped(efficientnet.MISSING)
         if self.balance is not None:
             seen, total = self.balance.classes_seen(), len(self.balance.names)
-            lines += [
-                "",
-                f"  {seen} of {total} classes with at least {100 * MIN_SHARE:.0f} % of the samples",
-            ]
-            lines[-1] += f" (entropy {self.balance.entropy:.2f}, even is {math.log(total):.2f})"
+            even = f"(entropy {self.balance.entropy:.2f}, even is {math.log(total):.2f})"
+            share = f"{100 * MIN_SHARE:.0f} % of the samples"
+            lines += ["", f"  {seen} of {total} classes with at least {share} {even}"]
             lines += _bars(self.balance)
-        lines += [
-            "",
-            *textwrap.wrap(
-                self.protocol,
-                100,
-                initial_indent="  ",
-                subsequent_indent="  ",
-                break_on_hyphens=False,
-            ),
-        ]
+        lines += ["", *_wrapped(f"{self.protocol} {self.seconds:.0f} s.")]
         return "\n".join(lines)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _wrapped(text: str) -> list[str]:
+    lines = textwrap.wrap(text, 77, break_on_hyphens=False)
+    return [f"  {line}" for line in lines]
+
+
+def _table(judged: list[Judged]) -> list[str]:
+    """79 columns: a row a score, the generator's with its standard error between floor and
+    ceiling."""
+    lines = [f"  {'':<20}{'samples':>12}{'+-':>10}{'floor':>12}{'untrained':>12}"]
+    rows = [(one, name) for one in judged for name in ("kd", "fd")]
+    rows += [(judged[0], name) for name in ("precision", "recall", "density", "coverage")]
+    for one, name in rows:
+        title = f"{name.upper()}-{one.name}" if name in ("kd", "fd") else name
+        found = [one.samples, one.error, one.floor, one.untrained]
+        values = [None if s is None else getattr(s, name) for s in found]
+        cells = [
+            f"{'-' if v is None or math.isnan(v) else f'{v:.4g}':>{w}}"
+            for v, w in zip(values, (12, 10, 12, 12))
+        ]
+        lines.append(f"  {title:<20}{''.join(cells)}  {_BETTER[name]}")
+    return lines
+
+
+_BETTER = dict.fromkeys(("kd", "fd"), "lower") | dict.fromkeys(
+    ("precision", "recall", "density", "coverage"), "higher"
+)
+
+
+def _copies(one: Judged, n_data: int) -> list[str]:
+    found, floor = one.copies, one.copies_floor
+    part = "" if one.searched == n_data else f" ({one.searched:,} of {n_data:,} searched)"
+    return [
+        "",
+        *_wrapped(
+            f"Memorisation: {100 * found.closer:.1f} % of samples are nearer to a real image than "
+            f"that image is to any other, {100 * found.near:.1f} % within {NEAR:g} of that; of "
+            f"reals held apart it is {100 * floor.closer:.1f} % and {100 * floor.near:.1f} %{part}."
+        ),
+    ]
 
 
 def _bars(balance: Balance) -> list[str]:
@@ -146,7 +220,7 @@ def _bars(balance: Balance) -> list[str]:
     lines = []
     for index in shown if shown is not None else range(len(balance.names)):
         share = balance.shares[index]
-        bar = "█" * round(60 * share) or "·"
+        bar = "█" * round(40 * share) or "·"
         lines.append(f"    {balance.names[index][:wide]:<{wide}} {100 * share:5.1f} %  {bar}")
     return lines + ([f"    and {len(balance.names) - 20} more"] if shown is not None else [])
 
@@ -164,7 +238,9 @@ def evaluate(
     """Measure images, float (n, C, H, W) in [0, 1], such as those of `fastgan.sample`, against a
     data set.
 
-    The reals are split by the seed: up to 5,000 are the reference, n others give the floor.
+    The reals are split by the seed: up to 5,000 are the reference, n others give the floor. Two
+    instruments: a classifier fitted on the reals, and EfficientNet-Lite0 where the extra `metrics`
+    is there and images are grey or RGB.
     untrained: samples of the untrained generator, for comparison (trainer.reuse.load.samples_of
         makes both). cache: where fitted classifiers are kept.
     name: what the report calls the images.
@@ -178,7 +254,7 @@ def evaluate(
     if "image" not in data.fields:
         raise FastganError(f"{data.name} has no images to compare with")
     images = torch.as_tensor(source)[:n]
-    reals = torch.from_numpy(np.array(data.array("image"))).permute(0, 3, 1, 2).contiguous()
+    reals = instruments.reals_of(data)
     if images.shape[1:] != reals.shape[1:]:
         raise FastganError(
             f"samples are {tuple(images.shape[1:])}, {data.name} is {tuple(reals.shape[1:])}: open "
@@ -186,46 +262,43 @@ def evaluate(
         )
     if len(images) < 2:
         raise FastganError(f"{len(images)} samples are too few to measure")
-    labels = (
-        torch.from_numpy(np.array(data.array("label")))
-        if data.fields.get("label") and data.classes
-        else None
-    )
-    folder = cache if cache is not None else paths.cache_dir() / "metrics"
-    judge = cached(
-        reals, labels, fingerprint=data.fingerprint, folder=folder, classes=data.classes, seed=0
-    )
-    order = torch.randperm(len(reals), generator=torch.Generator().manual_seed(seed))
-    n_floor = min(len(images), len(reals) // 2)
-    reference = _real_features(judge, reals, order[n_floor : n_floor + REFERENCE])
-    floor = _real_features(judge, reals, order[:n_floor])
+    classifier = instruments.fitted(data, reals, cache)
+    split = Split.of(reals, len(images), seed)
 
-    def against(features: Tensor) -> Distances:
-        return Distances(
-            frechet_distance(features, reference), kernel_distance(features, reference)
+    def through(name: str, features: Callable[[Tensor], Tensor]) -> Judged:
+        few = replace(split, reference=split.reference[:GENERAL])
+        return judge(
+            name, features, images, few if name != instruments.SMALL else split, untrained, seed
         )
 
+    small = through(instruments.SMALL, classifier.features)
+    net = efficientnet.load() if images.shape[1] in (1, 3) else None
+    general = (
+        through(instruments.GENERAL, partial(efficientnet.features, net))
+        if net is not None
+        else None
+    )
+    pairs = (general or small).copies.worst
+    rows = split.searched  # the general network's reference is the beginning of the other
+    worst = [torch.stack([images[i].mul(255).round().byte(), reals[rows[j]]]) for i, j, _ in pairs]
     return Report(
         source=name or "images",
         data=data.name,
         n=len(images),
-        n_reference=len(reference),
-        n_floor=n_floor,
-        samples=against(judge.features(images)),
-        floor=against(floor),
-        untrained=against(judge.features(untrained)) if untrained is not None else None,
-        balance=class_balance(images, judge) if judge.task == "classes" else None,
-        classifier_accuracy=judge.accuracy,
-        protocol=_protocol(judge, images, reference, n_floor),
-        key=judge.key,
+        n_reference=len(split.reference),
+        n_floor=len(split.floor),
+        n_data=len(reals),
+        small=small,
+        general=general,
+        balance=class_balance(images, classifier) if classifier.task == "classes" else None,
+        classifier_accuracy=classifier.accuracy,
+        protocol=_protocol(classifier, images, split, general is not None),
+        key=classifier.key,
+        worst=torch.stack(worst, 1),
     )
 
 
-def _real_features(judge: Classifier, reals: Tensor, index: Tensor) -> Tensor:
-    return torch.cat([judge.features(reals[part].float() / 255) for part in index.split(1000)])
-
-
-def _protocol(judge: Classifier, images: Tensor, reference: Tensor, n_floor: int) -> str:
+def _protocol(classifier: Classifier, images: Tensor, split: Split, general: bool) -> str:
     size = "x".join(map(str, images.shape[2:]))
     resize = (
         f"{size} brought down to {SIDE} (bilinear, antialiased)"
@@ -233,15 +306,23 @@ def _protocol(judge: Classifier, images: Tensor, reference: Tensor, n_floor: int
         else f"{size}, not resized"
     )
     taught = (
-        f"{len(judge.names)} classes"
-        if judge.task == "classes"
+        f"{len(classifier.names)} classes"
+        if classifier.task == "classes"
         else "four rotations (there are no labels)"
     )
+    side, wide = efficientnet.SIDE, efficientnet.WIDTH
+    more = (
+        f"EffLite0: {min(len(split.reference), GENERAL):,} of these; {wide} "
+        f"features of EfficientNet-Lite0 on ImageNet, images scaled to "
+        f"{side}x{side} (bicubic, antialiased). "
+        if general
+        else ""
+    )
     return (
-        f"Protocol: {len(images):,} samples and {n_floor:,} held-apart reals against "
-        f"{len(reference):,} reals; images {resize}; "
+        f"Protocol: {len(images):,} samples and {len(split.floor):,} held-apart reals against "
+        f"{len(split.reference):,} reals. {more}small: images {resize}; "
         f"{FEATURES} features of a CNN fitted on the reals to tell {taught} ({EPOCHS} epochs, "
-        f"{100 * judge.accuracy:.1f} % right "
-        f"on {judge.held_out:,} held-out; key {judge.key}). Not FID, not KID: comparable only for "
-        "equal keys and numbers."
+        f"{100 * classifier.accuracy:.1f} % right on {classifier.held_out:,} held-out; key "
+        f"{classifier.key}). Neighbours: k = {K}. +- is the standard error, by {RESAMPLES} random "
+        "halves of the samples. Not FID, not KID: comparable only for equal keys and numbers."
     )

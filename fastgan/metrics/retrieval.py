@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastgan.errors import FastganError
-from fastgan.metrics.classifier import FEATURES, Network, shrink
+from fastgan.judges.classifier import FEATURES, Network, shrink
 
 CANDIDATES = 100
 

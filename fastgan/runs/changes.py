@@ -68,6 +68,7 @@ CHANGES = (
             "checkpoint_every",
             "checkpoint_minutes",
             "keep",
+            "evaluate_every",
             "log",
             "watch",
             "progress",

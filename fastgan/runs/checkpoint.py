@@ -134,7 +134,9 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 3) -> None:
         self.folder, self.keep = folder, keep
-        self._passing: Path | None = None
+        self.best: int | None = None
+        """The step of a checkpoint that is never dropped."""
+        self._passing: set[Path] = set()
 
     def steps(self) -> list[int]:
         """Steps of the whole checkpoints, ascending."""
@@ -175,20 +177,19 @@ class Checkpoints:
         content[STATE] = json.dumps({**written, schema.CHECKSUM: _sum_of(written)}).encode()
         path = self.path(step)
         files.make_folder(path, content)
-        if self._passing is not None and self._passing != path:
+        best = self.path(self.best) if self.best is not None else None
+        gone = self._passing - {path, best}
+        self._passing = self._passing - gone - {path} | ({path} if passing else set())
+        kept = [self.path(s) for s in self.steps() if s != self.best and self.path(s) not in gone]
+        for old in (*gone, *kept[: -self.keep]):
+            # one that can't be dropped now is dropped by a later save
             with contextlib.suppress(OSError):
-                files.remove_folder(self._passing)
-        self._passing = path if passing else None
-        for old in self.steps()[: -self.keep]:
-            with contextlib.suppress(
-                OSError
-            ):  # one that can't be dropped now is dropped by a later save
-                files.remove_folder(self.path(old))
+                files.remove_folder(old)
         return path
 
-    def load(self, step: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(groups, state) of checkpoint `step`, or of the newest. Raises FastganError where there
-        is none or it is damaged."""
+    def load(self, step: int | str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(groups, state) of checkpoint `step`, of the "best", or of the newest. Raises
+        FastganError where there is none or it is damaged."""
         while True:
             steps = (
                 self.steps() or self.steps()
@@ -197,7 +198,7 @@ class Checkpoints:
                 raise FastganError(
                     f"no checkpoint in {self.folder}: start the run again with another --out"
                 )
-            chosen = steps[-1] if step is None else step
+            chosen = steps[-1] if step is None else self.named(step)
             if chosen not in steps:
                 raise FastganError(
                     f"no checkpoint of step {chosen} in {self.folder}: there are "
@@ -209,6 +210,20 @@ class Checkpoints:
                 # a running trainer may drop a checkpoint while it is read
                 if files.kind(self.path(chosen) / STATE) is not None:
                     raise
+
+    def named(self, step: int | str) -> int:
+        """The step of what is called "best": by `--evaluate-every`, as the newest checkpoint has
+        it. Raises FastganError where nothing was measured."""
+        if isinstance(step, int):
+            return step
+        newest = self.load()[1]
+        best = (newest.get("evaluation") or {}).get("best")
+        if step != "best" or not best:
+            raise FastganError(
+                f"no checkpoint {step!r} in {self.folder}: give a step, or train with "
+                "--evaluate-every, which keeps the best one"
+            )
+        return int(best["step"])
 
     def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         with _blaming(path):

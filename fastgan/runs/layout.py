@@ -5,5 +5,6 @@ from __future__ import annotations
 LOGGERS = ("tensorboard", "wandb")
 """Also the folders that they make inside the run folder."""
 
-REPORT, EVALUATION = "report.html", "evaluation.json"
-"""What `fastgan report` and `fastgan evaluate` leave there."""
+REPORT, EVALUATION, COPIES = "report.html", "evaluation.json", "copies.png"
+"""What `fastgan report` and `fastgan evaluate` leave there; COPIES has samples above the real
+images that they are nearest to."""

@@ -32,6 +32,7 @@ OWN = (
     *PICTURES,
     layout.REPORT,
     layout.EVALUATION,
+    layout.COPIES,
     *layout.LOGGERS,
     "checkpoints",
     LOCK,
@@ -44,7 +45,7 @@ the way of training only."""
 
 class RunFolder:
     """config.toml, run.json, metrics.jsonl, metrics.csv, alerts.jsonl, reals.png, curves.png,
-    samples/, checkpoints/, report.html, evaluation.json."""
+    samples/, checkpoints/, report.html, evaluation.json, copies.png."""
 
     def __init__(self, path: str | Path, *, keep: int = 3) -> None:
         self.path = files.path_of(path, "the run folder")
@@ -119,9 +120,8 @@ class RunFolder:
                 (self.path / STARTING).unlink(missing_ok=True)
         with contextlib.suppress(OSError, FastganError):
             if self._claimed or (self._lock is not None and not self.exists()):
-                (self.path / LOCK).unlink(
-                    missing_ok=True
-                )  # while it is held: whoever waits for it sees that it is gone
+                # while it is held: whoever waits for it sees that it is gone
+                (self.path / LOCK).unlink(missing_ok=True)
         self.close()
         with contextlib.suppress(OSError):
             for folder in self._made:
@@ -352,7 +352,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def read_checkpoint(
-    checkpoints: Checkpoints, facts: dict[str, Any], step: int | None = None
+    checkpoints: Checkpoints, facts: dict[str, Any], step: int | str | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(groups, state) of a checkpoint of the run with these facts; the newest for None. Raises
     FastganError."""

@@ -45,7 +45,14 @@ CHECKPOINT = {
 }
 """What of state.json every checkpoint has."""
 
-STATE = {"stage": int, "identity": dict, "watch": (None, dict), "forms?": {str: {str: [str]}}}
+_BEST = {"step": range(10**18), "score": (int, float), "judge": str, "key": str}
+STATE = {
+    "stage": int,
+    "identity": dict,
+    "watch": (None, dict),
+    "forms?": {str: {str: [str]}},
+    "evaluation?": {"best": (None, _BEST), "row": {str: (int, float)}},
+}
 """What of state.json a trainer has added."""
 
 

@@ -7,6 +7,7 @@ import time
 
 from fastgan.errors import FastganError
 from fastgan.monitor.early import look_due
+from fastgan.monitor.quality import SAMPLES
 from fastgan.reports import page
 from fastgan.trainer import pictures
 from fastgan.trainer.callbacks import Callbacks
@@ -43,12 +44,14 @@ class Loop:
             own = session.sequence.own_step(session.step)
             session.stats.add(session.active.train_step(own))
             session.step += 1
+            best = self._measure()
             row = self._report()
             self._check_graph()
             if look_due(session.step):
                 pictures.look_at_samples(session)
-            if session.step % options.checkpoint_every == 0:
-                self._checkpoint()
+            due = session.step % options.checkpoint_every == 0
+            if due or best:
+                self._checkpoint(passing=not due)
             if session.step % options.sample_every == 0:
                 pictures.draw_samples(session)
             self._call_back(row)
@@ -68,6 +71,7 @@ class Loop:
             row = session.stats.take() | session.active.rates.row()
             if session.watch is not None and session.watch.diversity is not None:
                 row["diversity"] = session.watch.diversity
+            row |= session.quality.take_row()
             now, images = time.monotonic(), session.images
             speed = (images - self.images_then) / max(now - self.clock, 1e-9)
             session.reporter.row(session.step, images, row, speed, session.options.log_every)
@@ -88,6 +92,22 @@ class Loop:
             if session.ranks.world == 1 and session.step != session.saved_step:
                 self._checkpoint()
             raise
+
+    def _measure(self) -> bool:
+        """The distance of samples to the reals, where it is due; whether it is the best yet."""
+        session, every = self.session, self.session.options.evaluate_every
+        if not every or session.step % every:
+            return False
+        began = time.monotonic()
+        if session.ranks.first:
+            with session.reporter.accessory("the distance of samples"):
+                images = session.sample(SAMPLES)
+                if images.isfinite().all():  # what is not ends the run at its next row
+                    data = session.datasets["image"]
+                    session.reporter.say(session.quality.observe(session.step, images, data))
+        best = session.ranks.largest(int(session.quality.best_step == session.step))
+        self.clock += time.monotonic() - began  # images per second are those of training
+        return bool(best)
 
     def _check_graph(self) -> None:
         """Say once why steps are not replayed as a graph; an error where one is insisted on."""

@@ -110,6 +110,8 @@ def resume(session: Session, path: Path, reschedule: bool) -> None:
             load_network(stage.nets[net], groups["others"][name], f"{net} of stage {index}")
         session.stats.load_state_dict(groups["stats"])
         session.step = state["step"]
+        if "evaluation" in state:
+            session.quality.load(state["evaluation"])
         if session.watch is not None and state["watch"] is not None:
             session.watch.load_state_dict(state["watch"])
     if session.folder is not None:

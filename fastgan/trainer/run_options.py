@@ -121,6 +121,11 @@ class RunOptions:
         10.0, "save also when the last checkpoint is so old; 0: by steps alone"
     )
     keep: int = run_option(3, "checkpoints kept")
+    evaluate_every: int = run_option(
+        0,
+        "steps between measurements of how far samples are from the images; the best checkpoint is "
+        "kept, too; 0: none",
+    )
     watch: bool = run_option(True, "look for what goes wrong, such as a collapse, and warn")
     strict: bool = run_option(False, "stop at an image that can't be read")
     resident_bytes: int = run_option(

@@ -23,6 +23,7 @@ from fastgan.graphs.backends import graph_backend
 from fastgan.monitor import remedies
 from fastgan.monitor.health import Health
 from fastgan.monitor.loggers import find_logger
+from fastgan.monitor.quality import Quality
 from fastgan.monitor.reporter import Reporter
 from fastgan.monitor.statistics import Statistics
 from fastgan.ops.dispatch import prefer
@@ -57,6 +58,7 @@ class Session:
         taken: What was taken over from `init_from`, or None.
         told: The last reason said for steps without a graph.
         saved_step, saved_at: Of the newest checkpoint: its step, and its time.
+        quality: What was measured of the samples, and which step was best.
         descriptions: For each stage, how its networks are made again.
     """
 
@@ -94,6 +96,7 @@ class Session:
             self.stopped_by: str | None = None
             self.asked_to_stop: str | None = None
             self.stats = Statistics(options.log_every, self.device, self.ranks)
+            self.quality = Quality(options.seed, self.device)
             self.watch = Health(self._loss(stages[0])) if options.watch else None
             self.out = files.path_of(out, "out") if out is not None else None
             self.folder = (
@@ -118,6 +121,8 @@ class Session:
         """Begin stage `index`."""
         self.sequence.enter(index)
         self.compute_in(self.cpu.precision)
+        if self.options.evaluate_every:
+            self.quality.enter(self.datasets.get("image"))
         if self.watch is not None:
             self.watch.enter(self._loss(self.active.stage))
 
@@ -203,6 +208,8 @@ class Session:
                     "identity": fingerprint.of_stage(self),
                     "forms": forms_as_json(self.sequence.forms),
                 }
+                state |= self.quality.state()
+                self.folder.checkpoints.best = self.quality.best_step
                 others = self.sequence.other_nets()
                 groups = {**self.active.state(), "others": others, "stats": stats}
                 path = self.folder.checkpoints.save(self.step, groups, state, passing)

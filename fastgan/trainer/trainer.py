@@ -86,6 +86,9 @@ class Trainer(Session):
         checkpoint_every: Steps between two checkpoints.
         checkpoint_minutes: Save also when the last checkpoint is so old; 0 saves by steps alone.
         keep: How many checkpoints are kept, of which at most the newest is one by time.
+        evaluate_every: Steps between measurements of how far samples are from the images, which
+            go to the metrics; 0: none. The checkpoint of the best one is kept besides the others,
+            `fastgan.load(out, step="best")`.
         watch: Whether to look for what goes wrong, such as a collapse, and to warn.
         strict: Whether an image that can't be read is an error instead of being left out.
         resident_bytes: Data sets of at most this many bytes lie on the device.
@@ -152,6 +155,7 @@ class Trainer(Session):
         checkpoint_every: int = 1000,
         checkpoint_minutes: float = 10.0,
         keep: int = 3,
+        evaluate_every: int = 0,
         watch: bool = True,
         strict: bool = False,
         resident_bytes: int = 2**31,

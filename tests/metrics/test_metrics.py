@@ -11,12 +11,17 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 import fastgan.data
 from fastgan.cli.main import group
 from fastgan.errors import FastganError
+from fastgan.export import folder
+from fastgan.judges import classifier as clf
+from fastgan.judges import efficientnet
 from fastgan.metrics import class_balance, evaluate, fit, frechet_distance, kernel_distance
-from fastgan.metrics import classifier as clf
+from fastgan.reports import page
+from fastgan.reports.reading import read_story
 
 
 def normal(n, d, seed, scale=1.0, shift=0.0):
@@ -166,6 +171,7 @@ def test_large_colour_images_are_shrunk_and_need_no_labels():
 def briefly(monkeypatch):
     """Classifiers of a few steps, for tests of what is done with them."""
     monkeypatch.setattr(clf, "MIN_STEPS", 30)
+    monkeypatch.setattr(efficientnet, "PACKAGE", "no_such_package_here")
 
 
 def small_data(tmp_path, n=240):
@@ -209,12 +215,38 @@ def test_a_report_states_floor_protocol_and_what_it_is_not(tmp_path, briefly):
         "Not FID",
         "not resized",
         "held-out",
+        "fastgan[metrics]",
+        "Memorisation",
     ):
         assert part in text, part
+    assert max(map(len, text.splitlines())) <= 80
     assert (
         json.loads(json.dumps(report.as_dict()))["balance"]["classes_seen"]
         == report.balance.classes_seen()
     )
+
+
+def test_the_general_network_is_a_second_instrument_and_a_copy_is_shown(
+    tmp_path, monkeypatch, briefly
+):
+    """A stand-in network: block means of the pixels."""
+    data, cache = small_data(tmp_path)
+    monkeypatch.setattr(efficientnet, "load", lambda: object())
+    blocks = lambda net, images: torch.nn.functional.avg_pool2d(images, 4).flatten(1)
+    monkeypatch.setattr(efficientnet, "features", blocks)
+    reals = torch.from_numpy(data.array("image").copy()).permute(0, 3, 1, 2).float() / 255
+    fakes = torch.rand(60, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 0.5
+    fakes[17] = reals[5]
+    report = evaluate(fakes, data, 60, untrained=torch.rand(60, 1, 28, 28), cache=cache)
+    assert report.general.samples.kd > 10 * abs(report.general.floor.kd)
+    assert report.best.copies.worst[0][0] == 17
+    assert torch.equal(report.worst[0, 0], report.worst[1, 0])
+    assert torch.equal(report.worst[1, 0], (reals[5] * 255).round().byte())
+    text = str(report)
+    assert "KD-EffLite0" in text
+    assert "ImageNet" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert report.as_dict()["KD-EffLite0"] == report.general.samples.kd
 
 
 def test_images_that_do_not_fit_the_data_are_refused(tmp_path):
@@ -251,6 +283,22 @@ def test_a_run_is_measured_from_the_command_line(tmp_path, monkeypatch, briefly)
     assert sum(report["balance"]["counts"]) == 100
     assert report["samples"]["fd"] > report["floor"]["fd"]
     assert report["untrained"]["fd"] > report["floor"]["fd"]
+    kept = json.loads((Path(run) / "evaluation.json").read_text())
+    assert kept | {"seconds": 0} == report | {"seconds": 0}
+    assert kept["KD-small"] == kept["samples"]["kd"]
+    assert isinstance(kept["memorised"], float)
+    facts = {"step": 2, "seed": 0, "judge": "small", "fastgan": fastgan.__version__}
+    assert {name: kept[name] for name in facts} == facts
+    early = CliRunner().invoke(group, ["evaluate", run, "--n", "100", "--step", "0", "--json"])
+    early = json.loads(early.stdout)
+    assert early["step"] == 0
+    assert early["samples"] == early["untrained"] != report["samples"]
+    with Image.open(Path(run) / "copies.png") as picture:
+        assert picture.height == 2 * 84 + 3 * 2
+        assert len(picture.convert("L").getcolors()) > 20  # greys, not black and white
+    assert "KD-small" in page.build(read_story(run))
+    folder.export_folder(run, tmp_path / "exported")
+    assert "KD-small" in (tmp_path / "exported" / "README.md").read_text()
     text = CliRunner().invoke(
         group, ["evaluate", run, "--n", "100", "--data", "fashion-mnist-that-is-not-here"]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from fastgan.cli.completion import PATH
+from fastgan.cli.options import step_option
 from fastgan.errors import FastganError
 from fastgan.files import path_of
 
@@ -26,7 +27,7 @@ COLUMNS, FIRST = 7, 6
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="of the image in the middle")
 @click.option("--label", help="a class, by name or number")
-@click.option("--step", type=int, help="another kept checkpoint than the newest")
+@step_option
 @click.option("--device", default="auto", show_default=True)
 @click.option(
     "--trust", is_flag=True, help="run the code that RUN names, if you know where it comes from"
@@ -38,7 +39,7 @@ def command(
     out: str,
     seed: int,
     label: str | None,
-    step: int | None,
+    step: int | str | None,
     device: str,
     trust: bool,
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from fastgan.cli.completion import PATH
+from fastgan.cli.options import step_option
 from fastgan.errors import FastganError
 from fastgan.files import path_of
 
@@ -28,7 +29,7 @@ SHOWN = 10
     "--label", "labels", multiple=True, help="a class, by name or number; several side by side"
 )
 @click.option("--truncation", type=float, metavar="NUMBER", help="as for `fastgan sample`")
-@click.option("--step", type=int, help="another kept checkpoint than the newest")
+@step_option
 @click.option("--device", default="auto", show_default=True)
 @click.option(
     "--trust", is_flag=True, help="run the code that RUN names, if you know where it comes from"
@@ -43,7 +44,7 @@ def command(
     seed: int,
     labels: tuple[str, ...],
     truncation: float | None,
-    step: int | None,
+    step: int | str | None,
     device: str,
     trust: bool,
 ) -> None:

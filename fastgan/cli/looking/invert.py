@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from fastgan.cli.completion import PATH
+from fastgan.cli.options import step_option
 from fastgan.errors import FastganError
 from fastgan.files import path_of
 
@@ -21,7 +22,7 @@ from fastgan.files import path_of
 @click.option("--seed", type=int, default=0, show_default=True, help="of the first latents")
 @click.option("--label", help="a class, by name or number  [default: the one that fits best]")
 @click.option("--save-latent", metavar="FILE", help="keep the latent, as .safetensors")
-@click.option("--step", type=int, help="another kept checkpoint than the newest")
+@step_option
 @click.option("--device", default="auto", show_default=True)
 @click.option(
     "--trust", is_flag=True, help="run the code that RUN names, if you know where it comes from"
@@ -34,7 +35,7 @@ def command(
     seed: int,
     label: str | None,
     save_latent: str | None,
-    step: int | None,
+    step: int | str | None,
     device: str,
     trust: bool,
 ) -> None:

@@ -58,6 +58,8 @@ def panel_of(key: str) -> str | None:
         return "logits of D"
     if "acc" in last.split("_"):
         return "accuracy of D"
+    if name.startswith("evaluation/"):
+        return {"kd": "kernel distance", "fd": "Frechet distance"}.get(last[:2], "neighbours")
     if "diversity" in name:
         return "diversity of samples"
     if name.startswith("lr/") or last == "lr" or last.startswith("lr_"):
@@ -74,6 +76,9 @@ PANELS = (
     "logits of D",
     "accuracy of D",
     "diversity of samples",
+    "kernel distance",
+    "Frechet distance",
+    "neighbours",
     "gradient norm",
     "learning rate",
     "images per second",

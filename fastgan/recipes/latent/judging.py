@@ -16,7 +16,7 @@ def class_accuracy(config: Config, run: str) -> dict[str, float]:
     import torch
 
     from fastgan import paths
-    from fastgan.metrics.classifier import cached
+    from fastgan.judges.classifier import cached
     from fastgan.trainer.reuse.load import sample
 
     dataset = config.open_data()
@@ -44,7 +44,7 @@ def called_real(config: Config, run: str) -> dict[str, float]:
     fit."""
     import torch
 
-    from fastgan.metrics.classifier import fit
+    from fastgan.judges.classifier import fit
     from fastgan.trainer.reuse.load import sample
 
     pixels = config.open_data().array("image")

@@ -38,7 +38,7 @@ def load(
     *,
     generator: nn.Module | None = None,
     network: str = "G",
-    step: int | None = None,
+    step: int | str | None = None,
     ema: bool = True,
     trust: bool = False,
 ) -> nn.Module:
@@ -49,7 +49,7 @@ def load(
         generator: A network to load into, for runs whose networks can't be made again from their
             class and its arguments.
         network: The name of another network than "G".
-        step: A kept checkpoint other than the newest.
+        step: A kept checkpoint other than the newest; "best" is that of `evaluate_every`.
         ema: False for the weights as trained instead of their average.
         trust: Whether code that the run names may be imported. Otherwise only classes of fastgan
             and layers of torch.nn are made.
@@ -98,7 +98,7 @@ def sample(
     *,
     seed: int | None = None,
     labels: Any = None,
-    step: int | None = None,
+    step: int | str | None = None,
     device: str = "auto",
     data: Any = None,
     text: Sequence[str] = (),
@@ -165,7 +165,7 @@ def walk(
     *,
     seed: int = 0,
     label: Any = None,
-    step: int | None = None,
+    step: int | str | None = None,
     device: str = "auto",
     trust: bool = False,
 ) -> Iterator[tuple[Step, Tensor]]:
@@ -189,14 +189,14 @@ def walk(
 
 
 def samples_of(
-    run: str | Path, n: int, *, seed: int = 0, trust: bool = False
+    run: str | Path, n: int, *, seed: int = 0, step: int | str | None = None, trust: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """n images (n, C, H, W) in [0, 1] of a run's averaged generator, and of the untrained one
     (None: it can't be made anew).
 
-    trust: as for `load`. Raises FastganError.
+    step, trust: as for `load`. Raises FastganError.
     """
-    images = sample(run, n, seed=seed, trust=trust)
+    images = sample(run, n, seed=seed, step=step, trust=trust)
     blank = _untrained(files.path_of(run), n, seed, trust)
     return images, blank if blank is not None and blank.shape == images.shape else None
 

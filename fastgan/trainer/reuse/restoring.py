@@ -158,7 +158,7 @@ class OpenRun:
 def open_run(
     path: str | Path,
     *,
-    step: int | None = None,
+    step: int | str | None = None,
     device: str = "auto",
     data: Any = None,
     trust: bool = False,
@@ -201,7 +201,7 @@ def open_run(
 
 
 def open_checkpoint(
-    path: str | Path, step: int | None
+    path: str | Path, step: int | str | None
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     folder = files.path_of(path, "the run folder")
     facts = read_facts(folder)

@@ -63,7 +63,7 @@ def traverse(
     name: str,
     *,
     seed: int = 0,
-    step: int | None = None,
+    step: int | str | None = None,
     device: str = "auto",
     trust: bool = False,
 ) -> Tensor:

@@ -32,6 +32,9 @@ EPOCHS, BATCH, RATE = 6, 50, 4e-3
 MIN_STEPS = 200
 """Small data sets are gone through more often than EPOCHS times, for at least so many steps."""
 
+FEWEST = 40
+"""Images that a network can be fitted on."""
+
 VERSION = 1
 """Part of the cache key: raise it when the network or its training changes, for then scores aren't
 comparable."""
@@ -126,8 +129,10 @@ def fit(
         raise FastganError(
             f"expected uint8 images (N, C, H, W), not {images.dtype} {tuple(images.shape)}"
         )
-    if len(images) < 40:
-        raise FastganError(f"{len(images)} images are too few to measure against: at least 40")
+    if len(images) < FEWEST:
+        raise FastganError(
+            f"{len(images)} images are too few to measure against: at least {FEWEST}"
+        )
     began = time.monotonic()
     dice = torch.Generator().manual_seed(seed)
     if labels is None or int(labels.max()) < 1:
