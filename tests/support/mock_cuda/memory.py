@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -52,6 +52,18 @@ def record(tensor: Tensor) -> Record | None:
 def place(tensor: Tensor) -> str:
     found = record(tensor)
     return "host" if found is None else found.place
+
+
+def _parts(func: Any, name: str, args: Any, kwargs: Any) -> Callable[[], Any] | None:
+    """What an operator is made of, where the mode has to see that instead."""
+    composite = torch._C.DispatchKey.CompositeImplicitAutograd
+    if func.namespace == "aten" and func.has_kernel_for_dispatch_key(composite):
+        # below autograd, inside registered operators, it comes whole
+        return lambda: func.decompose(*args, **kwargs)
+    if name == "convolution" and args[2] is not None and place(args[0]) == "cuda":
+        # cuDNN leaves the bias to ATen: its result is rounded before it is added
+        return lambda: func(*args[:2], None, *args[3:]).add_(args[2][:, None, None])
+    return None
 
 
 def mark(tensor: Tensor, where: str) -> Record | None:
@@ -120,14 +132,11 @@ class Device(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         if func.namespace in ("prim", "profiler"):
             return func(*args, **kwargs)
-        if func.namespace == "aten" and func.has_kernel_for_dispatch_key(
-            torch._C.DispatchKey.CompositeImplicitAutograd
-        ):
-            # below autograd, inside registered operators, what is made of other operators comes
-            # whole
-            with self:
-                return func.decompose(*args, **kwargs)
         name = func._schema.name.split("::")[1]
+        parts = _parts(func, name, args, kwargs)
+        if parts is not None:
+            with self:
+                return parts()
         pinned = kwargs.pop("pin_memory", False)
         asked = kwargs.get("device")
         given = [(t, record(t)) for t in flat((args, kwargs))]

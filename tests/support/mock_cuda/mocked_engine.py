@@ -114,7 +114,7 @@ def test_a_convolutions_directions_have_engines_of_their_own(monkeypatch, on_cpu
     t.close()
 
 
-@pytest.mark.parametrize("penalty", [{}, {"r1": 1.0}])
+@pytest.mark.parametrize("penalty", [{}, pytest.param({"r1": 1.0}, marks=pytest.mark.slow)])
 def test_residual_networks_run_by_layers_of_the_steps_own(penalty):
     def residual():
         return {"G": resnet.Generator(16, 1, 4, 4), "D": resnet.Discriminator(16, 1, 4)}
