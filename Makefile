@@ -1,7 +1,7 @@
 # make demo   sets itself up, trains a DCGAN on real images, says where the pictures are
-# make test   sets itself up, runs the whole test suite
+# make test   sets itself up, runs the test suite
 # make quick  the tests that take less than about five seconds each
-# make long   every test, those of minutes too
+# make long   every test, the one of three minutes too
 # make docs   builds the documentation as a static site in build/docs, checks its links
 PYTHON ?= python3
 VENV   := .venv
@@ -12,10 +12,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml constraints.txt install.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fastgan needs Python 3.11 or newer: make PYTHON=python3.12 setup" >&2; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(PYTHON) install.py $(VENV)
 	@touch $@
 
 demo: setup

@@ -23,7 +23,7 @@ import fastgan.recipes
 
 ROOT = Path(__file__).parent.parent
 EXTRAS = ["fenced-code-blocks", "tables", "header-ids", "code-friendly", "cuddled-lists"]
-PUBLIC = ("data", "metrics", "models", "objectives", "ops", "pictures", "recipes")
+PUBLIC = ("data", "metrics", "models", "objectives", "ops", "monitor.pictures", "recipes")
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width">
 <style>
@@ -56,7 +56,8 @@ def pages(folder: Path) -> None:
     for part in ("docs/images", "docs/examples"):
         ignored = shutil.ignore_patterns("*.md", "__pycache__")
         shutil.copytree(ROOT / part, folder / part, dirs_exist_ok=True, ignore=ignored)
-    shutil.copy(ROOT / "LICENSE", folder)
+    for name in ("LICENSE", "CITATION.cff", "docs/tutorial.ipynb"):
+        shutil.copy(ROOT / name, folder / name)
 
 
 def reference(folder: Path) -> None:

@@ -1,6 +1,10 @@
 """Everything the documents show is executed."""
 
+import ast
+import contextlib
+import importlib
 import itertools
+import json
 import re
 import shlex
 import subprocess
@@ -12,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fastgan.cli import main as cli
 from fastgan.cli import reference
 
 ROOT = Path(__file__).parent.parent
@@ -24,21 +29,17 @@ def blocks(path, language):
 
 def commands(path):
     lines = [
-        line.split("  #")[0].strip() for block in blocks(path, "sh") for line in block.splitlines()
+        line.split("  #")[0].strip()
+        for block in blocks(path, "sh")
+        for line in block.replace("\\\n", " ").splitlines()
     ]
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def run(arguments, cwd):
-    done = subprocess.run(
-        [sys.executable, "-m", "fastgan", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, f"{arguments}: {done.stderr[-2000:]}"
-    return done.stdout
+    with contextlib.chdir(cwd), pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 0, arguments
 
 
 @pytest.mark.slow
@@ -50,17 +51,46 @@ def test_readme_commands(tmp_path):
             folder / f"{i}.png"
         )
     shown = [shlex.split(line) for line in commands("README.md")]
-    assert [line[1] for line in shown[:5]] == ["train", "train", "sample", "evaluate", "info"]
-    tiny = {"--steps": iter(("2", "3")), "--n": iter(("4",))}
-    for line in shown[:3] + shown[4:5]:
-        arguments = [
-            next(tiny[previous]) if previous in tiny else word
-            for previous, word in zip(["", *line], line)
-        ]
-        extra = ["--base-width", "2", "--batch-size", "4"] if "--recipe" in arguments else []
-        run([*arguments[1:], *extra], tmp_path)
-    assert (tmp_path / "grid.png").stat().st_size > 0
-    run(["evaluate", "--help"], tmp_path)
+    names = [
+        "train",
+        "train",
+        "sample",
+        "interpolate",
+        "evaluate",
+        "report",
+        "export",
+        "ui",
+        "info",
+        "verify",
+        "verify",
+    ]
+    assert [line[1] for line in shown] == names
+    tiny = {"--for": "1s", "--n": "4"}
+    for line in shown[:-2]:
+        arguments = [tiny.get(before, word) for before, word in itertools.pairwise(line)]
+        extra = {
+            "train": ["--base-width", "2", "--batch-size", "4"] if "--data" in line else [],
+            "interpolate": ["--keys", "2", "--frames", "2"],
+            "evaluate": ["--help"],
+            "ui": ["--help"],
+        }
+        run([*arguments, *extra.get(line[1], [])], tmp_path)
+    assert (tmp_path / "runs/mine/report.html").is_file()
+    for made in ("grid.png", "walk.gif", "mine.html"):
+        assert (tmp_path / made).stat().st_size > 0
+
+
+def test_the_readme_names_every_recipe():
+    """Each once at least, linked to its page or, where it has none, to its options."""
+    from fastgan.recipes import RECIPES
+
+    text = (ROOT / "README.md").read_text()
+    table = text.split("<!-- recipes:begin -->")[1].split("<!-- recipes:end -->")[0]
+    links = dict(re.findall(r"\[`([a-z0-9-]+)`\]\(([^)]+)\)", table))
+    assert set(links) == {"auto", *RECIPES}
+    for name in RECIPES:
+        page = f"docs/kinds/{name}.md"
+        assert links[name] == (page if (ROOT / page).is_file() else f"docs/configuration.md#{name}")
 
 
 @pytest.mark.slow
@@ -91,6 +121,24 @@ def test_objectives_page(tmp_path):
         progress=False,
     )
     trainer.fit(1)
+
+
+def test_exported_files_are_read_as_the_page_says(tmp_path):
+    import torch
+
+    import fastgan
+
+    small = ["--recipe=dcgan", "--size=16", "--base-width=2", "--batch-size=4", "--steps=2"]
+    run(["train", *small, "--out=run"], tmp_path)
+    run(["export", "run", "--out=my-generator"], tmp_path)
+    run(["export", "run", "--format=torch", "--out=clothes.pt2"], tmp_path)
+    G, z = fastgan.load(tmp_path / "run"), torch.randn(2, 100, 1, 1)
+    for program in blocks("docs/looking.md", "python")[:2]:
+        namespace: dict = {}
+        with contextlib.chdir(tmp_path):
+            exec(program, namespace)
+        assert namespace["images"].shape == (16, 1, 16, 16)
+        torch.testing.assert_close(namespace["G"](z), G(z))
 
 
 @pytest.mark.parametrize(
@@ -127,6 +175,26 @@ def test_tutorial(tmp_path, monkeypatch):
         [sys.executable, "-c", own_loss], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert done.stdout.splitlines()[-1] == "(16, 3, 32, 32) torch.float32", done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_the_notebook(tmp_path):
+    book = json.loads((ROOT / "docs" / "tutorial.ipynb").read_text())
+    texts = {kind: [] for kind in ("code", "markdown")}
+    for cell in book["cells"]:
+        texts[cell["cell_type"]].append("".join(cell["source"]))
+    for link in re.findall(r"\]\(([^)#]+)\)", "\n".join(texts["markdown"])):
+        assert (ROOT / "docs" / link).exists(), link
+    program = "\n".join(texts["code"])
+    for steps, few in (("300", "1"), ("1000", "2"), ("100", "1")):
+        assert f"steps={steps})" in program
+        program = program.replace(f"steps={steps})", f"steps={few})")
+    program = program.replace("base_width=32", "base_width=2")
+    namespace: dict = {"__name__": "notebook"}
+    with contextlib.chdir(tmp_path):
+        exec(program, namespace)
+    assert namespace["images"].shape == (8, 3, 32, 32)
+    assert (tmp_path / "runs/notebook/report.html").is_file()
 
 
 @pytest.mark.slow
@@ -172,6 +240,20 @@ def test_links_lead_somewhere():
         for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
             if "://" not in link:
                 assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_the_map_of_the_rooms_names_files_that_are_there():
+    text = (ROOT / "docs" / "internals" / "architecture.md").read_text()
+    where = text.split("## Where to look")[1].split("\n## ")[0]
+    named = re.findall(r"`([a-z_/]+(?:\.py|/))`", where)
+    assert len(named) > 20
+    assert not [n for n in named if not any((ROOT / d / n).exists() for d in ("fastgan", "."))]
+
+
+def test_the_reference_documents_packages_that_can_be_imported():
+    (named,) = re.findall(r"^PUBLIC = (\(.*\))$", (ROOT / "docs" / "build.py").read_text(), re.M)
+    for name in ast.literal_eval(named):
+        importlib.import_module(f"fastgan.{name}")
 
 
 def test_documents_name_no_machine():

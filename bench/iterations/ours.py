@@ -21,6 +21,7 @@ from fastgan.graphs.backends import CudaGraph, Graph
 from fastgan.monitor.statistics import Statistics
 from fastgan.objectives.base import draw
 from fastgan.ops import random
+from fastgan.ops.conv.directions import whole
 from fastgan.precision import resolve
 from fastgan.trainer import preflight, sampling
 from fastgan.trainer.cpu_engine import CpuEngine, StageForms
@@ -35,7 +36,7 @@ LOG_EVERY = 50
 class Ours:
     """A row of fastgan, built. graph: None for eager steps, else what makes a graph. impl: the
     engine of every operator, as `Trainer(impl=...)` takes it: "auto" swaps the networks' layers on
-    a GPU, "reference" leaves them alone.
+    a GPU, "reference" leaves them alone. directions: a convolution's may have engines of their own.
     """
 
     def __init__(
@@ -50,10 +51,11 @@ class Ours:
         dropout: bool = True,
         precision: str = "auto",
         measured: str | None = None,
+        directions: bool = True,
     ) -> None:
         if graph is CudaGraph and device.type != "cuda":
             raise FastganError("a CUDA graph needs a GPU")
-        self.suite, self.device = suite, device
+        self.suite, self.device, self.directions = suite, device, directions
         torch.manual_seed(0)
         nets = suite.networks(suite.dropout if dropout else 0.0)
         data = fastgan.data.Aligned(**arrays) if len(arrays) > 1 else arrays["image"]
@@ -108,7 +110,8 @@ class Ours:
             cudnn.allow_tf32, matmul.allow_tf32 = self._tf32
         cudnn.benchmark = True
         try:
-            yield
+            with contextlib.nullcontext() if self.directions else whole():
+                yield
         finally:
             cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before
 

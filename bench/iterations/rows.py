@@ -176,6 +176,12 @@ ROWS = (
         gpu="a CUDA graph needs a GPU",
     ),
     RowSpec("i", "fastgan", engine={"graph": True}, seconds=40),
+    RowSpec(
+        "i:whole",
+        "fastgan, one engine for all directions of a convolution",
+        engine={"graph": True, "directions": False},
+        gpu="directions have engines of their own on a GPU alone",
+    ),
     RowSpec("i:fp32", "fastgan, fp32, measured forms", engine={"measured": "fp32"}, cpu=True),
     RowSpec(
         "i:auto", "fastgan, precision and forms measured", engine={"measured": "auto"}, cpu=True

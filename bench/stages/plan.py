@@ -66,6 +66,10 @@ STAGES = {
         "fastgan.bench.stages.recipe_runs",
         "every recipe trains by default options, its steps captured",
     ),
+    "directions": (
+        "fastgan.bench.stages.conv_directions",
+        "convolutions by direction, cuDNN against Triton; fills the tuning table",
+    ),
     "norm": (
         "fastgan.bench.stages.norm_forms",
         "normalisation: one launch or several, warps and programs, at DCGAN-64's shapes",
@@ -86,6 +90,7 @@ STAGES = {
 KERNELS = (
     "look",
     "conv",
+    "directions",
     "norm",
     "verify",
 )  # what a toy run on a CPU can only show in Triton's interpreter
@@ -115,36 +120,29 @@ class Part:
 
 AUTO = (
     "batch_norm|instance_norm|moments|update_running|affine_act|adversarial|adam_ema|average"
-    "|spectral|uniform|normal|images_gather"
+    "|spectral|uniform|normal|images_gather|upsample|avg_pool"
 )
-DIRECTIONS = r"(G|D) L\d batch 128 \| (forward|dgrad|wgrad 0)$"
-RIVALS = ("a", "c", "f", "f2:nchw", "f3:nchw", "i")
-"""The tutorial, the tuned loop, what PyTorch is fastest by, and ours."""
+RIVALS = ("c", "f", "f2:nchw", "i")
+"""The tuned loop, what PyTorch is fastest by, and ours."""
 PLAN: tuple[tuple[Part, ...], ...] = (
-    (Part("look", "ceilings", 20),),
+    (Part("look", "ceilings", 15),),
     (  # compilers work, the GPU hardly: together
-        Part("warm", "dcgan-64-b128 f3:max", 130, again=True),
-        Part("warm", "dcgan-64-b128 (f2|f3):nchw", 130, again=True),
-        Part("warm", "sngan-32-b64 f3:nchw", 130, again=True),
-        Part("warm", "sngan-32-b64 f2:nchw", 130, again=True),
-        Part("warm", "(dcgan-64-b128|sngan-32-b64) i", 130),
-        Part("recipes", "dcgan|wgan-gp|inpainting|infogan|video|gan$|text-to-image", 130),
-        Part("recipes", "sngan|pix2pix|semi|lapgan|super|segmentation|aging", 130),
-        Part("recipes", "r3gan|cgan|cyclegan|biggan|sagan|progressive|astronomy|fastgan", 130),
-        Part("verify", f"({AUTO}).* bf16", 130),
-        Part("verify", f"({AUTO}).* fp(16|32)", 130),
-        Part("verify", "conv2d (bf16|fp32|fp16)", 130),
-        Part("verify", "conv_transpose2d (bf16|fp32|fp16)|diffaugment", 130),
+        Part("warm", "sngan-32-b64 f2:nchw", 110, again=True),
+        Part("warm", "dcgan-64-b128 (f2|f3):nchw", 110, again=True),
+        Part("warm", "(dcgan-64-b128|sngan-32-b64) i$", 110),
+        Part("recipes", "lapgan|progressive|cyclegan|sagan|dcgan|gan$|text", 110),
+        Part("recipes", "super|inpainting|astronomy|segmentation|fastgan|infogan|cgan", 110),
+        Part("recipes", "video|aging|sngan|wgan|r3gan|pix2pix|semi|biggan", 110),
+        Part("directions", "", 110, prefetch=True),
+        Part("verify", f"({AUTO}).* bf16|(upsample|avg_pool|affine_act|spectral).* fp32", 110),
+        Part("verify", "conv2d bf16|conv_transpose2d bf16|diffaugment", 110),
     ),
-    (Part("suites", "dcgan-64-b128$", 110, only=(*RIVALS, "f3:max", "h:cudnn")),),
-    (Part("suites", "sngan-32-b64$", 90, only=RIVALS),),
-    (
-        Part("warm", "dcgan-64-b16 (f2|f3):nchw", 70, again=True),
-        Part("look", DIRECTIONS, 70, prefetch=True),
-        Part("recipes", "", 70),
-    ),
-    (Part("suites", "dcgan-64-b16$", 75, only=RIVALS),),
-    (Part("look", rf"{DIRECTIONS}|. L\d batch 128 \| cuDNN", 60),),
+    (Part("directions", ".* batch 128", 40),),
+    (Part("suites", "dcgan-64-b128$", 85, only=("a", *RIVALS, "f3:nchw", "i:whole")),),
+    (Part("suites", "sngan-32-b64$", 75, only=(*RIVALS, "h:cudnn")),),
+    (Part("verify", f"({AUTO}).* fp(16|32)|conv", 60), Part("recipes", "", 60)),
+    (Part("warm", "dcgan-64-b16 (f2|f3):nchw", 70, again=True),),
+    (Part("suites", "dcgan-64-b16$", 75, only=(*RIVALS, "f3:nchw")),),
     (Part("norm", "", 40),),
 )
 """What has to exist after the first call, in order. A group takes as long as its longest part."""
@@ -249,7 +247,7 @@ def supervise(part: Part, out: str | None, toy: bool, aside: str | None = None) 
         child = subprocess.Popen(
             [sys.executable, "-m", "fastgan.bench.stages.plan", json.dumps(given)],
             start_new_session=True,
-            env={**os.environ, **interpreted},
+            env={**os.environ, **interpreted, **({"FASTGAN_CONFIG_DIR": aside} if aside else {})},
         )
         try:
             code, why = child.wait(timeout=remaining + GRACE), ""

@@ -32,6 +32,7 @@ from fastgan.ops.conv.functional import conv2d, conv_transpose2d
 from fastgan.ops.conv.fused import cast_type, fused, precision_of, unsupported
 from fastgan.ops.norm import modules as norms
 from fastgan.ops.norm.handed_on import affine, affine_act, update_running_stats
+from fastgan.ops.resample import doubles, halves
 
 EDGES = ("separate", "moments", "on_load", "on_load+g")
 
@@ -75,19 +76,6 @@ class Handed(NamedTuple):
     @property
     def groups(self) -> int:
         return self.scale.shape[0] if self.scale.dim() == 2 else 1
-
-
-def doubles(m: nn.Module) -> bool:
-    """Whether a module is nearest upsampling by 2."""
-    known = type(m) in (nn.Upsample, nn.UpsamplingNearest2d) and m.mode == "nearest"
-    return known and m.size is None and m.scale_factor in (2, 2.0, (2, 2), (2.0, 2.0))
-
-
-def halves(m: nn.Module) -> bool:
-    """Whether a module is plain 2x2 average pooling."""
-    if type(m) is not nn.AvgPool2d or m.ceil_mode or m.divisor_override is not None:
-        return False
-    return pair(m.kernel_size) == (2, 2) and pair(m.stride) == (2, 2) and pair(m.padding) == (0, 0)
 
 
 def dense(m: Any) -> bool:

@@ -23,11 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as _module
 
-from fastgan.acceleration.edges import Edge, Handed, Run, advance, chains, doubles, foldable, halves
+from fastgan.acceleration.edges import Edge, Handed, Run, advance, chains, foldable
 from fastgan.acceleration.joining import settled
 from fastgan.acceleration.patterns import ACTIVATIONS, activation_of
 from fastgan.ops.dispatch import transformed
 from fastgan.ops.norm.modules import INSTANCE_NORMS, kernels_take
+from fastgan.ops.resample import doubles, halves
 
 
 class FusionPlan(NamedTuple):

@@ -20,10 +20,11 @@ from torch.nn.utils.spectral_norm import SpectralNorm as SpectralNormHook
 
 from fastgan.kernels.activations import ACTIVATIONS as TABLE
 from fastgan.kernels.activations import Activation
+from fastgan.ops import resample
 from fastgan.ops.norm import modules as norms
 from fastgan.ops.spectral import modules as spectral
 
-FAMILIES = ("conv", "norm", "spectral")
+FAMILIES = ("conv", "norm", "resample", "spectral")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern("norm", nn.InstanceNorm1d, norms.InstanceNorm1d),
     Pattern("norm", nn.InstanceNorm2d, norms.InstanceNorm2d),
     Pattern("norm", nn.InstanceNorm3d, norms.InstanceNorm3d),
+    Pattern("resample", nn.Upsample, resample.Upsample),
+    Pattern("resample", nn.AvgPool2d, resample.AvgPool2d),
     Pattern("spectral", parametrizations._SpectralNorm, spectral.SpectralNorm),
     Pattern("spectral", SpectralNormHook, spectral.SpectralNormHook),
     Pattern("conv", nn.Conv2d, None),
@@ -122,6 +125,10 @@ def why_left(module: nn.Module, tree: Tree) -> str | None:
     for name, value in module._parameters.items():
         if id(value) in tree.shared:
             return f"its {name} is shared with another module"
+    if isinstance(module, nn.Upsample) and not resample.doubles(module):
+        return "no kernel for this upsampling: nearest, by 2, has one"
+    if isinstance(module, nn.AvgPool2d) and not resample.halves(module):
+        return "no kernel for this pooling: 2x2 without padding has one"
     if "forward" in module.__dict__:
         return "its forward was replaced on the instance"
     if any(not spectral.is_ours(hook) for hook in module._forward_hooks.values()):

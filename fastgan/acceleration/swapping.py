@@ -142,14 +142,14 @@ def accelerate(
     """Swap the hot modules of any network for faster ones, in place. The mathematics stays the
     same.
 
-    Batch and instance norms, spectral norms, and runs of (transposed) convolution, norm and
-    activation inside nn.Sequential get other forwards. Parameters, buffers, state_dict, hooks and
-    optimisers stay the objects they were. What is unsure is left alone, and `fastgan.report` says
-    why. A second call is harmless; `fastgan.revert` undoes it.
+    Batch and instance norms, spectral norms, upsampling and pooling by 2, and runs of (transposed)
+    convolution, norm and activation inside nn.Sequential get other forwards. Parameters, buffers,
+    state_dict, hooks and optimisers stay the objects they were. What is unsure is left alone, and
+    `fastgan.report` says why. A second call is harmless; `fastgan.revert` undoes it.
 
     Args:
         module: Any nn.Module. For the Triton kernels it and its inputs lie on a GPU, channels_last.
-        ops: Only these families: "conv", "norm", "spectral". Default: all.
+        ops: Only these families: "conv", "norm", "resample", "spectral". Default: all.
         strict: Whether to raise, before anything is changed, where a module of these families would
             be left.
         rewrite: Whether norms outside any nn.Sequential run with the activation that the forward

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from fastgan.cli.completion import PATH
 from fastgan.data.opening import BUNDLED
 
 
-@click.command()
-@click.argument("source", default=BUNDLED)
+@click.command(epilog="Example: fastgan data my_images --size 64 --preview seen.png")
+@click.argument("source", default=BUNDLED, type=PATH)
 @click.option(
     "--size",
     type=click.IntRange(1),

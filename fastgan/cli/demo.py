@@ -12,7 +12,7 @@ STEPS = 4500
 SECONDS = 130
 
 
-@click.command()
+@click.command(epilog="Example: fastgan demo --out runs/demo")
 @click.option(
     "--out",
     default="runs/demo",

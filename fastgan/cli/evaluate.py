@@ -12,13 +12,14 @@ from typing import Any
 import click
 
 from fastgan import files
+from fastgan.cli.completion import PATH
 from fastgan.cli.options import of_run, read_file, step_option
 from fastgan.errors import FastganError, printable
 from fastgan.runs.layout import COPIES, EVALUATION
 
 
 @click.command(epilog="Example: fastgan evaluate runs/mine --n 2000")
-@click.argument("run")
+@click.argument("run", type=PATH)
 @click.option(
     "--n", "count", type=int, default=1000, show_default=True, help="how many samples to measure"
 )

@@ -7,7 +7,7 @@ import json
 import click
 
 
-@click.command()
+@click.command(epilog="Example: fastgan info")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def command(as_json: bool) -> None:
     """Show versions, devices, whether the Triton kernels can run (and if not, why), compiler,

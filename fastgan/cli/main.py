@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import sys
 from typing import Any
 
 import click
 
 from fastgan import __version__
+from fastgan.cli.completion import VARIABLE
 from fastgan.cpu.threads import wait_quietly
 from fastgan.errors import FastganError, printable
 
@@ -23,8 +25,9 @@ COMMANDS = {
     "timelapse": "how a run learned, as an animation",
     "directions": "what changes images most, in a grid",
     "invert": "the latent that is nearest to a photo",
-    "export": "a run's generator as a folder for others",
+    "export": "a run's generator for others: a folder, torch, ONNX or a web page",
     "report": "a run as one page: curves, samples over time, options, how to go on",
+    "ui": "runs in the browser while they train, and a playground",
     "evaluate": "measure a run's images against the real ones",
     "compare": "runs side by side: measures, options that differ, samples",
     "verify": "prove the kernels against their references",
@@ -34,7 +37,7 @@ COMMANDS = {
 }
 
 FOLDERS = dict.fromkeys(
-    ("interpolate", "timelapse", "directions", "invert", "report", "compare"), "looking."
+    ("interpolate", "timelapse", "directions", "invert", "report", "compare", "ui"), "looking."
 )
 """Where a command's file lies, if not beside this one."""
 
@@ -85,6 +88,8 @@ def main(args: list[str] | None = None) -> None:
     try:
         code = group.main(args=args, prog_name="fastgan", standalone_mode=False)
     except FastganError as error:
+        if VARIABLE in os.environ:  # nothing to offer behind words that are wrong
+            sys.exit(0)
         fail(str(error))
     except click.exceptions.Abort:
         sys.exit(130)

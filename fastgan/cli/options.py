@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from fastgan.cli.completion import PATH
 from fastgan.errors import FastganError
 from fastgan.recipes import Config
 from fastgan.recipes.config import as_dict, fields_of, merge
@@ -50,7 +51,11 @@ def flags(config: type[Config]) -> list[click.Option]:
         made.append(
             click.Option(
                 [f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}", name],
-                type=click.Choice(choices) if choices else _TYPES[kind],
+                type=click.Choice(choices)
+                if choices
+                else PATH
+                if name in ("data", "out", "init_from")
+                else _TYPES[kind],
                 default=None,
                 help=field.metadata["help"] + shown,
                 metavar=None

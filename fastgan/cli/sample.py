@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from fastgan.cli.completion import PATH
 from fastgan.cli.options import of_run, step_option
 from fastgan.errors import FastganError
 from fastgan.recipes.translation.base import FromImage
@@ -20,7 +21,7 @@ MOST = 10_000
     epilog="Example: fastgan sample runs/mine --seeds 1,5-9 --truncation 0.7 --label sneaker "
     "--label 3 --out grid.png"
 )
-@click.argument("run")
+@click.argument("run", type=PATH)
 @click.option("--n", "count", type=int, help="how many images  [default: 64]")
 @click.option(
     "--out",

@@ -8,12 +8,13 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from fastgan import files, recipes
 from fastgan.cli import auto, options
+from fastgan.cli.completion import PATH, recipe_names
 from fastgan.cpu.threads import busy
 from fastgan.errors import FastganError
 from fastgan.recipes import Config
@@ -21,9 +22,6 @@ from fastgan.recipes.auto import Auto
 from fastgan.recipes.training import make_trainer
 from fastgan.runs import changes
 from fastgan.runs.layout import REPORT
-
-if TYPE_CHECKING:
-    pass
 
 
 class TrainCommand(click.Command):
@@ -98,6 +96,7 @@ OWN = ("recipe", "seconds", "config_file", "resume", "dry_run", "trust", "help")
 @click.option(
     "--recipe",
     metavar="NAME",
+    shell_complete=recipe_names,
     help="which kind of GAN; auto looks at the images, the device and the time, and chooses  "
     "[default: auto with --data, else dcgan]",
 )
@@ -111,10 +110,14 @@ OWN = ("recipe", "seconds", "config_file", "resume", "dry_run", "trust", "help")
     "--config",
     "config_file",
     metavar="FILE",
+    type=PATH,
     help="TOML file of the options below; flags win over it",
 )
 @click.option(
-    "--resume", metavar="RUN", help="go on with this run, exactly as if it had never stopped"
+    "--resume",
+    metavar="RUN",
+    type=PATH,
+    help="go on with this run, exactly as if it had never stopped",
 )
 @click.option("--dry-run", is_flag=True, help="print configuration, networks and memory, and stop")
 @click.option(

@@ -59,7 +59,7 @@ def command(
     import torch
 
     if not (recheck or ship or op or torch.cuda.is_available()):
-        from fastgan.verify import tune_cpu
+        from fastgan.verify.tuner import cpu as tune_cpu
 
         sys.exit(tune_cpu.run(types, budget, click.echo))
     from fastgan.verify.tune import run

@@ -68,7 +68,8 @@ def _card(name: str, config: dict, step: int, evaluation: dict, classes: list[st
         f"The averaged generator of a GAN ({config.get('recipe', 'own networks')}), trained with "
         f"fastgan for {step:,} steps.",
         "",
-        f"- data: {config.get('data', 'not recorded')}; their licence is yours to add",
+        f"- data: {Path(str(config.get('data', 'not recorded'))).name}; their licence is yours to "
+        "add",
     ]
     if classes:
         lines.append(f"- classes: {', '.join(classes)}")

@@ -4,6 +4,7 @@ testable without a GPU."""
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -33,6 +34,7 @@ class CudaGraph:
     def __init__(self, pool: Any = None) -> None:
         self.graph = torch.cuda.CUDAGraph()
         self.pool = pool
+        self.captured = False
 
     def warm_up(self, function: Callable[[], Any], times: int) -> None:
         stream = torch.cuda.Stream()
@@ -48,10 +50,12 @@ class CudaGraph:
         torch.cuda.synchronize()
         try:
             with torch.cuda.graph(self.graph, pool=self.pool, capture_error_mode="thread_local"):
-                return function()
+                output = function()
         except BaseException:
             end_capture(torch.device("cuda", torch.cuda.current_device()))
             raise
+        self.captured = True
+        return output
 
     def replay(self) -> None:
         self.graph.replay()
@@ -107,8 +111,23 @@ def graph_backend(
         raise FastganError("graph='on' needs a GPU: use auto or off here")
     if mode == "off" or device.type != "cuda" or (mode == "auto" and ranks.world > 1):
         return None
-    pool = torch.cuda.graph_pool_handle()
-    return lambda: CudaGraph(pool)
+    return CudaGraphs()
+
+
+class CudaGraphs:
+    """Makes graphs that share a memory pool for as long as one of them lives: a pool whose graphs
+    are all gone must not be captured into again."""
+
+    def __init__(self) -> None:
+        self._made: weakref.WeakSet[CudaGraph] = weakref.WeakSet()
+        self._pool: Any = None
+
+    def __call__(self) -> CudaGraph:
+        if not any(graph.captured for graph in self._made):
+            self._pool = torch.cuda.graph_pool_handle()
+        graph = CudaGraph(self._pool)
+        self._made.add(graph)
+        return graph
 
 
 class _Recorder(TorchDispatchMode):

@@ -65,8 +65,10 @@ def refuse_crossing(func: Any, args: Any, kwargs: Any) -> None:
 
 
 def caller() -> str:
-    """file:line of the innermost frame outside torch and this module."""
+    """file:line of the innermost frame outside torch and this module, and outside what only passes
+    a call on."""
     for frame in reversed(traceback.extract_stack()):
-        if "/torch/" not in frame.filename and frame.filename != __file__:
+        passed_on = frame.name == "__torch_function__" or "/torch/" in frame.filename
+        if not passed_on and frame.filename != __file__:
             return f"{frame.filename}:{frame.lineno}"
     return "?"

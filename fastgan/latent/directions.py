@@ -37,7 +37,9 @@ class Directions:
 def differentiable(run: OpenRun, noise: dict[str, Tensor], labels: Tensor | None = None) -> Tensor:
     """Images (n, C, H, W) in [-1, 1] of the run's networks in eval mode, with their graph. Raises
     FastganError."""
-    batch = {} if labels is None else {"label": labels.to(run.device)}
+    batch = {} if labels is None else {"label": labels}
+    batch |= run.texts(len(next(iter(noise.values()))), ())
+    batch = {name: value.to(run.device) for name, value in batch.items()}
     for net in run.nets.values():
         net.eval().requires_grad_(False)
     given = {name: value.to(run.device) for name, value in noise.items()}

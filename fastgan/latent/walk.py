@@ -28,14 +28,22 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     return (left * x + right * y).to(a.dtype).view_as(a)
 
 
+def between(noise: Noise, a: Tensor, b: Tensor, t: float) -> Tensor:
+    """(n, ...), t of the way from a to b: normal latents on great circles, uniform ones straight,
+    categorical ones jump in the middle."""
+    if noise.kind == "normal":
+        return slerp(a, b, t)
+    if noise.kind == "uniform":
+        return a + (b - a) * t
+    return a if t < 0.5 else b
+
+
 def closed_walk(
     noise: Mapping[str, Noise], keys: Mapping[str, Tensor], frames: int
 ) -> dict[str, Tensor]:
     """Latents (K * frames, ...) from key to key and back to the first, `frames` for each leg.
 
-    keys: (K, ...) by name. Normal latents go along great circles, uniform ones straight,
-    categorical ones jump in the middle. Raises FastganError for fewer than two keys, or too long a
-    walk.
+    keys: (K, ...) by name. Raises FastganError for fewer than two keys, or too long a walk.
     """
     count = len(next(iter(keys.values())))
     if count < 2 or frames < 1:
@@ -52,11 +60,5 @@ def closed_walk(
             t = j / frames
             for name, values in keys.items():
                 a, b = values[i : i + 1], values[(i + 1) % count][None]
-                kind = noise[name].kind
-                if kind == "normal":
-                    made[name].append(slerp(a, b, t))
-                elif kind == "uniform":
-                    made[name].append(a + (b - a) * t)
-                else:
-                    made[name].append(a if t < 0.5 else b)
+                made[name].append(between(noise[name], a, b, t))
     return {name: torch.cat(parts) for name, parts in made.items()}

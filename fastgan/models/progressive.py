@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fastgan.models.layers.equalized import (
     EqualizedConv2d,
@@ -67,6 +66,7 @@ class Generator(nn.Module):
             for i in range(level)
         )
         self.to_image = nn.ModuleList(EqualizedConv2d(c, channels, 1, gain=1.0) for c in w)
+        self.upsample = nn.Upsample(scale_factor=2.0)
 
     def forward(self, z: Tensor, alpha: Tensor | float = 1.0) -> Tensor:
         h = self.first(z)
@@ -74,7 +74,7 @@ class Generator(nn.Module):
             return self.to_image[0](h)
         for block in self.blocks[:-1]:
             h = block(h)
-        before = F.interpolate(self.to_image[-2](h), scale_factor=2.0)
+        before = self.upsample(self.to_image[-2](h))
         return blend(before, self.to_image[-1](self.blocks[-1](h)), alpha)
 
 
@@ -108,11 +108,12 @@ class Discriminator(nn.Module):
             act,
             EqualizedLinear(w[0], 1, gain=1.0),
         )
+        self.pool = nn.AvgPool2d(2)
 
     def forward(self, images: Tensor, alpha: Tensor | float = 1.0) -> Tensor:
         h = self.from_image[-1](images)
         if self.level:
-            before = self.from_image[-2](F.avg_pool2d(images, 2))
+            before = self.from_image[-2](self.pool(images))
             h = blend(before, self.blocks[-1](h), alpha)
             for block in reversed(self.blocks[:-1]):
                 h = block(h)

@@ -45,9 +45,10 @@ class Down(nn.Module):
         super().__init__()
         self.inputs, self.outputs, self.magnitude = inputs, outputs, magnitude
         self.conv = convolution(inputs, outputs, 1, 1, magnitude, 1.0)
+        self.pool = nn.AvgPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.avg_pool2d(x, 2))
+        return self.conv(self.pool(x))
 
 
 class Generator(nn.Module):

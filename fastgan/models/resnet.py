@@ -34,11 +34,12 @@ class UpBlock(nn.Module):
         self.conv1 = nn.Conv2d(inputs, outputs, 3, 1, 1)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1)
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
+        self.upsample = nn.Upsample(scale_factor=2.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.interpolate(F.relu(self.norm1(x)), scale_factor=2.0))
+        h = self.conv1(self.upsample(F.relu(self.norm1(x))))
         h = self.conv2(F.relu(self.norm2(h)))
-        return h + F.interpolate(self.shortcut(x), scale_factor=2.0)
+        return h + self.upsample(self.shortcut(x))
 
 
 class DownBlock(nn.Module):
@@ -55,13 +56,12 @@ class DownBlock(nn.Module):
         self.conv1 = nn.Conv2d(inputs, outputs, 3, 1, 1)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1)
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if down or inputs != outputs else None
+        self.pool = nn.AvgPool2d(2) if down else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv2(F.relu(self.conv1(x if self.first else F.relu(x))))
         # a 1x1 convolution of a pooled map is the pooled 1x1 convolution, for a quarter of the work
-        if self.down:
-            return F.avg_pool2d(h, 2) + self._short(F.avg_pool2d(x, 2))
-        return h + self._short(x)
+        return self.pool(h) + self._short(self.pool(x))
 
     def _short(self, x: Tensor) -> Tensor:
         return x if self.shortcut is None else self.shortcut(x)

@@ -48,11 +48,12 @@ class UpBlock(nn.Module):
         self.conv1 = nn.Conv2d(inputs, outputs, 3, 1, 1)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1)
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
+        self.upsample = nn.Upsample(scale_factor=2.0)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        h = self.conv1(F.interpolate(F.relu(self.norm1(x, condition)), scale_factor=2.0))
+        h = self.conv1(self.upsample(F.relu(self.norm1(x, condition))))
         h = self.conv2(F.relu(self.norm2(h, condition)))
-        return h + F.interpolate(self.shortcut(x), scale_factor=2.0)
+        return h + self.upsample(self.shortcut(x))
 
 
 class Generator(nn.Module):
@@ -99,7 +100,7 @@ class Generator(nn.Module):
             told = one_hot(label, self.classes, z)[:, :, 0, 0]
         else:
             told = self.embedding(label)
-        h = self.dense(z).reshape(len(z), -1, 4, 4)
+        h = self.dense(z).unflatten(1, (-1, 4, 4))  # len(z) would fix the batch of an export
         for i, (block, part) in enumerate(zip(self.blocks, parts, strict=True)):
             h = block(h, torch.cat([told, part], 1))
             if str(i) in self.attend:

@@ -82,10 +82,10 @@ class TextUpBlock(nn.Module):
         self.conv1 = nn.Conv2d(inputs, outputs, 3, 1, 1)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1)
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
+        self.upsample = nn.Upsample(scale_factor=2.0)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        x = F.interpolate(x, scale_factor=2.0)
-        h = x
+        h = x = self.upsample(x)
         for i, affine in enumerate(self.affines):
             h = F.leaky_relu(affine(h, condition), 0.2)
             if i == 1:
@@ -135,9 +135,10 @@ class TextDownBlock(nn.Module):
         )
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
         self.gain = nn.Parameter(torch.zeros(()))
+        self.pool = nn.AvgPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.shortcut(F.avg_pool2d(x, 2)) + self.gain * self.residual(x)
+        return self.shortcut(self.pool(x)) + self.gain * self.residual(x)
 
 
 class TextDiscriminator(nn.Module):

@@ -23,6 +23,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "adam.flat_parameters": ("FlatParameters",),
     "adam.functional": ("adam_ema_",),
     "adam.optimizer": ("FlatAdam",),
+    "resample": ("avg_pool2", "upsample2"),
     "random": ("normal", "stream_id", "uniform"),
     "spectral.functional": ("spectral_sigma",),
 }

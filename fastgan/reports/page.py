@@ -57,7 +57,8 @@ def build(story: Story) -> str:
         _section("options", "Options", _options(story)),
     ]
     policy = (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {_sum(script)}"
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src {script_sum(script)}"
     )
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -96,7 +97,7 @@ def json_text(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def _sum(script: str) -> str:
+def script_sum(script: str) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return f"'sha256-{digest}'"
 

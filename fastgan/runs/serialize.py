@@ -34,6 +34,7 @@ OURS = (
     "fastgan.ops.norm.modules",
     "fastgan.ops.norm.sync",
     "fastgan.ops.conv.modules",
+    "fastgan.ops.resample",
     "fastgan.objectives.",
 )
 """Packages whose networks, objectives and schedules are made from any run."""

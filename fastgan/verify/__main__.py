@@ -37,7 +37,7 @@ def parser() -> Parser:
         "real kernels in Triton's interpreter. With --aot, compile every kernel and shipped "
         "configuration for GPUs that need not be there, and report registers, spills, shared memory"
         " and matrix instructions.",
-        epilog="The exit code is 1 if anything failed.",
+        epilog="The exit code is 1 if anything failed. Example: fastgan verify --op norm",
     )
     level: dict[str, Any] = {"dest": "level", "action": "store_const"}
     named: dict[str, Any] = {"action": "append", "metavar": "NAME"}

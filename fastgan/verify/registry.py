@@ -30,6 +30,7 @@ FAMILIES: tuple[str, ...] = (
     "random",
     "images",
     "augment",
+    "resample",
     "conv",
     "conv_forms",
 )

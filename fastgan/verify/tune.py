@@ -28,11 +28,13 @@ from fastgan.verify.differences import relative_l2
 from fastgan.verify.registry import Case, Kwargs, Op
 from fastgan.verify.runner import configurations
 from fastgan.verify.timing import measure, rotations
+from fastgan.verify.tuner.directions import tune_layer
 from fastgan.verify.tuning_tables import key_of, merge, table_path
 
 FLAT_ADAM = (
     "flat_adam"  # no op of the registry: the trainer's choice between FlatAdam and torch's Adam
 )
+PLAIN = ("conv2d", "conv_transpose2d")  # each of their directions has an engine of its own
 SLOWER = 1.03  # an entry must beat the default by more than the noise of a median
 
 
@@ -347,6 +349,13 @@ def run(
                             f"{op.name} {type_name} {fastest.shape}: {fastest.engine}, "
                             f"{fastest.ms:.4f} ms"
                         )
+                    if fastest and op.name in PLAIN and fastest.engine == "cudnn":
+                        by_direction, each = tune_layer(
+                            op.name == PLAIN[1], case, type_name, device, _stamp(device)
+                        )
+                        merge(path, device, by_direction)
+                        said = ", ".join(f"{d} {f['engine']}" for d, f in each.items())
+                        say(f"  by direction: {said}")
     for name, net, averaged in networks() if not names or FLAT_ADAM in names else ():
         if (FLAT_ADAM, "fp32", (("n", _size(net)),)) in known:
             continue

@@ -203,3 +203,104 @@ def outer_kernel(
             total += (d * u)[:, None] * v[None, :]
         keep = (r < h)[:, None] & (m < w)[None, :]
         tl.store(grad_ptr + r.to(tl.int64)[:, None] * sr + column[None, :], total, mask=keep)
+
+
+@triton.jit
+def normalise_kernel(
+    weight_ptrs,
+    out_ptrs,
+    sigma_ptr,
+    layers_ptr,
+    blocks_ptr,
+    LAYERS: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """W / sigma in the type of `out_ptrs`, laid out as W, for a block of rows of one layer."""
+    layer = tl.load(blocks_ptr + 2 * tl.program_id(0))
+    block = tl.load(blocks_ptr + 2 * tl.program_id(0) + 1)
+    at = layers_ptr + layer * 10
+    h, w, P, sr = tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
+    si, so = tl.load(at + 4), tl.load(at + 5)
+    weight_ptr, out_ptr = pick(weight_ptrs, layer, LAYERS), pick(out_ptrs, layer, LAYERS)
+    sigma = tl.load(sigma_ptr + layer)
+    r = block * BLOCK_R + tl.arange(0, BLOCK_R)
+    for first in range(0, w, BLOCK_C):
+        m = first + tl.arange(0, BLOCK_C)
+        column, _ = columns(m, P, si, so, 0, 0)
+        keep = (r < h)[:, None] & (m < w)[None, :]
+        where = r.to(tl.int64)[:, None] * sr + column[None, :]
+        x = tl.load(weight_ptr + where, mask=keep, other=0.0)
+        x = tl.div_rn(x, sigma + tl.zeros_like(x))
+        tl.store(out_ptr + where, x.to(out_ptr.dtype.element_ty), mask=keep)
+
+
+@triton.jit
+def overlap_kernel(
+    weight_ptrs,
+    grad_ptrs,
+    partial_ptr,
+    layers_ptr,
+    blocks_ptr,
+    LAYERS: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """<dWn, W> of a block of rows of one layer, a number each program."""
+    layer = tl.load(blocks_ptr + 2 * tl.program_id(0))
+    block = tl.load(blocks_ptr + 2 * tl.program_id(0) + 1)
+    at = layers_ptr + layer * 10
+    h, w, P, sr = tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
+    si, so = tl.load(at + 4), tl.load(at + 5)
+    weight_ptr, grad_ptr = pick(weight_ptrs, layer, LAYERS), pick(grad_ptrs, layer, LAYERS)
+    r = block * BLOCK_R + tl.arange(0, BLOCK_R)
+    total = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    for first in range(0, w, BLOCK_C):
+        m = first + tl.arange(0, BLOCK_C)
+        column, _ = columns(m, P, si, so, 0, 0)
+        keep = (r < h)[:, None] & (m < w)[None, :]
+        where = r.to(tl.int64)[:, None] * sr + column[None, :]
+        x = tl.load(weight_ptr + where, mask=keep, other=0.0)
+        total += x * tl.load(grad_ptr + where, mask=keep, other=0.0).to(tl.float32)
+    tl.store(partial_ptr + tl.program_id(0), tl.sum(tl.sum(total, 1), 0))
+
+
+@triton.jit
+def weight_gradient_kernel(
+    grad_ptrs,
+    out_ptrs,
+    partial_ptr,
+    sigma_ptr,
+    flat_u_ptr,
+    flat_v_ptr,
+    layers_ptr,
+    blocks_ptr,
+    LAYERS: tl.constexpr,
+    MOST_BLOCKS: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """dW = (dWn - <dWn, W> / sigma u v^T) / sigma for a block of rows of one layer; the overlap of
+    its blocks is summed anew by every program, in one order."""
+    layer = tl.load(blocks_ptr + 2 * tl.program_id(0))
+    block = tl.load(blocks_ptr + 2 * tl.program_id(0) + 1)
+    at = layers_ptr + layer * 10
+    h, w, P, sr = tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
+    si, so, vi, vo = tl.load(at + 4), tl.load(at + 5), tl.load(at + 6), tl.load(at + 7)
+    u0, v0 = tl.load(at + 8), tl.load(at + 9)
+    grad_ptr, out_ptr = pick(grad_ptrs, layer, LAYERS), pick(out_ptrs, layer, LAYERS)
+    sigma = tl.load(sigma_ptr + layer)
+    i = tl.arange(0, MOST_BLOCKS)
+    count = tl.cdiv(h, BLOCK_R)
+    own = tl.load(partial_ptr + tl.program_id(0) - block + i, mask=i < count, other=0.0)
+    along = tl.sum(own, 0) / sigma
+    r = block * BLOCK_R + tl.arange(0, BLOCK_R)
+    u = along * tl.load(flat_u_ptr + u0 + r, mask=r < h, other=0.0)
+    for first in range(0, w, BLOCK_C):
+        m = first + tl.arange(0, BLOCK_C)
+        column, entry = columns(m, P, si, so, vi, vo)
+        keep = (r < h)[:, None] & (m < w)[None, :]
+        where = r.to(tl.int64)[:, None] * sr + column[None, :]
+        v = tl.load(flat_v_ptr + v0 + entry, mask=m < w, other=0.0)
+        grad = tl.load(grad_ptr + where, mask=keep, other=0.0).to(tl.float32)
+        tl.store(out_ptr + where, (grad - u[:, None] * v[None, :]) / sigma, mask=keep)

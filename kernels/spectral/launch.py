@@ -1,4 +1,5 @@
-"""Spectral norm of all layers of a network together, in 2 n + 1 launches for n power iterations.
+"""Spectral norm of all layers of a network together: sigma in 2 n + 1 launches for n power
+iterations, the weights divided by it in one more, their gradients in two.
 
     u <- W v / |W v|,  v <- W^T u / |W^T u|,  sigma = u^T W v
 
@@ -33,8 +34,11 @@ from fastgan.kernels.norm.running import device_table
 from fastgan.kernels.spectral.kernels import (
     column_product_kernel,
     finish_kernel,
+    normalise_kernel,
     outer_kernel,
+    overlap_kernel,
     row_product_kernel,
+    weight_gradient_kernel,
 )
 
 DEFAULT = {
@@ -255,3 +259,63 @@ def outer(
         num_stages=config["num_stages"],
     )
     return grads
+
+
+def normalised(
+    weights: Sequence[Tensor], sigma: Tensor, matrices: tuple[Matrix, ...], dtype: torch.dtype
+) -> list[Tensor]:
+    """W / sigma of every layer in `dtype`, laid out as the (dense) weights; sigma [layers]; one
+    launch."""
+    config, tables = _by_rows(matrices, sigma.device)
+    out = [torch.empty_like(w, dtype=dtype) for w in weights]
+    normalise_kernel[(tables.row_blocks.shape[0] // 2,)](
+        tuple(weights), tuple(out), sigma, tables.layers, tables.row_blocks, **config
+    )
+    return out
+
+
+def gradients(
+    grads: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    sigma: Tensor,
+    unit_u: Tensor,
+    unit_v: Tensor,
+    matrices: tuple[Matrix, ...],
+) -> list[Tensor]:
+    """dW = (dWn - <dWn, W / sigma> u v^T) / sigma of every layer, fp32; `grads`, of one type, laid
+    out as the weights; two launches."""
+    config, tables = _by_rows(matrices, sigma.device)
+    programs = tables.row_blocks.shape[0] // 2
+    partial = torch.empty(programs, dtype=torch.float32, device=sigma.device)
+    out = [torch.empty_like(w) for w in weights]
+    overlap_kernel[(programs,)](
+        tuple(weights), tuple(grads), partial, tables.layers, tables.row_blocks, **config
+    )
+    most = next_power_of_2(max(cdiv(m[0], config["BLOCK_R"]) for m in matrices))
+    weight_gradient_kernel[(programs,)](
+        tuple(grads),
+        tuple(out),
+        partial,
+        sigma,
+        unit_u,
+        unit_v,
+        tables.layers,
+        tables.row_blocks,
+        MOST_BLOCKS=most,
+        **config,
+    )
+    return out
+
+
+def _by_rows(
+    matrices: tuple[Matrix, ...], device: torch.device
+) -> tuple[dict[str, int], LayerTables]:
+    config = _config(matrices, device)
+    launch = {
+        "LAYERS": len(matrices),
+        "BLOCK_R": config["ROWS"],
+        "BLOCK_C": config["ROW_COLUMNS"],
+        "num_warps": config["num_warps"],
+        "num_stages": config["num_stages"],
+    }
+    return launch, plan(matrices, config["ROWS"], config["COLUMNS"], device)

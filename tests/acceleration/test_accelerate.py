@@ -125,7 +125,8 @@ def test_runs_inside_sequential_fuse_and_lone_modules_are_swapped():
     ] * 4 + ["ConvTranspose2d > Tanh"]
     assert [row.path for row in rows(net, "fused")][:2] == ["main.0..2", "main.3..5"]
     net = accelerate(ResNetGenerator(4, nz=5))
-    assert [row.path for row in rows(net, "swapped")] == ["bn"]
+    doubled = [f"blocks.{i}.shortcut.0" for i in range(3)]
+    assert [row.path for row in rows(net, "swapped")] == [*doubled, "bn"]
     assert "BatchNorm2d > ReLU" in [row.module for row in rows(net, "fused")]
 
 
@@ -276,13 +277,39 @@ def test_strict_passes_where_nothing_is_left():
         accelerate(net, strict=True)
 
 
+def test_resampling_by_two_is_swapped_and_other_settings_are_left_with_the_reason():
+    kinds = {
+        nn.Upsample(scale_factor=2): "",
+        nn.Upsample(scale_factor=(2.0, 2.0)): "",
+        nn.Upsample(scale_factor=3): "nearest, by 2",
+        nn.Upsample(size=16): "nearest, by 2",
+        nn.Upsample(scale_factor=2, mode="bilinear"): "nearest, by 2",
+        nn.AvgPool2d(2, count_include_pad=False): "",
+        nn.AvgPool2d((2, 2), 2, (0, 0)): "",
+        nn.AvgPool2d(3, 2): "2x2 without padding",
+        nn.AvgPool2d(2, 1): "2x2 without padding",
+        nn.AvgPool2d(2, padding=1): "2x2 without padding",
+        nn.AvgPool2d(2, ceil_mode=True): "2x2 without padding",
+        nn.AvgPool2d(2, divisor_override=3): "2x2 without padding",
+    }
+    for module, why in kinds.items():
+        x = image()
+        expected = module(x)
+        net = accelerate(nn.ModuleDict({"it": module}))
+        (row,) = report(net).rows
+        assert row.status == ("left" if why else "swapped"), module
+        assert why in row.why
+        assert torch.equal(net["it"](x), expected)
+        assert torch.equal(revert(net)["it"](x), expected)
+
+
 def test_ops_restricts_the_families():
     net = accelerate(small(), ops=["norm"])
     assert [row.module for row in rows(net, "fused")] == ["BatchNorm2d > ReLU"]
     net = accelerate(small(), ops="conv")
     assert type(net[1]) is nn.BatchNorm2d
     assert [row.status for row in report(net).rows] == ["kept", "not swapped"]
-    with pytest.raises(FastganError, match="choose from conv, norm, spectral"):
+    with pytest.raises(FastganError, match="choose from conv, norm, resample, spectral"):
         accelerate(small(), ops=["batchnorm"])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -544,3 +545,35 @@ def test_an_empty_value_is_not_no_value(flag, fastgan, place):
 def test_options_from_a_text_file_of_windows(mark, fastgan, place):
     Path("bom.toml").write_bytes("steps = -1\r\n".encode(mark))
     assert "bom.toml: steps must be at least 1" in fastgan("train", "--config", "bom.toml")[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("exp", {"export"}),
+        ("train --recipe prog", {"progressive"}),
+        ("train --recipe r3gan --anneal", {"--anneal-steps"}),
+        ("sample ru", {"ru"}),  # of type file: the shell finds what there is
+        ("train --data my", {"my"}),
+        ("train --resume nowhere --st", set()),
+        ("nonsense x", set()),
+    ],
+)
+def test_completion_offers_words_and_no_message(words, offered, monkeypatch, capsys):
+    typed = f"fastgan {words}"
+    monkeypatch.setenv("_FASTGAN_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+    with pytest.raises(SystemExit):
+        cli.main([])
+    said = capsys.readouterr()
+    assert {line.partition(",")[2] for line in said.out.splitlines() if line} == offered
+    assert said.err == ""
+
+
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+def test_help_has_an_example(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    said = " ".join(capsys.readouterr().out.replace("`", "").split())
+    assert re.search(rf"xamples?: fastgan {command}", said)

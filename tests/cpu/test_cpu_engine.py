@@ -166,7 +166,7 @@ def test_a_copied_and_a_parametrized_layer_keep_their_forms_and_weights():
 
 
 def test_tune_writes_the_table_that_trainings_read(measured, monkeypatch):
-    from fastgan.verify import tune_cpu
+    from fastgan.verify.tuner import cpu as tune_cpu
 
     monkeypatch.setattr(tune_cpu, "MEASURED", ("dcgan",))
     lines = []

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from interpreter_child import interpreted, parent, run_interpreted
 
 from fastgan.errors import FastganError
-from fastgan.ops.augment import diffaugment as ops
-from fastgan.ops.augment.diffaugment import WORDS, diffaugment, draws, extents
+from fastgan.ops.augment.diffaugment import WORDS, _diffaugment, diffaugment, draws, extents
 from fastgan.ops.random import bits
 
 POLICIES = [
@@ -185,9 +184,9 @@ def test_kernel_takes_expanded_gradients():
 def test_kernel_is_a_registered_op_that_compiles_whole():
     x = images((2, 3, 6, 5), torch.float32)
     position = torch.tensor(3)
-    torch.library.opcheck(ops._diffaugment, (x, position, 3, 4, True, True, True, False, True))
+    torch.library.opcheck(_diffaugment, (x, position, 3, 4, True, True, True, False, True))
     last = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
-    torch.library.opcheck(ops._diffaugment, (last, position, 3, 4, True, False, True, True, False))
+    torch.library.opcheck(_diffaugment, (last, position, 3, 4, True, False, True, True, False))
     call = lambda x: diffaugment(x, **SETTING).square().sum()
     compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
     for a, b in zip(torch.autograd.grad(compiled(x), x), torch.autograd.grad(call(x), x)):

@@ -7,12 +7,13 @@ import pytest
 from fastgan.kernels.common import INTERPRET, has_triton, triton
 from fastgan.verify import aot, registry
 
-FAMILIES = ("loss", "adam", "average", "random", "images", "augment")
+FAMILIES = ("loss", "adam", "average", "random", "images", "augment", "resample")
 pytestmark = pytest.mark.skipif(INTERPRET or not has_triton, reason="needs Triton's compiler")
 
 
 @pytest.mark.parametrize(
-    "name", ["adversarial", "adam_ema", "normal", "images_gather_random_flip", "diffaugment"]
+    "name",
+    ["adversarial", "adam_ema", "normal", "images_gather_random_flip", "diffaugment", "upsample2"],
 )
 def test_compiles_with_every_size_equal_to_one(name):
     from triton.backends.compiler import GPUTarget

@@ -24,6 +24,7 @@ from fastgan.ops.norm.modules import grouped
 from fastgan.ops.spectral import functional as spectral
 from fastgan.ops.spectral import modules as swap_spectral
 from fastgan.ops.spectral import reference
+from fastgan.ops.spectral import weights as weights_op
 
 kernels_only = pytest.mark.skipif(
     not INTERPRET, reason="runs in the child process with TRITON_INTERPRET=1"
@@ -201,11 +202,11 @@ def test_a_container_that_calls_one_network_finds_the_others_sigmas_together_too
     torch.manual_seed(0)
     theirs = Pair(form)
     mine, x = accelerate(copy.deepcopy(theirs)), torch.randn(2, 3, 4, 4)
-    calls, real = [], swap_spectral.spectral_sigma
+    calls, real = [], swap_spectral.spectral_weights
     counted = lambda weights, *args, **kw: (calls.append(len(weights)), real(weights, *args, **kw))[
         1
     ]
-    monkeypatch.setattr(swap_spectral, "spectral_sigma", counted)
+    monkeypatch.setattr(swap_spectral, "spectral_weights", counted)
     for _ in range(3):
         close(mine(x), theirs(x))
         close(mine.nets["D"](x), theirs.nets["D"](x))
@@ -314,7 +315,15 @@ def small():
 @pytest.mark.parametrize("count", [1, 5])
 def test_launches_do_not_grow_with_the_network(monkeypatch, iterations, count):
     launches = []
-    for name in ("row_product_kernel", "column_product_kernel", "finish_kernel", "outer_kernel"):
+    for name in (
+        "row_product_kernel",
+        "column_product_kernel",
+        "finish_kernel",
+        "outer_kernel",
+        "normalise_kernel",
+        "overlap_kernel",
+        "weight_gradient_kernel",
+    ):
         kernel = getattr(kernels, name)
         counted = type(
             "Counted",
@@ -331,6 +340,43 @@ def test_launches_do_not_grow_with_the_network(monkeypatch, iterations, count):
     assert len(launches) == 2 * iterations + 1
     sigma.sum().backward()
     assert len(launches) == 2 * iterations + 2
+    launches.clear()
+    made = weights_op.spectral_weights(weights, us, vs, n_power_iterations=iterations)
+    assert len(launches) == 2 * iterations + 2
+    sum(weight.sum() for weight in made).backward()
+    assert len(launches) == 2 * iterations + 4
+
+
+@kernels_only
+@FORMS
+def test_under_autocast_layers_take_their_weight_in_its_type(form):
+    """The bits of PyTorch's division and cast; a part that runs without autocast divides anew."""
+
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.linear = form(nn.Conv2d(3, 4, 3)), form(nn.Linear(4, 2))
+
+        def forward(self, x):
+            h = self.conv(x).mean((2, 3))
+            with torch.autocast("cpu", enabled=False):
+                return self.linear(h.float())
+
+    torch.manual_seed(0)
+    theirs = Mixed()
+    mine = accelerate(copy.deepcopy(theirs))
+    x = torch.randn(2, 3, 6, 6)
+    for _ in range(3):
+        for network in (mine, theirs):
+            network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            outs = [network(x) for network in (mine, theirs)]
+        close(*outs, 1e-2)
+        for out in outs:
+            out.square().sum().backward()
+        for p, q in zip(mine.parameters(), theirs.parameters(), strict=True):
+            close(p.grad, q.grad, 2e-2)
+        state_close(mine, theirs)
 
 
 @kernels_only
@@ -385,7 +431,7 @@ def test_kernels_with_pointer_tuples_compile_without_spills(arch):
 
     from fastgan.kernels.norm import running as norm_running
     from fastgan.verify.aot import resources
-    from fastgan.verify.cases.spectral import variants
+    from fastgan.verify.cases.spectral import variants, weight_variants
     from fastgan.verify.registry import Variant
 
     many = ("*fp32",) * 4
@@ -402,7 +448,7 @@ def test_kernels_with_pointer_tuples_compile_without_spills(arch):
         },
         {"LAYERS": 4, "TRACKED": True, "BLOCK_C": 1024},
     )
-    for variant in (*variants(), running):
+    for variant in (*variants(), *weight_variants()[:6], running):
         for config in variant.configs:
             names = variant.kernel.arg_names
             options = {k: v for k, v in config.items() if k not in names}

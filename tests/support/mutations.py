@@ -241,6 +241,15 @@ MUTATIONS = (
         ),
     ),
     Mutation(
+        "spectral: the overlap of one block of rows for that of all",
+        *(
+            "spectral_weights",
+            "kernels/spectral/kernels.py",
+            "mask=i < count, other=0.0)",
+            "mask=i < 1, other=0.0)",
+        ),
+    ),
+    Mutation(
         "spectral: last column of a weight left out",
         *(
             "spectral_sigma",
@@ -309,6 +318,46 @@ MUTATIONS = (
     Mutation(
         "DiffAugment: the adjoint shifts the same way",
         *("diffaugment", "kernels/augment.py", "shift_h = -shift_h", "shift_h = shift_h"),
+    ),
+    Mutation(
+        "resampling: the row below at the small map's width",
+        *(
+            "upsample2",
+            "kernels/resample.py",
+            "below = tl.full((), 2, tl.int64) * w * C",
+            "below = tl.full((), 1, tl.int64) * w * C",
+        ),
+    ),
+    Mutation(
+        "resampling: the sum rounded before the last of four",
+        *(
+            "avg_pool2",
+            "kernels/resample.py",
+            "v += tl.load(large_ptr + large + below + C,",
+            "v = v.to(small_ptr.dtype.element_ty).to(tl.float32)\n"
+            "    v += tl.load(large_ptr + large + below + C,",
+        ),
+    ),
+    Mutation(
+        "resampling: odd-channel mask",
+        *("upsample2", "kernels/resample.py", "& (c < C)", "& (c < C + 1)"),
+    ),
+    Mutation(
+        "resampling: the boundary tile of pixels",
+        *("avg_pool2", "kernels/resample.py", "(p < pixels)", "(p < pixels + 1)"),
+    ),
+    Mutation(
+        "resampling: rows of the small map counted by the large one's width",
+        *("avg_pool2", "kernels/resample.py", "(p // w)", "(p // (2 * w))"),
+    ),
+    Mutation(
+        "resampling: the backward without its factor",
+        *(
+            "avg_pool2",
+            "fastgan/ops/resample.py",
+            "_run(g, not ctx.up, ctx.factor), None, None",
+            "_run(g, not ctx.up, 1.0), None, None",
+        ),
     ),
     Mutation(
         "convolution: a tap of the wrong phase",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from fastgan.cli.completion import PATH
 from fastgan.cli.options import step_option
 from fastgan.errors import FastganError
 from fastgan.files import path_of
@@ -14,7 +15,7 @@ COLUMNS, FIRST = 7, 6
 @click.command(
     epilog="Example: fastgan directions runs/mine --which 1,3-5 --reach 4 --out directions.png"
 )
-@click.argument("run")
+@click.argument("run", type=PATH)
 @click.option(
     "--which", help="which directions, such as 1,3-5; 1 is the strongest  [default: the first 6]"
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from fastgan.cli.completion import PATH
 from fastgan.cli.options import step_option
 from fastgan.errors import FastganError
 from fastgan.files import path_of
@@ -13,7 +14,7 @@ SHOWN = 10
 
 
 @click.command(epilog="Example: fastgan interpolate runs/mine --keys 8 --frames 30 --out walk.gif")
-@click.argument("run")
+@click.argument("run", type=PATH)
 @click.option("--keys", type=int, help="images that the walk visits  [default: 8]")
 @click.option("--seeds", help="visit the first image of each of these seeds, such as 1,5-9")
 @click.option(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import click
 
+from fastgan.cli.completion import PATH
 from fastgan.cli.options import step_option
 from fastgan.errors import FastganError
 from fastgan.files import path_of
 
 
 @click.command(epilog="Example: fastgan invert runs/mine photo.png --out inverted.png")
-@click.argument("run")
-@click.argument("photo")
+@click.argument("run", type=PATH)
+@click.argument("photo", type=PATH)
 @click.option(
     "--out", default="inverted.png", show_default=True, help="a picture (.png, .jpg, .webp)"
 )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from fastgan.cli.completion import PATH
 from fastgan.files import path_of
 
 
 @click.command(epilog="Example: fastgan report runs/mine && xdg-open runs/mine/report.html")
-@click.argument("run")
+@click.argument("run", type=PATH)
 @click.option("--out", help="where to write the page  [default: report.html in RUN]")
 def command(run: str, out: str | None) -> None:
     """Write RUN as one HTML page: curves with warnings on them, samples over time beside real

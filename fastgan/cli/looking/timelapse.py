@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from fastgan.cli.completion import PATH
 from fastgan.errors import FastganError
 from fastgan.files import path_of
 
@@ -12,7 +13,7 @@ MOST = 600
 
 
 @click.command(epilog="Example: fastgan timelapse runs/mine --out training.webp")
-@click.argument("run")
+@click.argument("run", type=PATH)
 @click.option(
     "--out", default="timelapse.gif", show_default=True, help=".gif, .webp, or .mp4 where ffmpeg is"
 )

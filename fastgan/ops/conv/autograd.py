@@ -6,7 +6,8 @@ are exact at any order:
     wgrad(x, g)     d/dx: dgrad(g, u)      d/dg: conv(x, u)
 
 x, g: fp32, fp16 or bf16 of one type (float64 with engine "reference"); w of any float type; dw
-leaves in fp32. Results are NHWC in memory.
+leaves in fp32, by cuDNN in x's type. Results are NHWC in memory. engine: of all three, or of each
+in this order, such as "cudnn triton cudnn".
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from fastgan.kernels.conv.plan import channels_last, empty_nhwc
 from fastgan.kernels.conv.spec import ConvSpec, Fusion
 from fastgan.ops.conv import reference as ref
 from fastgan.ops.conv.switch import no_weight_gradients, weight_gradients
+from fastgan.ops.dispatch import batched
 
 __all__ = ["RegisteredConvOps", "no_weight_gradients", "weight_gradients", "weight_shape"]
 
@@ -37,14 +39,28 @@ def accumulator(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+CONV, DGRAD, WGRAD = range(3)
+
+
+def engine_of(engine: str, direction: int) -> str:
+    """That of one direction."""
+    named = engine.split()
+    return named[direction] if len(named) > 1 else engine
+
+
 @torch.library.custom_op("fastgan::conv", mutates_args=())
 def _conv(x: Tensor, w: Tensor, spec: Sequence[int], precision: str, engine: str) -> Tensor:
     form = ConvSpec.unpack(spec)
-    if engine != "triton":
+    if engine_of(engine, CONV) != "triton":
         return channels_last(ref.TORCH.conv(x, w.to(x.dtype), form))
     from fastgan.kernels.conv.forward import conv_forward
 
     return conv_forward(x, w, form, Fusion(precision=precision))[0]
+
+
+def weight_type(x: Tensor, engine: str) -> torch.dtype:
+    """Of a weight's gradient."""
+    return x.dtype if engine_of(engine, WGRAD) == "cudnn" else accumulator(x)
 
 
 @torch.library.custom_op("fastgan::conv_dgrad", mutates_args=())
@@ -52,7 +68,7 @@ def _dgrad(
     g: Tensor, w: Tensor, height: int, width: int, spec: Sequence[int], precision: str, engine: str
 ) -> Tensor:
     form = ConvSpec.unpack(spec)
-    if engine != "triton":
+    if engine_of(engine, DGRAD) != "triton":
         return channels_last(ref.TORCH.dgrad(g, w.to(g.dtype), form, (height, width)))
     from fastgan.kernels.conv.dgrad import conv_dgrad
 
@@ -62,8 +78,9 @@ def _dgrad(
 @torch.library.custom_op("fastgan::conv_wgrad", mutates_args=())
 def _wgrad(x: Tensor, g: Tensor, spec: Sequence[int], precision: str, engine: str) -> Tensor:
     form = ConvSpec.unpack(spec)
-    if engine != "triton":
-        return channels_last(ref.wide(ref.TORCH.wgrad(x, g.to(x.dtype), form)))
+    if engine_of(engine, WGRAD) != "triton":
+        dw = ref.TORCH.wgrad(x, g.to(x.dtype), form)
+        return channels_last(dw, weight_type(x, engine))
     from fastgan.kernels.conv.wgrad import conv_wgrad
 
     return conv_wgrad(x, g, form, Fusion(precision=precision))
@@ -98,7 +115,7 @@ def _(
 @_wgrad.register_fake
 def _(x: Tensor, g: Tensor, spec: Sequence[int], precision: str, engine: str) -> Tensor:
     d, e, kh, kw = weight_shape(ConvSpec.unpack(spec), x.shape[1], g.shape[1])
-    return empty_nhwc(d, e, kh, kw, accumulator(x), x.device)
+    return empty_nhwc(d, e, kh, kw, weight_type(x, engine), x.device)
 
 
 def _save_two(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -108,6 +125,8 @@ def _save_two(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _conv_backward(ctx: Any, u: Tensor) -> tuple[Any, ...]:
     x, w = ctx.saved_tensors
+    if batched(u):  # many gradients at once: PyTorch's, which vmap knows
+        return *_by_pytorch(ctx, u, x, w), None, None, None
     dx = _dgrad(u, w, x.shape[2], x.shape[3], *ctx.rest) if ctx.needs_input_grad[0] else None
     dw = (
         _wgrad(x, u, *ctx.rest).to(w.dtype)
@@ -115,6 +134,15 @@ def _conv_backward(ctx: Any, u: Tensor) -> tuple[Any, ...]:
         else None
     )
     return dx, dw, None, None, None
+
+
+def _by_pytorch(ctx: Any, u: Tensor, x: Tensor, w: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    form, low = ConvSpec.unpack(ctx.rest[0]), w.to(x.dtype)
+    dx = (
+        ref.TORCH.dgrad(u, low, form, (x.shape[2], x.shape[3])) if ctx.needs_input_grad[0] else None
+    )
+    dw = ref.TORCH.wgrad(x, u, form).to(w.dtype) if ctx.needs_input_grad[1] else None
+    return dx, dw
 
 
 def _dgrad_backward(ctx: Any, u: Tensor) -> tuple[Any, ...]:

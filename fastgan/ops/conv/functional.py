@@ -14,7 +14,7 @@ from fastgan.kernels.activations import activation as activate
 from fastgan.kernels.activations import row
 from fastgan.kernels.conv.spec import ConvSpec, Fusion, Pair, pair
 from fastgan.ops import dispatch, low_weights
-from fastgan.ops.conv import gemm
+from fastgan.ops.conv import directions, gemm
 from fastgan.ops.conv.autograd import no_weight_gradients, weight_gradients
 from fastgan.ops.conv.fused import cast, fused_convolution, precision_of, shape_of, unsupported
 
@@ -100,6 +100,23 @@ def _read(w: Tensor, scale: Tensor | None) -> Tensor:
     return low_weights.read(w) if scale is None else _scaled(w, scale)
 
 
+def _by_directions(
+    op: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    spec: ConvSpec,
+    engine: str,
+) -> Tensor | None:
+    """The convolution with an engine for each direction, where a table measured that faster."""
+    chosen = directions.engines(op, x, shape_of(x, weight, spec)) if engine == "cudnn" else None
+    if chosen is None:
+        return None
+    w = _read(weight, scale)
+    return directions.convolution(x, w, bias, spec, precision_of(x), chosen)
+
+
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -156,6 +173,10 @@ def conv2d(
                 bias=bias,
                 scale=scale,
             )
+        if impl == "auto" and spec is not None:
+            mixed = _by_directions("conv2d", x, weight, bias, scale, spec, engine)
+            if mixed is not None:
+                return mixed if activation == "identity" else activate(mixed, activation, slope)
     if switchable and not isinstance(padding, str) and input.dim() == 4:
         x, w, b = cast(input), cast(_scaled(weight, scale)), None if bias is None else cast(bias)
         y = _aten(x, w, b, pair(stride), pair(padding), pair(dilation), False, (0, 0), groups)
@@ -219,6 +240,10 @@ def conv_transpose2d(
                 bias=bias,
                 scale=scale,
             )
+        if impl == "auto" and spec is not None:
+            mixed = _by_directions("conv_transpose2d", x, weight, bias, scale, spec, engine)
+            if mixed is not None:
+                return mixed if activation == "identity" else activate(mixed, activation, slope)
     if switchable and input.dim() == 4:
         x, w, b = cast(input), cast(_scaled(weight, scale)), None if bias is None else cast(bias)
         y = _aten(

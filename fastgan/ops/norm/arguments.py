@@ -78,7 +78,7 @@ def checked(
         )
     channels = (x.shape[1],)
     for v in vectors:
-        if v is None or v.shape == channels:
+        if v is None or (v.dim() == 1 and v.shape == channels):  # no guess at a batch's size
             continue
         fits = v.dim() == 2 and v.shape[1] == x.shape[1] and v.shape[0] > 0
         if not fits or (x.shape[0] % v.shape[0] if grouped else v.shape[0] != x.shape[0]):

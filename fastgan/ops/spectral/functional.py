@@ -44,7 +44,24 @@ def _unsupported(
 _choose = Dispatcher("spectral_sigma", ("triton", "reference"), _unsupported)
 
 
-def _matrices(weights: Sequence[Tensor], dims: Sequence[int]) -> tuple[kernels.Matrix, ...]:
+def choose(
+    impl: str,
+    weights: Sequence[Tensor],
+    us: Sequence[Tensor],
+    vs: Sequence[Tensor],
+    dims: Sequence[int],
+) -> str:
+    """The engine for these layers. Raises FastganError where an engine that was asked for can't."""
+    vectors = (*weights, *us, *vs)
+    fits = all(t.dtype == torch.float32 for t in vectors)
+    device = all(t.device == weights[0].device for t in vectors)
+    strides = all(kernels.matrix(w, d) is not None for w, d in zip(weights, dims)) and all(
+        t.is_contiguous() for t in (*us, *vs)
+    )
+    return _choose(impl, weights[0], fits, device, strides)
+
+
+def matrices_of(weights: Sequence[Tensor], dims: Sequence[int]) -> tuple[kernels.Matrix, ...]:
     found = tuple(kernels.matrix(w, d) for w, d in zip(weights, dims))
     if any(m is None for m in found):
         raise FastganError(
@@ -66,7 +83,7 @@ def spectral_power(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(sigma [groups, layers], unit u [groups, U], unit v [groups, V]); us and vs move in place."""
     return kernels.power(
-        weights, us, vs, _matrices(weights, dims), iterations, eps, v_first, groups
+        weights, us, vs, matrices_of(weights, dims), iterations, eps, v_first, groups
     )
 
 
@@ -92,7 +109,7 @@ def _(
 def _launch_outer(
     dsigma: Tensor, unit_u: Tensor, unit_v: Tensor, like: list[Tensor], dims: list[int]
 ) -> list[Tensor]:
-    return kernels.outer(dsigma.contiguous(), unit_u, unit_v, like, _matrices(like, dims))
+    return kernels.outer(dsigma.contiguous(), unit_u, unit_v, like, matrices_of(like, dims))
 
 
 @torch.library.custom_op("fastgan::spectral_outer", mutates_args=())
@@ -237,29 +254,22 @@ def spectral_sigma(
             "dims: give as many of each"
         )
     repeats = groups if n_power_iterations else 1  # in eval every group has the same sigma
-    if not pytorch_at_once(impl, weights[0]):
-        vectors = (*weights, *us, *vs)
-        fits = all(t.dtype == torch.float32 for t in vectors)
-        device = all(t.device == weights[0].device for t in vectors)
-        strides = all(kernels.matrix(w, d) is not None for w, d in zip(weights, dims)) and all(
-            t.is_contiguous() for t in (*us, *vs)
-        )
-        if _choose(impl, weights[0], fits, device, strides) == "triton":
-            parts = [
-                _triton(
-                    weights[i : i + MOST],
-                    us[i : i + MOST],
-                    vs[i : i + MOST],
-                    dims[i : i + MOST],
-                    n_power_iterations,
-                    eps,
-                    v_first,
-                    repeats,
-                )
-                for i in range(0, len(weights), MOST)
-            ]
-            sigma = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-            return sigma.expand(groups, -1)
+    if not pytorch_at_once(impl, weights[0]) and (choose(impl, weights, us, vs, dims) == "triton"):
+        parts = [
+            _triton(
+                weights[i : i + MOST],
+                us[i : i + MOST],
+                vs[i : i + MOST],
+                dims[i : i + MOST],
+                n_power_iterations,
+                eps,
+                v_first,
+                repeats,
+            )
+            for i in range(0, len(weights), MOST)
+        ]
+        sigma = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return sigma.expand(groups, -1)
     return spectral_sigma_reference(
         weights, us, vs, dims, n_power_iterations, eps, v_first, repeats
     ).expand(groups, -1)
@@ -278,7 +288,7 @@ def _triton(
     if plain(*weights, *us, *vs):
         detached = [w.detach() for w in weights]
         found = kernels.power(
-            detached, us, vs, _matrices(weights, dims), iterations, eps, v_first, groups
+            detached, us, vs, matrices_of(weights, dims), iterations, eps, v_first, groups
         )
         if iterations:
             torch.autograd.graph.increment_version([*us, *vs])

@@ -1,9 +1,9 @@
-"""Both spectral norms of PyTorch, with every sigma of a network found together at the start of its
-forward: 2 n + 1 launches.
+"""Both spectral norms of PyTorch, with every weight of a network divided by its sigma together at
+the start of its forward: 2 n + 2 launches, and under autocast in the type that its layer takes it.
 
 The layers keep their forward, their parameters and their buffers; only the object that divides the
-weight by sigma changes class. It takes the sigma that waits for it, once; a layer called a second
-time, or outside such a forward, finds its own, as PyTorch iterates once per use. Which layers a
+weight by sigma changes class. It takes the weight that waits for it, once; a layer called a second
+time, or outside such a forward, divides its own, as PyTorch iterates once per use. Which layers a
 forward calls is taken from the one before: a layer that was called in it and isn't any more has
 iterated once too often, which only sharpens u and v.
 """
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm as _Hook
@@ -22,11 +23,13 @@ from fastgan.errors import FastganError
 from fastgan.kernels.common import INTERPRET
 from fastgan.ops.dispatch import transformed
 from fastgan.ops.norm.modules import current_groups
-from fastgan.ops.spectral.functional import spectral_sigma
+from fastgan.ops.spectral.weights import spectral_weights
 
-WAITING = "_fastgan_sigma"
+WAITING = "_fastgan_weight"
 USES = "_fastgan_uses"
 LAST = "_fastgan_last"
+CASTING = (_ConvNd, nn.Linear)
+"""Layers whose weight autocast casts."""
 
 
 def kernels_take(weight: Tensor) -> bool:
@@ -43,11 +46,11 @@ def kernels_take(weight: Tensor) -> bool:
 
 
 class Last:
-    """The sigma a layer was handed last, which activation checkpointing needs again in backward; a
+    """The weight a layer was handed last, which activation checkpointing needs again in backward; a
     copy has none."""
 
-    def __init__(self, sigma: Tensor | None = None) -> None:
-        self.sigma = sigma
+    def __init__(self, weight: Tensor | None = None) -> None:
+        self.weight = weight
 
     def __reduce__(self) -> Any:
         return Last, ()
@@ -59,35 +62,47 @@ def recomputing() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
+def layers_type(layer: nn.Module, weight: Tensor) -> torch.dtype:
+    """The type in which this layer's forward takes its weight: autocast's where PyTorch's
+    convolutions and linear layers run under it, else the weight's own."""
+    kind = weight.device.type
+    if not torch.is_autocast_enabled(kind) or not isinstance(layer, CASTING):
+        return weight.dtype
+    owner = type(layer).forward.__module__.partition(".")[0]
+    return torch.get_autocast_dtype(kind) if owner in ("torch", "fastgan") else weight.dtype
+
+
 def _normalised(
     holder: Any, weight: Tensor, u: Tensor, v: Tensor, iterations: int, v_first: bool
 ) -> Tensor:
-    """weight / sigma, by the sigma that waits in `holder` or by one found now."""
+    """weight / sigma: what waits in `holder`, or found now."""
     holder.__dict__[USES] = holder.__dict__.get(USES, 0) + 1
-    sigma = holder.__dict__.pop(WAITING, None)
-    if sigma is None and recomputing() and LAST in holder.__dict__:
-        sigma = holder.__dict__[LAST].sigma
+    ready = holder.__dict__.pop(WAITING, None)
+    if ready is None and recomputing() and LAST in holder.__dict__:
+        ready = holder.__dict__[LAST].weight
     else:
         holder.__dict__.pop(LAST, None)
-    if sigma is not None:
-        if sigma.requires_grad or not (weight.requires_grad and torch.is_grad_enabled()):
+    if ready is not None:
+        kind = weight.device.type
+        low = ready.dtype != weight.dtype
+        fits = not low or (
+            torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == ready.dtype
+        )
+        wanted = weight.requires_grad and torch.is_grad_enabled()
+        if fits and (ready.requires_grad or not wanted):
             if torch.is_grad_enabled():
-                holder.__dict__[LAST] = Last(sigma)
-            return weight / sigma
-        iterations = 0  # found under no_grad, wanted with a gradient: u and v have moved already
-    dim = holder.dim % weight.dim()
-    return (
-        weight
-        / spectral_sigma(
-            [weight],
-            [u],
-            [v],
-            [dim],
-            n_power_iterations=iterations,
-            eps=holder.eps,
-            v_first=v_first,
-        )[0, 0]
-    )
+                holder.__dict__[LAST] = Last(ready)
+            return ready
+        iterations = 0  # not as it is wanted here: u and v have moved already
+    return spectral_weights(
+        [weight],
+        [u],
+        [v],
+        [holder.dim % weight.dim()],
+        n_power_iterations=iterations,
+        eps=holder.eps,
+        v_first=v_first,
+    )[0]
 
 
 class SpectralNorm(_SpectralNorm):
@@ -118,8 +133,8 @@ class Sigmas:
     """Spectral norms that one forward uses, refreshed together by hooks on its module.
 
     Which of `holders` (each a layer and its SpectralNorm or SpectralNormHook) that forward calls,
-    it learns from the forward
-    before: in the first each finds its own. Holds no closures: a deepcopy has its own.
+    it learns from the forward before: in the first each finds its own. Holds no closures: a
+    deepcopy has its own.
     """
 
     def __init__(self, network: nn.Module, holders: list[tuple[nn.Module, Any]]) -> None:
@@ -154,7 +169,7 @@ class Sigmas:
                 called and WAITING not in h.__dict__
                 for called, (_, h) in zip(self.called, self.holders)
             ]
-        batches: dict[tuple[int, float, bool], list[Any]] = {}
+        batches: dict[tuple[int, float, bool, torch.dtype], list[Any]] = {}
         layer: Any
         for (layer, holder), weight, mine in zip(self.holders, weights, self.given):
             if not mine:
@@ -167,14 +182,14 @@ class Sigmas:
                 )
             else:
                 u, v, training = holder._u, holder._v, holder.training
-            key = (holder.n_power_iterations if training else 0, holder.eps, hook)
+            iterations = holder.n_power_iterations if training else 0
+            key = (iterations, holder.eps, hook, layers_type(layer, weight))
             batches.setdefault(key, []).append((holder, weight, u, v, holder.dim % weight.dim()))
-        for (iterations, eps, hook), some in batches.items():
+        for (iterations, eps, hook, dtype), some in batches.items():
             takers, matrices, us, vs, dims = zip(*some)
-            sigma = spectral_sigma(
-                matrices, us, vs, dims, n_power_iterations=iterations, eps=eps, v_first=hook
-            )
-            for holder, one in zip(takers, sigma[0].unbind()):
+            options: Any = {"n_power_iterations": iterations, "eps": eps, "v_first": hook}
+            ready = spectral_weights(matrices, us, vs, dims, **options, dtype=dtype)
+            for holder, one in zip(takers, ready):
                 holder.__dict__[WAITING] = one
 
     def after(self, network: nn.Module, inputs: Any, output: Any) -> None:

@@ -117,6 +117,7 @@ class ActiveStage:
             ranks=self.ranks,
             clip=clip,
             accumulate=accumulate,
+            layers=device.type == "cuda" and impl in ("auto", "triton"),
         )
         self.streams = [
             Stream(

@@ -13,6 +13,7 @@ from fastgan.distributed.context import DistributedContext
 from fastgan.errors import FastganError
 from fastgan.objectives.base import Objective, OnePass, Step, draw
 from fastgan.ops.adam.optimizer import FlatAdam
+from fastgan.ops.layers import Layers
 from fastgan.ops.low_weights import LowWeights
 from fastgan.precision import Precision
 
@@ -86,6 +87,7 @@ class StepRunner:
         ranks: DistributedContext | None = None,
         clip: float = 0.0,
         accumulate: int = 1,
+        layers: bool = False,
     ) -> None:
         self.objective, self.nets, self.optimizers = objective, dict(nets), dict(optimizers)
         self.seed, self.batch_size, self.precision = seed, batch_size, precision
@@ -133,6 +135,7 @@ class StepRunner:
         # Gradients of copies come in their low precision, in which parts must not be added up.
         copied = self.optimizers.values() if accumulate == 1 else ()
         self._low = LowWeights(o for o in copied if isinstance(o, FlatAdam))
+        self._layers = Layers() if layers else None
         self._optimizers = [
             [self.optimizers[name] for name in p.trains if name in self.optimizers]
             for p in self.phases
@@ -327,7 +330,7 @@ class StepRunner:
         step.phase = phase.name if repeat == 0 else f"{phase.name}.{repeat}"
         step.live, _ = self._relation(index, step.graph_to)
         step.logged = {}
-        with self.precision.autocast(), self._low or nullcontext():
+        with self.precision.autocast(), self._low or nullcontext(), self._layers or nullcontext():
             terms = phase.loss(step)
         if not terms:
             raise FastganError(f"phase {phase.name!r} returned no loss terms")

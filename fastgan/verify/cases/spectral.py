@@ -12,12 +12,16 @@ from fastgan.kernels.spectral import launch as kernels
 from fastgan.kernels.spectral.kernels import (
     column_product_kernel,
     finish_kernel,
+    normalise_kernel,
     outer_kernel,
+    overlap_kernel,
     row_product_kernel,
+    weight_gradient_kernel,
 )
 from fastgan.ops.spectral.functional import spectral_sigma
 from fastgan.ops.spectral.reference import as_matrix, spectral_sigma_reference
-from fastgan.verify.registry import Case, Kwargs, Op, Variant, register
+from fastgan.ops.spectral.weights import spectral_weights, spectral_weights_reference
+from fastgan.verify.registry import Bound, Case, Kwargs, Op, Variant, register
 
 Shape = tuple[int, ...]
 
@@ -38,9 +42,11 @@ def _case(
     *tags: str,
     iterations: int = 1,
     v_first: bool = False,
-    groups: int = 1,
+    groups: int | None = 1,
     channels_last: bool = True,
 ) -> Case:
+    """groups None: of the weights themselves, in the type that is proven."""
+
     def make(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Kwargs:
         def draw(*size: int) -> Tensor:
             return torch.randn(size, generator=generator).to(device)
@@ -63,7 +69,7 @@ def _case(
             "dims": list(dims),
             "n_power_iterations": iterations,
             "v_first": v_first,
-            "groups": groups,
+            **({"dtype": dtype} if groups is None else {"groups": groups}),
         }
 
     return Case(name, make, set(tags))
@@ -74,8 +80,61 @@ def _bytes(kwargs: Kwargs, direction: str) -> int:
     weight."""
     once = sum(w.nbytes for w in kwargs["weights"])
     return once * (
-        max(1, 2 * kwargs["n_power_iterations"] * kwargs["groups"]) if direction == "forward" else 1
+        max(1, 2 * kwargs["n_power_iterations"] * kwargs.get("groups", 1))
+        if direction == "forward"
+        else 1
     )
+
+
+def _all_bytes(kwargs: Kwargs, direction: str) -> int:
+    """Beside the power iteration: weights in and out; backward reads gradients twice and weights
+    once, and writes."""
+    elements = sum(w.numel() for w in kwargs["weights"])
+    low = elements * kwargs["dtype"].itemsize
+    if direction == "forward":
+        return _bytes(kwargs, direction) + 4 * elements + low
+    return 8 * elements + 2 * low
+
+
+def _named(made: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    return {f"layer {i}": weight for i, weight in enumerate(made)}
+
+
+def weight_variants(layers: int = 4) -> list[Variant]:
+    """Compiled forms of what divides the weights."""
+    fp32: Any = ("*fp32",) * layers
+    out = []
+    for config in kernels.CANDIDATES:
+        rows = {
+            "num_warps": config["num_warps"],
+            "num_stages": config["num_stages"],
+            "BLOCK_R": config["ROWS"],
+            "BLOCK_C": config["ROW_COLUMNS"],
+        }
+        tables = {"layers_ptr": "*i32", "blocks_ptr": "*i32"}
+        for kind in ("*fp32", "*bf16"):
+            low: Any = (kind,) * layers
+            flat = dict.fromkeys(("partial_ptr", "sigma_ptr", "flat_u_ptr", "flat_v_ptr"), "*fp32")
+            for kernel, signature, fixed in (
+                (
+                    normalise_kernel,
+                    {"weight_ptrs": fp32, "out_ptrs": low, "sigma_ptr": "*fp32", **tables},
+                    {},
+                ),
+                (
+                    overlap_kernel,
+                    {"weight_ptrs": fp32, "grad_ptrs": low, "partial_ptr": "*fp32", **tables},
+                    {},
+                ),
+                (
+                    weight_gradient_kernel,
+                    {"grad_ptrs": low, "out_ptrs": fp32, **flat, **tables},
+                    {"MOST_BLOCKS": 64},
+                ),
+            ):
+                name = f"spectral {kernel.__name__} {kind}"
+                out.append(Variant(name, kernel, signature, {"LAYERS": layers, **fixed}, [rows]))
+    return out
 
 
 def variants(layers: int = 4) -> list[Variant]:
@@ -171,5 +230,48 @@ register(
         bytes=_bytes,
         kernels=variants,
         candidates={"spectral": kernels.CANDIDATES},
+    )
+)
+
+ONE_SIGMA = Bound(
+    "all elements are divided by one sigma: its rounding, up to one unit in the last place, moves "
+    "them together and averages out over none, so PyTorch's own error is anything from 0 to that",
+    ratio=6.0,
+)
+
+register(
+    Op(
+        "spectral_weights",
+        lambda **given: _named(spectral_weights(**given)),
+        lambda **given: _named(spectral_weights_reference(**given)),
+        [
+            _case("new form", SMALL, (0, 0, 1), "quick", "full", groups=None),
+            _case("old", SMALL, (0, 0, 1), "full", v_first=True, channels_last=False, groups=None),
+            _case("eval", SMALL, (0, 0, 1), "full", iterations=0, groups=None),
+            _case(
+                "two iterations",
+                ((33, 15, 3), (1, 70), (15, 33, 1, 1), (300, 2)),
+                (0, 0, 1, 0),
+                "full",
+                iterations=2,
+                groups=None,
+            ),
+            _case("SNGAN-CIFAR D", SNGAN_D, (0,) * len(SNGAN_D), "layer", groups=None),
+        ],
+        grad_inputs=("weights",),
+        mutates=("us", "vs"),
+        directions=("forward", "backward", "double"),
+        bounds={
+            f"{direction}:{name}": ONE_SIGMA
+            for direction, names in (
+                ("forward", [f"layer {i}" for i in range(4)]),
+                ("backward", [f"dweights[{i}]" for i in range(4)]),
+                ("double", [f"d2(dlayer {i})" for i in range(4)]),
+                ("double", [f"d2weights[{i}]" for i in range(4)]),
+            )
+            for name in names
+        },
+        bytes=_all_bytes,
+        kernels=weight_variants,
     )
 )

@@ -59,7 +59,7 @@ CUDA_FUNCTIONS: dict[str, Any] = {
     "default_stream": lambda device=None: streams.DEFAULT,
     "synchronize": streams.synchronize,
     "is_current_stream_capturing": lambda: streams.current().capture is not None,
-    "graph_pool_handle": lambda: (0, 1),
+    "graph_pool_handle": streams.graph_pool_handle,
     "empty_cache": lambda: None,
     "reset_peak_memory_stats": lambda device=None: None,
     "memory_allocated": lambda device=None: 0,

@@ -15,7 +15,10 @@ from torch import nn
 import fastgan
 from fastgan.devices import pick_device
 from fastgan.errors import FastganError
+from fastgan.kernels import tuning
+from fastgan.models import resnet
 from fastgan.objectives import Adversarial
+from fastgan.trainer.stages.stage import Stage
 from mock_cuda.kernels import LAUNCHED
 
 QUIET = {
@@ -91,6 +94,56 @@ def test_fit_is_captured_and_agrees_with_the_cpu(impl, resident, graph, on_cpu):
     flat = impl == "triton" or (impl == "auto" and graph == "on")
     assert any("adam" in name for name in kernels) is flat
     assert apart(weights(t), on_cpu) < 2e-5
+    t.close()
+
+
+def test_a_convolutions_directions_have_engines_of_their_own(monkeypatch, on_cpu):
+    best = {f"conv_transpose2d.{name}": "triton" for name in ("dgrad", "wgrad")}
+    known = tuning.engine
+    monkeypatch.setattr(tuning, "engine", lambda name, *asked: best.get(name, known(name, *asked)))
+    tuning.forget()
+    launched = len(LAUNCHED)
+    t = trainer(impl="auto")
+    t.fit(3)
+    tuning.forget()
+    assert t.active.graph_reason is None
+    kernels = {name for name in LAUNCHED[launched:] if "conv" in name}
+    assert {"conv_dgrad_kernel", "conv_wgrad_kernel"} <= kernels
+    assert "conv_forward_kernel" not in kernels
+    assert apart(weights(t), on_cpu) < 2e-5
+    t.close()
+
+
+@pytest.mark.parametrize("penalty", [{}, {"r1": 1.0}])
+def test_residual_networks_run_by_layers_of_the_steps_own(penalty):
+    def residual():
+        return {"G": resnet.Generator(16, 1, 4, 4), "D": resnet.Discriminator(16, 1, 4)}
+
+    def run(device):
+        objective = Adversarial("hinge", (4,), **penalty)
+        shown = np.random.default_rng(0).integers(0, 256, (32, 16, 16, 1), np.uint8)
+        t = trainer(residual, objective=objective, data=shown, latent_shape=(4,), device=device)
+        t.fit(2)
+        assert device == "cpu" or t.active.graph_reason is None
+        t.close()
+        return weights(t)
+
+    launched = len(LAUNCHED)
+    found = run("cuda")
+    assert {"spread_kernel", "gather_kernel", "weight_gradient_kernel"} <= set(LAUNCHED[launched:])
+    wanted = run("cpu")
+    keys = [k for k in found if found[k].is_floating_point() and "norm" not in k]
+    keys = [k for k in keys if not (k.startswith("G.blocks") and k.endswith("bias"))]  # as NOISE
+    assert apart({k: found[k] for k in keys}, {k: wanted[k] for k in keys}) < 1e-3
+
+
+def test_every_stage_of_a_run_is_captured():
+    """The pool of the first one's graphs is gone with them."""
+    stages = [Stage(pair(), Adversarial("non-saturating", (4, 1, 1)), steps=n) for n in (2, None)]
+    t = fastgan.Trainer(stages=stages, data=images(), batch_size=4, **QUIET)
+    for step in (2, 4):
+        t.fit(step)
+        assert t.active.graph_reason is None
     t.close()
 
 

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -349,10 +350,20 @@ def _aliases(value: Any) -> Any:
     return value
 
 
+_pools: dict[Any, weakref.WeakSet[CUDAGraph]] = {}
+_used: set[Any] = set()
+_handles = itertools.count(1)
+
+
+def graph_pool_handle() -> tuple[int, int]:
+    return (0, next(_handles))
+
+
 class CUDAGraph:
     """torch.cuda.CUDAGraph; torch's own `torch.cuda.graph` drives it."""
 
     def __init__(self, keep_graph: bool = False) -> None:
+        self._pool: Any = None
         self._capture: Capture | None = None
         self._stream: Stream | None = None
         self._ready = False
@@ -367,6 +378,12 @@ class CUDAGraph:
             raise RuntimeError("CUDA graphs must be captured on a non-default stream.")
         if self._stream.capture is not None:
             raise RuntimeError("CUDA error: the stream is already capturing")
+        users = _pools.setdefault(pool, weakref.WeakSet()) if pool is not None else None
+        if users is not None and pool in _used and not users:
+            raise RuntimeError(
+                "it->second->use_count > 0 INTERNAL ASSERT FAILED: the pool's graphs are gone"
+            )  # as with a GPU while the pool's memory isn't all returned
+        self._pool = pool
         self._capture = self._stream.capture = Capture(capture_error_mode)
         self._capture.joined.append(self._stream)
         _capturing.append(self._capture)
@@ -393,6 +410,9 @@ class CUDAGraph:
         if unjoined:
             raise RuntimeError(UNJOINED)
         self._ready = True
+        if self._pool is not None:
+            _pools[self._pool].add(self)
+            _used.add(self._pool)
 
     def replay(self) -> None:
         from mock_cuda.memory import below

@@ -1,0 +1,1 @@
+"""Runs in the browser, on this machine alone."""

@@ -1,0 +1,1 @@
+"""What the tuner measures besides launch configurations: forms on a CPU, engines by direction."""
