@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,13 @@ from fastgan.runs.layout import COPIES, EVALUATION
 )
 @step_option
 @click.option(
+    "--fid",
+    "weights",
+    metavar="FILE",
+    help="also FID, KID and IS, by the standard Inception weights in FILE (docs/measuring.md says "
+    "which)",
+)
+@click.option(
     "--trust", is_flag=True, help="run the code that RUN names, if you know where it comes from"
 )
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of text")
@@ -43,6 +51,7 @@ def command(
     data: str | None,
     seed: int,
     step: int | str | None,
+    weights: str | None,
     trust: bool,
     as_json: bool,
 ) -> None:
@@ -64,10 +73,12 @@ def command(
         raise FastganError(f"--n {count}: ask for at least one sample")
     config = of_run(run)
     at = _measured_at(run, step, seed)
+    net = _inception(weights) if weights is not None else None
     own = config.measure(run, count, seed, data, trust) if config is not None else None
     if own is not None:
-        if step is not None:
-            raise FastganError(f"--step {step}: this kind is measured at its newest checkpoint")
+        if step is not None or net is not None:
+            flag = "--fid" if net is not None else "--step"
+            raise FastganError(f"{flag}: this kind is measured by its own numbers: leave it out")
         found = {**at, **own.as_dict()}
         click.echo(json.dumps(found, indent=2) if as_json else str(own))
         _keep(run, {EVALUATION: _bytes(found)})
@@ -85,16 +96,34 @@ def command(
     report = evaluate(images, reals, count, untrained=untrained, seed=seed, name=run)
     measured = config.beside_distances(run) if config is not None and not config.model else {}
     found = {**at, **report.as_dict(), "measures": measured}
+    if net is not None:
+        from fastgan.metrics.standard import standard
+
+        inception = standard(net, images, reals, seed)
+        found |= inception.as_dict()
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
         click.echo(str(report))
+        if net is not None:
+            click.echo(f"\n{inception}\n")
+            click.echo(textwrap.indent(textwrap.fill(inception.protocol, 77), "  "))
         for name, value in measured.items():
             click.echo(f"  {name}: {value:.4g}")
     kept = {EVALUATION: _bytes(found)}
     if channels in (1, 3):
         kept[COPIES] = _picture(report.worst)
     _keep(run, kept)
+
+
+def _inception(weights: str) -> Any:
+    """The network in `weights`, before anything else is done: on a GPU where there is one."""
+    from fastgan.devices import pick_device
+    from fastgan.judges import inception
+
+    if not weights:
+        raise FastganError("--fid is empty: name the file of weights, or leave it out")
+    return inception.load(files.path_of(weights, "--fid")).to(pick_device("auto"))
 
 
 def _measured_at(run: str, step: int | str | None, seed: int) -> dict[str, Any]:

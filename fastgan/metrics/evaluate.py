@@ -324,5 +324,6 @@ def _protocol(classifier: Classifier, images: Tensor, split: Split, general: boo
         f"{FEATURES} features of a CNN fitted on the reals to tell {taught} ({EPOCHS} epochs, "
         f"{100 * classifier.accuracy:.1f} % right on {classifier.held_out:,} held-out; key "
         f"{classifier.key}). Neighbours: k = {K}. +- is the standard error, by {RESAMPLES} random "
-        "halves of the samples. Not FID, not KID: comparable only for equal keys and numbers."
+        "halves of the samples. Not FID, not KID (--fid FILE has those): comparable only for equal "
+        "keys and numbers."
     )

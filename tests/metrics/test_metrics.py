@@ -12,13 +12,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from stand_ins import StandIn
 
 import fastgan.data
 from fastgan.cli.main import group
 from fastgan.errors import FastganError
 from fastgan.export import folder
 from fastgan.judges import classifier as clf
-from fastgan.judges import efficientnet
+from fastgan.judges import efficientnet, inception
 from fastgan.metrics import class_balance, evaluate, fit, frechet_distance, kernel_distance
 from fastgan.reports import page
 from fastgan.reports.reading import read_story
@@ -299,6 +300,13 @@ def test_a_run_is_measured_from_the_command_line(tmp_path, monkeypatch, briefly)
     assert "KD-small" in page.build(read_story(run))
     folder.export_folder(run, tmp_path / "exported")
     assert "KD-small" in (tmp_path / "exported" / "README.md").read_text()
+    monkeypatch.setattr(inception, "load", lambda path: StandIn())
+    asked = ["evaluate", run, "--n", "100", "--fid", "weights.pth"]
+    text = CliRunner().invoke(group, asked).output
+    assert max(map(len, text.splitlines()[1:])) <= 80  # the first names the run
+    kept = json.loads((Path(run) / "evaluation.json").read_text())
+    assert f"  FID{kept['FID']:>29.4g}\n" in text
+    assert kept["n_fid_reals"] == 240
     text = CliRunner().invoke(
         group, ["evaluate", run, "--n", "100", "--data", "fashion-mnist-that-is-not-here"]
     )
