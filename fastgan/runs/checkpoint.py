@@ -148,6 +148,8 @@ class Checkpoints:
         return sorted(p for p in self._folders() if files.kind(p / STATE) != "file")
 
     def _folders(self) -> list[Path]:
+        if files.kind(self.folder) != "folder":
+            return []
         named = [p for p in self.folder.glob("step-*") if re.fullmatch("step-[0-9]{8,18}", p.name)]
         ours = [p for p in named if self.path(int(p.name.removeprefix("step-"))) == p]
         return [p for p in ours if files.kind(p, follow=False) == "folder"]

@@ -88,6 +88,12 @@ MOMENTS: dict[str, Callable[[Kwargs, Outputs], Tensor]] = {
 """The moments are those of y as stored (registry.Op.derived): of another rounding's y they would
 differ by its luck."""
 
+FEW_SUMS = Bound(
+    "one number a channel, a sum of terms that cancel: with four channels PyTorch's own error is a "
+    "single draw, which another order of the convolution's sums doubles now and then",
+    ratio=4.0,
+)
+
 MERGED = Bound(
     "a tile's mean is rounded to fp32 before tiles are merged, which costs eps/2 |mean|/std of its "
     "deviation: 5e-7 where the "
