@@ -1,7 +1,7 @@
 # make demo   sets itself up, trains a DCGAN on real images, says where the pictures are
 # make test   sets itself up, runs the test suite
 # make quick  the tests that take less than about five seconds each
-# make long   every test, the one of three minutes too
+# make long   every test, those of a minute and more too
 # make docs   builds the documentation as a static site in build/docs, checks its links
 PYTHON ?= python3
 VENV   := .venv
@@ -29,13 +29,13 @@ lint: setup
 	 echo "imports not checked: the checker follows links, and this checkout has none (core.symlinks)"; fi
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=12 -rs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not long" --durations=12 -rs
 
 quick: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" -rf
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not long" -rf
 
 long: setup
-	FASTGAN_LONG=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -rs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -rs
 
 docs: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

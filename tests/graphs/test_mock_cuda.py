@@ -1,7 +1,6 @@
 """The branches that need a GPU, run without one: each file of tests/mock_cuda that begins with
 `mocked_`, in a process of its own whose CUDA is the CPU."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,19 @@ import mock_cuda
 FILES = sorted(Path(mock_cuda.__file__).parent.glob("mocked_*.py"))
 
 
+QUICKER = [
+    pytest.param(path, marks=pytest.mark.long) if path.stem == "mocked_bench" else path
+    for path in FILES
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", QUICKER, ids=lambda path: path.stem)
 def test_on_the_mock(path):
     run(path, "not slow")
 
 
-@pytest.mark.skipif(
-    "FASTGAN_LONG" not in os.environ,
-    reason="takes three minutes: FASTGAN_LONG=1 runs it, and so does make long",
-)
+@pytest.mark.long
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_long_ones_on_the_mock(path):
     run(path, "slow")

@@ -315,7 +315,7 @@ def test_a_run_is_measured_from_the_command_line(tmp_path, monkeypatch, briefly)
         CliRunner().invoke(group, ["evaluate", run, "--n", "3"], catch_exceptions=False)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_classifier_of_the_bundled_images_is_right_in_seven_of_eight_cases():
     data = fastgan.data.open()
     images = torch.from_numpy(data.array("image").copy()).permute(0, 3, 1, 2).contiguous()

@@ -370,7 +370,9 @@ def left_by_a_kill(out):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lasting", [False, True], ids=["one-fault", "full-disk"])
+@pytest.mark.parametrize(
+    "lasting", [False, pytest.param(True, marks=pytest.mark.long)], ids=["one-fault", "full-disk"]
+)
 @pytest.mark.parametrize("begin", ["new", "after-a-kill"])
 def test_a_fault_at_every_file_operation(begin, lasting, tmp_path, monkeypatch, capsys):
     in_a_hurry(monkeypatch)

@@ -527,7 +527,7 @@ def cheap(monkeypatch):
     )
 
 
-@pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.long)])
 def test_a_changed_run_json_gives_images_or_one_line(every, python_run, place, cheap):
     signal.alarm(600)
     run = copied(python_run, place)

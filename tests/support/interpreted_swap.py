@@ -288,10 +288,10 @@ def spectral_network(kind):
 
 def launches(monkeypatch):
     calls = []
-    real = swap_spectral.spectral_sigma
+    real = swap_spectral.spectral_weights
     monkeypatch.setattr(
         swap_spectral,
-        "spectral_sigma",
+        "spectral_weights",
         lambda weights, *args, **kw: (calls.append(len(weights)), real(weights, *args, **kw))[1],
     )
     return calls

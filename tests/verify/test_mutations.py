@@ -86,13 +86,13 @@ def verdicts(tmp_path_factory):
     return {r["name"]: r for r in (json.loads(path.read_text()) for path in share.glob("*.json"))}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("op", dict.fromkeys(m.op for m in MUTATIONS))
 def test_unchanged_op_passes(verdicts, op):
     assert verdicts[f"unchanged {op}"]["verdict"] == "survived", verdicts[f"unchanged {op}"]["note"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", [m.name for m in MUTATIONS])
 def test_bug_is_caught(verdicts, name):
     assert verdicts[name]["verdict"] == "caught", verdicts[name]

@@ -25,6 +25,8 @@ from fastgan.verify.registry import Bound, Case, Kwargs, Op, Variant, register
 
 Shape = tuple[int, ...]
 
+FIRST = ("forward", "backward")
+
 SNGAN_D: tuple[Shape, ...] = (
     *((128, 3, 3, 3), (128, 128, 3, 3), (128, 3, 1, 1)),
     *((128, 128, 3, 3), (128, 128, 3, 3), (128, 128, 1, 1)),
@@ -44,6 +46,7 @@ def _case(
     v_first: bool = False,
     groups: int | None = 1,
     channels_last: bool = True,
+    directions: tuple[str, ...] | None = None,
 ) -> Case:
     """groups None: of the weights themselves, in the type that is proven."""
 
@@ -72,7 +75,7 @@ def _case(
             **({"dtype": dtype} if groups is None else {"groups": groups}),
         }
 
-    return Case(name, make, set(tags))
+    return Case(name, make, set(tags), directions=directions)
 
 
 def _bytes(kwargs: Kwargs, direction: str) -> int:
@@ -245,8 +248,19 @@ register(
         lambda **given: _named(spectral_weights(**given)),
         lambda **given: _named(spectral_weights_reference(**given)),
         [
-            _case("new form", SMALL, (0, 0, 1), "quick", "full", groups=None),
-            _case("old", SMALL, (0, 0, 1), "full", v_first=True, channels_last=False, groups=None),
+            # apart: with a graph to differentiate again, backward is the formula and not the kernel
+            _case("new", SMALL, (0, 0, 1), "quick", "full", groups=None, directions=FIRST),
+            _case("second order", SMALL, (0, 0, 1), "quick", "full", groups=None),
+            _case(
+                "old",
+                SMALL,
+                (0, 0, 1),
+                "full",
+                v_first=True,
+                channels_last=False,
+                groups=None,
+                directions=FIRST,
+            ),
             _case("eval", SMALL, (0, 0, 1), "full", iterations=0, groups=None),
             _case(
                 "two iterations",
@@ -255,6 +269,7 @@ register(
                 "full",
                 iterations=2,
                 groups=None,
+                directions=FIRST,
             ),
             _case("SNGAN-CIFAR D", SNGAN_D, (0,) * len(SNGAN_D), "layer", groups=None),
         ],

@@ -30,7 +30,7 @@ REASONS = {
     "bench/experiments/": "an experiment, whose way is proven by its stage's toy run on a CPU",
     "bench/fake_gpu.py": "the fake driver itself, which has tests of its own",
     "bench/test_micro.py": "pytest-benchmark's clock, an optional package",
-    "bench/stages/": "a stage in a process of its own: under FASTGAN_LONG=1",
+    "bench/stages/": "a stage in a process of its own: by make long",
     "bench/iterations/measure.py": "reads NVML, or starts processes that are timed",
     "bench/": "a time or a table of a whole measurement, which a mock's clock can't make",
     "fastgan/distributed/context.py": "NCCL: the mock has one device",
