@@ -144,13 +144,19 @@ class Directions:
         cotangents = [
             self.cotangent(n, t.detach()).requires_grad_(double) for n, t in zip(names, outs)
         ]
-        first = torch.autograd.grad(
-            outs, list(inputs.values()), cotangents, create_graph=double, allow_unused=True
-        )
         grads: dict[str, Outputs] = {}
+
+        def first_order(**graph: bool) -> tuple[tuple[Tensor | None, ...], Outputs]:
+            found = torch.autograd.grad(
+                outs, list(inputs.values()), cotangents, allow_unused=True, **graph
+            )
+            return found, {f"d{n}": _dense(g, t) for (n, t), g in zip(inputs.items(), found)}
+
         if "backward" in self.directions:
-            grads["backward"] = {f"d{n}": _dense(g, t) for (n, t), g in zip(inputs.items(), first)}
+            _, grads["backward"] = first_order(retain_graph=double)
         if double:
+            # With a graph to differentiate again an op may take a formula where it has a kernel.
+            first, with_graph = first_order(create_graph=True)
             live = [(n, g) for n, g in zip(inputs, first) if g is not None and g.requires_grad]
             targets = {
                 **{f"d2{n}": t for n, t in inputs.items()},
@@ -162,7 +168,9 @@ class Directions:
                 second = torch.autograd.grad(
                     [g for _, g in live], list(targets.values()), directions, allow_unused=True
                 )
-            grads["double"] = {n: _dense(g, t) for (n, t), g in zip(targets.items(), second)}
+            grads["double"] = with_graph | {
+                n: _dense(g, t) for (n, t), g in zip(targets.items(), second)
+            }
         return grads
 
 

@@ -39,11 +39,10 @@ DOUBLE: Any = dict(directions=("double",), dtypes=("fp32",))
 def _activation_cases(fused: bool) -> list[Case]:
     """Every activation before a convolution, whose kernels share act and act_grad with
     affine_act's: so the formula of second order alone; and behind one, where the output tells the
-        derivative."""
+    derivative."""
     make, shape, cases = fused_case if fused else plain_case, (2, 7, 3, 5), []
     for a in ACTIVATIONS.values():
-        if not fused and a.from_output is not None:
-            # apart: with a graph to differentiate again, backward is the formula and not the kernel
+        if fused or a.from_output is not None:
             cases.append(
                 make(
                     f"activation {a.name}",
@@ -53,21 +52,8 @@ def _activation_cases(fused: bool) -> list[Case]:
                     "quick",
                     "full",
                     act=a.name,
-                    directions=FIRST,
+                    directions=("double",) if fused else (*FIRST, "double"),
                     dtypes=("fp32",),
-                )
-            )
-        if fused or a.from_output is not None:
-            cases.append(
-                make(
-                    f"activation {a.name} second order",
-                    C1S1,
-                    shape,
-                    4,
-                    "quick",
-                    "full",
-                    act=a.name,
-                    **DOUBLE,
                 )
             )
     return cases
