@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
 from click.shell_completion import CompletionItem
+from click.types import StringParamType
 
 VARIABLE = "_FASTGAN_COMPLETE"
 """Set by a shell that asks for words instead of a run of the command."""
 
 
-class _Path(type(click.STRING)):  # type: ignore[misc]
+class _Path(StringParamType):
     """A text that names a file or folder."""
 
     def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:

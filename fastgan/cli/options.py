@@ -8,6 +8,7 @@ import tomllib
 from typing import Any
 
 import click
+from click.types import IntParamType
 
 from fastgan.cli.completion import PATH
 from fastgan.errors import FastganError
@@ -70,7 +71,7 @@ OPTIONS = 2**20
 """Bytes of the largest file of options that is read."""
 
 
-class _Whole(type(click.INT)):  # type: ignore[misc]
+class _Whole(IntParamType):
     """Digits alone: Python's int takes " 5", "1_000" and those of any script."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:

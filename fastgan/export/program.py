@@ -83,7 +83,7 @@ def _onnx(traced: Traced) -> tuple[bytes, Call]:
             output_names=["images"],
             dynamic_axes={name: {0: "batch"} for name in (*names, "images")},
         )
-    except Exception as error:
+    except Exception as error:  # the exporter raises errors of many kinds, RuntimeError among them
         why = " ".join(str(error).split())[:200]
         raise FastganError(f"ONNX can't hold this generator: {why}") from error
     model = onnx.load_from_string(buffer.getvalue())

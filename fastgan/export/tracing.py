@@ -76,7 +76,7 @@ def trace(
     try:
         program = _export(whole, inputs, batch is None).run_decompositions({})
         module = program.module(check_guards=False)
-    except Exception as error:
+    except Exception as error:  # somebody's network, and torch.export's own errors of many kinds
         why = " ".join(str(error).split())[:200]
         raise FastganError(
             f"the generator of {run.path} can't be made a graph: {type(error).__name__}: {why}"

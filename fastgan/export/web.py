@@ -8,7 +8,6 @@ import operator
 import warnings
 from collections.abc import Callable
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +17,7 @@ from torch import Tensor, fx
 from fastgan import files
 from fastgan.errors import FastganError
 from fastgan.export.tracing import Traced, aten, layer_of, trace
-from fastgan.reports.page import json_text, script_sum
+from fastgan.reports.document import asset, document, json_text
 from fastgan.trainer.reuse.restoring import OpenRun, open_run
 
 LARGEST = 24_000_000
@@ -275,28 +274,7 @@ def _pair(value: Any, default: int) -> list[int]:
 
 
 def _page(name: str, program: dict[str, Any], weights: bytes) -> str:
-    script, style = (
-        resources.files("fastgan.export").joinpath("assets", file).read_text("utf-8")
-        for file in ("web.js", "web.css")
-    )
-    policy = (
-        "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
-        f"script-src {script_sum(script)}"
-    )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(name)}</title>
-<link rel="icon" href="data:,">
-<style>
-{style}</style>
-</head>
-<body>
-<h1>{escape(name)}</h1>
+    body = f"""<h1>{escape(name)}</h1>
 <main>
 <canvas id="image" role="img" aria-label="the generated image"></canvas>
 <div>
@@ -306,8 +284,11 @@ def _page(name: str, program: dict[str, Any], weights: bytes) -> str:
 </div>
 </main>
 <script type="application/json" id="program">{json_text(program)}</script>
-<script type="text/plain" id="weights">{base64.b64encode(weights).decode()}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
+<script type="text/plain" id="weights">{base64.b64encode(weights).decode()}</script>"""
+    return document(
+        name,
+        body,
+        style=asset("fastgan.export", "web.css"),
+        script=asset("fastgan.export", "web.js"),
+        allows="img-src data: blob:",
+    )

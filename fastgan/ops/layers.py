@@ -26,7 +26,8 @@ TWO = (2, 2.0, (2, 2), (2.0, 2.0), [2, 2], [2.0, 2.0])
 
 
 class _Bias(torch.autograd.Function):
-    """y + b by channel; the gradient of b is one reading of y's."""
+    """(y (N, C, H, W) in 16 bits or fp32, b (C,)) -> y + b in y's type, added in fp32; the gradient
+    of b, fp32 sums rounded to b's type, is one reading of y's."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, b: Tensor) -> Tensor:
@@ -34,7 +35,8 @@ class _Bias(torch.autograd.Function):
         return norm.apply(dense(y), None, b.contiguous(), None, None, 0.0, "identity", 0.0)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (g,) = grads
         need = ctx.needs_input_grad
         if not need[1]:
             return g, None
@@ -53,8 +55,8 @@ class _ChannelSum(torch.autograd.Function):
         return backward_sums.reduce(rows, rows, *given, 0.0, "identity", 0.0, False)[1][0, 0]
 
     @staticmethod
-    def backward(ctx: Any, u: Tensor) -> Tensor:  # type: ignore[override]
-        return u.to(ctx.kind)[:, None, None].expand(ctx.shape)
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return grads[0].to(ctx.kind)[:, None, None].expand(ctx.shape)
 
 
 def channels_innermost(x: Any) -> bool:

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import base64
 import datetime
-import hashlib
 import io
-import json
 import math
 import shlex
 from collections.abc import Iterable
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from PIL import Image
 from fastgan import files
 from fastgan.monitor.pictures.charts import is_number
 from fastgan.reports import plots
+from fastgan.reports.document import asset, document, json_text
 from fastgan.reports.reading import Story, evenly, number, parameters, read_grid, read_story
 from fastgan.runs.layout import REPORT
 
@@ -48,7 +46,6 @@ def write(run: str | Path, out: Path | None = None) -> Path:
 def build(story: Story) -> str:
     """The whole page. Raises FastganError where the package's own assets are missing."""
     curves, data = plots.panels(story)
-    style, script = asset("report.css"), asset("report.js")
     sections = [
         _section("pictures", "Samples beside real images", _pictures(story)),
         _section("curves", "Curves", _events(story, curves)),
@@ -56,24 +53,7 @@ def build(story: Story) -> str:
         _section("go-on", "How to continue", _commands(story)),
         _section("options", "Options", _options(story)),
     ]
-    policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src {script_sum(script)}"
-    )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(story.name)}: fastgan report</title>
-<link rel="icon" href="data:,">
-<style>
-{style}</style>
-</head>
-<body>
-<header>
+    body = f"""<header>
 <h1>{escape(story.name)}</h1>
 <p>{escape(_headline(story))}</p>
 {_facts(story)}
@@ -81,25 +61,14 @@ def build(story: Story) -> str:
 <main>
 {"".join(sections)}
 </main>
-<script type="application/json" id="data">{json_text(data)}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
-
-
-def asset(name: str) -> str:
-    return resources.files("fastgan.reports").joinpath("assets", name).read_text("utf-8")
-
-
-def json_text(value: Any) -> str:
-    """JSON that can't end the element it stands in."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-
-
-def script_sum(script: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return f"'sha256-{digest}'"
+<script type="application/json" id="data">{json_text(data)}</script>"""
+    return document(
+        f"{story.name}: fastgan report",
+        body,
+        style=asset("fastgan.reports", "report.css"),
+        script=asset("fastgan.reports", "report.js"),
+        allows="img-src data:",
+    )
 
 
 def _section(name: str, title: str, body: str) -> str:

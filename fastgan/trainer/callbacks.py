@@ -73,7 +73,7 @@ class Callbacks:
         for one in self._by_event[event]:
             try:
                 getattr(one, event)(*arguments)
-            except Exception as error:
+            except Exception as error:  # other people's code
                 why = (str(error).splitlines() or [""])[0]
                 raise FastganError(
                     f"callback {_name(one)}.{event} raised {type(error).__name__}: {why}"

@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Callable
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -21,6 +20,7 @@ from fastgan import files
 from fastgan.errors import FastganError
 from fastgan.monitor import pictures
 from fastgan.reports import page
+from fastgan.reports.document import asset, document
 from fastgan.reports.reading import grids, read_grid, read_story
 from fastgan.ui.resuming import Training
 from fastgan.ui.runs import Playground, Wish, found, status, stop, trainer_of
@@ -141,7 +141,9 @@ class Server:
 
     def _of_run(self, name: str, run: Path, what: str, query: dict[str, str]) -> tuple[str, bytes]:
         if what == "":
-            return HTML, _page("run", name, _asset("run.html")).encode(errors="backslashreplace")
+            return HTML, _page("run", name, asset("fastgan.ui", "run.html")).encode(
+                errors="backslashreplace"
+            )
         if what == "status.json":
             return JSON, _json(self._status(run))
         if what == "report":
@@ -174,32 +176,12 @@ def _json(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-def _asset(name: str) -> str:
-    return resources.files("fastgan.ui").joinpath("assets", name).read_text("utf-8")
-
-
 def _page(kind: str, title: str, body: str) -> str:
-    script = _asset("ui.js")
-    policy = (
-        "default-src 'none'; connect-src 'self'; img-src 'self' blob: data:; frame-src 'self'; "
-        f"style-src 'unsafe-inline'; script-src {page.script_sum(script)}"
+    return document(
+        title,
+        f"<header><h1>{escape(title)}</h1></header>\n{body}",
+        style=asset("fastgan.reports", "report.css") + asset("fastgan.ui", "ui.css"),
+        script=asset("fastgan.ui", "ui.js"),
+        allows="connect-src 'self'; img-src 'self' blob: data:; frame-src 'self'",
+        kind=kind,
     )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(title)}</title>
-<link rel="icon" href="data:,">
-<style>
-{page.asset("report.css")}{_asset("ui.css")}</style>
-</head>
-<body data-page="{kind}">
-<header><h1>{escape(title)}</h1></header>
-{body}
-<script>{script}</script>
-</body>
-</html>
-"""

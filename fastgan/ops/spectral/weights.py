@@ -36,7 +36,7 @@ class _Weights(torch.autograd.Function):
         return tuple(kernels.normalised(weights, found[0][0], matrices, dtype))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Any) -> Any:
         weights, (sigma, unit_u, unit_v) = ctx.saved_tensors, ctx.found
         if torch.is_grad_enabled() or any(map(batched, grads)):
             us, vs = (
