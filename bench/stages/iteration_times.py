@@ -136,7 +136,7 @@ def run_row(
         if "failed" in r and not r["failed"].startswith("timed out")
     }
     keep = lambda values: store.add("suites", row.key, row.ours, {**values, "partial": True})
-    return row.run(  # type: ignore[call-arg]
+    return row.run(
         only=only,
         keep=keep,
         until=until - 5,

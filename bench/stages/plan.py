@@ -36,12 +36,12 @@ from fastgan.errors import FastganError
 
 @dataclass(frozen=True)
 class StageRow:
-    """One thing to measure. ``run()`` returns the row's values; ``seconds`` is what it takes at
-    most, compilation included; ``ours`` that the row depends on this project's kernels.
+    """One thing to measure. ``run()`` returns the row's values (a suite's takes options, which its
+    own stage gives); ``seconds`` is what it takes at most, compilation included; ``ours`` that the row depends on this project's kernels.
     """
 
     key: str
-    run: Callable[[], dict[str, Any]]
+    run: Callable[..., dict[str, Any]]
     seconds: float = 5.0
     ours: bool = True
 

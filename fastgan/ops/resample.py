@@ -140,11 +140,11 @@ def doubles(m: nn.Module) -> bool:
     return known and m.size is None and m.scale_factor in (2, 2.0, (2, 2), (2.0, 2.0))
 
 
-def halves(m: nn.Module) -> bool:
+def halves(m: Any) -> bool:
     """Whether a module is plain 2x2 average pooling."""
     if type(m) not in (nn.AvgPool2d, AvgPool2d) or m.ceil_mode or m.divisor_override is not None:
         return False
-    return pair(m.kernel_size) == (2, 2) and pair(m.stride) == (2, 2) and pair(m.padding) == (0, 0)  # type: ignore[arg-type]
+    return pair(m.kernel_size) == (2, 2) and pair(m.stride) == (2, 2) and pair(m.padding) == (0, 0)
 
 
 def _kernel_takes(x: Tensor) -> bool:
