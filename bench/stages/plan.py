@@ -37,7 +37,8 @@ from fastgan.errors import FastganError
 @dataclass(frozen=True)
 class StageRow:
     """One thing to measure. ``run()`` returns the row's values (a suite's takes options, which its
-    own stage gives); ``seconds`` is what it takes at most, compilation included; ``ours`` that the row depends on this project's kernels.
+    own stage gives); ``seconds`` is what it takes at most, compilation included; ``ours`` that
+    the row depends on this project's kernels.
     """
 
     key: str

@@ -6,8 +6,6 @@ from __future__ import annotations
 from fastgan.kernels.common import tl, triton
 from fastgan.kernels.norm.running import pick
 
-FIELDS = 10  # of a layer: h, w, P, row stride, si, so, vi, vo, first entry of u, first entry of v
-
 
 @triton.jit
 def inverse_norm(x_ptr, n, eps, BLOCK: tl.constexpr):
@@ -19,6 +17,29 @@ def inverse_norm(x_ptr, n, eps, BLOCK: tl.constexpr):
         total += x * x
     square = tl.sum(total, 0)
     return tl.div_rn(1.0, tl.maximum(tl.sqrt_rn(square), eps)), square
+
+
+@triton.jit
+def place(layers_ptr, blocks_ptr):
+    """(layer, its block, its row of the table) of this program; a row has ten numbers: h, w, P, row
+    stride, si, so, vi, vo, first entry of u, first entry of v."""
+    layer = tl.load(blocks_ptr + 2 * tl.program_id(0))
+    return layer, tl.load(blocks_ptr + 2 * tl.program_id(0) + 1), layers_ptr + layer * 10
+
+
+@triton.jit
+def matrix_at(at):
+    """h, w, P, row stride, si, so, vi, vo of a layer."""
+    return (
+        tl.load(at),
+        tl.load(at + 1),
+        tl.load(at + 2),
+        tl.load(at + 3),
+        tl.load(at + 4),
+        tl.load(at + 5),
+        tl.load(at + 6),
+        tl.load(at + 7),
+    )
 
 
 @triton.jit
@@ -43,11 +64,8 @@ def row_product_kernel(
 ):
     """out = W v for a block of rows. FLAT: v is the raw vector in the flat `in_ptr`, to be
     normalised; else the layer's own buffer."""
-    layer = tl.load(blocks_ptr + 2 * tl.program_id(0))
-    block = tl.load(blocks_ptr + 2 * tl.program_id(0) + 1)
-    at = layers_ptr + layer * 10
-    h, w, P, sr = tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
-    si, so, vi, vo = tl.load(at + 4), tl.load(at + 5), tl.load(at + 6), tl.load(at + 7)
+    layer, block, at = place(layers_ptr, blocks_ptr)
+    h, w, P, sr, si, so, vi, vo = matrix_at(at)
     weight_ptr = pick(weight_ptrs, layer, LAYERS)
     if FLAT:
         v_ptr = in_ptr + tl.load(at + 9)
@@ -85,11 +103,8 @@ def column_product_kernel(
 ):
     """out = W^T u for a block of columns. FLAT: u is the raw vector in the flat `in_ptr`, to be
     normalised; else the layer's own buffer."""
-    layer = tl.load(blocks_ptr + 2 * tl.program_id(0))
-    block = tl.load(blocks_ptr + 2 * tl.program_id(0) + 1)
-    at = layers_ptr + layer * 10
-    h, w, P, sr = tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
-    si, so, vi, vo = tl.load(at + 4), tl.load(at + 5), tl.load(at + 6), tl.load(at + 7)
+    layer, block, at = place(layers_ptr, blocks_ptr)
+    h, w, P, sr, si, so, vi, vo = matrix_at(at)
     weight_ptr = pick(weight_ptrs, layer, LAYERS)
     if FLAT:
         u_ptr = in_ptr + tl.load(at + 8)
@@ -184,11 +199,8 @@ def outer_kernel(
     BLOCK_C: tl.constexpr,
 ):
     """dW = sum over groups of dsigma u v^T, for a block of rows of one layer."""
-    layer = tl.load(blocks_ptr + 2 * tl.program_id(0))
-    block = tl.load(blocks_ptr + 2 * tl.program_id(0) + 1)
-    at = layers_ptr + layer * 10
-    h, w, P, sr = tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
-    si, so, vi, vo = tl.load(at + 4), tl.load(at + 5), tl.load(at + 6), tl.load(at + 7)
+    layer, block, at = place(layers_ptr, blocks_ptr)
+    h, w, P, sr, si, so, vi, vo = matrix_at(at)
     u0, v0 = tl.load(at + 8), tl.load(at + 9)
     grad_ptr = pick(grad_ptrs, layer, LAYERS)
     r = block * BLOCK_R + tl.arange(0, BLOCK_R)
@@ -217,17 +229,14 @@ def normalise_kernel(
     BLOCK_C: tl.constexpr,
 ):
     """W / sigma in the type of `out_ptrs`, laid out as W, for a block of rows of one layer."""
-    layer = tl.load(blocks_ptr + 2 * tl.program_id(0))
-    block = tl.load(blocks_ptr + 2 * tl.program_id(0) + 1)
-    at = layers_ptr + layer * 10
-    h, w, P, sr = tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
-    si, so = tl.load(at + 4), tl.load(at + 5)
+    layer, block, at = place(layers_ptr, blocks_ptr)
+    h, w, P, sr, si, so, vi, vo = matrix_at(at)
     weight_ptr, out_ptr = pick(weight_ptrs, layer, LAYERS), pick(out_ptrs, layer, LAYERS)
     sigma = tl.load(sigma_ptr + layer)
     r = block * BLOCK_R + tl.arange(0, BLOCK_R)
     for first in range(0, w, BLOCK_C):
         m = first + tl.arange(0, BLOCK_C)
-        column, _ = columns(m, P, si, so, 0, 0)
+        column, _ = columns(m, P, si, so, vi, vo)
         keep = (r < h)[:, None] & (m < w)[None, :]
         where = r.to(tl.int64)[:, None] * sr + column[None, :]
         x = tl.load(weight_ptr + where, mask=keep, other=0.0)
@@ -247,17 +256,14 @@ def overlap_kernel(
     BLOCK_C: tl.constexpr,
 ):
     """<dWn, W> of a block of rows of one layer, a number each program."""
-    layer = tl.load(blocks_ptr + 2 * tl.program_id(0))
-    block = tl.load(blocks_ptr + 2 * tl.program_id(0) + 1)
-    at = layers_ptr + layer * 10
-    h, w, P, sr = tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
-    si, so = tl.load(at + 4), tl.load(at + 5)
+    layer, block, at = place(layers_ptr, blocks_ptr)
+    h, w, P, sr, si, so, vi, vo = matrix_at(at)
     weight_ptr, grad_ptr = pick(weight_ptrs, layer, LAYERS), pick(grad_ptrs, layer, LAYERS)
     r = block * BLOCK_R + tl.arange(0, BLOCK_R)
     total = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     for first in range(0, w, BLOCK_C):
         m = first + tl.arange(0, BLOCK_C)
-        column, _ = columns(m, P, si, so, 0, 0)
+        column, _ = columns(m, P, si, so, vi, vo)
         keep = (r < h)[:, None] & (m < w)[None, :]
         where = r.to(tl.int64)[:, None] * sr + column[None, :]
         x = tl.load(weight_ptr + where, mask=keep, other=0.0)
@@ -282,11 +288,8 @@ def weight_gradient_kernel(
 ):
     """dW = (dWn - <dWn, W> / sigma u v^T) / sigma for a block of rows of one layer; the overlap of
     its blocks is summed anew by every program, in one order."""
-    layer = tl.load(blocks_ptr + 2 * tl.program_id(0))
-    block = tl.load(blocks_ptr + 2 * tl.program_id(0) + 1)
-    at = layers_ptr + layer * 10
-    h, w, P, sr = tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
-    si, so, vi, vo = tl.load(at + 4), tl.load(at + 5), tl.load(at + 6), tl.load(at + 7)
+    layer, block, at = place(layers_ptr, blocks_ptr)
+    h, w, P, sr, si, so, vi, vo = matrix_at(at)
     u0, v0 = tl.load(at + 8), tl.load(at + 9)
     grad_ptr, out_ptr = pick(grad_ptrs, layer, LAYERS), pick(out_ptrs, layer, LAYERS)
     sigma = tl.load(sigma_ptr + layer)
