@@ -13,7 +13,7 @@ from fastgan.distributed.context import DistributedContext
 from fastgan.errors import FastganError
 from fastgan.objectives.base import Objective, OnePass, Step, draw
 from fastgan.ops.adam.optimizer import FlatAdam
-from fastgan.ops.layers import Layers
+from fastgan.ops.functional_layers import FunctionalLayers
 from fastgan.ops.low_weights import LowWeights
 from fastgan.precision import Precision
 
@@ -135,7 +135,7 @@ class StepRunner:
         # Gradients of copies come in their low precision, in which parts must not be added up.
         copied = self.optimizers.values() if accumulate == 1 else ()
         self._low = LowWeights(o for o in copied if isinstance(o, FlatAdam))
-        self._layers = Layers() if layers else None
+        self._layers = FunctionalLayers() if layers else None
         self._optimizers = [
             [self.optimizers[name] for name in p.trains if name in self.optimizers]
             for p in self.phases

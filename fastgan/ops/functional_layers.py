@@ -2,8 +2,8 @@
 channels innermost: the bias of a convolution and its gradient, and nearest upsampling and 2x2
 average pooling where a forward calls them as functions.
 
-Inside :class:`Layers` the functions of torch.nn are taken by their arguments; networks stay as they
-are. Upsampling stays in the type that comes in, where autocast would make it fp32.
+Inside :class:`FunctionalLayers` the functions of torch.nn are taken by their arguments; networks
+stay as they are. Upsampling stays in the type that comes in, where autocast would make it fp32.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def channels_innermost(x: Any) -> bool:
     )
 
 
-class Layers(TorchFunctionMode):
+class FunctionalLayers(TorchFunctionMode):
     """Enter it last: what it calls is seen by the modes entered before."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
