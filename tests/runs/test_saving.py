@@ -160,6 +160,15 @@ def test_at_most_ten_minutes_are_lost_by_default(tmp_path, monkeypatch):
         tiny(tmp_path / "new", checkpoint_minutes=float("nan"))
 
 
+@pytest.fixture
+def hearing():
+    """SIGHUP is not ignored, in whatever way the tests were started; children inherit that."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hearing")
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGTERM"])
 def test_signals_that_ask_to_end_save_first(name, tmp_path):
     with tiny(tmp_path / "run", checkpoint_every=10**6) as trainer:
@@ -210,6 +219,7 @@ def test_a_starter_that_was_killed_is_a_wish_to_stop():
     assert os.read(read, 9) == b"SIGHUP"
 
 
+@pytest.mark.usefixtures("hearing")
 def test_a_closed_terminal_saves(tmp_path):
     """SIGHUP, and from then on every write to the terminal fails."""
     np.save(tmp_path / "images.npy", images(30))
