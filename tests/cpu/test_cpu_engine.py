@@ -119,7 +119,8 @@ def test_a_table_of_another_cpu_or_a_broken_one_counts_for_nothing(monkeypatch, 
         path.write_text(broken)
         assert table.load().operations == {}
     path.write_text(text)
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    other = "SSE41" if os.environ.get("ONEDNN_MAX_CPU_ISA") == "AVX2" else "AVX2"
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", other)
     assert table.load().operations == {}
 
 
