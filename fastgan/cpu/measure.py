@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -102,7 +103,8 @@ class Task:
     def others(self) -> None:
         """All forms in turns; one that needs twice PyTorch's time, warmed up, is left at that."""
         o = self.operation
-        wanted = [f for f in forms.FORMS[o.name][1:] if o.geometry.runs(f, o.name, o.size)]
+        usable = partial(o.geometry.runs, operation=o.name, big=o.size, dtype=self._dtype)
+        wanted = [f for f in forms.FORMS[o.name][1:] if usable(f)]
         for form in wanted:
             self.run(form)
             self.best.pop(form, None)

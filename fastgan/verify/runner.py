@@ -17,7 +17,7 @@ from fastgan.kernels.common import INTERPRET, TRITON_VERSION, has_triton
 from fastgan.ops.dispatch import missing
 from fastgan.verify import registry
 from fastgan.verify.check import CheckRow, check
-from fastgan.verify.registry import Case, Op
+from fastgan.verify.registry import Bound, Case, Op
 
 INTERPRETED_TYPES = ("fp32", "fp16")
 
@@ -66,21 +66,19 @@ class Report:
 
 
 def exceptions(names: set[str]) -> list[str]:
-    """One line for every exception to the bounds that the ops of a run carry."""
-    out = []
+    """One line for every exception to the bounds that the ops of a run carry, outputs together
+    that have the same one."""
+    outputs: dict[tuple[str, Bound], list[str]] = {}
     for op in registry.ops():
         if op.name in names:
             for output, bound in op.bounds.items():
-                limits = [
-                    ("L2", bound.l2),
-                    ("times PyTorch's own", bound.ratio),
-                    ("peak", bound.peak),
-                ]
-                out.append(
-                    f"{op.name} {output}: "
-                    f"{', '.join(f'{n} {v:g}' for n, v in limits if v is not None)}: {bound.reason}"
-                )
-    return out
+                outputs.setdefault((op.name, bound), []).append(output)
+    lines = []
+    for (name, bound), alike in outputs.items():
+        limits = [("L2", bound.l2), ("times PyTorch's own", bound.ratio), ("peak", bound.peak)]
+        changed = ", ".join(f"{n} {v:g}" for n, v in limits if v is not None)
+        lines.append(f"{name} {', '.join(alike)}: {changed}: {bound.reason}")
+    return lines
 
 
 def configurations(op: Op, name: str) -> list[dict[str, Any]]:

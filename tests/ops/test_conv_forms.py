@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from fastgan.errors import FastganError
 from fastgan.kernels.conv.spec import ConvSpec
-from fastgan.ops.conv import formed, forms
+from fastgan.ops.conv import formed, forms, winograd
 from fastgan.ops.conv.formed import PYTORCH, Forms, convolution
 from fastgan.ops.conv.forms import FORMS, Geometry
 from fastgan.ops.conv.switch import no_weight_gradients
@@ -21,35 +21,51 @@ SPEC = ConvSpec(False, (4, 4), (2, 2), (1, 1))
 
 
 @pytest.fixture
-def op():
+def ops():
     registry.load(["conv_forms"])
-    return registry.ops("conv_forms")[0]
+    return registry.ops("conv_forms", "conv_winograd")
 
 
-def verdicts(op, type_name):
-    judged = [case for case in op.cases if "full" in case.tags]
-    return {r.verdict for case in judged for r in check(op, case, type_name, "cpu", CPU, False)[0]}
+def verdicts(ops, type_name):
+    return {
+        r.verdict
+        for op in ops
+        for case in op.cases
+        if "full" in case.tags and type_name in op.dtypes
+        for r in check(op, case, type_name, "cpu", CPU, False)[0]
+    }
 
 
 @pytest.mark.parametrize("type_name", ["fp32", "bf16"])
-def test_every_form_is_proven(op, type_name):
-    chosen = [case.make(torch.float32, CPU, torch.Generator())["forms"] for case in op.cases]
+def test_every_form_is_proven(ops, type_name):
+    cases = [case for op in ops for case in op.cases]
+    chosen = [case.make(torch.float32, CPU, torch.Generator())["forms"] for case in cases]
     for operation, names in FORMS.items():
         assert {getattr(forms, operation) for forms in chosen} | {"onednn"} == set(names)
-    assert verdicts(op, type_name) == {"pass"}
+    assert verdicts(ops, type_name) == {"pass"}
 
 
-@pytest.mark.parametrize("name", ["_patches", "_flat"])
-def test_a_wrong_form_fails(op, monkeypatch, name):
-    right = getattr(forms, name)
-    monkeypatch.setattr(forms, name, lambda *given: right(*given).roll(1, 0))
-    assert "FAIL" in verdicts(op, "fp32")
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(forms, "_patches"), (forms, "_flat"), (winograd, "_filters"), (winograd, "_outputs_back")],
+)
+def test_a_wrong_form_fails(ops, monkeypatch, module, name):
+    right = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *given: right(*given).roll(1, 0))
+    assert "FAIL" in verdicts(ops, "fp32")
 
 
-def test_a_wrong_fold_fails(op, monkeypatch):
+def test_a_wrong_fold_fails(ops, monkeypatch):
     right = F.fold
     monkeypatch.setattr(forms.F, "fold", lambda *given: right(*given).roll(1, 2))
-    assert "FAIL" in verdicts(op, "fp32")
+    assert "FAIL" in verdicts(ops, "fp32")
+
+
+@pytest.mark.parametrize("name", ["_A", "_B", "_G"])
+def test_a_wrong_matrix_fails(ops, monkeypatch, name):
+    first, *rest = getattr(winograd, name)
+    monkeypatch.setattr(winograd, name, ((first[0] * 1.001, *first[1:]), *rest))
+    assert "FAIL" in verdicts(ops[1:], "fp32")
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -113,5 +129,16 @@ def test_forms_that_do_not_fit_are_pytorchs_and_unknown_ones_are_named():
     torch.testing.assert_close(
         convolution(x, w, None, SPEC, Forms("product")), F.conv2d(x, w, None, 2, 1)
     )
-    with pytest.raises(FastganError, match="no form 'winograd' of down"):
-        forms.down(x, w, Geometry((4, 4), (2, 2), (1, 1)), "winograd")
+    with pytest.raises(FastganError, match="no form 'fourier' of down"):
+        forms.down(x, w, Geometry((4, 4), (2, 2), (1, 1)), "fourier")
+
+
+def test_winograd_carries_roundings_as_its_bound_says():
+    a, b, g = (
+        torch.tensor(m, dtype=torch.float64).square()
+        for m in (winograd._A, winograd._B, winograd._G)
+    )
+    carried = (
+        a @ (b.sum(1) * g.sum(1)) / 3
+    )  # of each output, against the three terms of a direct sum
+    assert carried.mean().item() == pytest.approx(10.8, abs=0.05)

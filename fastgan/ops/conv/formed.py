@@ -36,15 +36,15 @@ PYTORCH = Forms()
 _dropped: set[tuple[str, str, Geometry, Pair]] = set()
 
 
-def _form(chosen: str, operation: str, geometry: Geometry, big: Pair) -> str:
-    usable = geometry.runs(chosen, operation, big)
+def _form(chosen: str, operation: str, geometry: Geometry, big: Pair, dtype: torch.dtype) -> str:
+    usable = geometry.runs(chosen, operation, big, dtype)
     dropped = (chosen, operation, geometry, big) in _dropped
     return chosen if usable and not dropped else "onednn"
 
 
 def _run(operation: str, chosen: str, big: Pair, geometry: Geometry, *given: Any) -> Tensor:
     """One operation by its form, or where that raises, from then on by PyTorch's."""
-    form = _form(chosen, operation, geometry, big)
+    form = _form(chosen, operation, geometry, big, given[0].dtype)
     function = getattr(forms, operation)
     if form == "onednn":
         return channels_last(function(*given, geometry, form))

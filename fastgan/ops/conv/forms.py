@@ -16,6 +16,7 @@ weight backward. Each operation has forms of its own:
     product   one matrix product, where the kernel is as large as the large side
     patches   patches (im2col), then a matrix product: down and weight
     fold      a matrix product, then patches added up (col2im): up
+    winograd  3x3 of stride 1 in fp32 with a quarter of the multiplications (winograd.py)
 
 Gold is ops.conv.reference's TORCH. Results are in the inputs' type, channels innermost.
 """
@@ -31,11 +32,12 @@ from torch import Tensor
 from fastgan.errors import FastganError
 from fastgan.kernels.conv.plan import channels_last
 from fastgan.kernels.conv.spec import Pair
+from fastgan.ops.conv import winograd
 
 FORMS = {
-    "down": ("onednn", "nchw", "product", "patches"),
-    "up": ("onednn", "nchw", "product", "fold"),
-    "weight": ("onednn", "nchw", "product", "patches"),
+    "down": ("onednn", "nchw", "product", "patches", "winograd"),
+    "up": ("onednn", "nchw", "product", "fold", "winograd"),
+    "weight": ("onednn", "nchw", "product", "patches", "winograd"),
 }
 """What each operation can be computed by; the first is PyTorch's own way."""
 
@@ -58,9 +60,14 @@ class Geometry:
         """Whether every small pixel sees the whole large side: k x k <-> 1 x 1."""
         return big == self.kernel and self.padding == (0, 0)
 
-    def runs(self, form: str, operation: str, big: Pair) -> bool:
-        """Whether `form` computes `operation` for a large side of that size."""
-        return form in FORMS[operation] and (form != "product" or self.is_product(big))
+    def runs(self, form: str, operation: str, big: Pair, dtype: torch.dtype) -> bool:
+        """Whether `form` computes `operation` for a large side of that size and type."""
+        if form == "product":
+            return self.is_product(big)
+        if form == "winograd":
+            exact = dtype in (torch.float32, torch.float64)
+            return exact and (self.kernel, self.stride) == (winograd.KERNEL, winograd.STRIDE)
+        return form in FORMS[operation]
 
 
 def down(big: Tensor, w: Tensor, geometry: Geometry, form: str) -> Tensor:
@@ -77,6 +84,8 @@ def down(big: Tensor, w: Tensor, geometry: Geometry, form: str) -> Tensor:
         h, width = geometry.small(big.shape[2], big.shape[3])
         y = _patches(big, geometry) @ _flat(w).t()
         return y.view(n, h, width, count).permute(0, 3, 1, 2)
+    if form == "winograd":
+        return winograd.down(big, w, geometry.padding)
     raise unknown(form, "down")
 
 
@@ -108,6 +117,8 @@ def up(small: Tensor, w: Tensor, size: Pair, geometry: Geometry, form: str) -> T
         columns = columns.view(n, h * width, -1).transpose(1, 2)  # (channel, i, j), as F.fold asks
         y = F.fold(columns, size, geometry.kernel, 1, geometry.padding, geometry.stride)
         return channels_last(y, small.dtype)
+    if form == "winograd":
+        return winograd.up(small, w, geometry.padding)
     raise unknown(form, "up")
 
 
@@ -128,6 +139,8 @@ def weight(big: Tensor, small: Tensor, geometry: Geometry, form: str) -> Tensor:
         w = _rows(small).view(small.shape[0], cs).t() @ _rows(big).view(big.shape[0], -1)
     elif form == "patches":
         w = _rows(small).t() @ _patches(big, geometry)
+    elif form == "winograd":
+        return channels_last(winograd.weight(big, small, geometry.padding))
     else:
         raise unknown(form, "weight")
     return w.view(cs, *geometry.kernel, cb).permute(0, 3, 1, 2)
