@@ -13,7 +13,7 @@ import click
 
 from fastgan import __version__
 from fastgan.cli.completion import VARIABLE
-from fastgan.cpu.threads import wait_quietly
+from fastgan.cpu.threads import stay_within_quota, wait_quietly
 from fastgan.errors import FastganError, printable
 
 COMMANDS = {
@@ -85,6 +85,7 @@ def main(args: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):  # one that can't encode a name shows its escapes
             stream.reconfigure(errors="backslashreplace")
     wait_quietly()
+    stay_within_quota()
     try:
         code = group.main(args=args, prog_name="fastgan", standalone_mode=False)
     except FastganError as error:

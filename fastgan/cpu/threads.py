@@ -1,16 +1,24 @@
-"""How the threads of a process wait for each other, and whether the machine has room for them.
+"""How many threads a process has, how they wait for each other, and whether the machine has room
+for them.
 
 Needs no torch: the OpenMP runtime reads its settings when torch loads it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 """For GNU's runtime, which torch's wheels bring, and for Intel's and LLVM's."""
 
 OWN = (*WAITING, "GOMP_SPINCOUNT")
+
+NUMBERS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""What users set the number of threads by."""
 
 
 def wait_quietly() -> None:
@@ -19,6 +27,50 @@ def wait_quietly() -> None:
     imported."""
     if not any(name in os.environ for name in OWN):
         os.environ.update(WAITING)
+
+
+def stay_within_quota() -> None:
+    """Let torch start no more threads than the process has processor time for, unless the user has
+    set their number: a container sees all cores of its machine, however few are its own, and
+    threads in excess wait for each other. To be called before torch is imported."""
+    allowed = quota()
+    if allowed is None or any(name in os.environ for name in NUMBERS):
+        return
+    if (threads := max(1, math.floor(allowed))) < (os.cpu_count() or 1):
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+def quota(
+    own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> float | None:
+    """Processors' time that Linux gives this process (2.5: two and a half of them), None where it is
+    not limited or can't be known."""
+    found = []
+    for folder in _groups(own, root):
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+            if (folder / "cpu.max").exists():  # cgroup v2: "max 100000" or "250000 100000"
+                time, period = (folder / "cpu.max").read_text().split()
+            else:
+                time = (folder / "cpu.cfs_quota_us").read_text()
+                period = (folder / "cpu.cfs_period_us").read_text()
+            if time != "max" and int(time) > 0:
+                found.append(int(time) / int(period))
+    return min(found, default=None)
+
+
+def _groups(own: Path, root: Path) -> Iterator[Path]:
+    """Folders of the groups that this process is in, and those above them."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = root / "cpu" if controllers else root
+        inner = top / path.strip("/")
+        yield from (inner, *(p for p in inner.parents if p.is_relative_to(top)))
 
 
 def busy(cores: int) -> str | None:
