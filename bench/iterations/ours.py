@@ -66,9 +66,8 @@ class Ours:
             few = sampling.conditions({"image": dataset}, SEED, 0, preflight.BATCH, device)
             exact = resolve("fp32", device)
             with torch.random.fork_rng([]), cpu.look(nets) as look:
-                preflight.choose_memory_format(
-                    suite.objective(), nets, few, seed=SEED, device=device, precision=exact
-                )
+                trial = preflight.Trial(suite.objective(), nets, few, SEED, device, exact)
+                trial.memory_format()
             forms = cpu.choose(look, suite.batch / preflight.BATCH, torch.channels_last)
             precision = cpu.precision
         self.low = resolve(precision, device).compute is not None

@@ -43,8 +43,8 @@ def stay_within_quota() -> None:
 def quota(
     own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
 ) -> float | None:
-    """Processors' time that Linux gives this process (2.5: two and a half of them), None where it is
-    not limited or can't be known."""
+    """Processors' time that Linux gives this process (2.5: two and a half of them), None where it
+    is not limited or can't be known."""
     found = []
     for folder in _groups(own, root):
         with contextlib.suppress(OSError, ValueError, ZeroDivisionError):

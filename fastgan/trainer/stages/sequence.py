@@ -145,28 +145,13 @@ class StageSequence:
             before.close()
             if stage.carry is not None:
                 stage.carry(before.nets, stage.nets)
-        few = self._few(datasets)
+        trial = self._trial(stage, datasets)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices), self.cpu.look(stage.nets) as look:
-            layout = preflight.choose_memory_format(
-                stage.objective,
-                stage.nets,
-                few,
-                seed=options.seed,
-                device=self.device,
-                precision=self.precision,
-            )
+            layout = trial.memory_format()
             batch_size = stage.batch_size or options.batch_size
             if batch_size == self.ranks.world * options.accumulate:
-                preflight.check_single(
-                    stage.objective,
-                    stage.nets,
-                    few,
-                    seed=options.seed,
-                    device=self.device,
-                    precision=self.precision,
-                    layout=layout,
-                )
+                trial.check_single(layout)
         self.forms = self.cpu.choose(
             look, batch_size / options.accumulate / preflight.BATCH, layout
         )
@@ -206,23 +191,18 @@ class StageSequence:
             if any(is_lazy(p) for net in stage.nets.values() for p in net.parameters()):
                 for net in stage.nets.values():
                     net.to(self.device)
-                preflight.initialize_lazy(
-                    stage.objective,
-                    stage.nets,
-                    self._few(self._open(stage)),
-                    seed=self.options.seed,
-                    device=self.device,
-                    precision=self.precision,
-                )
+                self._trial(stage, self._open(stage)).initialize_lazy()
 
-    def _few(self, datasets: Mapping[str, Dataset]) -> dict[str, Tensor]:
-        """Samples of each stream for a trial, the largest label among them."""
+    def _trial(self, stage: Stage, datasets: Mapping[str, Dataset]) -> preflight.Trial:
+        """Of samples of each stream, the largest label among them."""
         few = sampling.conditions(datasets, self.options.seed, 0, preflight.BATCH, self.device)
         for name, dataset in datasets.items():
             for field, spec in dataset.fields.items():
                 if spec.kind == "label" and dataset.classes:
                     few[sampling.key_of(name, field)][0] = int(dataset.present.max())
-        return few
+        return preflight.Trial(
+            stage.objective, stage.nets, few, self.options.seed, self.device, self.precision
+        )
 
     def other_nets(self) -> dict[str, dict[str, Tensor]]:
         """Weights of the networks that only other stages hold: later stages may use them, or begin
