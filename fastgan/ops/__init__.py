@@ -13,6 +13,7 @@ from typing import Any
 _EXPORTS: dict[str, tuple[str, ...]] = {
     "dispatch": ("prefer", "why"),
     "augment": ("diffaugment",),
+    "bias": ("add_bias",),
     "conv.functional": ("conv2d", "conv_transpose2d", "no_weight_gradients"),
     "conv.fold": ("conv2d_average", "upsample_conv2d"),
     "conv.fused": ("conv_moments", "conv_transpose_moments"),

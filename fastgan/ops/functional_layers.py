@@ -16,47 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from fastgan.kernels.norm import backward_sums
-from fastgan.kernels.norm import forward as norm
 from fastgan.ops import dispatch
-from fastgan.ops.norm.reference import dense
+from fastgan.ops.bias import add_bias
 from fastgan.ops.resample import avg_pool2, upsample2
 
 TWO = (2, 2.0, (2, 2), (2.0, 2.0), [2, 2], [2.0, 2.0])
-
-
-class _Bias(torch.autograd.Function):
-    """(y (N, C, H, W) in 16 bits or fp32, b (C,)) -> y + b in y's type, added in fp32; the gradient
-    of b, fp32 sums rounded to b's type, is one reading of y's."""
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, b: Tensor) -> Tensor:
-        ctx.kind = b.dtype
-        return norm.apply(dense(y), None, b.contiguous(), None, None, 0.0, "identity", 0.0)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        (g,) = grads
-        need = ctx.needs_input_grad
-        if not need[1]:
-            return g, None
-        total = g.sum((0, 2, 3)) if dispatch.batched(g) else _ChannelSum.apply(g)
-        return g if need[0] else None, total.to(ctx.kind)
-
-
-class _ChannelSum(torch.autograd.Function):
-    """fp32 (C,) of g (N, C, H, W)."""
-
-    @staticmethod
-    def forward(ctx: Any, g: Tensor) -> Tensor:
-        ctx.shape, ctx.kind = g.shape, g.dtype
-        rows = dense(g)
-        given = (None, None, None, None)
-        return backward_sums.reduce(rows, rows, *given, 0.0, "identity", 0.0, False)[1][0, 0]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        return grads[0].to(ctx.kind)[:, None, None].expand(ctx.shape)
 
 
 def channels_innermost(x: Any) -> bool:
@@ -91,7 +55,7 @@ def _conv2d(
     if bias is None or not channels_innermost(input):
         return NotImplemented
     y = torch.conv2d(input, weight, None, *rest, **named)
-    return _Bias.apply(y, bias)
+    return add_bias(y, bias)
 
 
 def _avg_pool2d(

@@ -31,6 +31,7 @@ FAMILIES: tuple[str, ...] = (
     "images",
     "augment",
     "resample",
+    "bias",
     "conv",
     "conv_forms",
 )

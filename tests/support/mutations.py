@@ -360,6 +360,10 @@ MUTATIONS = (
         ),
     ),
     Mutation(
+        "bias: its gradient summed over one image",
+        *("add_bias", "fastgan/ops/bias.py", "rows = dense(g)", "rows = dense(g[:1])"),
+    ),
+    Mutation(
         "convolution: a tap of the wrong phase",
         *(
             "conv_transpose_moments",

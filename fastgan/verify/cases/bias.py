@@ -1,0 +1,44 @@
+"""What `fastgan verify` and `bench` know of a bias for each channel; its kernels are the norms'."""
+
+from __future__ import annotations
+
+import torch
+
+from fastgan.ops.bias import add_bias, add_bias_reference
+from fastgan.verify.registry import Case, Kwargs, Op, register
+
+
+def _case(name: str, shape: tuple[int, int, int, int], *tags: str) -> Case:
+    def make(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Kwargs:
+        x = torch.randn(shape, generator=generator).to(device, dtype)
+        bias = torch.randn(shape[1], generator=generator).to(device)
+        return {"x": x.contiguous(memory_format=torch.channels_last), "bias": bias}
+
+    return Case(name, make, set(tags))
+
+
+def _bytes(kwargs: Kwargs, direction: str) -> int:
+    """The map read and written; backward, its gradient read."""
+    return kwargs["x"].nbytes * (2 if direction == "forward" else 1)
+
+
+register(
+    Op(
+        "add_bias",
+        add_bias,
+        add_bias_reference,
+        [
+            _case("odd 3x5x3x7", (3, 5, 3, 7), "quick", "full"),
+            _case("two tiles of channels 2x300x2x3", (2, 300, 2, 3), "quick", "full"),
+            _case("one pixel 2x3x1x1", (2, 3, 1, 1), "full"),
+            _case("many rows 2x8x33x65", (2, 8, 33, 65), "full"),
+            _case("tiny 2x2x2x3", (2, 2, 2, 3), "gradcheck"),
+            _case("sngan 64x256x16x16", (64, 256, 16, 16), "layer"),
+            _case("images 128x3x64x64", (128, 3, 64, 64), "layer"),
+        ],
+        grad_inputs=("x", "bias"),
+        outputs=("y",),
+        directions=("forward", "backward", "double"),
+        bytes=_bytes,
+    )
+)
