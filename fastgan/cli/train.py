@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import signal
 import sys
+import textwrap
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,12 +19,16 @@ from fastgan import files, recipes
 from fastgan.cli import auto, options
 from fastgan.cli.completion import PATH, recipe_names
 from fastgan.cpu.threads import busy
-from fastgan.errors import FastganError
+from fastgan.errors import FastganError, printable
+from fastgan.monitor import start
 from fastgan.recipes import Config
-from fastgan.recipes.auto import Auto
+from fastgan.recipes.auto import AS_LONG_AS_TIME_LASTS, Auto
 from fastgan.recipes.training import make_trainer
 from fastgan.runs import changes
 from fastgan.runs.layout import REPORT
+
+if TYPE_CHECKING:
+    from fastgan.trainer.trainer import Trainer
 
 
 class TrainCommand(click.Command):
@@ -185,6 +192,26 @@ def prepare_import(model: str, typed: bool, run: str | None, file: str | None, t
         )
 
 
+def say_start(
+    trainer: Trainer, config: Config, seconds: float | None, echo: Callable[[str], None]
+) -> None:
+    """Where the run is, what comes when, and how to stop."""
+    from fastgan.objectives import Adversarial
+
+    objective = trainer.active.stage.objective
+    lines = start.screen(
+        str(config.out),
+        step=trainer.step,
+        steps=None if config.steps == AS_LONG_AS_TIME_LASTS else config.steps,
+        seconds=seconds,
+        sample_every=config.sample_every,
+        loss=objective.loss if isinstance(objective, Adversarial) else None,
+        drawable=trainer.datasets["image"].fields["image"].shape[-1] in (1, 3),
+    )
+    at = start.INDENT
+    echo("\n".join(click.style(line[:at], bold=True) + line[at:] for line in lines))
+
+
 def refuse_existing(out: str) -> None:
     """Before the data are read, which may take long."""
     from fastgan.runs.run_folder import RunFolder
@@ -210,6 +237,8 @@ def run(
                 f"more than {done}"
             )
     log = None if dry_run or config.log == "none" else config.log
+    if not dry_run and not resume and os.environ.get("RANK", "0") == "0":  # reading may take long
+        click.echo(printable(f"{config.data} -> {config.out}"))
     trainer = make_trainer(config, resume=resume, log=log, out=None if dry_run else config.out)
     echo = click.echo if trainer.ranks.first else lambda _: None  # of several processes one speaks
     with trainer:
@@ -230,15 +259,16 @@ def run(
             echo(f"changed from step {trainer.step} on, of {config.steps}: {trainer.rescheduled}")
         if trainer.taken:
             echo(trainer.taken)
-        start = f"going on at step {trainer.step}" if resume else "training"
-        echo(f"{start}: {config.recipe} on {trainer.device}, {trainer.precision.name}")
+        begins = f"going on at step {trainer.step}" if resume else "training"
+        echo(f"{begins}: {config.recipe} on {trainer.device}, {trainer.precision.name}")
         if (line := trainer.cpu.line()) is not None:
-            echo(line)
+            echo(textwrap.fill(line, start.WIDTH, subsequent_indent="  "))
         from fastgan.machine import cores
 
         if trainer.device.type == "cpu" and (line := busy(cores())) is not None:
-            echo(line)
-        again = f"fastgan train --resume {shlex.quote(str(config.out))}"
+            echo(textwrap.fill(line, start.WIDTH, subsequent_indent="  "))
+        say_start(trainer, config, seconds, echo)
+        again = start.again(str(config.out), seconds)
         trainer.fit(config.steps, seconds=seconds)
         if trainer.stopped_by:
             with suppress(OSError):  # the terminal may be what went away
@@ -248,7 +278,7 @@ def run(
                 )
             return 128 + signal.Signals[trainer.stopped_by]
         if trainer.step < config.steps:
-            echo(f"{trainer.step} steps in the time; {again} --for 30m goes on")
+            echo(f"{trainer.step} steps in the time; {again} goes on")
     if (best := trainer.quality.best) is not None:
         told = f"best at step {best['step']} (KD-{best['judge']} {best['score']:.4g})"
         echo(f"{told}: fastgan sample {shlex.quote(str(config.out))} --step best")

@@ -133,7 +133,7 @@ class Progress:
             where = [f"step {self.step:>{len(str(self.total))}}/{self.total} ({share:3.0f} %)"]
         else:
             by_time, by_steps = self._shares(now)
-            passed = f"{duration(min(now - self.began, self.seconds))} of {_whole(self.seconds)}"
+            passed = f"{duration(min(now - self.began, self.seconds))} of {whole(self.seconds)}"
             where = [
                 f"{passed} ({100 * max(by_time, by_steps):3.0f} %)",
                 f"step {self._counted(by_steps > by_time)}",
@@ -205,7 +205,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
-def _whole(seconds: float) -> str:
+def whole(seconds: float) -> str:
     """A duration as people give it: `30 min`, `1 h`."""
     return duration(seconds).removesuffix(" 00 s").removesuffix(" 00 min")
 

@@ -8,6 +8,7 @@ import time
 from fastgan.errors import FastganError
 from fastgan.monitor.early import look_due
 from fastgan.monitor.quality import SAMPLES
+from fastgan.monitor.start import picture_due
 from fastgan.reports import page
 from fastgan.trainer import pictures
 from fastgan.trainer.callbacks import Callbacks
@@ -52,12 +53,12 @@ class Loop:
             due = session.step % options.checkpoint_every == 0
             if due or best:
                 self._checkpoint(passing=not due)
-            if session.step % options.sample_every == 0:
+            if picture_due(session.step, options.sample_every):
                 pictures.draw_samples(session)
             self._call_back(row)
         if session.step > began and session.step % options.checkpoint_every:
             self._checkpoint()
-        if session.step > began and session.step % options.sample_every:
+        if session.step > began and not picture_due(session.step, options.sample_every):
             pictures.draw_samples(session)
         session.reporter.curves()
         if session.folder is not None:

@@ -115,7 +115,7 @@ class RunOptions:
     )
     ema_decay: float = run_option(0.999, "decay of the averaged generator", below=1)
     log_every: int = run_option(50, "steps between rows of metrics")
-    sample_every: int = run_option(500, "steps between sample pictures")
+    sample_every: int = run_option(500, "steps between sample pictures; early ones at 50, 100, 200")
     checkpoint_every: int = run_option(1000, "steps between checkpoints")
     checkpoint_minutes: float = run_option(
         10.0, "save also when the last checkpoint is so old; 0: by steps alone"

@@ -82,7 +82,8 @@ class Trainer(Session):
         ema: The names of networks whose weights are averaged for sampling; False averages none.
         ema_decay: The decay of that average.
         log_every: Steps between two rows of metrics.
-        sample_every: Steps between two pictures of samples.
+        sample_every: Steps between two pictures of samples; there are early ones at steps 50, 100
+            and 200, too.
         checkpoint_every: Steps between two checkpoints.
         checkpoint_minutes: Save also when the last checkpoint is so old; 0 saves by steps alone.
         keep: How many checkpoints are kept, of which at most the newest is one by time.
