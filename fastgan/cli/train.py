@@ -92,7 +92,7 @@ def last_value(args: list[str], flag: str) -> str | None:
     return found
 
 
-OWN = ("recipe", "seconds", "config_file", "resume", "dry_run", "trust", "help")
+OWN = ("recipe", "seconds", "config_file", "resume", "from_step", "dry_run", "trust", "help")
 
 
 @click.command(
@@ -126,6 +126,13 @@ OWN = ("recipe", "seconds", "config_file", "resume", "dry_run", "trust", "help")
     type=PATH,
     help="go on with this run, exactly as if it had never stopped",
 )
+@click.option(
+    "--from-step",
+    metavar="STEP",
+    type=options.Step(),
+    help="with --resume: from that older checkpoint on, or from the best one; what comes after it "
+    "is dropped with the first new checkpoint",
+)
 @click.option("--dry-run", is_flag=True, help="print configuration, networks and memory, and stop")
 @click.option(
     "--trust", is_flag=True, help="run the code that the model entry of --config or --resume names"
@@ -137,11 +144,14 @@ def command(
     seconds: float | None,
     config_file: str | None,
     resume: str | None,
+    from_step: int | str | None,
     dry_run: bool,
     trust: bool,
     **given: Any,
 ) -> None:
     cls, file = ctx.obj
+    if from_step is not None and not resume:
+        raise FastganError("--from-step goes back in a run: say which, --resume RUN")
     if resume:
         allowed = changes.options()
         refused = [
@@ -165,7 +175,9 @@ def command(
         prepare_import(
             config.model, given["model"] is not None, resume, resume or config_file, trust
         )
-    sys.exit(run(config, resume=bool(resume), dry_run=dry_run, seconds=seconds))
+    sys.exit(
+        run(config, resume=bool(resume), from_step=from_step, dry_run=dry_run, seconds=seconds)
+    )
 
 
 def prepare_import(model: str, typed: bool, run: str | None, file: str | None, trust: bool) -> None:
@@ -220,7 +232,12 @@ def refuse_existing(out: str) -> None:
 
 
 def run(
-    config: Config, *, resume: bool = False, dry_run: bool = False, seconds: float | None = None
+    config: Config,
+    *,
+    resume: bool = False,
+    from_step: int | str | None = None,
+    dry_run: bool = False,
+    seconds: float | None = None,
 ) -> int:
     """Train as configured; returns the exit code."""
     if config.out is None:
@@ -230,7 +247,10 @@ def run(
     if resume:
         from fastgan.runs.run_folder import RunFolder
 
-        done = max(RunFolder(str(config.out)).checkpoints.steps(), default=0)
+        checkpoints = RunFolder(str(config.out)).checkpoints
+        done = max(checkpoints.steps(), default=0)
+        if from_step is not None:
+            done = checkpoints.existing(from_step)
         if config.steps < done:  # before schedules of that length are written
             raise FastganError(
                 f"{config.out} has done {done} steps already: --steps counts all of a run, give "
@@ -239,7 +259,9 @@ def run(
     log = None if dry_run or config.log == "none" else config.log
     if not dry_run and not resume and os.environ.get("RANK", "0") == "0":  # reading may take long
         click.echo(printable(f"{config.data} -> {config.out}"))
-    trainer = make_trainer(config, resume=resume, log=log, out=None if dry_run else config.out)
+    trainer = make_trainer(
+        config, resume=resume, log=log, out=None if dry_run else config.out, from_step=from_step
+    )
     echo = click.echo if trainer.ranks.first else lambda _: None  # of several processes one speaks
     with trainer:
         for dataset in trainer.datasets.values():
@@ -255,6 +277,8 @@ def run(
         if resume and trainer.step >= config.steps:
             echo(f"{config.out} has its {trainer.step} steps: give --steps to go on")
             return 0
+        if trainer.cut:
+            echo(f"back to step {trainer.step}: {trainer.cut} go with the next checkpoint")
         if trainer.rescheduled:
             echo(f"changed from step {trainer.step} on, of {config.steps}: {trainer.rescheduled}")
         if trainer.taken:

@@ -89,6 +89,8 @@ class Reporter:
         if self.folder is not None and (steps := self.folder.checkpoints.steps()):
             good = f"the last good checkpoint is {self.folder.checkpoints.path(steps[-1])}"
         typed = self.command("non-finite")
+        if typed and self.folder is not None and self.folder.cut.at is not None:
+            typed += f" --from-step {self.folder.cut.at}"  # else what was set aside is back then
         go_on = (
             f"Go on from there at half the rate: {typed}"
             if typed

@@ -58,9 +58,16 @@ def augmented(objective: Objective, config: Config) -> Objective:
     return dataclasses.replace(objective, augment=config.augment, augment_p=config.augment_p)
 
 
-def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | None) -> Trainer:
+def make_trainer(
+    config: Config,
+    *,
+    resume: bool,
+    log: str | None,
+    out: str | None,
+    from_step: int | str | None = None,
+) -> Trainer:
     """The trainer of a configuration: data first, because the networks depend on their size,
-    channels and classes."""
+    channels and classes. from_step: as for `Trainer`."""
     import torch
 
     from fastgan.devices import pick_device
@@ -130,6 +137,7 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
         data=streams,
         out=out,
         resume=resume,
+        from_step=from_step,
         init_from=config.init_from,
         reschedule=resume,  # the command line lets through what may change
         **dataclasses.asdict(RunOptions.of(vars(config))),

@@ -200,18 +200,23 @@ class Checkpoints:
                 raise FastganError(
                     f"no checkpoint in {self.folder}: start the run again with another --out"
                 )
-            chosen = steps[-1] if step is None else self.named(step)
-            if chosen not in steps:
-                raise FastganError(
-                    f"no checkpoint of step {chosen} in {self.folder}: there are "
-                    f"{', '.join(map(str, steps))}"
-                )
+            chosen = steps[-1] if step is None else self.existing(step)
             try:
                 return self._read(self.path(chosen))
             except FastganError:
                 # a running trainer may drop a checkpoint while it is read
                 if files.kind(self.path(chosen) / STATE) is not None:
                     raise
+
+    def existing(self, step: int | str) -> int:
+        """The step of a checkpoint that is there, by `named`. Raises FastganError."""
+        chosen, steps = self.named(step), self.steps()
+        if chosen not in steps:
+            raise FastganError(
+                f"no checkpoint of step {chosen} in {self.folder}: there are "
+                f"{', '.join(map(str, steps))}"
+            )
+        return chosen
 
     def named(self, step: int | str) -> int:
         """The step of what is called "best": by `--evaluate-every`, as the newest checkpoint has

@@ -28,6 +28,7 @@ FACTS = {
     "demo?": range(2**63),
     "init_from?": {"taken": str, "warm_up": bool},
     "changes?": [dict],
+    "cuts?": [dict],
     "cpu?": dict,
 }
 """What of run.json is used."""

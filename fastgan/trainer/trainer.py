@@ -62,6 +62,9 @@ class Trainer(Session):
         reschedule: With `resume`, whether changes that a run can take are accepted: schedules,
             learning rates, an objective's r1, gp or augment, flip, precision (docs/runs.md has
             them all). `rescheduled` then says what changed, and so does run.json.
+        from_step: With `resume`, the step of an older checkpoint, or "best", to go on from instead
+            of the newest. What comes after it is dropped with the first new checkpoint, and `cut`
+            says what that is.
         init_from: A run, one of its checkpoints or a folder of safetensors whose weights the
             networks begin with, where layers fit; `taken` says which. A new run with its own data,
             optimisers and steps, unlike `resume`.
@@ -140,6 +143,7 @@ class Trainer(Session):
         out: str | Path | None = None,
         resume: bool = False,
         reschedule: bool = False,
+        from_step: int | str | None = None,
         init_from: str | Path | None = None,
         device: str = "auto",
         precision: str = "auto",
@@ -167,6 +171,10 @@ class Trainer(Session):
     ) -> None:
         if resume and out is None:
             raise FastganError("resume=True needs out=, the run to go on with")
+        if from_step is not None and not resume:
+            raise FastganError("from_step needs resume=True: it is the step of a run to go on from")
+        if from_step not in (None, "best"):
+            arguments.whole(from_step, "from_step", 0)
         options = RunOptions.of(locals())
         for name, value in (("resume", resume), ("reschedule", reschedule)):
             arguments.flag(value, name)
@@ -195,7 +203,7 @@ class Trainer(Session):
                 with memory_explained(batch_size):
                     if resume:
                         assert self.out is not None
-                        recording.resume(self, self.out, reschedule)
+                        recording.resume(self, self.out, reschedule, from_step)
                     else:
                         self.begin_from(init_from)
                         recording.begin(self)
