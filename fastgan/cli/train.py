@@ -256,12 +256,15 @@ def run(
                 f"{config.out} has done {done} steps already: --steps counts all of a run, give "
                 f"more than {done}"
             )
-    log = None if dry_run or config.log == "none" else config.log
+    log = None if config.log == "none" else config.log
     if not dry_run and not resume and os.environ.get("RANK", "0") == "0":  # reading may take long
         click.echo(printable(f"{config.data} -> {config.out}"))
-    trainer = make_trainer(
-        config, resume=resume, log=log, out=None if dry_run else config.out, from_step=from_step
-    )
+    if dry_run:
+        if resume:  # what it began with may be gone
+            config = dataclasses.replace(config, init_from=None)
+        trainer = make_trainer(config, resume=False, log=None, out=None)
+    else:
+        trainer = make_trainer(config, resume=resume, log=log, out=config.out, from_step=from_step)
     echo = click.echo if trainer.ranks.first else lambda _: None  # of several processes one speaks
     with trainer:
         for dataset in trainer.datasets.values():

@@ -190,6 +190,12 @@ def test_the_command(tmp_path, monkeypatch, capfd):
 
     rare = ["--steps", "9", "--checkpoint-every", "3"]
     assert fastgan_train("--recipe", "gan", *flags, *rare, "--out", "run")[0] == 0
+    before = content(tmp_path / "run")
+    code, out, _ = fastgan_train("--resume", "run", "--from-step", "6", "--dry-run", "--lr", "1e-5")
+    assert code == 0
+    assert "lr = 1e-05" in out
+    assert "network G" in out
+    assert content(tmp_path / "run") == before
     code, out, _ = fastgan_train("--resume", "run", "--from-step", "6", "--no-progress")
     assert code == 0
     assert "back to step 6: checkpoint 9, 1 picture and rows of then go with the next" in out
