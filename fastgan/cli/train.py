@@ -98,7 +98,8 @@ OWN = ("recipe", "seconds", "config_file", "resume", "from_step", "dry_run", "tr
 @click.command(
     cls=TrainCommand,
     help=f"Train a GAN. Recipes: {', '.join(recipes.RECIPES)}; `fastgan train --recipe NAME "
-    "--help` shows each one's options. Example: `fastgan train --data my_images --for 30m`.",
+    "--help` shows each one's options. Example: `fastgan train --data my_images --for 30m "
+    "--rescue`.",
 )
 @click.option(
     "--recipe",
@@ -231,6 +232,21 @@ def refuse_existing(out: str) -> None:
     RunFolder(out).refuse_existing()
 
 
+def refuse_done(config: Config, from_step: int | str | None) -> None:
+    """Before schedules of a length that is over are written."""
+    from fastgan.runs.run_folder import RunFolder
+
+    checkpoints = RunFolder(str(config.out)).checkpoints
+    done = max(checkpoints.steps(), default=0)
+    if from_step is not None:
+        done = checkpoints.existing(from_step)
+    if config.steps < done:
+        raise FastganError(
+            f"{config.out} has done {done} steps already: --steps counts all of a run, give "
+            f"more than {done}"
+        )
+
+
 def run(
     config: Config,
     *,
@@ -245,17 +261,7 @@ def run(
     if not resume and not dry_run:
         refuse_existing(str(config.out))
     if resume:
-        from fastgan.runs.run_folder import RunFolder
-
-        checkpoints = RunFolder(str(config.out)).checkpoints
-        done = max(checkpoints.steps(), default=0)
-        if from_step is not None:
-            done = checkpoints.existing(from_step)
-        if config.steps < done:  # before schedules of that length are written
-            raise FastganError(
-                f"{config.out} has done {done} steps already: --steps counts all of a run, give "
-                f"more than {done}"
-            )
+        refuse_done(config, from_step)
     log = None if config.log == "none" else config.log
     if not dry_run and not resume and os.environ.get("RANK", "0") == "0":  # reading may take long
         click.echo(printable(f"{config.data} -> {config.out}"))

@@ -136,6 +136,8 @@ class Checkpoints:
         self.folder, self.keep = folder, keep
         self.best: int | None = None
         """The step of a checkpoint that is never dropped."""
+        self.every: int | None = None
+        """Of the multiples of this the last `keep` stay, whatever is saved between."""
         self._passing: set[Path] = set()
 
     def steps(self) -> list[int]:
@@ -182,8 +184,10 @@ class Checkpoints:
         best = self.path(self.best) if self.best is not None else None
         gone = self._passing - {path, best}
         self._passing = self._passing - gone - {path} | ({path} if passing else set())
+        regular = [s for s in self.steps() if self.every and s % self.every == 0][-self.keep :]
         kept = [self.path(s) for s in self.steps() if s != self.best and self.path(s) not in gone]
-        for old in (*gone, *kept[: -self.keep]):
+        stay = {self.path(s) for s in regular}
+        for old in (*gone, *(p for p in kept[: -self.keep] if p not in stay)):
             # one that can't be dropped now is dropped by a later save
             with contextlib.suppress(OSError):
                 files.remove_folder(old)

@@ -17,6 +17,8 @@ from fastgan.runs import toml
 from fastgan.runs.run_folder import RunFolder, read_checkpoint
 from fastgan.trainer import fingerprint, pictures
 from fastgan.trainer.networks import load_network
+from fastgan.trainer.reuse import rescuing
+from fastgan.trainer.reuse.rescuing import Rescue
 from fastgan.trainer.session import Session
 
 
@@ -49,6 +51,7 @@ def begin(session: Session) -> None:
         pictures.draw_reals(session)
         pictures.draw_samples(session)
         folder.begun()
+        arm(session, facts)
     except BaseException:
         session.reporter.close_logger()
         folder.abandon()
@@ -68,11 +71,15 @@ def open_logger(session: Session, folder: RunFolder) -> None:
 
 
 def resume(
-    session: Session, path: Path, reschedule: bool, from_step: int | str | None = None
+    session: Session,
+    path: Path,
+    reschedule: bool,
+    from_step: int | str | None = None,
+    rescue: Rescue | None = None,
 ) -> None:
     """Load a whole checkpoint. reschedule: other schedules and rates are accepted, and told.
-    from_step: of an older checkpoint, or "best"; None: the newest. Raises FastganError for a run
-    that is another one, or that has no such checkpoint."""
+    from_step: of an older checkpoint, or "best"; None: the newest. rescue: why it goes back.
+    Raises FastganError for a run that is another one, or that has no such checkpoint."""
     if session.folder is not None:
         session.folder.open()
     session.ranks.wait()
@@ -81,6 +88,10 @@ def resume(
     facts["identity"] = {**fingerprint.ADDED, **facts["identity"]}
     session.cpu.keep(facts["identity"].get("precision", "fp32"))
     session.compute_in(session.cpu.precision)
+    rescued = facts.get("rescue")
+    if rescued is not None and session.config.get("recipe") == "python":
+        stages = rescuing.changed(session.stages, rescued["options"], rescued["before"])
+        session.sequence.stages = stages
     now = fingerprint.of(session)
     sequence = session.sequence
     changes = []
@@ -121,7 +132,19 @@ def resume(
         if session.watch is not None and state["watch"] is not None:
             session.watch.load_state_dict(state["watch"])
     if session.folder is not None:
+        if rescue is not None:
+            facts["rescue"] = rescue.as_json()
         _go_on_in(session, session.folder, facts, max(steps))
+        if rescue is not None:
+            session.reporter.keep(rescue.as_alert())
+        arm(session, facts)
+
+
+def arm(session: Session, facts: dict[str, Any]) -> None:
+    """Let the watch call for a rescue, if the run is to have one and had none."""
+    if session.options.rescue and session.folder is not None:
+        session.folder.checkpoints.every = session.options.checkpoint_every
+        session.reporter.armed = "rescue" not in facts
 
 
 def _go_back_in(session: Session, folder: RunFolder, facts: dict[str, Any], newest: int) -> None:
@@ -165,7 +188,12 @@ def _go_on_in(session: Session, folder: RunFolder, facts: dict[str, Any], newest
         for old, new in zip(facts["stages"], described, strict=True):
             old["objective"] = new["objective"]
             old["nets"] = {name: old["nets"].get(name, net) for name, net in new["nets"].items()}
-    if facts.pop("demo", None) is not None or session.rescheduled or session.cut:
+    if (
+        facts.pop("demo", None) is not None
+        or session.rescheduled
+        or session.cut
+        or "rescue" in facts
+    ):
         folder.write("run.json", json.dumps(facts, indent=1))
     with reporter.accessory("metrics.csv"):
         folder.write_table()

@@ -127,6 +127,11 @@ class RunOptions:
         "kept, too; 0: none",
     )
     watch: bool = run_option(True, "look for what goes wrong, such as a collapse, and warn")
+    rescue: bool = run_option(
+        False,
+        "at a collapse or a divergence go back to the last good checkpoint, once, and on with a "
+        "remedy",
+    )
     strict: bool = run_option(False, "stop at an image that can't be read")
     resident_bytes: int = run_option(
         2**31, "data sets of at most so many bytes lie on the device", least=0
