@@ -123,9 +123,12 @@ def _facts(story: Story) -> str:
 
 
 def gone_back(facts: dict[str, Any]) -> str:
-    """Which older checkpoints a run went on from."""
-    cuts = facts.get("cuts", [])
-    return "; ".join(f"from step {c.get('from')} to {c.get('to')}" for c in cuts)
+    """Which older checkpoints a run went on from, and of what it was rescued."""
+    cuts = [f"from step {c.get('from')} to {c.get('to')}" for c in facts.get("cuts", [])]
+    if rescue := facts.get("rescue"):
+        seen = f"{rescue.get('cause')} at step {rescue.get('step')}"
+        cuts.append(f"rescued from {seen}: back to step {rescue.get('to')}")
+    return "; ".join(cuts)
 
 
 def duration(seconds: float) -> str:

@@ -266,7 +266,8 @@ class Trainer(Session):
         if self.remake is not None:
             changes = self.remake(found.options)
         else:
-            changes = {"stages": rescuing.changed(self.stages, found.options, found.before)}
+            stages = rescuing.changed(self.stages, found.options, found.before)
+            changes = {"stages": stages, "config": dict(self.config)}
             if len(self.stages) == 1 and self.stages[0].data is None:  # data may be read only once
                 changes |= {"data": dict(self.datasets), "size": None, "channels": None}
         described, progress = self.descriptions, self.reporter.progress
@@ -274,6 +275,8 @@ class Trainer(Session):
         try:
             again = {"resume": True, "reschedule": True, "from_step": found.to, "init_from": None}
             self._begin({**self._given, **changes, **again}, found)
+        except FastganError as error:
+            raise FastganError(f"{error} (in a rescue: rescue off goes on without)") from error
         finally:
             self.reporter.progress = progress
         if own:  # the same networks, whose layers may have been swapped since

@@ -12,6 +12,7 @@ from fastgan import recipes
 from fastgan.monitor.health import Health
 from fastgan.objectives import Adversarial
 from fastgan.recipes.training import make_trainer
+from fastgan.reports import page
 from fastgan.runs.run_folder import RunFolder
 from fastgan.trainer import loop
 from fastgan.trainer.callbacks import Callbacks
@@ -88,7 +89,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["python", "dcgan"])
 def test_a_rescued_run_is_the_one_that_was_brought_back_by_hand(kind, tmp_path, ill, capsys):
     make, options = KINDS[kind]
     with make(tmp_path / "run", rescue=True) as trainer:
@@ -111,6 +112,12 @@ def test_a_rescued_run_is_the_one_that_was_brought_back_by_hand(kind, tmp_path, 
     assert (run["rescue"]["step"], run["rescue"]["to"]) == (15, 6)
     assert run["changes"][0]["step"] == 6
     assert run["cuts"] == [{"from": 12, "to": 6}]
+    assert "rescued from collapse at step 15: back to step 6" in page.gone_back(run)
+    if kind == "python":
+        config = (tmp_path / "run" / "config.toml").read_text()
+        assert config == (tmp_path / "by hand" / "config.toml").read_text().replace(
+            "rescue = false", "rescue = true"
+        )
     told = rows(tmp_path / "run" / "alerts.jsonl")
     assert [(row["step"], row["cause"]) for row in told] == [(6, "collapse"), (15, "collapse")]
     assert told[0]["remedy"].startswith("rescued: back to step 6, and on from there with --")
@@ -125,7 +132,7 @@ def test_a_rescued_run_that_was_stopped_ends_like_a_straight_one(kind, tmp_path,
         trainer.fit(24)
     straight = (tmp_path / "run").rename(tmp_path / "straight")  # remedies name the folder
     resume, again = False, False
-    for stop in (3, 8, 11, 13, 14, 9, 16, 22, 24):
+    for stop in (3, 11, 14, 9, 16, 24):
         with make(tmp_path / "run", resume=resume, rescue=True) as trainer:
             if again := stop == 9 or again:
                 trainer.callbacks = Callbacks([StopAt(stop)])
