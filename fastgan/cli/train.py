@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import signal
 import sys
+import textwrap
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,12 +19,16 @@ from fastgan import files, recipes
 from fastgan.cli import auto, options
 from fastgan.cli.completion import PATH, recipe_names
 from fastgan.cpu.threads import busy
-from fastgan.errors import FastganError
+from fastgan.errors import FastganError, printable
+from fastgan.monitor import start
 from fastgan.recipes import Config
-from fastgan.recipes.auto import Auto
+from fastgan.recipes.auto import AS_LONG_AS_TIME_LASTS, Auto
 from fastgan.recipes.training import make_trainer
 from fastgan.runs import changes
 from fastgan.runs.layout import REPORT
+
+if TYPE_CHECKING:
+    from fastgan.trainer.trainer import Trainer
 
 
 class TrainCommand(click.Command):
@@ -85,13 +92,14 @@ def last_value(args: list[str], flag: str) -> str | None:
     return found
 
 
-OWN = ("recipe", "seconds", "config_file", "resume", "dry_run", "trust", "help")
+OWN = ("recipe", "seconds", "config_file", "resume", "from_step", "dry_run", "trust", "help")
 
 
 @click.command(
     cls=TrainCommand,
     help=f"Train a GAN. Recipes: {', '.join(recipes.RECIPES)}; `fastgan train --recipe NAME "
-    "--help` shows each one's options. Example: `fastgan train --data my_images --for 30m`.",
+    "--help` shows each one's options. Example: `fastgan train --data my_images --for 30m "
+    "--rescue`.",
 )
 @click.option(
     "--recipe",
@@ -119,6 +127,13 @@ OWN = ("recipe", "seconds", "config_file", "resume", "dry_run", "trust", "help")
     type=PATH,
     help="go on with this run, exactly as if it had never stopped",
 )
+@click.option(
+    "--from-step",
+    metavar="STEP",
+    type=options.Step(),
+    help="with --resume: from that older checkpoint on, or from the best one; what comes after it "
+    "is dropped with the first new checkpoint",
+)
 @click.option("--dry-run", is_flag=True, help="print configuration, networks and memory, and stop")
 @click.option(
     "--trust", is_flag=True, help="run the code that the model entry of --config or --resume names"
@@ -130,11 +145,14 @@ def command(
     seconds: float | None,
     config_file: str | None,
     resume: str | None,
+    from_step: int | str | None,
     dry_run: bool,
     trust: bool,
     **given: Any,
 ) -> None:
     cls, file = ctx.obj
+    if from_step is not None and not resume:
+        raise FastganError("--from-step goes back in a run: say which, --resume RUN")
     if resume:
         allowed = changes.options()
         refused = [
@@ -158,7 +176,9 @@ def command(
         prepare_import(
             config.model, given["model"] is not None, resume, resume or config_file, trust
         )
-    sys.exit(run(config, resume=bool(resume), dry_run=dry_run, seconds=seconds))
+    sys.exit(
+        run(config, resume=bool(resume), from_step=from_step, dry_run=dry_run, seconds=seconds)
+    )
 
 
 def prepare_import(model: str, typed: bool, run: str | None, file: str | None, trust: bool) -> None:
@@ -185,6 +205,26 @@ def prepare_import(model: str, typed: bool, run: str | None, file: str | None, t
         )
 
 
+def say_start(
+    trainer: Trainer, config: Config, seconds: float | None, echo: Callable[[str], None]
+) -> None:
+    """Where the run is, what comes when, and how to stop."""
+    from fastgan.objectives import Adversarial
+
+    objective = trainer.active.stage.objective
+    lines = start.screen(
+        str(config.out),
+        step=trainer.step,
+        steps=None if config.steps == AS_LONG_AS_TIME_LASTS else config.steps,
+        seconds=seconds,
+        sample_every=config.sample_every,
+        loss=objective.loss if isinstance(objective, Adversarial) else None,
+        drawable=trainer.datasets["image"].fields["image"].shape[-1] in (1, 3),
+    )
+    at = start.INDENT
+    echo("\n".join(click.style(line[:at], bold=True) + line[at:] for line in lines))
+
+
 def refuse_existing(out: str) -> None:
     """Before the data are read, which may take long."""
     from fastgan.runs.run_folder import RunFolder
@@ -192,8 +232,28 @@ def refuse_existing(out: str) -> None:
     RunFolder(out).refuse_existing()
 
 
+def refuse_done(config: Config, from_step: int | str | None) -> None:
+    """Before schedules of a length that is over are written."""
+    from fastgan.runs.run_folder import RunFolder
+
+    checkpoints = RunFolder(str(config.out)).checkpoints
+    done = max(checkpoints.steps(), default=0)
+    if from_step is not None:
+        done = checkpoints.existing(from_step)
+    if config.steps < done:
+        raise FastganError(
+            f"{config.out} has done {done} steps already: --steps counts all of a run, give "
+            f"more than {done}"
+        )
+
+
 def run(
-    config: Config, *, resume: bool = False, dry_run: bool = False, seconds: float | None = None
+    config: Config,
+    *,
+    resume: bool = False,
+    from_step: int | str | None = None,
+    dry_run: bool = False,
+    seconds: float | None = None,
 ) -> int:
     """Train as configured; returns the exit code."""
     if config.out is None:
@@ -201,16 +261,16 @@ def run(
     if not resume and not dry_run:
         refuse_existing(str(config.out))
     if resume:
-        from fastgan.runs.run_folder import RunFolder
-
-        done = max(RunFolder(str(config.out)).checkpoints.steps(), default=0)
-        if config.steps < done:  # before schedules of that length are written
-            raise FastganError(
-                f"{config.out} has done {done} steps already: --steps counts all of a run, give "
-                f"more than {done}"
-            )
-    log = None if dry_run or config.log == "none" else config.log
-    trainer = make_trainer(config, resume=resume, log=log, out=None if dry_run else config.out)
+        refuse_done(config, from_step)
+    log = None if config.log == "none" else config.log
+    if not dry_run and not resume and os.environ.get("RANK", "0") == "0":  # reading may take long
+        click.echo(printable(f"{config.data} -> {config.out}"))
+    if dry_run:
+        if resume:  # what it began with may be gone
+            config = dataclasses.replace(config, init_from=None)
+        trainer = make_trainer(config, resume=False, log=None, out=None)
+    else:
+        trainer = make_trainer(config, resume=resume, log=log, out=config.out, from_step=from_step)
     echo = click.echo if trainer.ranks.first else lambda _: None  # of several processes one speaks
     with trainer:
         for dataset in trainer.datasets.values():
@@ -226,19 +286,22 @@ def run(
         if resume and trainer.step >= config.steps:
             echo(f"{config.out} has its {trainer.step} steps: give --steps to go on")
             return 0
+        if trainer.cut:
+            echo(f"back to step {trainer.step}: {trainer.cut} go with the next checkpoint")
         if trainer.rescheduled:
             echo(f"changed from step {trainer.step} on, of {config.steps}: {trainer.rescheduled}")
         if trainer.taken:
             echo(trainer.taken)
-        start = f"going on at step {trainer.step}" if resume else "training"
-        echo(f"{start}: {config.recipe} on {trainer.device}, {trainer.precision.name}")
+        begins = f"going on at step {trainer.step}" if resume else "training"
+        echo(f"{begins}: {config.recipe} on {trainer.device}, {trainer.precision.name}")
         if (line := trainer.cpu.line()) is not None:
-            echo(line)
+            echo(textwrap.fill(line, start.WIDTH, subsequent_indent="  "))
         from fastgan.machine import cores
 
         if trainer.device.type == "cpu" and (line := busy(cores())) is not None:
-            echo(line)
-        again = f"fastgan train --resume {shlex.quote(str(config.out))}"
+            echo(textwrap.fill(line, start.WIDTH, subsequent_indent="  "))
+        say_start(trainer, config, seconds, echo)
+        again = start.again(str(config.out), seconds)
         trainer.fit(config.steps, seconds=seconds)
         if trainer.stopped_by:
             with suppress(OSError):  # the terminal may be what went away
@@ -248,7 +311,7 @@ def run(
                 )
             return 128 + signal.Signals[trainer.stopped_by]
         if trainer.step < config.steps:
-            echo(f"{trainer.step} steps in the time; {again} --for 30m goes on")
+            echo(f"{trainer.step} steps in the time; {again} goes on")
     if (best := trainer.quality.best) is not None:
         told = f"best at step {best['step']} (KD-{best['judge']} {best['score']:.4g})"
         echo(f"{told}: fastgan sample {shlex.quote(str(config.out))} --step best")

@@ -66,12 +66,14 @@ REMEDIES = {
 @dataclass(frozen=True)
 class Alert:
     """One warning. cause: a key of REMEDIES. evidence: the numbers it rests on. remedy: what to try
-    first."""
+    first. since: the last step at which all was well, of an illness that training seldom comes back
+    from by itself (a collapse, noise, a divergence); None for all others."""
 
     cause: str
     step: int
     evidence: str
     remedy: str
+    since: int | None = None
 
     def __str__(self) -> str:
         return f"step {self.step}: {self.cause}: {self.evidence}. Try: {self.remedy}"
@@ -184,7 +186,7 @@ class Health:
         """
         fake = describe(fakes)
         if not bool(torch.isfinite(fake).all()):
-            return self._alert("non-finite", step, "generated images are not finite")
+            return self._alert("non-finite", step, "generated images are not finite", step - 1)
         if reals is None or len(fake) < 4 or len(reals) < 4:
             return []
         real_spread, real_nearest = distances(describe(reals))
@@ -209,10 +211,11 @@ class Health:
         if evidence := early.asleep(rates or {}) if len(self.looks) == 1 else None:
             return self._alert("stall", step, evidence)
         if evidence := early.constant(fakes):
-            return self._alert("collapse", step, evidence)
+            return self._alert("collapse", step, evidence, self._look_before(1))
         latest = self.buckets[-1] if self.buckets else {}
         if evidence := early.noise(step, self.looks, latest, self.limits):
-            return self._alert("collapse", step, evidence)
+            alike = last_run(self.looks, lambda look: look["spread"] < early.NOISE_SPREAD)
+            return self._alert("collapse", step, evidence, self._look_before(len(alike)))
         return [*self._judge_stillness(step), *self._judge_diversity(step)]
 
     @property
@@ -230,16 +233,27 @@ class Health:
         for key in _STATE:
             setattr(self, key, state[key])
 
-    def _alert(self, cause: str, step: int, evidence: str) -> list[Alert]:
+    def _alert(self, cause: str, step: int, evidence: str, since: int | None = None) -> list[Alert]:
         if cause in self.named and step - self.named[cause] < QUIET:
             return []
         self.named[cause] = step
-        return [Alert(cause, step, evidence, REMEDIES[cause])]
+        return [Alert(cause, step, evidence, REMEDIES[cause], since)]
+
+    def _look_before(self, count: int) -> int:
+        """The step of the look before the last `count`; 0 where there is none."""
+        return int(self.looks[-count - 1]["step"]) if len(self.looks) > count else 0
+
+    def _small_until(self, key: str, most: float) -> int:
+        """The end of the last bucket in which a value, by its size, was at most that; 0: of
+        none."""
+        ends = [b["to"] for b in self.buckets if abs(b.get(key, math.inf)) <= most]
+        return int(ends[-1]) if ends else 0
 
     def _judge_strength(self, step: int) -> list[Alert]:
         limits = self.limits
         if evidence := early.runaway(self.buckets, limits):
-            return self._alert("discriminator-too-strong", step, evidence)
+            since = self._small_until("margin", limits.strong_margin)
+            return self._alert("discriminator-too-strong", step, evidence, since)
         recent = [b for b in self.buckets if b["to"] > step - SPAN]
         if not recent or recent[0]["from"] > step - SPAN or any("margin" not in b for b in recent):
             return []
@@ -281,9 +295,9 @@ class Health:
             or min(sizes) < 1000
         ):
             return []
-        return self._alert(
-            "oscillation", step, f"D's outputs have grown to {max(sizes):.2g}: the run diverges"
-        )
+        since = min(self._small_until(key, 100.0) for key in ("real", "fake"))
+        evidence = f"D's outputs have grown to {max(sizes):.2g}: the run diverges"
+        return self._alert("oscillation", step, evidence, since)
 
     def _judge_swings(self, step: int) -> list[Alert]:
         """D wins nearly always, then is beaten, and again: at least four changes of the lead within
@@ -365,7 +379,7 @@ class Health:
         facts += (
             f", after {self.best_spread:.2f} at best" if fell else ", and they never were diverse"
         )
-        return self._alert("collapse", step, facts)
+        return self._alert("collapse", step, facts, self._look_before(len(run)) if fell else 0)
 
 
 _STATE = (

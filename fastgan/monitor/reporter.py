@@ -21,11 +21,23 @@ from fastgan.monitor.progress import GONE, Progress
 from fastgan.runs.run_folder import RunFolder
 
 
+class Diverged(FastganError):
+    """Training can't go on from here."""
+
+    def __init__(self, alert: Alert, message: str) -> None:
+        super().__init__(message)
+        self.alert = alert
+
+
 class Reporter:
     """Writes rows, alerts and pictures into the run folder (None: nowhere) and to the logger (None:
     none), and shows them on the progress line (None: quietly).
 
     command: what to type against a cause that the watch names, or None where nothing can be.
+
+    Attributes:
+        armed: Whether an alert that a rescue may help with waits in `illness` instead of being
+            told.
     """
 
     def __init__(
@@ -34,6 +46,8 @@ class Reporter:
         self.folder, self.watch, self.command = folder, watch, command
         self.logger: Logger | None = None
         self.progress: Progress | None = None
+        self.armed = False
+        self.illness: Alert | None = None
         self._failing: dict[str, str] = {}
 
     @contextmanager
@@ -82,13 +96,14 @@ class Reporter:
             self.tell(self.watch.observe(step, dict(row)))
 
     def diverged(self, step: int, evidence: str) -> None:
-        """Raises FastganError naming the last good checkpoint and a remedy."""
-        alert = Alert("non-finite", step, evidence, REMEDIES["non-finite"])
-        self.tell([alert], quietly=True)
+        """Raises Diverged naming the last good checkpoint and a remedy."""
+        alert = Alert("non-finite", step, evidence, REMEDIES["non-finite"], step - 1)
         good = "there is no checkpoint yet"
         if self.folder is not None and (steps := self.folder.checkpoints.steps()):
             good = f"the last good checkpoint is {self.folder.checkpoints.path(steps[-1])}"
         typed = self.command("non-finite")
+        if typed and self.folder is not None and self.folder.cut.at is not None:
+            typed += f" --from-step {self.folder.cut.at}"  # else what was set aside is back then
         go_on = (
             f"Go on from there at half the rate: {typed}"
             if typed
@@ -97,27 +112,34 @@ class Reporter:
             else "Go on from there with lower learning rates in optimizers= or schedules=, "
             "resume=True and reschedule=True"
         )
-        raise FastganError(f"training diverged: {evidence}; {good}. {go_on}")
+        raise Diverged(alert, f"training diverged: {evidence}; {good}. {go_on}")
 
     def tell(self, alerts: Sequence[Alert], *, quietly: bool = False) -> None:
         """Show alerts, unless an error says the same, and keep them."""
         for alert in alerts:
+            if self.armed and alert.since is not None:
+                self.illness = self.illness or alert
+                continue
             if (typed := self.command(alert.cause)) is not None:
                 alert = dataclasses.replace(alert, remedy=f"stop (Ctrl-C), then {typed}")
             if not quietly:
                 self.say(str(alert))
-            if self.folder is not None:
-                row = {
-                    "step": alert.step,
-                    "cause": alert.cause,
-                    "evidence": alert.evidence,
-                    "remedy": alert.remedy,
-                }
-                with self.accessory("alerts.jsonl"):
-                    self.folder.append(self.folder.alerts, row)
-            if self.logger is not None:
-                with self.accessory("the log"):
-                    self.logger.alert(alert.step, str(alert))
+            self.keep(alert)
+
+    def keep(self, alert: Alert) -> None:
+        """Write an alert down."""
+        if self.folder is not None:
+            row = {
+                "step": alert.step,
+                "cause": alert.cause,
+                "evidence": alert.evidence,
+                "remedy": alert.remedy,
+            }
+            with self.accessory("alerts.jsonl"):
+                self.folder.append(self.folder.alerts, row)
+        if self.logger is not None:
+            with self.accessory("the log"):
+                self.logger.alert(alert.step, str(alert))
 
     def say(self, line: str) -> None:
         if self.progress is not None:

@@ -147,4 +147,6 @@ def _side(side: int, most: int) -> int:
 
 
 def _minutes(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:g} seconds"
     return f"{seconds / 60:g} minutes" if seconds < 7200 else f"{seconds / 3600:g} hours"

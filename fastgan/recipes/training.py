@@ -12,7 +12,9 @@ from fastgan.recipes import Config, ImageSpec
 from fastgan.recipes.config import AugmentingConfig, as_dict, fields_of
 
 if TYPE_CHECKING:
+    from fastgan.data import Dataset
     from fastgan.objectives import Objective
+    from fastgan.trainer.stages.stage import Stage
     from fastgan.trainer.trainer import Trainer
 
 
@@ -58,16 +60,19 @@ def augmented(objective: Objective, config: Config) -> Objective:
     return dataclasses.replace(objective, augment=config.augment, augment_p=config.augment_p)
 
 
-def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | None) -> Trainer:
+def make_trainer(
+    config: Config,
+    *,
+    resume: bool,
+    log: str | None,
+    out: str | None,
+    from_step: int | str | None = None,
+) -> Trainer:
     """The trainer of a configuration: data first, because the networks depend on their size,
-    channels and classes."""
-    import torch
-
+    channels and classes. from_step: as for `Trainer`."""
     from fastgan.devices import pick_device
     from fastgan.distributed.context import join, local_device
-    from fastgan.runs.transfer import freeze_first
     from fastgan.trainer.run_options import RunOptions
-    from fastgan.trainer.stages.stage import Stage
     from fastgan.trainer.trainer import Trainer
 
     with join(
@@ -95,22 +100,54 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
             words=tuple(getattr(dataset, "words", ())),
             captions=tuple(getattr(dataset, "captions", ())),
         )
-        with torch.random.fork_rng([]):
-            torch.manual_seed(config.seed)
-            try:
-                built = config.build(images)
-            except FastganError as error:
-                if images.classes or "label" not in dataset.fields:
-                    raise
-                raise FastganError(f"{error} (the data have {dataset.labels_found()})") from error
-            except ValueError as error:
-                raise FastganError(f"recipe {config.recipe} can't be built: {error}") from error
-        if config.freeze_d:
-            if "D" not in built.nets:
-                raise FastganError("--freeze-d: there is no network D")
-            freeze_first(built.nets["D"], config.freeze_d)
-        if config.init_from is not None:  # whoever goes on from another folder finds it, too
-            config = dataclasses.replace(config, init_from=files.recorded(config.init_from))
+        chosen = config
+
+        def arguments_of(changed: Config) -> dict[str, Any]:
+            """What a trainer is given of a configuration."""
+            return {
+                "stages": stages_of(changed, images, dataset),
+                "config": recorded(changed),
+                **dataclasses.asdict(RunOptions.of(vars(changed))),
+            }
+
+        if chosen.init_from is not None:  # whoever goes on from another folder finds it, too
+            chosen = dataclasses.replace(chosen, init_from=files.recorded(chosen.init_from))
+        given = arguments_of(chosen)
+    trainer = Trainer(
+        data=streams,
+        out=out,
+        resume=resume,
+        from_step=from_step,
+        init_from=chosen.init_from,
+        reschedule=resume,  # the command line lets through what may change
+        log=log,
+        **given,
+    )
+    trainer.remake = lambda changes: arguments_of(dataclasses.replace(chosen, **changes))
+    return trainer
+
+
+def stages_of(config: Config, images: ImageSpec, dataset: Dataset) -> list[Stage]:
+    """Networks, objectives and optimisers of a configuration. Raises FastganError."""
+    import torch
+
+    from fastgan.runs.transfer import freeze_first
+    from fastgan.trainer.stages.stage import Stage
+
+    with torch.random.fork_rng([]):
+        torch.manual_seed(config.seed)
+        try:
+            built = config.build(images)
+        except FastganError as error:
+            if images.classes or "label" not in dataset.fields:
+                raise
+            raise FastganError(f"{error} (the data have {dataset.labels_found()})") from error
+        except ValueError as error:
+            raise FastganError(f"recipe {config.recipe} can't be built: {error}") from error
+    if config.freeze_d:
+        if "D" not in built.nets:
+            raise FastganError("--freeze-d: there is no network D")
+        freeze_first(built.nets["D"], config.freeze_d)
     stages = [
         dataclasses.replace(stage, objective=augmented(stage.objective, config))
         for stage in built.stages
@@ -125,14 +162,4 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
                 ema=built.ema,
             )
         )
-    return Trainer(
-        stages=stages,
-        data=streams,
-        out=out,
-        resume=resume,
-        init_from=config.init_from,
-        reschedule=resume,  # the command line lets through what may change
-        **dataclasses.asdict(RunOptions.of(vars(config))),
-        config=recorded(config),
-        log=log,
-    )
+    return stages

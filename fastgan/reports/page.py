@@ -113,12 +113,22 @@ def _facts(story: Story) -> str:
     shown["versions"] = ", ".join(f"{name} {value}" for name, value in versions.items())
     changes = [f"step {c.get('step')}: {c.get('what')}" for c in facts.get("changes", [])]
     shown["changed"] = "; ".join(changes)
+    shown["gone back"] = gone_back(facts)
     rows = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}</dd></div>"
         for name, value in shown.items()
         if value not in (None, "")
     )
     return f'<dl class="facts">{rows}</dl>'
+
+
+def gone_back(facts: dict[str, Any]) -> str:
+    """Which older checkpoints a run went on from, and of what it was rescued."""
+    cuts = [f"from step {c.get('from')} to {c.get('to')}" for c in facts.get("cuts", [])]
+    if rescue := facts.get("rescue"):
+        seen = f"{rescue.get('cause')} at step {rescue.get('step')}"
+        cuts.append(f"rescued from {seen}: back to step {rescue.get('to')}")
+    return "; ".join(cuts)
 
 
 def duration(seconds: float) -> str:

@@ -56,6 +56,7 @@ CHANGES = (
     Change(("accumulate",), "in how many parts a batch is worked off", ("accumulate",)),
     Change(("ema_decay",), "how slowly the averaged generator follows", ("ema_decay",)),
     Change(("precision",), "such as fp32 for a run that overflowed", ("precision",)),
+    Change(("rescue",), "whether a collapse or a divergence is [rescued](watching.md#rescue) once"),
     Change(("data",), "where the same images lie now"),
     Change(("model",), "where the code that builds the same networks lies now"),
     Change(

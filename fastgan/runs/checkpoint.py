@@ -136,6 +136,8 @@ class Checkpoints:
         self.folder, self.keep = folder, keep
         self.best: int | None = None
         """The step of a checkpoint that is never dropped."""
+        self.every: int | None = None
+        """Of the multiples of this the last `keep` stay, whatever is saved between."""
         self._passing: set[Path] = set()
 
     def steps(self) -> list[int]:
@@ -182,8 +184,10 @@ class Checkpoints:
         best = self.path(self.best) if self.best is not None else None
         gone = self._passing - {path, best}
         self._passing = self._passing - gone - {path} | ({path} if passing else set())
+        regular = [s for s in self.steps() if self.every and s % self.every == 0][-self.keep :]
         kept = [self.path(s) for s in self.steps() if s != self.best and self.path(s) not in gone]
-        for old in (*gone, *kept[: -self.keep]):
+        stay = {self.path(s) for s in regular}
+        for old in (*gone, *(p for p in kept[: -self.keep] if p not in stay)):
             # one that can't be dropped now is dropped by a later save
             with contextlib.suppress(OSError):
                 files.remove_folder(old)
@@ -200,18 +204,23 @@ class Checkpoints:
                 raise FastganError(
                     f"no checkpoint in {self.folder}: start the run again with another --out"
                 )
-            chosen = steps[-1] if step is None else self.named(step)
-            if chosen not in steps:
-                raise FastganError(
-                    f"no checkpoint of step {chosen} in {self.folder}: there are "
-                    f"{', '.join(map(str, steps))}"
-                )
+            chosen = steps[-1] if step is None else self.existing(step)
             try:
                 return self._read(self.path(chosen))
             except FastganError:
                 # a running trainer may drop a checkpoint while it is read
                 if files.kind(self.path(chosen) / STATE) is not None:
                     raise
+
+    def existing(self, step: int | str) -> int:
+        """The step of a checkpoint that is there, by `named`. Raises FastganError."""
+        chosen, steps = self.named(step), self.steps()
+        if chosen not in steps:
+            raise FastganError(
+                f"no checkpoint of step {chosen} in {self.folder}: there are "
+                f"{', '.join(map(str, steps))}"
+            )
+        return chosen
 
     def named(self, step: int | str) -> int:
         """The step of what is called "best": by `--evaluate-every`, as the newest checkpoint has

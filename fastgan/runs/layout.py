@@ -8,3 +8,6 @@ LOGGERS = ("tensorboard", "wandb")
 REPORT, EVALUATION, COPIES = "report.html", "evaluation.json", "copies.png"
 """What `fastgan report` and `fastgan evaluate` leave there; COPIES has samples above the real
 images that they are nearest to."""
+
+CUT = "cut-off"
+"""Lies in a run that has gone back to an older checkpoint, until it has a new one."""

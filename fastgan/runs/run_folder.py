@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fastgan import files
 from fastgan.errors import FastganError
-from fastgan.runs import layout, schema
+from fastgan.runs import cutting, layout, schema
 from fastgan.runs.checkpoint import STATE, Checkpoints, infinite
 
 LOCK = "run.lock"
@@ -35,9 +35,10 @@ OWN = (
     layout.COPIES,
     *layout.LOGGERS,
     "checkpoints",
+    layout.CUT,
     LOCK,
 )
-FOLDERS = ("samples", *layout.LOGGERS, "checkpoints")
+FOLDERS = ("samples", *layout.LOGGERS, "checkpoints", layout.CUT)
 NEEDED = ("config.toml", "run.json", "checkpoints")
 """What is read to use a run. Where a file of the others is a folder, or a folder a file, that is in
 the way of training only."""
@@ -54,6 +55,7 @@ class RunFolder:
         self._claimed = False
         self._made: list[Path] = []
         self._pending: dict[Path, list[str]] = {}
+        self.cut = cutting.Cut(self.path, self.checkpoints)
 
     @property
     def metrics(self) -> Path:
@@ -144,6 +146,7 @@ class RunFolder:
                     )
             for folder in (self.path, self.path / "samples", self.path / "checkpoints"):
                 files.sweep(folder)
+            self.cut.settle()
         except FastganError:
             self.close()
             raise
@@ -180,6 +183,7 @@ class RunFolder:
 
     def close(self) -> None:
         if self._lock is not None:
+            self.cut.give_up()
             self._lock.close()
             self._lock = None
 

@@ -28,6 +28,8 @@ FACTS = {
     "demo?": range(2**63),
     "init_from?": {"taken": str, "warm_up": bool},
     "changes?": [dict],
+    "cuts?": [dict],
+    "rescue?": {"options": {str: (int, float, str)}, "before": {str: (None, int, float, str)}},
     "cpu?": dict,
 }
 """What of run.json is used."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 
 from fastgan.errors import FastganError
 from fastgan.monitor.early import look_due
+from fastgan.monitor.health import Alert
 from fastgan.monitor.quality import SAMPLES
+from fastgan.monitor.reporter import Diverged
+from fastgan.monitor.start import picture_due
 from fastgan.reports import page
 from fastgan.trainer import pictures
 from fastgan.trainer.callbacks import Callbacks
@@ -23,17 +27,40 @@ class Loop:
         callbacks: What else is called.
         request: Tells which signal came.
         until: Of time.monotonic(); None: no limit of time.
+        rescue: Goes back to before an alert and on with a remedy; whether it has.
     """
 
     def __init__(
-        self, session: Session, callbacks: Callbacks, request: GracefulStop, until: float | None
+        self,
+        session: Session,
+        callbacks: Callbacks,
+        request: GracefulStop,
+        until: float | None,
+        rescue: Callable[[Alert], bool] = lambda _: False,
     ) -> None:
         self.session, self.request, self.until = session, request, until
-        self.callbacks = callbacks
+        self.callbacks, self.rescue = callbacks, rescue
         self.clock, self.images_then = time.monotonic(), session.images
 
     def run(self, steps: int) -> None:
-        """Until `steps` steps have been done in all, then save and draw what is not yet."""
+        """Until `steps` steps have been done in all, then save and draw what is not yet. Raises
+        FastganError."""
+        while True:
+            try:
+                return self._run(steps)
+            except Diverged as error:
+                if not self._rescued(error.alert):
+                    self.session.reporter.tell([error.alert], quietly=True)
+                    raise
+
+    def _rescued(self, alert: Alert) -> bool:
+        """Whether a rescue has gone back to before this alert."""
+        done = self.rescue(alert)
+        if done:
+            self.clock, self.images_then = time.monotonic(), self.session.images
+        return done
+
+    def _run(self, steps: int) -> None:
         session, options = self.session, self.session.options
         began = session.step
         while session.step < steps and not self._asked_to_stop():
@@ -49,15 +76,20 @@ class Loop:
             self._check_graph()
             if look_due(session.step):
                 pictures.look_at_samples(session)
+            if (illness := session.reporter.illness) is not None:
+                session.reporter.illness = None
+                if self._rescued(illness):
+                    return self._run(steps)
+                session.reporter.tell([illness])
             due = session.step % options.checkpoint_every == 0
             if due or best:
                 self._checkpoint(passing=not due)
-            if session.step % options.sample_every == 0:
+            if picture_due(session.step, options.sample_every):
                 pictures.draw_samples(session)
             self._call_back(row)
         if session.step > began and session.step % options.checkpoint_every:
             self._checkpoint()
-        if session.step > began and session.step % options.sample_every:
+        if session.step > began and not picture_due(session.step, options.sample_every):
             pictures.draw_samples(session)
         session.reporter.curves()
         if session.folder is not None:

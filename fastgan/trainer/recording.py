@@ -17,6 +17,8 @@ from fastgan.runs import toml
 from fastgan.runs.run_folder import RunFolder, read_checkpoint
 from fastgan.trainer import fingerprint, pictures
 from fastgan.trainer.networks import load_network
+from fastgan.trainer.reuse import rescuing
+from fastgan.trainer.reuse.rescuing import Rescue
 from fastgan.trainer.session import Session
 
 
@@ -49,6 +51,7 @@ def begin(session: Session) -> None:
         pictures.draw_reals(session)
         pictures.draw_samples(session)
         folder.begun()
+        arm(session, facts)
     except BaseException:
         session.reporter.close_logger()
         folder.abandon()
@@ -67,9 +70,16 @@ def open_logger(session: Session, folder: RunFolder) -> None:
             ) from error
 
 
-def resume(session: Session, path: Path, reschedule: bool) -> None:
-    """Load the newest whole checkpoint. reschedule: other schedules and rates are accepted, and
-    told. Raises FastganError for a run that is another one."""
+def resume(
+    session: Session,
+    path: Path,
+    reschedule: bool,
+    from_step: int | str | None = None,
+    rescue: Rescue | None = None,
+) -> None:
+    """Load a whole checkpoint. reschedule: other schedules and rates are accepted, and told.
+    from_step: of an older checkpoint, or "best"; None: the newest. rescue: why it goes back.
+    Raises FastganError for a run that is another one, or that has no such checkpoint."""
     if session.folder is not None:
         session.folder.open()
     session.ranks.wait()
@@ -78,15 +88,20 @@ def resume(session: Session, path: Path, reschedule: bool) -> None:
     facts["identity"] = {**fingerprint.ADDED, **facts["identity"]}
     session.cpu.keep(facts["identity"].get("precision", "fp32"))
     session.compute_in(session.cpu.precision)
+    rescued = facts.get("rescue")
+    if rescued is not None and session.config.get("recipe") == "python":
+        stages = rescuing.changed(session.stages, rescued["options"], rescued["before"])
+        session.sequence.stages = stages
     now = fingerprint.of(session)
     sequence = session.sequence
     changes = []
+    steps = folder.checkpoints.steps()
+    step = max(steps, default=0) if from_step is None else folder.checkpoints.existing(from_step)
     if reschedule:
-        step = max(folder.checkpoints.steps(), default=0)
         own_step = step - sequence.first_step(sequence.at(step))
         changes.append(fingerprint.reschedule(facts["identity"], now, own_step))
     fingerprint.compare(facts["identity"], now, path)
-    groups, state = read_checkpoint(folder.checkpoints, facts)
+    groups, state = read_checkpoint(folder.checkpoints, facts, None if from_step is None else step)
     session.cpu.keep(session.precision.name, state.get("forms"))
     session.enter(state["stage"])
     here = fingerprint.of_stage(session)
@@ -112,15 +127,49 @@ def resume(session: Session, path: Path, reschedule: bool) -> None:
         session.step = state["step"]
         if "evaluation" in state:
             session.quality.load(state["evaluation"])
+            if from_step is not None and session.quality.best_step not in steps:
+                session.quality.best = None  # a later one had taken its place
         if session.watch is not None and state["watch"] is not None:
             session.watch.load_state_dict(state["watch"])
     if session.folder is not None:
-        _go_on_in(session, session.folder, facts)
+        if rescue is not None:
+            facts["rescue"] = rescue.as_json()
+        _go_on_in(session, session.folder, facts, max(steps))
+        if rescue is not None:
+            session.reporter.keep(rescue.as_alert())
+        arm(session, facts)
 
 
-def _go_on_in(session: Session, folder: RunFolder, facts: dict[str, Any]) -> None:
+def arm(session: Session, facts: dict[str, Any]) -> None:
+    """Let the watch call for a rescue, if the run is to have one and had none."""
+    if session.options.rescue and session.folder is not None:
+        session.folder.checkpoints.every = session.options.checkpoint_every
+        session.reporter.armed = "rescue" not in facts
+
+
+def _go_back_in(session: Session, folder: RunFolder, facts: dict[str, Any], newest: int) -> None:
+    """Set aside what comes after the step that the run goes on from, and note that in `facts`.
+    Options that were changed after that step hold from there on."""
+    later = [c for c in facts.get("changes", []) if c.get("step", 0) > session.step]
+    session.cut = folder.cut.begin(session.step)
+    facts.setdefault("cuts", []).append({"from": newest, "to": session.step})
+    if later:
+        facts["changes"] = [c for c in facts["changes"] if c not in later]
+        parts = [*(str(c.get("what")) for c in later), session.rescheduled or ""]
+        each = dict.fromkeys(part for text in parts for part in text.split("; ") if part)
+        session.rescheduled = printable("; ".join(each))
+
+
+def _go_on_in(session: Session, folder: RunFolder, facts: dict[str, Any], newest: int) -> None:
     """Make the folder of a resumed run what it was at the step that it goes on from."""
     step, reporter = session.step, session.reporter
+    if folder.cut.in_vain is not None:
+        reporter.warn(
+            f"the run had gone back to step {folder.cut.in_vain} and not come to a new checkpoint: "
+            "it is again what it was before that"
+        )
+    if step < newest:
+        _go_back_in(session, folder, facts, newest)
     here = folder.checkpoints.path(step)
     lost = [path.name for path in folder.checkpoints.incomplete() if path > here]
     if lost:
@@ -139,7 +188,12 @@ def _go_on_in(session: Session, folder: RunFolder, facts: dict[str, Any]) -> Non
         for old, new in zip(facts["stages"], described, strict=True):
             old["objective"] = new["objective"]
             old["nets"] = {name: old["nets"].get(name, net) for name, net in new["nets"].items()}
-    if facts.pop("demo", None) is not None or session.rescheduled:
+    if (
+        facts.pop("demo", None) is not None
+        or session.rescheduled
+        or session.cut
+        or "rescue" in facts
+    ):
         folder.write("run.json", json.dumps(facts, indent=1))
     with reporter.accessory("metrics.csv"):
         folder.write_table()

@@ -115,7 +115,7 @@ class RunOptions:
     )
     ema_decay: float = run_option(0.999, "decay of the averaged generator", below=1)
     log_every: int = run_option(50, "steps between rows of metrics")
-    sample_every: int = run_option(500, "steps between sample pictures")
+    sample_every: int = run_option(500, "steps between sample pictures; early ones at 50, 100, 200")
     checkpoint_every: int = run_option(1000, "steps between checkpoints")
     checkpoint_minutes: float = run_option(
         10.0, "save also when the last checkpoint is so old; 0: by steps alone"
@@ -127,6 +127,11 @@ class RunOptions:
         "kept, too; 0: none",
     )
     watch: bool = run_option(True, "look for what goes wrong, such as a collapse, and warn")
+    rescue: bool = run_option(
+        False,
+        "at a collapse or a divergence go back to the last good checkpoint, once, and on with a "
+        "remedy",
+    )
     strict: bool = run_option(False, "stop at an image that can't be read")
     resident_bytes: int = run_option(
         2**31, "data sets of at most so many bytes lie on the device", least=0

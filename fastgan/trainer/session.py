@@ -55,6 +55,7 @@ class Session:
         stopped_by: What ended `fit` early: a signal's name, or the reason given to `stop`; or None.
         asked_to_stop: That reason, until the step is done.
         rescheduled: What a resumed run does otherwise than before, or None.
+        cut: What a run that has gone back drops with its next checkpoint, or None.
         taken: What was taken over from `init_from`, or None.
         told: The last reason said for steps without a graph.
         saved_step, saved_at: Of the newest checkpoint: its step, and its time.
@@ -92,6 +93,7 @@ class Session:
             self.step, self.saved_step, self.saved_at = 0, -1, time.monotonic()
             self.told: str | None = None
             self.rescheduled: str | None = None
+            self.cut: str | None = None
             self.taken: str | None = None
             self.stopped_by: str | None = None
             self.asked_to_stop: str | None = None
@@ -213,6 +215,7 @@ class Session:
                 others = self.sequence.other_nets()
                 groups = {**self.active.state(), "others": others, "stats": stats}
                 path = self.folder.checkpoints.save(self.step, groups, state, passing)
+                self.folder.cut.saved(self.step)
         self.saved_step, self.saved_at = self.step, time.monotonic()
         return path
 

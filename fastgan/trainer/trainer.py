@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from fastgan import arguments
 from fastgan.devices import memory_explained
 from fastgan.errors import FastganError
+from fastgan.monitor.health import Alert
 from fastgan.monitor.progress import Progress
 from fastgan.objectives import Objective
 from fastgan.ops.dispatch import prefer
@@ -24,6 +25,7 @@ from fastgan.trainer.graceful_stop import GracefulStop
 from fastgan.trainer.loop import Loop
 from fastgan.trainer.notes import notes
 from fastgan.trainer.optimization.optimizers import OptimizerSpec, Schedule
+from fastgan.trainer.reuse import rescuing
 from fastgan.trainer.run_options import RunOptions
 from fastgan.trainer.session import Session
 from fastgan.trainer.stages.sequence import Sources, checked_stages, single_stage
@@ -62,6 +64,9 @@ class Trainer(Session):
         reschedule: With `resume`, whether changes that a run can take are accepted: schedules,
             learning rates, an objective's r1, gp or augment, flip, precision (docs/runs.md has
             them all). `rescheduled` then says what changed, and so does run.json.
+        from_step: With `resume`, the step of an older checkpoint, or "best", to go on from instead
+            of the newest. What comes after it is dropped with the first new checkpoint, and `cut`
+            says what that is.
         init_from: A run, one of its checkpoints or a folder of safetensors whose weights the
             networks begin with, where layers fit; `taken` says which. A new run with its own data,
             optimisers and steps, unlike `resume`.
@@ -82,7 +87,8 @@ class Trainer(Session):
         ema: The names of networks whose weights are averaged for sampling; False averages none.
         ema_decay: The decay of that average.
         log_every: Steps between two rows of metrics.
-        sample_every: Steps between two pictures of samples.
+        sample_every: Steps between two pictures of samples; there are early ones at steps 50, 100
+            and 200, too.
         checkpoint_every: Steps between two checkpoints.
         checkpoint_minutes: Save also when the last checkpoint is so old; 0 saves by steps alone.
         keep: How many checkpoints are kept, of which at most the newest is one by time.
@@ -90,6 +96,9 @@ class Trainer(Session):
             go to the metrics; 0: none. The checkpoint of the best one is kept besides the others,
             `fastgan.load(out, step="best")`.
         watch: Whether to look for what goes wrong, such as a collapse, and to warn.
+        rescue: Whether a run that collapses or diverges goes back to its last good checkpoint,
+            once, and on from there with another `r1` or `augment` of an `Adversarial` objective; a
+            recipe changes learning rates and precision, too. What comes later is only warned of.
         strict: Whether an image that can't be read is an error instead of being left out.
         resident_bytes: Data sets of at most this many bytes lie on the device.
         progress: Whether a progress line is shown.
@@ -119,6 +128,9 @@ class Trainer(Session):
         torch.Size([9, 1, 8, 8])
     """
 
+    remake: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    """Arguments of a trainer with these options otherwise, where a recipe has made it."""
+
     def __init__(
         self,
         generator: nn.Module | None = None,
@@ -139,6 +151,7 @@ class Trainer(Session):
         out: str | Path | None = None,
         resume: bool = False,
         reschedule: bool = False,
+        from_step: int | str | None = None,
         init_from: str | Path | None = None,
         device: str = "auto",
         precision: str = "auto",
@@ -157,6 +170,7 @@ class Trainer(Session):
         keep: int = 3,
         evaluate_every: int = 0,
         watch: bool = True,
+        rescue: bool = False,
         strict: bool = False,
         resident_bytes: int = 2**31,
         progress: bool = True,
@@ -164,47 +178,110 @@ class Trainer(Session):
         config: Mapping[str, Any] | None = None,
         callbacks: Sequence[object] = (),
     ) -> None:
+        given = {name: value for name, value in locals().items() if name != "self"}
+        given.pop("__class__", None)
+        self._begin(given, None)
+
+    def _begin(self, given: dict[str, Any], rescue: rescuing.Rescue | None) -> None:
+        """Make or resume the run; given: the arguments."""
+        out, resume, from_step = given["out"], given["resume"], given["from_step"]
         if resume and out is None:
             raise FastganError("resume=True needs out=, the run to go on with")
-        options = RunOptions.of(locals())
-        for name, value in (("resume", resume), ("reschedule", reschedule)):
-            arguments.flag(value, name)
-        for name, place in (("out", out), ("init_from", init_from)):
-            if place is not None:
-                arguments.path(place, name)
+        if from_step is not None and not resume:
+            raise FastganError("from_step needs resume=True: it is the step of a run to go on from")
+        if from_step not in (None, "best"):
+            arguments.whole(from_step, "from_step", 0)
+        options = RunOptions.of(given)
+        for name in ("resume", "reschedule"):
+            arguments.flag(given[name], name)
+        for name in ("out", "init_from"):
+            if given[name] is not None:
+                arguments.path(given[name], name)
+        config = given["config"]
         if config is not None:
             arguments.mapping(config, "config", "options by name")
-        called = Callbacks(callbacks)
-        if stages is not None:
-            stages = checked_stages(stages)
+        called = Callbacks(given["callbacks"])
+        if given["stages"] is not None:
+            stages = checked_stages(given["stages"])
         else:
-            parts = (generator, discriminator, nets, objective, loss, latent_shape)
-            stages = [single_stage(*parts, optimizers, schedules, ema)]
-        sources = Sources(data, size, channels)
-        super().__init__(stages, sources, options, out=out, log=log, config=config)
-        self.callbacks = called
+            parts = ("generator", "discriminator", "nets", "objective", "loss", "latent_shape")
+            more = ("optimizers", "schedules", "ema")
+            stages = [single_stage(*(given[name] for name in (*parts, *more)))]
+        sources = Sources(given["data"], given["size"], given["channels"])
+        super().__init__(stages, sources, options, out=out, log=given["log"], config=config)
+        self._given, self.callbacks = given, called
         self._parent = os.getppid() if self.ranks.world > 1 else None
-        with self.ranks.together(), prefer(impl):
+        with self.ranks.together(), prefer(options.impl):
+            self._check_rescue()
             if self.folder is not None and not resume and self.folder.exists():
                 raise FastganError(
                     f"{self.folder.path} exists already: choose another out, or go on with it "
                     "(resume=True, --resume)"
                 )
             try:
-                with memory_explained(batch_size):
+                with memory_explained(options.batch_size):
                     if resume:
                         assert self.out is not None
-                        recording.resume(self, self.out, reschedule)
+                        recording.resume(
+                            self, self.out, given["reschedule"], from_step, rescue=rescue
+                        )
                     else:
-                        self.begin_from(init_from)
+                        self.begin_from(given["init_from"])
                         recording.begin(self)
             except BaseException:
                 self.close()
                 raise
-        if self.ranks.first:
+        if self.ranks.first and rescue is None:
             said = [note for d in self.datasets.values() for note in d.notes if config is None]
-            for line in [*said, *notes(self.stages, batch_size, accumulate)]:
+            for line in [*said, *notes(self.stages, options.batch_size, options.accumulate)]:
                 self.reporter.warn(line)
+
+    def _check_rescue(self) -> None:
+        """Raises FastganError where there can be no rescue, though one is wanted."""
+        if not self.options.rescue:
+            return
+        if self.folder is None and self.ranks.first:
+            raise FastganError("a rescue goes back to a checkpoint: it needs out=, a run folder")
+        if self.watch is None:
+            raise FastganError(
+                "a rescue follows what the watch says: leave watch on, or rescue off"
+            )
+        if self.ranks.world > 1:
+            raise FastganError("a run of several processes can't be rescued: leave rescue off")
+
+    def _rescue(self, alert: Alert) -> bool:
+        """Go back and on with what helps against `alert`; False, and said why, where that can't
+        be."""
+        if not self.reporter.armed or self.folder is None:
+            return False
+        own = self.config.get("recipe") == "python"
+        config = rescuing.options_of(self.active.stage.objective) if own else self.config
+        found = rescuing.find(alert, config, self.folder.checkpoints)
+        self.reporter.armed = False
+        if isinstance(found, str):
+            self.reporter.warn(f"step {alert.step}: {alert.cause}, and no rescue: {found}")
+            return False
+        self.reporter.warn(f"step {alert.step}: {alert.cause}: {alert.evidence}")
+        self.reporter.warn(f"rescue, the only one: {found}")
+        if self.remake is not None:
+            changes = self.remake(found.options)
+        else:
+            stages = rescuing.changed(self.stages, found.options, found.before)
+            changes = {"stages": stages, "config": dict(self.config)}
+            if len(self.stages) == 1 and self.stages[0].data is None:  # data may be read only once
+                changes |= {"data": dict(self.datasets), "size": None, "channels": None}
+        described, progress = self.descriptions, self.reporter.progress
+        self.close()
+        try:
+            again = {"resume": True, "reschedule": True, "from_step": found.to, "init_from": None}
+            self._begin({**self._given, **changes, **again}, found)
+        except FastganError as error:
+            raise FastganError(f"{error} (in a rescue: rescue off goes on without)") from error
+        finally:
+            self.reporter.progress = progress
+        if own:  # the same networks, whose layers may have been swapped since
+            self.descriptions = described
+        return True
 
     def fit(self, steps: int, *, seconds: float | None = None) -> None:
         """Train until `steps` steps have been done in all.
@@ -237,7 +314,7 @@ class Trainer(Session):
                 torch.random.fork_rng(devices),
             ):
                 until = time.monotonic() + seconds if seconds is not None else None
-                Loop(self, self.callbacks, request, until).run(steps)
+                Loop(self, self.callbacks, request, until, self._rescue).run(steps)
                 self.callbacks.call("on_end", self)
         finally:
             if self.reporter.progress is not None:

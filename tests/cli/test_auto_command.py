@@ -48,7 +48,10 @@ def test_a_chosen_run_is_one_of_its_recipe_and_goes_on_by_itself(fastgan):
     )
     assert (code, err) == (0, "")
     assert "fastgan: the one that has the options given" in out
-    assert "steps in the time; fastgan train --resume runs/fastgan --for 30m goes on" in out
+    start = out[out.index("images.npy -> runs/fastgan\n") :]
+    rows = ["run", "pictures", "time", "healthy", "Ctrl-C"]
+    assert re.findall(rf"^  ({'|'.join(rows)}) ", start, re.MULTILINE) == rows
+    assert "steps in the time; fastgan train --resume runs/fastgan --for 0.1s goes on" in out
     config = tomllib.loads(Path("runs/fastgan/config.toml").read_text())
     assert (config["recipe"], config["augment"]) == ("fastgan", "color,translation,cutout")
     run = json.loads(Path("runs/fastgan/run.json").read_text())

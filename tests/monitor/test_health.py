@@ -291,3 +291,18 @@ def test_a_look_is_cheap():
     # 7 to 10 ms of CPU time were measured with eight other jobs on two cores; the pooling op it
     # once used took 25.
     assert min(spent) < 0.020
+
+
+def test_illnesses_are_dated_to_where_all_was_well():
+    """What a rescue goes back to; other warnings date nothing."""
+    cut = {a.cause: a for a in replay(TRACES["D's learning rate cut, G's raised at 300"])}
+    assert 200 <= cut["collapse"].since <= 400, "it was cut at 300"
+    assert cut["generator-too-strong"].since is None
+    grown = [a for a in replay(TRACES["D with SGD at 1.0"]) if "have grown" in a.evidence]
+    assert [a.since < a.step - BUCKET for a in grown] == [True] * len(grown)
+    watch = Health()
+    reals = torch.rand(16, 1, 8, 8) * 2 - 1
+    looks = [
+        watch.observe_samples(step, torch.zeros(16, 1, 8, 8), reals=reals) for step in (50, 60)
+    ]
+    assert [a.since for a in looks[0]] == [0], "never anything else"

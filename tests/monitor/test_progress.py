@@ -79,6 +79,60 @@ def test_a_terminal_gets_a_bar_with_speed_losses_and_time_left():
     assert out.count("\r") < 20, "refreshed at most twice a second"
 
 
+def limited(stream, total, rate, until, seconds=1800.0, start=0):
+    """The last line or state of the bar that a run of `rate` steps a second shows at `until`."""
+    clock = Clock()
+    progress = Progress(total, start=start, stream=stream, seconds=seconds, clock=clock)
+    clock.now = until
+    row = {"loss/D": 0.5123, "loss/G": 1.234}
+    progress.update(start + int(rate * until), 119.0, row)
+    shown = stream.getvalue().replace("\r", "\n").splitlines()[-1]
+    progress.close()
+    return shown
+
+
+def test_a_run_limited_by_time_counts_time():
+    bar = limited(Terminal(), 1_000_000, 2.0, 612.0)
+    assert bar.startswith(" 34%|"), "of the time, not of a million steps"
+    assert "| 10:12/30:00 [19:48 left, step 1224, loss D 0.512, loss G 1.23" in bar
+    line = limited(io.StringIO(), 1_000_000, 2.0, 612.0)
+    assert line.startswith("10 min 12 s of 30 min ( 34 %)  step 1224  ")
+    assert line.endswith("19 min 48 s left")
+    assert "1000000" not in bar + line
+
+
+def test_of_two_limits_the_one_that_comes_first_counts():
+    bar = limited(Terminal(), 2000, 2.0, 612.0)
+    assert bar.startswith(" 61%|"), "1224 of 2000 steps"
+    assert "| 10:12/30:00 [6:28 left, step 1224/2000" in bar
+    line = limited(io.StringIO(), 2000, 2.0, 612.0, start=100)
+    assert "of 30 min ( 64 %)  step 1324/2000" in line, "of the steps that were left"
+    assert "19:48 left, step 306," in limited(Terminal(), 2000, 0.5, 612.0), "the time is first"
+
+
+def test_before_the_first_step_the_time_left_is_the_limit():
+    assert "[30:00 left, step 0]" in limited(Terminal(), 100, 0.0, 0.0).replace(
+        ", loss D 0.512, loss G 1.23, 119 img/s", ""
+    )
+
+
+def test_a_bar_keeps_some_columns_and_the_line_its_width(monkeypatch):
+    from fastgan.monitor import progress
+
+    monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda _: (80, 24))
+    bar = limited(Terminal(), 2000, 1.1, 1750.0)
+    assert len(bar) <= 80
+    assert bar.endswith("]"), "nothing is cut off in the middle"
+    assert bar.index("| 29:10") - bar.index("|") > progress.BAR
+
+
+def test_braces_in_a_name_are_a_name():
+    out = Terminal()
+    with Progress(9, stream=out, seconds=9.0, clock=Clock()) as progress:
+        progress.update(1, row={"loss/{D}": 1.0})
+    assert "loss {D} 1" in out.getvalue()
+
+
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
 def test_a_line_between_is_a_line_of_its_own(stream):
     with Progress(10, stream=stream, clock=Clock()) as progress:

@@ -77,6 +77,16 @@ def test_a_folder_of_pictures_that_was_tidied_up_is_made_again(tmp_path, capsys)
     assert capsys.readouterr().err == ""
 
 
+def test_pictures_come_early_and_a_resumed_run_has_the_same(tmp_path):
+    rare = {"sample_every": 60, "checkpoint_every": 1000, "log_every": 60}
+    with tiny(tmp_path / "run", **rare) as trainer:
+        trainer.fit(49)
+    with tiny(tmp_path / "run", resume=True, **rare) as trainer:
+        trainer.fit(60)
+    made = sorted(int(p.stem) for p in (tmp_path / "run" / "samples").iterdir())
+    assert made == [0, 49, 50, 60], "49 is where it stopped"
+
+
 def test_rows_that_could_not_be_written_come_later(tmp_path, capsys):
     with tiny(tmp_path / "run", log_every=1) as trainer:
         in_the_way(tmp_path / "run" / "metrics.jsonl")
