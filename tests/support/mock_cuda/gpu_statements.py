@@ -79,7 +79,8 @@ def of_torch_cuda(node: ast.AST) -> bool:
 
 def _device(node: ast.expr) -> bool:
     """Whether what is compared with "cuda" is a device: not an engine, nor an entry of a file."""
-    return "engine" not in last_name(node) and not isinstance(node, ast.Subscript)
+    name = last_name(node).lower()
+    return not isinstance(node, ast.Subscript) and (name == "type" or "device" in name)
 
 
 class Facts:
@@ -466,7 +467,7 @@ class Walk:
         names = [last_name(d) for d in node.decorator_list]
         hidden = any(n not in PLAIN_DECORATORS for n in names)
         if self.cls is not None:
-            cls, entry, foreign = self.cls
+            _, entry, foreign = self.cls
             called = self.facts.states.get(("attribute", name), 0)
             free = foreign or hidden or name.startswith("__") or name not in program.used
             return entry if free else entry & called
