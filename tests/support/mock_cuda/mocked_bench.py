@@ -187,6 +187,7 @@ def test_the_tuner_writes_a_table(tmp_path, monkeypatch):
     assert table.is_file(), said
     assert json.loads(table.read_text())["gpu"] == "Mock H100"
     assert "entries in" in said[-1]
+    assert not any("WRONG" in line for line in said)
     tuning.forget()
 
 

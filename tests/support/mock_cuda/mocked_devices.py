@@ -281,6 +281,15 @@ def test_verify_needs_no_interpreter_and_plans_every_type_and_layer(monkeypatch)
     assert not any("needs a GPU" in line for line in missed)
 
 
+def test_every_tile_of_adam_launches():
+    registry.load()
+    jobs, _ = runner.plan(registry.ops("adam_ema"), "full", CUDA)
+    tiles = [job for job in jobs if job.config and job.type == "fp32"]
+    assert len(tiles) == len({job.config for job in tiles}) > 2
+    rows = [row for job in tiles[:2] for row in runner.execute(job, CUDA)[0]]
+    assert not [row.note for row in rows if row.verdict == "FAIL"]
+
+
 def test_ceilings_are_of_half_a_gigabyte_and_of_products_of_8192(monkeypatch):
     sizes = []
     monkeypatch.setattr(timing, "measure", lambda calls, **how: timing.Timing(1.0, 1.0, 1.0, ""))

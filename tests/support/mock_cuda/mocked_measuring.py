@@ -24,6 +24,7 @@ from fastgan.bench.experiments import conv_edges, first_gpu_look
 from fastgan.bench.iterations import measure, rows, suites
 from fastgan.bench.stages import (
     conv_directions,
+    iteration_times,
     norm_forms,
     operator_times,
     plan,
@@ -248,8 +249,10 @@ def test_an_operator_that_reads_the_device_is_called_without_a_graph():
     torch.rand(1, device="cuda")  # the generator is free again
 
 
-def test_the_operators_rows_as_pytest_benchmark_times_them():
+def test_the_operators_rows_as_pytest_benchmark_times_them(monkeypatch):
     pytest.importorskip("pytest_benchmark")
+    rewriting = [f for f in sys.meta_path if "Rewriting" in type(f).__name__]  # pytest's own
+    monkeypatch.setattr(sys, "meta_path", [f for f in sys.meta_path if f not in rewriting])
     micro = importlib.import_module("fastgan.bench.test_micro")
 
     class Clock:
@@ -339,6 +342,37 @@ def test_the_tuner_keeps_an_engine_a_direction_and_flat_adam(monkeypatch):
     assert said[-1].startswith("0 entries")
 
 
+def test_the_tuner_keeps_the_fastest_right_tile(monkeypatch):
+    registry.load()
+    op = registry.ops("adam_ema")[0]
+    small = next(case for case in op.cases if "quick" in case.tags)
+    layer = dataclasses.replace(small, name="a layer", tags=frozenset({"layer"}))
+    few = {"adam_ema": [{"BLOCK": 512, "PROGRAMS": 4}, {"BLOCK": 1024, "PROGRAMS": 4}]}
+    monkeypatch.setitem(
+        registry._OPS, op.name, dataclasses.replace(op, cases=[small, layer], candidates=few)
+    )
+    monkeypatch.setattr(
+        aot, "recheck", lambda entry, capability: [types.SimpleNamespace(shared=12345)]
+    )
+    times = iter([2.0, 1.5, 1.0, 1.2])  # the default, the compiled form's own, the two
+    fake_measure(monkeypatch, lambda kernels: next(times))
+    said = []
+    run = lambda budget: tune.run(["adam_ema"], ["fp32"], budget, False, said.append)
+    assert run(-1.0) == 1
+    assert "1 lookups left, run again" in said[-1]
+    assert run(600.0) == 0
+    entry = stored()["adam_ema", "fp32"]
+    assert (entry.config, entry.shared) == (few["adam_ema"][0], 12345)
+    assert "WRONG" not in said[1]
+    assert run(600.0) == 0
+    assert said[-1].startswith("0 entries")
+    target = tune.Target("adam_ema", "a layer", "adam_ema", "tf32", (("n", 992),))
+    times = iter([1.0] * 4)
+    entry, tried = tune.tune(target, CUDA)  # of a type that the operator has not: in fp32
+    assert not entry.config  # what is no faster leaves the default
+    assert [t["config"] for t in tried][2:] == few["adam_ema"]
+
+
 def test_a_tuner_without_time_says_what_is_left(monkeypatch):
     tiny_layer(monkeypatch)
     monkeypatch.setattr(tune, "networks", lambda: [("tiny G", nn.Linear(4, 3), False)])
@@ -421,6 +455,21 @@ def test_a_row_of_directions_is_in_the_table(monkeypatch):
     assert any(config for given in tried for config in given.values())
     for direction in found:
         assert stored()[f"conv_transpose2d.{direction}", "bf16"].engine == "triton"
+
+
+def test_a_row_of_whole_steps_is_of_the_gpu(monkeypatch):
+    given = []
+
+    class Bench(benchmark.Bench):
+        def suite(self, suite, specs, kind, until):
+            given.append((self.device, suite.name, [spec.key for spec in specs]))
+            return {"rows": []}
+
+    monkeypatch.setattr(iteration_times, "Bench", Bench)
+    found = iteration_times.measure("tiny-dcgan", ("a", "i"), True, skip={"a": "it failed before"})
+    assert given == [(CUDA, "tiny-dcgan", ["i"])]
+    assert found["result"]["machine"]["device"] == "Mock H100"
+    assert [row["error"] for row in found["result"]["suites"][0]["rows"]] == ["it failed before"]
 
 
 def test_a_row_of_norms_forms(monkeypatch):
