@@ -1,18 +1,21 @@
 """Which statements of the product run on a GPU first: those that no run without one can reach.
 
 Two facts decide: G, a GPU is there and meant, and I, Triton's interpreter runs the kernels (on a
-CPU). A state is the set of their four combinations under which a place in the program can be
-reached; conditions narrow it. Conditions about G are `x.is_cuda`, `x.is_cpu`, `device.type ==
-"cuda"` (or "cpu"), `torch.cuda.is_available()`, a parameter called `on_gpu`, `gpu` or `cuda`, an
-engine compared with "cudnn"; about I, `INTERPRET`. What they say goes on through `not`, `and`,
-`or`, `is None`, leaving branches, variables, attributes and what functions return. A call of
-`torch.cuda` that raises without a GPU narrows what follows it. A function is reached where its name
-is, a method where its name and its class are: a function called by such statements alone counts
-whole. Names are not resolved further than that, which finds too few statements, never too many.
+CPU). The state of a place in the program is the set of their four combinations under which it can
+be reached, and a place counts if none of them is without G: each statement, and within statements
+each value of a conditional expression and each later operand of `and` or `or` that calls
+something. Conditions narrow a state: about G they are `x.is_cuda`, `x.is_cpu`, `device.type ==
+"cuda"` (or "cpu"), `torch.cuda.is_available()`, a parameter called `on_gpu`, `gpu` or `cuda`, a
+chosen engine that is "cudnn"; about I, `INTERPRET`. So does a call of `torch.cuda` that raises
+without a GPU. They go on through `not`, `and`, `or`, `is None`, branches that leave, variables,
+attributes and what functions return. A function is reached where its name is used, a method where
+its name and its class are, and what frameworks or users call always: helpers of GPU code alone
+count whole, such as the class of CUDA graphs, the tuner, the meter of energy. Names are resolved no
+further, so that a name shared with code for a CPU hides a place; no list leaves a file out.
 
-A place whose state has no combination without G counts: each statement, and within others each
-value of a conditional expression and each operand with a call. Kernels' own bodies don't: they run
-in the interpreter in ordinary tests.
+Kernels' own bodies don't count, nor do launchers: both run in the interpreter in ordinary tests.
+Statements behind `x.is_cuda or INTERPRET` don't for the same reason. Benchmarks count as the rest
+does: what they run first on a GPU costs GPU minutes when it fails.
 """
 
 from __future__ import annotations

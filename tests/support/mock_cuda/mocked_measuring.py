@@ -366,6 +366,22 @@ def test_the_tuner_keeps_the_fastest_right_tile(monkeypatch):
     assert "WRONG" not in said[1]
     assert run(600.0) == 0
     assert said[-1].startswith("0 entries")
+    # a wrong tile is named and not timed; where none is faster the default stands, and is kept
+    tuning_tables.table_path(CUDA, False).unlink()
+    real = tune.check
+
+    def wrong_at_512(*given, **how):
+        found, lines = real(*given, **how)
+        if tuning.config("adam_ema", "fp32", (("n", 992),), {}, CUDA).get("BLOCK") == 512:
+            found = [dataclasses.replace(row, verdict="FAIL", note="off") for row in found]
+        return found, lines
+
+    monkeypatch.setattr(tune, "check", wrong_at_512)
+    times = iter([1.0] * 3)  # of the default, the compiled form's and the right one
+    assert run(600.0) == 0
+    assert "stands, 1 configurations WRONG" in said[-2]
+    assert not stored()["adam_ema", "fp32"].config
+    monkeypatch.setattr(tune, "check", real)
     target = tune.Target("adam_ema", "a layer", "adam_ema", "tf32", (("n", 992),))
     times = iter([1.0] * 4)
     entry, tried = tune.tune(target, CUDA)  # of a type that the operator has not: in fp32
