@@ -220,6 +220,8 @@ def adam_ema_(
         HAS_FOUND=found_inf is not None,
         SCATTERED=pieces is not None,
         UNIT=ALIGN,
-        enable_fp_fusion=False,
-        **config,
+        **{
+            "enable_fp_fusion": False,
+            **config,
+        },  # which the compiled forms' configurations name too
     )

@@ -1,5 +1,5 @@
-"""The branches that need a GPU, run without one: each file of tests/mock_cuda that begins with
-`mocked_`, in a process of its own whose CUDA is the CPU."""
+"""The branches that need a GPU, run without one: each file of tests/support/mock_cuda that begins
+with `mocked_`, in a process of its own whose CUDA is the CPU."""
 
 from pathlib import Path
 
@@ -10,16 +10,14 @@ pytest.importorskip("triton")
 import mock_cuda
 
 FILES = sorted(Path(mock_cuda.__file__).parent.glob("mocked_*.py"))
-
-
-QUICKER = [
-    pytest.param(path, marks=pytest.mark.long) if path.stem == "mocked_bench" else path
-    for path in FILES
-]
+MINUTES = ("mocked_bench", "mocked_measuring")
+"""Run by test_gpu_statements.py, which notes what every file's tests run."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", QUICKER, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [f for f in FILES if f.stem not in MINUTES], ids=lambda path: path.stem
+)
 def test_on_the_mock(path):
     run(path, "not slow")
 

@@ -281,7 +281,7 @@ def _drawing(func: Any, kwargs: Any) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
     streams.GENERATOR.draws()
     if kwargs.get("generator") is not None:
-        if kwargs["generator"].device.type != "cuda":
+        if streams.device_of(kwargs["generator"]).type != "cuda":
             raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
     elif any(a.name == "generator" for a in func._schema.arguments):
         kwargs["generator"] = streams.GENERATOR

@@ -204,6 +204,18 @@ OPTIMIZERS = (
 )
 
 
+def test_a_generator_of_ones_own_draws_on_its_device():
+    drawn = [
+        torch.randn(3, device="cuda", generator=torch.Generator("cuda").manual_seed(seed))
+        for seed in (0, 0, 1)
+    ]
+    assert drawn[0].is_cuda
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    with pytest.raises(RuntimeError, match="Expected a 'cuda' device type"):
+        torch.randn(3, device="cuda", generator=torch.Generator())
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimisers_that_count_on_the_host_are_refused(name):
     net = small_net()

@@ -26,6 +26,10 @@ _host: dict[Stream, int] = {}
 _capturing: list[Capture] = []
 
 
+_made: weakref.WeakValueDictionary[int, Generator] = weakref.WeakValueDictionary()
+"""By the address of the C++ generator: operators see another Python object of it."""
+
+
 class _AnyGenerator(type(_RealGenerator)):
     def __instancecheck__(cls, value: Any) -> bool:
         return isinstance(value, _RealGenerator)
@@ -41,6 +45,7 @@ class Generator(_RealGenerator, metaclass=_AnyGenerator):
     def __new__(cls, device: Any = "cpu") -> Generator:
         made = super().__new__(cls, "cpu")
         made.place, made.stuck = torch.device(device), False
+        _made[made._cdata] = made
         return made
 
     @property
@@ -93,6 +98,11 @@ class Generator(_RealGenerator, metaclass=_AnyGenerator):
 
 
 GENERATOR = Generator("cuda")
+
+
+def device_of(generator: Any) -> torch.device:
+    """Where a generator that an operator was given draws."""
+    return _made.get(generator._cdata, generator).device
 
 
 @contextlib.contextmanager

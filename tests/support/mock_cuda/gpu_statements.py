@@ -1,0 +1,555 @@
+"""Which statements of the product run on a GPU first: those that no run without one can reach.
+
+Two facts decide: G, a GPU is there and meant, and I, Triton's interpreter runs the kernels (on a
+CPU). The state of a place in the program is the set of their four combinations under which it can
+be reached, and a place counts if none of them is without G: each statement, and within statements
+each value of a conditional expression and each later operand of `and` or `or` that calls
+something. Conditions narrow a state: about G they are `x.is_cuda`, `x.is_cpu`, `device.type ==
+"cuda"` (or "cpu"), `torch.cuda.is_available()`, a parameter called `on_gpu`, `gpu` or `cuda`, a
+chosen engine that is "cudnn"; about I, `INTERPRET`. So does a call of `torch.cuda` that raises
+without a GPU. They go on through `not`, `and`, `or`, `is None`, branches that leave, variables,
+attributes and what functions return. A function is reached where its name is used, a method where
+its name and its class are, and what frameworks or users call always: helpers of GPU code alone
+count whole, such as the class of CUDA graphs, the tuner, the meter of energy. Names are resolved no
+further, so that a name shared with code for a CPU hides a place; no list leaves a file out.
+
+Kernels' own bodies don't count, nor do launchers: both run in the interpreter in ordinary tests.
+Statements behind `x.is_cuda or INTERPRET` don't for the same reason. Benchmarks count as the rest
+does: what they run first on a GPU costs GPU minutes when it fails.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[3]
+PRODUCT = ("fastgan", "kernels", "bench")
+
+ALL, GPU, INTERPRETED = 0b1111, 0b1010, 0b1100  # bits: neither, G, I, both
+PARAMETERS = {"on_gpu", "gpu", "cuda"}
+NEEDS_GPU = {
+    *("CUDAGraph", "Stream", "current_device", "current_stream", "default_generators"),
+    *("get_device_capability", "get_device_name", "get_device_properties", "graph"),
+    *("graph_pool_handle", "max_memory_allocated", "mem_get_info", "memory_allocated"),
+    *("memory_reserved", "reset_peak_memory_stats", "set_device", "synchronize"),
+}
+"""Of torch.cuda: they raise on a machine without a GPU."""
+PLAIN_DECORATORS = {
+    *("assume_constant_result", "cache", "cached_property", "classmethod", "contextmanager"),
+    *("dataclass", "disable", "final", "lru_cache", "no_grad", "once_differentiable", "overload"),
+    *("override", "property", "setter", "staticmethod", "total_ordering", "inference_mode"),
+}
+PLAIN_BASES = {"ABC", "Enum", "Generic", "NamedTuple", "Protocol", "StrEnum"}
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class Value(NamedTuple):
+    """The states in which an expression may be true, false but not None, or None."""
+
+    true: int
+    false: int
+    none: int
+
+    def __or__(self, other: Any) -> Value:
+        return Value(*(a | b for a, b in zip(self, other, strict=True)))
+
+    def within(self, state: int) -> Value:
+        return Value(*(mask & state for mask in self))
+
+
+NOTHING, ANYTHING = Value(0, 0, 0), Value(ALL, ALL, ALL)
+IS_GPU = Value(GPU, ALL & ~GPU, 0)
+NOT_GPU = Value(ALL & ~GPU, GPU, 0)
+
+
+def last_name(node: ast.AST) -> str:
+    """`c` of `a.b.c`, of `a.b.c(...)` and of `c`."""
+    if isinstance(node, ast.Call):
+        return last_name(node.func)
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def of_torch_cuda(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Attribute)
+        and node.attr in NEEDS_GPU
+        and ast.unparse(node.value) == "torch.cuda"
+    )
+
+
+def _device(node: ast.expr) -> bool:
+    """Whether what is compared with "cuda" is a device: not an engine, nor an entry of a file."""
+    name = last_name(node).lower()
+    return not isinstance(node, ast.Subscript) and (name == "type" or "device" in name)
+
+
+class Facts:
+    """What the whole program says of a name; grows until nothing new is found."""
+
+    def __init__(self) -> None:
+        self.states: dict[Any, int] = {}
+        self.values: dict[Any, Value] = {}
+        self.changed = False
+
+    def reach(self, key: Any, state: int) -> None:
+        old = self.states.get(key, 0)
+        if old | state != old:
+            self.states[key], self.changed = old | state, True
+
+    def assign(self, key: Any, value: Value) -> None:
+        old = self.values.get(key, NOTHING)
+        if old | value != old:
+            self.values[key], self.changed = old | value, True
+
+
+class Program:
+    """Every module's tree, and the names that the modules use and define."""
+
+    def __init__(self, trees: dict[str, ast.Module]) -> None:
+        self.trees, self.facts = trees, Facts()
+        self.functions: set[str] = set()
+        self.classes: set[str] = set()
+        self.used: set[str] = set()
+        self.stored: set[str] = set()
+        self.fields: set[str] = set()
+        for tree in trees.values():
+            for node in ast.walk(tree):
+                self._collect(node)
+        self.public = {
+            name
+            for node in ast.walk(trees.get("fastgan/__init__.py", ast.Module([], [])))
+            if isinstance(node, ast.Constant) and isinstance(name := node.value, str)
+        }
+
+    def _collect(self, node: ast.AST) -> None:
+        if isinstance(node, Function):
+            self.functions.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            self.classes.add(node.name)
+            for statement in node.body:
+                if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                    self.fields.add(statement.target.id)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            self.used.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            (self.used if isinstance(node.ctx, ast.Load) else self.stored).add(node.attr)
+        elif isinstance(node, ast.Call) and last_name(node) in ("setattr", "__setattr__"):
+            self.fields |= {a.value for a in node.args if isinstance(a, ast.Constant)}
+
+    def places(self) -> dict[str, set[int]]:
+        """Path to what runs on a GPU first, by its number in ast.walk's order."""
+        while True:
+            self.facts.changed, found = False, {}
+            for path, tree in self.trees.items():
+                walk = Walk(self, path)
+                walk.block(tree.body, ALL)
+                found[path] = walk.seen
+            if not self.facts.changed:
+                break
+        numbers = {
+            path: {id(node): i for i, node in enumerate(ast.walk(tree))}
+            for path, tree in self.trees.items()
+        }
+        return {
+            path: {numbers[path][at] for at, state in seen.items() if state and not state & ~GPU}
+            for path, seen in found.items()
+        }
+
+
+class Walk:
+    """One module under what is known so far."""
+
+    def __init__(self, program: Program, path: str) -> None:
+        self.program, self.facts, self.path = program, program.facts, path
+        self.scopes: list[Any] = [path]
+        self.unknown: list[set[str]] = [set()]
+        self.function: Any = None
+        self.cls: tuple[str, int, bool] | None = None
+        self.seen: dict[int, int] = {}
+        self.ours: set[str] = {"self", "cls"}
+        self.globals: list[set[str]] = [set()]
+
+    # -- what an expression may be ---------------------------------------------------------------
+
+    def value(self, node: ast.expr) -> Value:
+        if isinstance(node, ast.Constant):
+            return (
+                Value(0, 0, ALL)
+                if node.value is None
+                else Value(*((ALL, 0) if node.value else (0, ALL)), 0)
+            )
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            inner = self.value(node.operand)
+            return Value(inner.false | inner.none, inner.true, 0)
+        if isinstance(node, ast.BoolOp):
+            return self._bool(node)
+        if isinstance(node, ast.IfExp):
+            true, false = self.test(node.test)
+            return self.value(node.body).within(true) | self.value(node.orelse).within(false)
+        if isinstance(node, ast.Compare):
+            return self._compare(node)
+        if isinstance(node, ast.NamedExpr):
+            return self.value(node.value)
+        if isinstance(node, ast.Call):
+            return self._call(node)
+        if isinstance(node, ast.Attribute):
+            return self._attribute(node)
+        if isinstance(node, ast.Name):
+            return self._name(node.id)
+        return ANYTHING
+
+    def _bool(self, node: ast.BoolOp) -> Value:
+        values = [self.value(v) for v in node.values]
+        if isinstance(node.op, ast.And):
+            true, out = ALL, NOTHING
+            for value in values:  # a later one is asked where the earlier are true
+                out |= Value(0, value.false & true, value.none & true)
+                true &= value.true
+            return Value(true, out.false, out.none)
+        false, true = ALL, 0
+        for value in values:
+            true |= value.true & false
+            false &= value.false | value.none
+        return Value(true, false & values[-1].false, false & values[-1].none)
+
+    def _compare(self, node: ast.Compare) -> Value:
+        op, right = node.ops[0], node.comparators[0]
+        if len(node.ops) == 1 and isinstance(right, ast.Constant):
+            equal = isinstance(op, (ast.Eq, ast.Is))
+            if isinstance(op, (ast.Is, ast.IsNot)) and right.value is None:
+                left = self.value(node.left)
+                found = Value(left.none, left.true | left.false, 0)
+            elif right.value in ("cuda", "cpu") and _device(node.left):
+                found = IS_GPU if right.value == "cuda" else NOT_GPU
+            elif right.value == "cudnn" and last_name(node.left) == "engine":
+                found = Value(GPU, ALL, 0)
+            else:
+                return Value(ALL, ALL, 0)
+            return found if equal else Value(found.false, found.true, 0)
+        return Value(ALL, ALL, 0)
+
+    def _call(self, node: ast.Call) -> Value:
+        name, owner = last_name(node), ast.unparse(getattr(node.func, "value", node.func))
+        if name == "is_available" and owner == "torch.cuda":
+            return IS_GPU
+        if name == "is_current_stream_capturing" or (
+            name == "is_available" and owner.endswith("cudnn")
+        ):
+            return Value(GPU, ALL, 0)
+        if name in ("bool", "any", "all") and len(node.args) == 1:
+            inner = node.args[0]
+            if isinstance(inner, (ast.GeneratorExp, ast.ListComp)):
+                inner = inner.elt
+            found = self.value(inner)
+            empty = ALL if name != "bool" else 0
+            return Value(
+                found.true | (empty if name == "all" else 0),
+                found.false | found.none | (empty if name == "any" else 0),
+                0,
+            )
+        mine = isinstance(node.func, ast.Name) or owner in self.ours
+        if mine and name in self.program.functions and name not in self.program.classes:
+            return self.facts.values.get(("returns", name), NOTHING)
+        return ANYTHING
+
+    def _attribute(self, node: ast.Attribute) -> Value:
+        if node.attr in ("is_cuda", "is_cpu"):
+            return IS_GPU if node.attr == "is_cuda" else NOT_GPU
+        if node.attr == "INTERPRET":
+            return Value(INTERPRETED, ALL & ~INTERPRETED, 0)
+        program = self.program
+        known = node.attr in program.stored and node.attr not in program.fields
+        if known and node.attr not in program.functions:
+            return self.facts.values.get(("attribute", node.attr), NOTHING)
+        return ANYTHING
+
+    def _name(self, name: str) -> Value:
+        if name == "INTERPRET":
+            return Value(INTERPRETED, ALL & ~INTERPRETED, 0)
+        for scope, unknown in zip(reversed(self.scopes), reversed(self.unknown), strict=True):
+            if name in unknown:
+                return IS_GPU if name in PARAMETERS else ANYTHING
+            if (scope, name) in self.facts.values:
+                return self.facts.values[scope, name]
+        return ANYTHING
+
+    def test(self, node: ast.expr) -> tuple[int, int]:
+        found = self.value(node)
+        return found.true, found.false | found.none
+
+    # -- what runs -------------------------------------------------------------------------------
+
+    def at(self, node: ast.AST, state: int) -> None:
+        self.seen[id(node)] = self.seen.get(id(node), 0) | state
+
+    def block(self, body: list[ast.stmt], state: int) -> int:
+        for statement in body:
+            state = self.statement(statement, state)
+        return state
+
+    def statement(self, node: ast.stmt, state: int) -> int:
+        if isinstance(node, Function):
+            return self.define(node, state)
+        if isinstance(node, ast.ClassDef):
+            return self.define_class(node, state)
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            self.at(node, state)
+            names = [(alias.asname or alias.name).partition(".")[0] for alias in node.names]
+            self.forget(names)
+            if (getattr(node, "module", "") or "").partition(".")[0] == "fastgan":
+                self.ours.update(names)
+            return state
+        if isinstance(node, ast.Global):
+            self.globals[-1].update(node.names)
+        quiet = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if quiet or isinstance(node, (ast.Pass, ast.Global, ast.Nonlocal)):
+            return state
+        for value in self.own(node):
+            state &= self.expression(value, state)
+        self.at(node, state)
+        if isinstance(node, ast.If):
+            true, false = self.test(node.test)
+            return self.block(node.body, state & true) | self.block(node.orelse, state & false)
+        if isinstance(node, ast.While):
+            self.block(node.body, state & self.test(node.test)[0])
+        elif isinstance(node, (ast.For, ast.AsyncFor)):
+            self.targets(node.target)
+            self.block(node.body, state)
+            self.block(node.orelse, state)
+        elif isinstance(node, (ast.With, ast.AsyncWith)):
+            for item in node.items:
+                self.targets(item.optional_vars)
+            out = self.block(node.body, state)
+            swallows = any("suppress" in ast.unparse(item.context_expr) for item in node.items)
+            return state if swallows else out
+        elif isinstance(node, ast.Try):
+            return self.trial(node, state)
+        elif isinstance(node, ast.Match):
+            out = state
+            for case in node.cases:
+                self.targets(case.pattern)
+                out |= self.block(case.body, state)
+            return out
+        elif isinstance(node, ast.Assert):
+            return state & self.test(node.test)[0]
+        elif isinstance(node, (ast.Return, ast.Raise, ast.Continue, ast.Break)):
+            if isinstance(node, ast.Return):
+                found = self.value(node.value) if node.value else Value(0, 0, ALL)
+                self.returns(found.within(state))
+            return 0
+        else:
+            self.assigned(node, state)
+        return state
+
+    def trial(self, node: ast.Try, state: int) -> int:
+        out = self.block(node.orelse, self.block(node.body, state))
+        for handler in node.handlers:
+            self.forget([handler.name] if handler.name else [])
+            out |= self.block(handler.body, state)
+        if node.finalbody:
+            self.block(node.finalbody, state)
+        return out
+
+    def own(self, node: ast.stmt) -> Iterator[ast.expr]:
+        """The expressions of a statement that are not in its blocks."""
+        for name, child in ast.iter_fields(node):
+            if name in ("annotation", "body", "orelse", "handlers", "finalbody", "cases"):
+                continue
+            for one in child if isinstance(child, list) else [child]:
+                if isinstance(one, ast.withitem):
+                    yield one.context_expr
+                elif isinstance(one, ast.expr):
+                    yield one
+
+    def assigned(self, node: ast.stmt, state: int) -> None:
+        if isinstance(node, ast.Assign):
+            targets, value = node.targets, self.value(node.value)
+        elif isinstance(node, ast.AnnAssign):
+            if node.value is None:
+                return
+            targets, value = [node.target], self.value(node.value)
+        elif isinstance(node, ast.AugAssign):
+            targets, value = [node.target], ANYTHING
+        else:
+            return
+        for target in targets:
+            self.targets(target, value.within(state))
+
+    def targets(self, node: Any, value: Value = ANYTHING) -> None:
+        """Stores into names and attributes; into several at once nothing is known of."""
+        if isinstance(node, ast.Name):
+            self.facts.assign((self.scope(node.id), node.id), value)
+        elif isinstance(node, ast.Attribute):
+            self.facts.assign(("attribute", node.attr), value)
+        elif isinstance(node, ast.AST):
+            for part in ast.walk(node):
+                if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+                    self.facts.assign((self.scope(part.id), part.id), ANYTHING)
+                elif isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store):
+                    self.facts.assign(("attribute", part.attr), ANYTHING)
+                elif isinstance(part, (ast.MatchAs, ast.MatchStar)) and part.name:
+                    self.facts.assign((self.scopes[-1], part.name), ANYTHING)
+
+    def scope(self, name: str) -> Any:
+        return self.path if name in self.globals[-1] else self.scopes[-1]
+
+    def forget(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.facts.assign((self.scopes[-1], name), ANYTHING)
+
+    def returns(self, value: Value) -> None:
+        if self.function is not None:
+            self.facts.assign(("returns", self.function), value)
+
+    # -- expressions -----------------------------------------------------------------------------
+
+    def expression(self, node: ast.expr, state: int) -> int:
+        """Notes the names used; the states that are left where all of it has run."""
+        if isinstance(node, ast.IfExp):
+            left = self.expression(node.test, state) & state
+            true, false = self.test(node.test)
+            for branch, mask in ((node.body, true), (node.orelse, false)):
+                self.at(branch, left & mask)
+                self.expression(branch, left & mask)
+            return left
+        if isinstance(node, ast.BoolOp):
+            here = left = self.expression(node.values[0], state) & state
+            for before, value in zip(node.values, node.values[1:], strict=False):
+                here &= self.test(before)[0 if isinstance(node.op, ast.And) else 1]
+                if any(isinstance(part, ast.Call) for part in ast.walk(value)):
+                    self.at(value, here)
+                self.expression(value, here)
+            return left
+        if isinstance(node, ast.Lambda):
+            self.scopes.append((self.path, node.lineno, node.col_offset))
+            self.unknown.append({a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)})
+            self.expression(node.body, state)
+            self.scopes.pop(), self.unknown.pop()
+            return state
+        if isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
+            return self.comprehension(node, state)
+        if isinstance(node, ast.Call) and last_name(node) in ("isinstance", "issubclass"):
+            return self.expression(node.args[0], state)
+        if isinstance(node, ast.NamedExpr):
+            self.targets(node.target, self.value(node.value).within(state))
+        if of_torch_cuda(node):
+            state &= GPU
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            self.facts.reach(("name", node.id), state)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            self.facts.reach(("attribute", node.attr), state)
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.keyword):
+                child = child.value
+            if isinstance(child, ast.expr):
+                state &= self.expression(child, state)
+        return state
+
+    def comprehension(self, node: Any, state: int) -> int:
+        inner = first = state & self.expression(node.generators[0].iter, state)
+        for generator in node.generators:
+            self.targets(generator.target)
+            if generator is not node.generators[0]:
+                self.expression(generator.iter, inner)
+            for condition in generator.ifs:
+                self.expression(condition, inner)
+                inner &= self.test(condition)[0]
+        for part in ("elt", "key", "value"):
+            if (value := getattr(node, part, None)) is not None:
+                self.expression(value, inner)
+        return first
+
+    # -- definitions -----------------------------------------------------------------------------
+
+    def entry(self, node: Function, state: int) -> int:
+        """The states in which a function may be called."""
+        name, program = node.name, self.program
+        names = [last_name(d) for d in node.decorator_list]
+        hidden = any(n not in PLAIN_DECORATORS for n in names)
+        if self.cls is not None:
+            _, entry, foreign = self.cls
+            called = self.facts.states.get(("attribute", name), 0)
+            free = foreign or hidden or name.startswith("__") or name not in program.used
+            return entry if free else entry & called
+        if len(self.scopes) > 1:
+            return state
+        free = hidden or name not in program.used or name in program.public
+        called = self.facts.states.get(("name", name), 0)
+        return ALL if free else called | self.facts.states.get(("attribute", name), 0)
+
+    def define(self, node: Function, state: int) -> int:
+        for outer in (*node.decorator_list, *node.args.defaults, *node.args.kw_defaults):
+            if outer is not None:
+                self.expression(outer, state)
+        self.facts.assign((self.scopes[-1], node.name), Value(ALL, 0, 0))
+        if any(ast.unparse(d).startswith(("triton", "jit", "gluon")) for d in node.decorator_list):
+            for inner in ast.walk(node):  # runs on the device: what it calls does too
+                if isinstance(inner, (ast.Name, ast.Attribute)):
+                    self.facts.reach(("name", last_name(inner)), ALL)
+                    self.facts.reach(("attribute", last_name(inner)), ALL)
+            return state
+        entry = self.entry(node, state)
+        kept = self.function, self.cls
+        self.function, self.cls = node.name, None
+        self.scopes.append((self.path, node.lineno, node.name))
+        self.unknown.append({a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)})
+        self.globals.append(set())
+        out = self.block(node.body, entry)
+        yields = any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in ast.walk(node))
+        self.returns(ANYTHING if yields or kept[1] else Value(0, 0, out))
+        if yields or isinstance(node, ast.AsyncFunctionDef) or node.decorator_list:
+            self.returns(ANYTHING)
+        self.scopes.pop(), self.unknown.pop(), self.globals.pop()
+        self.function, self.cls = kept
+        return state
+
+    def define_class(self, node: ast.ClassDef, state: int) -> int:
+        program, facts = self.program, self.facts
+        bases = [
+            last_name(base.value if isinstance(base, ast.Subscript) else base)
+            for base in node.bases
+        ]
+        for base in node.bases:
+            self.expression(base, 0)
+        free = node.name not in program.used or node.name in program.public
+        used = facts.states.get(("name", node.name), 0) | facts.states.get(
+            ("attribute", node.name), 0
+        )
+        entry = (
+            ALL
+            if free
+            or (
+                node.decorator_list
+                and any(last_name(d) not in PLAIN_DECORATORS for d in node.decorator_list)
+            )
+            else used
+        )
+        for base in bases:  # a subclass runs what its bases define
+            facts.reach(("name", base), entry)
+        foreign = any(b not in program.classes and b not in PLAIN_BASES for b in bases)
+        kept, self.cls = self.cls, (node.name, entry, foreign)
+        self.block(node.body, state)
+        self.cls = kept
+        for statement in node.body:
+            if isinstance(statement, ast.Assign):
+                for target in statement.targets:
+                    if isinstance(target, ast.Name):
+                        facts.assign(("attribute", target.id), self.value(statement.value))
+        return state
+
+
+def product() -> Iterator[tuple[str, str]]:
+    """Path and source of every module."""
+    for top in PRODUCT:
+        for path in sorted((ROOT / top).rglob("*.py")):
+            if path.resolve() == ROOT / path.relative_to(ROOT):
+                yield path.relative_to(ROOT).as_posix(), path.read_text("utf-8")
+
+
+def places() -> dict[str, set[int]]:
+    """Path to what runs on a GPU first, by its number in ast.walk's order."""
+    trees = {path: ast.parse(source) for path, source in product()}
+    return {path: found for path, found in Program(trees).places().items() if found}
