@@ -36,6 +36,12 @@ def path_of(given: str | os.PathLike[str], what: str = "the path") -> Path:
     if "\0" in os.fsdecode(given):
         raise FastganError(f"{os.fsdecode(given)}: {what} holds a null byte, which no name can")
     try:
+        os.fsencode(given)
+    except UnicodeEncodeError:
+        raise FastganError(
+            f"{os.fspath(given)!r}: {what} is no name that a file can have"
+        ) from None
+    try:
         return Path(given).expanduser()
     except RuntimeError:
         raise FastganError(f"can't find {given}: no such user here, or no home folder") from None
@@ -217,8 +223,12 @@ def explained(what: str) -> Iterator[None]:
 def write_atomically(path: Path, data: bytes) -> None:
     """Make `path` hold `data`; after a failure it holds the old or the new, with nothing beside it.
 
-    Raises OSError.
+    Raises OSError, also where a folder, pipe or device is there, which is not replaced.
     """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(mode := path.stat().st_mode):
+            there = "folder" if stat.S_ISDIR(mode) else "pipe or device"
+            raise OSError(errno.EEXIST, f"a {there} is there")
     partial = _partial(path)
     try:
         write(partial, data)

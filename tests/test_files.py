@@ -97,8 +97,11 @@ def test_writers_of_one_file_at_once_leave_one_of_them_whole(tmp_path, monkeypat
 
 
 LOOK_UPS = {"exists", "is_file", "is_dir", "is_symlink", "is_mount", "expanduser"}
-OWN_METHODS = {"self", "self.folder", "RunFolder(folder)", "info"}  # RunFolder's, ZipInfo's
-ROOMS = ("cli", "data", "metrics", "models", "monitor", "objectives", "recipes", "runs", "trainer")
+OWN_METHODS = {"self", "self.folder", "RunFolder(folder)", "info", "entry"}  # of no Path
+ROOMS = (
+    *("cli", "cpu", "data", "distributed", "export", "graphs", "judges", "latent", "metrics"),
+    *("models", "monitor", "objectives", "recipes", "reports", "runs", "trainer", "ui"),
+)
 
 
 def test_all_paths_are_looked_up_in_one_place():
@@ -124,6 +127,7 @@ BAD_PATHS = {
     "a/\0b": "null byte",
     "~nobody-has-this-name/x": "no such user",
     "": "empty",
+    "\ud800": "no name that a file can have",
 }
 
 
@@ -161,6 +165,14 @@ def test_a_path_that_cannot_be_looked_at_is_one_line(bad, tmp_path, monkeypatch)
                 ["train", "--config", bad, "--steps", "1"],
                 ["sample", bad],
                 ["evaluate", bad],
+                ["report", bad],
+                ["timelapse", bad],
+                ["compare", bad, bad],
+                ["interpolate", bad],
+                ["directions", bad],
+                ["invert", bad, "x.png"],
+                ["export", bad, "--out", "x"],
+                ["ui", bad],
                 ["demo", "--out", bad, "--steps", "1"],
             )
         },
@@ -177,6 +189,18 @@ TILDE = [bad for bad in BAD_PATHS if bad.startswith("~")]
 
 def no():
     raise FastganError("; ".join(BAD_PATHS.values()))
+
+
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    for there in ("pipe", ".", "..", "/", "/dev/null", str(tmp_path)):
+        with pytest.raises(
+            FastganError, match=r"can't write .*: a (folder|pipe or device) is there"
+        ):
+            files.replace(Path(there), b"x")
+    assert os.listdir(tmp_path) == ["pipe"]
+    assert not (tmp_path / "pipe").is_file()
 
 
 def test_text_files_of_windows_are_read():

@@ -111,7 +111,7 @@ def command(
         for name, value in measured.items():
             click.echo(f"  {name}: {value:.4g}")
     kept = {EVALUATION: _bytes(found)}
-    if channels in (1, 3):
+    if channels in (1, 3, 4):
         kept[COPIES] = _picture(report.worst)
     _keep(run, kept)
 

@@ -181,7 +181,7 @@ def save(out: str, path: Path, images: Any, picture: Any, names: Sequence[str] |
     if out.endswith("/") or files.kind(path) == "folder":
         for i, image in enumerate(images):
             file = path / (f"{stem(names[i])}.png" if names else f"{i:06d}.png")
-            formats.save_still(pictures.grid(image[None], padding=0, scale=1), file)
+            formats.save_still(pictures.still(image), file)
         click.echo(f"{len(images)} images in {path}/")
         return
     formats.save_still(picture, path)

@@ -16,6 +16,7 @@ import numpy as np
 
 from fastgan.data import cache
 from fastgan.data.dataset import Dataset, left_out
+from fastgan.data.formats.tables import LARGEST, classes_of, table_of
 from fastgan.data.listing import Listing, class_labels
 from fastgan.data.pixels import Unreadable, decode
 from fastgan.errors import FastganError, printable
@@ -107,13 +108,21 @@ class _Builder:
             progress,
         )
 
+        self.table = table_of(listing.names)
+        self.classes = b""
+        if self.table is not None:
+            try:
+                self.classes = listing.content(self.table, LARGEST)
+            except Exception:  # too large, unreadable, or whatever a damaged archive raises
+                self.table = None
+
     def identify(self) -> str:
         """The content key, by reading every file."""
         runs = (
             range(i, min(i + _RUN_FILES, len(self.listing)))
             for i in range(0, len(self.listing), _RUN_FILES)
         )
-        key = _Key(self.listing)
+        key = _Key(self.listing, self.classes)
         with self._bar("checking") as bar:
             for digests in _in_order(
                 lambda run: [self._digest(i) for i in run], runs, self.workers
@@ -145,6 +154,8 @@ class _Builder:
                 with _strict_pillow():
                     return decode(self.listing.read(i), self.size, self.channels)
             except Unreadable as error:
+                if i == self.table:
+                    continue
                 skipped.append((name, str(error)))
                 self._refuse_if_strict(skipped)
         raise FastganError(f"no readable image in {self.listing.root}: {left_out(skipped)}")
@@ -157,7 +168,7 @@ class _Builder:
 
     def _attempt(self, shape: tuple[int, int, int]) -> tuple[cache.Writer, str]:
         fields = {"image": ("image", shape, np.uint8), "label": ("label", (), np.int64)}
-        key = _Key(self.listing)
+        key = _Key(self.listing, self.classes)
         kept: list[str] = []
         skipped: list[tuple[str, str]] = []
         step = max(1, min(_RUN_FILES, _RUN_BYTES // int(np.prod(shape))))
@@ -179,7 +190,7 @@ class _Builder:
                     if images:
                         writer.append("image", np.stack([image for _, image in images]))
                     bar.update(len(digests))
-            found, note = class_labels(kept)
+            found, note = self._labels(kept)
             if found:
                 writer.append("label", np.array(found[0], dtype=np.int64))
             else:
@@ -191,6 +202,16 @@ class _Builder:
             writer.abort()
             raise
         return writer, key.hexdigest()
+
+    def _labels(self, kept: list[str]) -> tuple[tuple[list[int], list[str]] | None, str | None]:
+        """Of a file beside the images, else of their folders."""
+        note = None
+        if self.table is not None:
+            found, note = classes_of(self.listing.names[self.table], self.classes, kept)
+            if found is not None:
+                return found, note
+        labels, guessed = class_labels(kept)
+        return labels, "; ".join(line for line in (note, guessed) if line) or None
 
     def _decode(
         self, run: range, shape: tuple[int, int, int]
@@ -204,7 +225,8 @@ class _Builder:
                 data = self.listing.read(i)
             except Unreadable as error:
                 digests.append(str(error).encode())
-                bad.append((i, str(error)))
+                if i != self.table:
+                    bad.append((i, str(error)))
                 continue
             digests.append(hashlib.sha256(data).digest())
             try:
@@ -243,9 +265,9 @@ class _Builder:
 class _Key:
     """SHA-256 over the names and content digests of all files, in order."""
 
-    def __init__(self, listing: Listing) -> None:
+    def __init__(self, listing: Listing, classes: bytes) -> None:
         self._names = iter(listing.names)
-        self._digest = hashlib.sha256()
+        self._digest = hashlib.sha256(classes)
 
     def update(self, digests: list[bytes]) -> None:
         for digest, name in zip(

@@ -268,7 +268,7 @@ def as_labels(values: np.ndarray, *, named: bool = False) -> tuple[np.ndarray, l
     if named and values.ndim == 2 and values.dtype.kind in "uifb" and _is_one_hot(values):
         return values.argmax(1).astype(np.int64), None
     if named and values.ndim == 1 and values.dtype.kind == "f":
-        whole = np.isfinite(values) & (np.abs(values) < 2**53)
+        whole = np.isfinite(values) & (np.abs(values.astype(np.float64)) < 2**53)
         if whole.all() and (values == np.rint(values)).all():
             return values.astype(np.int64), None
     if values.dtype.kind in "iub":

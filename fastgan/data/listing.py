@@ -9,29 +9,32 @@ import re
 import stat
 import time
 import zipfile
+from collections import deque
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from fastgan import files
 from fastgan.data.formats.naming import HEAD, named
 from fastgan.data.pixels import MAX_FILE_BYTES, Unreadable, looks_like_image
 from fastgan.errors import FastganError
 
-_SHARDS = ("part", "shard", "chunk", "batch", "split", "images", "imgs", "pack")
+_SHARDS = ("part", "shard", "chunk", "batch", "split", "fold", "images", "imgs", "pack")
 _JUNK = ("__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini")
 _SETTLED_SECONDS = 2.0  # coarser than any file system's clock in use (FAT: 2 s)
 
 
 class Listing:
-    """Files under one root, sorted by name. names: relative, "/" between parts. sizes: bytes."""
+    """Files under one root, sorted by name. names: relative, "/" between parts. sizes: bytes.
+    outputs: those of the names that stand for what fastgan made itself, and what it is."""
 
     def __init__(
         self, root: Path, names: Sequence[str], sizes: Sequence[int], stamp: str, newest_ns: int
     ) -> None:
         self.root, self.names, self.sizes = root, names, sizes
         self.stamp = stamp
+        self.outputs: dict[str, str] = {}
         self._newest_ns, self._listed_ns = newest_ns, time.time_ns()
 
     def __len__(self) -> int:
@@ -44,6 +47,8 @@ class Listing:
     def read(self, i: int) -> bytes:
         """The whole of file i if its first bytes are an image's. Raises Unreadable with the reason
         if not."""
+        if self.names[i] in self.outputs:
+            raise Unreadable(self.outputs[self.names[i]])
         if self.sizes[i] == 0:
             raise Unreadable("empty file")
         if self.sizes[i] > MAX_FILE_BYTES:
@@ -58,6 +63,11 @@ class Listing:
             ) from None
 
     def _read(self, i: int) -> bytes:
+        raise NotImplementedError
+
+    def content(self, i: int, limit: int) -> bytes:
+        """File i whatever it is, at most `limit` bytes of it. Raises OSError and what a damaged
+        archive raises."""
         raise NotImplementedError
 
     def family(self) -> str:
@@ -82,8 +92,7 @@ class Folder(Listing):
     """All files under a folder, links followed, hidden files and desktop litter ignored."""
 
     def __init__(self, root: Path, exclude: frozenset[str] = frozenset()) -> None:
-        found: list[tuple[str, int, int, int]] = []
-        _walk(root, "", found, {os.path.realpath(root)})
+        found, outputs = _without_outputs(root, _walk(root))
         found = sorted(f for f in found if stem(f[0]) not in exclude)
         digest = hashlib.sha256(os.path.realpath(root).encode("utf-8", "surrogateescape"))
         for name, *numbers in found:
@@ -92,36 +101,69 @@ class Folder(Listing):
         super().__init__(
             root, [f[0] for f in found], [f[1] for f in found], digest.hexdigest(), newest
         )
+        self.outputs = outputs
 
     def _read(self, i: int) -> bytes:
         with files.open_plain(self.root / self.names[i]) as file:
             return _take(file, MAX_FILE_BYTES)
 
+    def content(self, i: int, limit: int) -> bytes:
+        return files.read(self.root / self.names[i], limit, follow=True)
 
-def _walk(
-    folder: Path, prefix: str, found: list[tuple[str, int, int, int]], above: set[str]
-) -> None:
-    try:
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        raise FastganError(
-            f"cannot list {folder}: {error.strerror}; make it readable or move it away"
-        ) from None
-    for entry in entries:
-        if entry.name.startswith(".") or entry.name in _JUNK:
+
+_Found = tuple[str, int, int, int]
+"""Name, bytes, two times in nanoseconds."""
+
+
+def _walk(root: Path) -> list[_Found]:
+    """Each real folder once, however many links lead to it: first by its own name."""
+    found: list[_Found] = []
+    seen: set[tuple[int, int]] = set()
+    folders, links = deque([(os.fspath(root), "", root.stat())]), deque[Any]()
+    while folders or links:
+        path, prefix, facts = (folders or links).popleft()
+        if (facts.st_dev, facts.st_ino) in seen:
             continue
-        name = prefix + entry.name
+        seen.add((facts.st_dev, facts.st_ino))
         try:
-            facts = entry.stat()
-        except OSError:  # a dangling link, or one into a folder that nobody may look into: listed,
-            found.append((name, 1, 0, 0))  # so that it is named among what was left out
-            continue
-        if stat.S_ISDIR(facts.st_mode):
-            real = os.path.realpath(entry.path)
-            if real not in above:  # a link back up would never end
-                _walk(Path(entry.path), name + "/", found, above | {real})
-        elif stat.S_ISREG(facts.st_mode):  # pipes and devices would block
-            found.append((name, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns))
+            entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+        except OSError as error:
+            raise FastganError(
+                f"cannot list {path}: {error.strerror}; make it readable or move it away"
+            ) from None
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name in _JUNK:
+                continue
+            name = prefix + entry.name
+            try:
+                facts = entry.stat()
+                if stat.S_ISDIR(facts.st_mode):
+                    queue = links if entry.is_symlink() else folders
+                    queue.append((entry.path, name + "/", facts))
+                    continue
+            except OSError:  # a dangling link, or one into a folder that nobody may look into:
+                found.append((name, 1, 0, 0))  # listed, so that it is named among what was left out
+                continue
+            if stat.S_ISREG(facts.st_mode):  # pipes and devices would block
+                found.append((name, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns))
+    return found
+
+
+def _without_outputs(root: Path, found: list[_Found]) -> tuple[list[_Found], dict[str, str]]:
+    """(without the files of runs, which stand for themselves by one name; {such a name: what it
+    is}). Raises FastganError where the root is a run."""
+    names = [name for name, *_ in found]
+    runs = [n.removesuffix("run.json") for n in names if n.rpartition("/")[2] == "run.json"]
+    marks = [(run, (f"{run}checkpoints/step-", f"{run}run.lock")) for run in runs]
+    runs = [run for run, begun in marks if any(name.startswith(begun) for name in names)]
+    if "" in runs:
+        raise FastganError(f"{root} is a run of fastgan, not data: give what it was trained on")
+    if not runs:
+        return found, {}
+    kept = [f for f in found if not f[0].startswith(tuple(runs))]
+    outputs = {run.rstrip("/"): "a run of fastgan" for run in runs}
+    outermost = [r for r in outputs if not any(r.startswith(f"{o}/") for o in outputs)]
+    return [*kept, *((run, 1, 0, 0) for run in outermost)], outputs
 
 
 class Zip(Listing):
@@ -143,8 +185,10 @@ class Zip(Listing):
             name = "/".join(part for part in parts if part not in ("/", ".."))
             if not info.is_dir() and not hidden and stem(name) not in exclude:
                 members.append((name, info))
-        members.sort(key=lambda m: m[0])
-        self._members = [info for _, info in members]
+        listed = [(name, info.file_size, n, 0) for n, (name, info) in enumerate(members)]
+        kept, outputs = _without_outputs(path, listed)
+        kept.sort(key=lambda f: f[0])
+        self._members = [members[f[2]][1] for f in kept]
         real = os.path.realpath(path).encode("utf-8", "surrogateescape")
         stamp = hashlib.sha256(
             real + f"\0{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}".encode()
@@ -152,12 +196,17 @@ class Zip(Listing):
         for name in sorted(exclude):
             stamp.update(name.encode("utf-8", "surrogateescape") + b"\0")
         newest = max(facts.st_mtime_ns, facts.st_ctime_ns)
-        names, sizes = [m[0] for m in members], [m[1].file_size for m in members]
+        names, sizes = [f[0] for f in kept], [f[1] for f in kept]
         super().__init__(path, names, sizes, stamp.hexdigest(), newest)
+        self.outputs = outputs
 
     def _read(self, i: int) -> bytes:
         with self._archive.open(self._members[i]) as file:
             return _take(file, MAX_FILE_BYTES)
+
+    def content(self, i: int, limit: int) -> bytes:
+        with self._archive.open(self._members[i]) as file:
+            return file.read(limit)
 
 
 def stem(name: str) -> str:
@@ -170,7 +219,17 @@ SPLITS = frozenset(
     ("train", "training", "trainval", "val", "valid", "validation", "dev", "test", "testing")
     + ("eval", "holdout")
 )
-"""Folders of these names are parts of one data set."""
+"""Folders of these names are parts of one data set, and so are train2017, test_images or trainA."""
+
+_PAIRED = frozenset(
+    ("image", "images", "img", "imgs", "mask", "masks", "label", "labels", "annotations", "gt")
+    + ("input", "inputs", "source", "target", "targets", "output", "hr", "lr")
+)
+
+
+def _is_split(name: str) -> bool:
+    bare = re.sub(r"([-_ ]?(images?|imgs?|set|data|split|[0-9]+)|a|b)$", "", name.lower())
+    return name.lower() in SPLITS or bare in SPLITS
 
 
 def class_labels(names: Sequence[str]) -> tuple[tuple[list[int], list[str]] | None, str | None]:
@@ -188,7 +247,7 @@ def class_labels(names: Sequence[str]) -> tuple[tuple[list[int], list[str]] | No
         if why is not None:
             notes.append(why)
         elif len(found) > 1:
-            if both := [name for name in found if name.lower() in SPLITS]:
+            if both := [name for name in found if _is_split(name)]:
                 notes.append(
                     f"{_listed(found)} are read as classes, though {_listed(both)} may be parts of "
                     "the set: name one folder to train on it alone"
@@ -197,6 +256,11 @@ def class_labels(names: Sequence[str]) -> tuple[tuple[list[int], list[str]] | No
                 notes.append(
                     f"the {len(found)} numbered folders {_listed(found)} are read as classes; if "
                     "they are none, put their files into one folder"
+                )
+            elif all(name.lower() in _PAIRED for name in found):
+                notes.append(
+                    f"the folders {_listed(found)} are read as classes; if they belong together as "
+                    "pairs, give each of them to a recipe of images from images"
                 )
             number = {name: i for i, name in enumerate(found)}
             return ([number[p[depth]] for p in parts], found), "; ".join(notes) or None
@@ -208,7 +272,7 @@ def _no_classes(found: Sequence[str]) -> str | None:
     """What folders beside each other are where they are no classes."""
     if len(found) < 2:
         return None
-    if all(name.lower() in SPLITS for name in found):
+    if all(_is_split(name) for name in found):
         one = next((name for name in found if name.lower().startswith("train")), found[0])
         return (
             f"{_listed(found)} are read as parts of one set, not as classes, and trained on "

@@ -204,7 +204,7 @@ def _open_path(text: str, wish: OpenOptions) -> Dataset:
         return from_rows(path.name, {"image": open_npy(path)}, wish, file=path)
     if looks_like_image(head):
         raise FastganError(f"{path} is a single image: give the folder it is in")
-    if head.startswith(b"\x1f\x8b") or (head.startswith(b"\0\0") and named(head) is None):
+    if head.startswith(b"\x1f\x8b") or _like_idx(head):
         found = {"image": open_idx(path)}
         beside = idx_labels_beside(path) if wish.given_labels is None else None
         if beside is not None:
@@ -212,6 +212,8 @@ def _open_path(text: str, wish: OpenOptions) -> Dataset:
         return from_rows(path.name, found, wish, file=path)
     if (name := named(head)) is not None:
         raise FastganError(f"{path} is {name}")
+    if not head:
+        raise FastganError(f"{path} is empty: make or download it again")
     raise FastganError(f"{path} is no data fastgan reads: give {_FORMS}")
 
 
@@ -231,6 +233,10 @@ def _from_files(listing: Folder | Zip, wish: OpenOptions) -> Dataset:
         progress=wish.progress,
         use_labels=wish.use_labels,
     )
+
+
+def _like_idx(head: bytes) -> bool:
+    return head[:2] == b"\0\0" and all(0 < n < 256 for n in head[2:4]) and named(head) is None
 
 
 def _all_npy(path: Path) -> bool:

@@ -15,19 +15,13 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 89_478_485  # Pillow's own warning level: 2^30 bytes / 4 / 3, about 9459 x 9459
 MAX_FILE_BYTES = 512 << 20
-_MAGIC = (
-    b"\x89PNG",
-    b"\xff\xd8\xff",
-    b"RIFF",
-    b"BM",
-    b"GIF8",
-    b"II*\0",
-    b"MM\0*",
-    b"II+\0",
-    b"MM\0+",
-)
+_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"GIF8", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GREY = ("1", "L", "LA", "La", "I", "F")
 _ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
+
+
+SOFTWARE, GRID = 0x0131, "fastgan: a grid of samples"
+"""Tag and text by which a grid that fastgan wrote is known, and never read as an image."""
 
 
 class Unreadable(Exception):
@@ -35,8 +29,10 @@ class Unreadable(Exception):
 
 
 def looks_like_image(head: bytes) -> bool:
-    """Whether the first 8 bytes of a file belong to one of `FORMATS` (so that a film is never read
+    """Whether the first 12 bytes of a file belong to one of `FORMATS` (so that a film is never read
     whole to find out)."""
+    if head.startswith(b"RIFF"):
+        return head[8:12] in (b"WEBP", b"")
     return head.startswith(_MAGIC) or (
         head[:1] == b"P" and head[1:2].isdigit() and head[2:3].isspace()
     )
@@ -58,7 +54,7 @@ def decode(
 
     if not data:
         raise Unreadable("empty file")
-    if not looks_like_image(data[:8]):
+    if not looks_like_image(data[:HEAD]):
         raise Unreadable(named(data[:HEAD]) or "not an image")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -70,6 +66,8 @@ def decode(
                 )  # decode at a fraction of the size, but never below twice what is kept
                 image.draft(image.mode, (side, side))
             image.load()
+            if image.getexif().get(SOFTWARE) == GRID:
+                raise Unreadable("a grid of samples that fastgan made")
             upright = ImageOps.exif_transpose(image) or image
             return fit(upright, size, channels)
     except Unreadable:

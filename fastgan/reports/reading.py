@@ -81,7 +81,7 @@ class Story:
 
 def read_story(run: str | Path) -> Story:
     """Everything that a run folder tells. Raises FastganError where it is no run."""
-    path = Path(run).expanduser()
+    path = files.path_of(run)
     facts = read_facts(path)
     folder = RunFolder(path)
     return Story(

@@ -157,6 +157,15 @@ FOREIGN = {
     "x.pkl": (b"\x80\x04\x95" + bytes(99), "is a pickle, which is never loaded"),
     "x.idx": (b"<!DOCTYPE html><p>not found", "is a web page: the download has failed"),
     "x.zip": (b"version https://git-lfs.github.com/spec/v1\n", "fetch the file with git lfs pull"),
+    "x.avi": (b"RIFF\0\0\0\0AVI LIST" + bytes(99), "is a film"),
+    "x.wav": (b"RIFF\0\0\0\0WAVEfmt " + bytes(99), "is a sound"),
+    "x.dcm": (bytes(128) + b"DICM" + bytes(99), "is a DICOM image"),
+    "x.nii": (b"\x5c\x01" + bytes(342) + b"n+1\0" + bytes(99), "is a NIfTI file"),
+    "x.mdb": (bytes(16) + b"\xde\xc0\xef\xbe" + bytes(99), "is an LMDB database"),
+    "x.arrow": (b"ARROW1\0\0" + bytes(99), "is an Arrow file"),
+    "x.safetensors": (b"\x02" + bytes(7) + b'{"x": 1}', "is a safetensors file"),
+    "x.mat": (b"MATLAB 7.3 MAT-file" + bytes(99), "is a file of MATLAB"),
+    "x.ico": (b"\0\0\1\0" + bytes(99), "is an icon"),
     "x.7z": (b"7z\xbc\xaf\x27\x1c" + bytes(99), "is a 7z file"),
 }
 

@@ -1,6 +1,9 @@
 """Labels in every usual form are the same labels; what is guessed is said; nothing is trained that
 has no image."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -129,6 +132,13 @@ LAYOUTS = {
     ("0", "1", "2"): (["0", "1", "2"], "3 numbered folders 0, 1, 2 are read as classes"),
     ("00000", "00001"): (["00000", "00001"], "numbered folders"),
     ("train", "test", "cat"): (["cat", "test", "train"], "may be parts of the set"),
+    ("TRAIN/cat", "TEST/cat", "TRAIN/dog"): (["cat", "dog"], "parts of one set"),
+    ("train2017", "val2017"): (None, "parts of one set"),
+    ("test_images", "train_images"): (None, "parts of one set"),
+    ("trainA", "trainB", "testA"): (None, "name one folder (trainA)"),
+    ("fold1", "fold2"): (None, "shards of one set"),
+    ("images", "masks"): (["images", "masks"], "belong together as pairs"),
+    ("trainer", "tester"): (["tester", "trainer"], None),
     ("test",): (None, None),
     (): (None, None),
 }
@@ -183,3 +193,39 @@ def test_a_range_that_is_too_narrow_is_said(values, narrow, tmp_path):
         notes = data.open(tmp_path / "set").notes
         assert bool(notes) == narrow
         assert all("less than an eighth of the scale" in note for note in notes)
+
+
+TABLES = {
+    "dataset.json": ('{"labels": [["a/0.png", 1], ["a/1.png", 0]]}', ["0", "1"], [1, 0]),
+    "a/dataset.json": ('{"labels": {"0.png": [0, 1], "1.png": [1, 0]}}', ["0", "1"], [1, 0]),
+    "labels.csv": ("file,label\na/0.png,dog\na/1.png,cat\n", ["cat", "dog"], [1, 0]),
+    "labels.tsv": ("0.png\tdog\r\n1.png\tcat\r\n", ["cat", "dog"], [1, 0]),
+    "metadata.csv": ("\ufeffid,size,class\n0,9,dog\n1,9,cat\n", ["cat", "dog"], [1, 0]),
+    "classes.csv": ("file,label\na/0.png,dog\n", None, "no class for 1 of 2 images"),
+    "dataset.json ": ('{"labels": null}', None, None),
+    "dataset.json  ": ("[" * 9999, None, "no file and class a line"),
+    " labels.csv": ("one,two,three\n1,2,3\n", None, "no file and class a line"),
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_classes_of_a_table_beside_the_images_are_read_and_said(table, tmp_path):
+    content, classes, rest = TABLES[table]
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    for i, picture in enumerate(images(2)):
+        Image.fromarray(picture[:, :, 0]).save(tmp_path / "set" / "a" / f"{i}.png")
+    file = tmp_path / "set" / table.strip()
+    file.write_text(content)
+    packed = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "set"))
+    for source in (tmp_path / "set", tmp_path / "set", packed):
+        dataset = data.open(source)
+        assert dataset.classes == classes
+        assert dataset.skipped == []
+        if classes is not None:
+            assert dataset.array("label").tolist() == rest
+            assert "classes are those of" in dataset.notes[0]
+        else:
+            assert dataset.notes == [] if rest is None else rest in dataset.notes[0]
+    if classes == ["cat", "dog"]:  # a changed table is another data set
+        file.write_text(content.replace("cat", "bird"))
+        assert data.open(tmp_path / "set").classes == ["bird", "dog"]

@@ -14,6 +14,7 @@ from PIL import Image
 
 import fastgan.data as data
 from fastgan.errors import FastganError
+from fastgan.monitor.pictures import formats, grid
 
 
 @pytest.fixture(autouse=True)
@@ -511,3 +512,55 @@ def test_importing_the_package_needs_neither_torch_nor_pillow():
         "import fastgan.data, sys; assert not {'torch', 'PIL'} & set(sys.modules), 'heavy import'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_fastgan_made_itself_is_left_out_and_said(tmp_path):
+    folder = save(tmp_path / "mine", images := pictures(6))
+    before = data.open(folder).fingerprint
+    for run in ("run", "deep/er/run"):
+        (folder / run / "checkpoints" / "step-00000000").mkdir(parents=True)
+        (folder / run / "checkpoints" / "step-00000000" / "nets.safetensors").write_bytes(b"x")
+        (folder / run / "run.json").write_text("{}")
+        save(folder / run, images)
+    many = torch.zeros(4, 3, 8, 8)
+    for end in ("png", "jpg", "jpeg", "webp"):
+        formats.save_still(grid(many), folder / f"grid.{end}")
+    formats.save_still(formats.labelled_grid(many, ["a"] * 4), folder / "labelled.png")
+    packed(folder, tmp_path / "mine.zip")
+    for source in (folder, tmp_path / "mine.zip"):
+        dataset = data.open(source)
+        reasons = [reason for _, reason in dataset.skipped]
+        assert len(dataset) == 6
+        assert reasons.count("a run of fastgan") == 2
+        assert reasons.count("a grid of samples that fastgan made") == 5
+    assert data.open(folder).fingerprint == before
+    with pytest.raises(FastganError, match="is a run of fastgan, not data"):
+        data.open(folder / "run")
+
+
+def test_folders_that_link_to_each_other_and_deep_ones_are_walked_once(tmp_path, monkeypatch):
+    names = [f"d{i}" for i in range(9)]
+    for name in names:
+        (tmp_path / "web" / name).mkdir(parents=True)
+        for other in names:
+            os.symlink(tmp_path / "web" / other, tmp_path / "web" / name / f"a link {other}")
+    save(tmp_path / "web" / "d4", pictures(2))
+    assert list(data.open(tmp_path / "web").names) == ["d4/0000.png", "d4/0001.png"]
+    (tmp_path / "deep").mkdir()
+    monkeypatch.chdir(tmp_path / "deep")
+    for _ in range(1500):
+        os.mkdir("d")
+        os.chdir("d")
+    save(tmp_path / "deep", pictures(2))
+    assert len(data.open(tmp_path / "deep")) == 2
+    monkeypatch.chdir(tmp_path)
+    while (tmp_path / "deep" / "d").exists():  # too deep for shutil's recursion
+        depth = 0
+        os.chdir(tmp_path / "deep")
+        while os.path.isdir("d"):
+            os.chdir("d")
+            depth += 1
+        for _ in range(depth):
+            os.chdir("..")
+            os.rmdir("d")
+    os.chdir(tmp_path)

@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from fastgan.data.pixels import decode
 from fastgan.errors import FastganError
 from fastgan.monitor import pictures
-from fastgan.monitor.pictures import charts
+from fastgan.monitor.pictures import charts, formats
 
 
 def test_a_grid_shows_every_pixel_of_every_image_in_reading_order():
@@ -60,7 +61,7 @@ def test_odd_values_and_types_become_pixels():
     )
 
 
-@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 2, 8, 8), (0, 3, 8, 8)])
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 2, 8, 8), (2, 5, 8, 8), (0, 3, 8, 8)])
 def test_other_shapes_are_refused_by_name(shape):
     with pytest.raises(FastganError, match="shape"):
         pictures.grid(np.zeros(shape))
@@ -169,3 +170,15 @@ def test_ticks_are_few_round_and_inside(low, high):
     mantissa = gaps[0] / 10 ** math.floor(math.log10(gaps[0]))
     assert np.allclose(gaps, gaps[0])
     assert min(abs(mantissa - m) for m in (1, 2, 2.5, 5, 10)) < 1e-6
+
+
+def test_transparent_images_lie_on_white_in_a_grid_and_keep_their_alpha_alone(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (4, 8, 8), np.uint8)
+    image[3, :4], image[3, 4:] = 0, 255
+    drawn = pictures.pixels(image[None])[0]
+    assert (drawn[:4] == 255).all()
+    assert np.array_equal(drawn[4:], image[:3, 4:].transpose(1, 2, 0))
+    formats.save_still(pictures.still(image), tmp_path / "one.png")
+    assert np.array_equal(
+        decode((tmp_path / "one.png").read_bytes(), None, 4).transpose(2, 0, 1), image
+    )

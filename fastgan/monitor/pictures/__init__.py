@@ -1,6 +1,16 @@
 """Pictures of a run: sample grids and training curves, drawn with NumPy and Pillow alone."""
 
 from fastgan.monitor.pictures.charts import curves, draw_curves
-from fastgan.monitor.pictures.grids import Target, ending_of, grid, pixels, save, save_grid
+from fastgan.monitor.pictures.grids import Target, ending_of, grid, pixels, save, save_grid, still
 
-__all__ = ["Target", "curves", "draw_curves", "ending_of", "grid", "pixels", "save", "save_grid"]
+__all__ = [
+    "Target",
+    "curves",
+    "draw_curves",
+    "ending_of",
+    "grid",
+    "pixels",
+    "save",
+    "save_grid",
+    "still",
+]

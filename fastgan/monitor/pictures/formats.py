@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from fastgan import files
 from fastgan.errors import FastganError
 from fastgan.monitor.pictures.charts import shorten
-from fastgan.monitor.pictures.grids import ending_of, pixels, save
+from fastgan.monitor.pictures.grids import ending_of, made_here, pixels, save
 
 LARGEST = 2**28
 """Bytes of the largest photo."""
@@ -77,14 +77,15 @@ def labelled_grid(
         if not heads or i < columns:
             text = shorten(" ".join(captions[i].split()), font, wide)
             pen.text((x + wide / 2, y - line / 2 - 1), text, INK, font, anchor="mm")
-    return made
+    return made_here(made)
 
 
 def open_photo(path: Path, shape: tuple[int, ...]) -> torch.Tensor:
     """A photo cut in the middle and scaled to (C, H, W), float32 in [0, 1]. Raises FastganError
     where it is no picture."""
     channels, height, width = shape
-    if channels not in (1, 3):
+    modes = {1: "L", 3: "RGB", 4: "RGBA"}
+    if channels not in modes:
         raise FastganError(f"images of {channels} channels can't be compared with a photo")
     with files.explained(f"can't read {path}"):
         data = files.read(path, LARGEST, follow=True)
@@ -92,7 +93,7 @@ def open_photo(path: Path, shape: tuple[int, ...]) -> torch.Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # of a picture that is too large to be one
             with Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP", "BMP"]) as opened:
-                whole = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+                whole = ImageOps.exif_transpose(opened).convert(modes[channels])
         fitted = ImageOps.fit(whole, (width, height), Image.Resampling.LANCZOS)
     except UnidentifiedImageError:
         raise FastganError(f"can't read {path}: it is no PNG, JPEG, WebP or BMP picture") from None

@@ -10,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
+from fastgan.data.pixels import GRID, SOFTWARE
 from fastgan.errors import FastganError
 
 Target = str | os.PathLike[str] | IO[bytes]
@@ -35,23 +36,34 @@ def ending_of(path: str | os.PathLike[str]) -> str:
 
 
 def pixels(images: Any) -> np.ndarray:
-    """Turn float NCHW in [0, 1] (torch or NumPy, 1 or 3 channels) into uint8 NHWC with 3 channels.
+    """Turn float NCHW in [0, 1] (torch or NumPy, 1, 3 or 4 channels) into uint8 NHWC with 3.
 
-    uint8 passes unchanged; out-of-range values are clipped, NaN becomes 0. Raises FastganError for
-    another rank or channel count.
+    Transparent pixels (4 channels) are composited on white. uint8 passes unchanged; out-of-range
+    values are clipped, NaN becomes 0. Raises FastganError for another rank or channel count.
     """
     if hasattr(images, "detach"):
         images = images.detach().float().cpu().numpy()
     array = np.asarray(images)
-    if array.ndim != 4 or array.shape[1] not in (1, 3) or 0 in array.shape:
+    if array.ndim != 4 or array.shape[1] not in (1, 3, 4) or 0 in array.shape:
         raise FastganError(
-            f"a picture grid takes images of shape (N, 1 or 3, H, W), not {array.shape}; add the "
-            "missing axis or use 3 channels"
+            f"a picture grid takes images of shape (N, 1, 3 or 4, H, W), not {array.shape}; add "
+            "the missing axis or use 3 channels"
         )
     if array.dtype != np.uint8:
         array = np.clip(np.nan_to_num(array.astype(np.float32), nan=0.0), 0.0, 1.0)
         array = (array * 255.0 + 0.5).astype(np.uint8)
+    if array.shape[1] == 4:
+        colour, alpha = array[:, :3].astype(np.uint16), array[:, 3:].astype(np.uint16)
+        array = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
     return np.repeat(array.transpose(0, 2, 3, 1), 3 // array.shape[1], axis=3)
+
+
+def still(image: Any) -> Image.Image:
+    """One image, (C, H, W) as for `grid`, as it is, with its transparency."""
+    if image.shape[0] < 4:
+        return Image.fromarray(pixels(image[None])[0])
+    parts = [pixels(image[None, :3])[0], pixels(image[None, 3:])[0][..., :1]]
+    return Image.fromarray(np.concatenate(parts, axis=2))
 
 
 def _magnify(side: int, scale: int | None) -> int:
@@ -69,7 +81,7 @@ def grid(
 ) -> Image.Image:
     """Lay images out row by row.
 
-    images: float NCHW in [0, 1] (or uint8), torch or NumPy, 1 or 3 channels. columns: default is
+    images: float NCHW in [0, 1] (or uint8), torch or NumPy, 1, 3 or 4 channels. columns: default is
         the near-square layout.
     padding: white pixels between and around cells. scale: integer magnification (nearest neighbour,
     so that pixels stay pixels); by default small images grow to about 84 pixels a side.
@@ -80,7 +92,13 @@ def grid(
     if columns < 1:
         raise FastganError(f"columns must be at least 1, not {columns}")
     factor = _magnify(height, scale)
-    return Image.fromarray(_tile(cells, columns, padding, factor))
+    return made_here(Image.fromarray(_tile(cells, columns, padding, factor)))
+
+
+def made_here(picture: Image.Image) -> Image.Image:
+    """The picture, marked as a grid, so that its file is never taken for an image to train on."""
+    picture.getexif()[SOFTWARE] = GRID
+    return picture
 
 
 def _tile(cells: np.ndarray, columns: int, padding: int, factor: int) -> np.ndarray:
@@ -117,6 +135,6 @@ def save(picture: Image.Image, target: Target, ending: str | None = None) -> Non
     if isinstance(target, (str, os.PathLike)):
         how = FORMATS[ending or ending_of(target)]
         Path(target).parent.mkdir(parents=True, exist_ok=True)
-        picture.save(os.fspath(target), **how)
+        picture.save(os.fspath(target), exif=picture.getexif(), **how)
     else:
-        picture.save(target, **FORMATS[ending or ".png"])
+        picture.save(target, exif=picture.getexif(), **FORMATS[ending or ".png"])
