@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.nn.utils.parametrizations import _SpectralNorm
 
-from fastgan.acceleration import functional_norms, joining
+from fastgan.acceleration import functional_norms, home_made, joining
 from fastgan.acceleration.discovery import runs_apart
 from fastgan.acceleration.fused import FusedSequential, FusionPlan, fused_class, make_plan
 from fastgan.acceleration.patterns import (
@@ -29,10 +29,14 @@ from fastgan.acceleration.patterns import (
 )
 from fastgan.errors import FastganError
 from fastgan.ops.spectral import modules as spectral
+from fastgan.ops.spectral.home_made import Swapped, swapped_class
 
 ORIGINAL = "_fastgan_original"
 PLAN = "_fastgan_plan"
 NORMS = tuple(p.replacement for p in PATTERNS if p.family == "norm")
+
+HOME_MADE = Pattern("spectral", nn.Module, None)
+"""Spectral norms of somebody's own class, told by a probe instead of a row of the table."""
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -50,10 +54,13 @@ class Finding:
     pattern: Pattern | None = None
     why: str = ""
     target: Any = None  # what changes class: the module, or the object that holds its spectral norm
+    seen: home_made.HomeMade | None = None  # what a home-made norm does
 
     @property
     def kind(self) -> str:
         kind = plain_class(self.module).__name__
+        if self.pattern is HOME_MADE:
+            return f"{kind} (home-made spectral norm)"
         return (
             f"{kind}'s spectral norm"
             if self.pattern is not None and self.pattern.family == "spectral"
@@ -67,7 +74,9 @@ def survey(tree: Tree, families: frozenset[str]) -> list[Finding]:
     findings = []
     for path, module in tree.walk():
         pattern = BY_CLASS.get(plain_class(module))
-        if not isinstance(module, _SpectralNorm):  # seen with the layer that it belongs to
+        if (own := _home_made(path, module, tree, families)) is not None:
+            findings.append(own)
+        elif not isinstance(module, _SpectralNorm):  # seen with the layer that it belongs to
             if pattern is not None:
                 findings.append(_find(path, module, module, pattern, tree, families))
             elif isinstance(module, RELATIVES):
@@ -76,6 +85,24 @@ def survey(tree: Tree, families: frozenset[str]) -> list[Finding]:
             if holder is not None and type(holder) in BY_CLASS:
                 findings.append(_find(path, module, holder, BY_CLASS[type(holder)], tree, families))
     return findings
+
+
+def _home_made(
+    path: str, module: nn.Module, tree: Tree, families: frozenset[str]
+) -> Finding | None:
+    if spectral.HOME_MADE in module.__dict__:
+        return Finding(path, module, "swapped", HOME_MADE, target=module)
+    seen = home_made.look(module)
+    if seen is None:
+        return None
+    if "spectral" not in families:
+        return Finding(path, module, "off", HOME_MADE, target=module)
+    if isinstance(seen, str):
+        return Finding(path, module, "left", HOME_MADE, seen, module)
+    for part in dict.fromkeys((module, module.get_submodule(seen.layer))):
+        if reason := why_left(part, tree):
+            return Finding(path, module, "left", HOME_MADE, reason, module)
+    return Finding(path, module, "swap", HOME_MADE, target=module, seen=seen)
 
 
 def _find(
@@ -187,7 +214,10 @@ def accelerate(
             "shows all"
         )
     for finding in findings:
-        if finding.status == "swap":
+        if finding.seen is not None:
+            finding.module.__dict__[spectral.HOME_MADE] = finding.seen
+            _assign(finding.module, swapped_class(type(finding.module)))
+        elif finding.status == "swap":
             assert finding.pattern is not None
             assert finding.pattern.replacement is not None
             _assign(finding.target, finding.pattern.replacement)
@@ -195,9 +225,9 @@ def accelerate(
     spectral.attach(
         module,
         [
-            (f.module, f.target)
+            (f.module, spectral.holder_of(f.module))
             for f in found
-            if f.status == "swapped" and isinstance(f.target, spectral.HOLDERS)
+            if f.status == "swapped" and f.pattern is not None and f.pattern.family == "spectral"
         ],
     )
     containers = [
@@ -296,6 +326,7 @@ def revert(module: M) -> M:
             spectral.USES,
             spectral.LAST,
             spectral.WAITING,
+            spectral.HOME_MADE,
         ):
             target.__dict__.pop(key, None)
         target.__class__ = target.__dict__.pop(ORIGINAL)
@@ -304,6 +335,6 @@ def revert(module: M) -> M:
 
 def _ours(target: Any) -> bool:
     kind = type(target)
-    return issubclass(kind, (FusedSequential, functional_norms.Joining)) or (
+    return issubclass(kind, (FusedSequential, functional_norms.Joining, Swapped)) or (
         kind in BY_CLASS and BY_CLASS[kind].replacement is kind
     )

@@ -13,6 +13,8 @@ import pytest
 
 pytest.importorskip("triton", reason="needs Triton")
 
+HOME_MADE = "test_by_the_operator_values_gradients_and_vectors_are_the_same[nhwc]"
+
 
 @pytest.mark.slow
 def test_accelerated_networks_on_the_kernels():
@@ -27,6 +29,7 @@ def test_accelerated_networks_on_the_kernels():
         "--no-header",
         "-x",
         str(here / "interpreted_swap.py"),
+        f"{pathlib.Path(__file__).parent / 'test_home_made_spectral.py'}::{HOME_MADE}",
     ]
     done = subprocess.run(
         command, env=environment, cwd=here.parents[1], capture_output=True, text=True, timeout=300

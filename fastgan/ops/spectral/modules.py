@@ -10,7 +10,7 @@ iterated once too often, which only sharpens u and v.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from fastgan.ops.spectral.weights import spectral_weights
 WAITING = "_fastgan_weight"
 USES = "_fastgan_uses"
 LAST = "_fastgan_last"
+HOME_MADE = "_fastgan_home_made"
 CASTING = (_ConvNd, nn.Linear)
 """Layers whose weight autocast casts."""
 
@@ -72,7 +73,7 @@ def layers_type(layer: nn.Module, weight: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if owner in ("torch", "fastgan") else weight.dtype
 
 
-def _normalised(
+def normalised(
     holder: Any, weight: Tensor, u: Tensor, v: Tensor, iterations: int, v_first: bool
 ) -> Tensor:
     """weight / sigma: what waits in `holder`, or found now."""
@@ -105,13 +106,38 @@ def _normalised(
     )[0]
 
 
+class State(NamedTuple):
+    """What one norm's sigma is found from; u and v move in place where `iterations` > 0."""
+
+    layer: nn.Module  # that takes the divided weight
+    weight: Tensor
+    u: Tensor
+    v: Tensor
+    iterations: int
+    eps: float
+    v_first: bool
+    dim: int
+
+
 class SpectralNorm(_SpectralNorm):
     """The parametrization of torch.nn.utils.parametrizations.spectral_norm."""
+
+    def state(self, layer: Any) -> State:
+        """What the sigma of `layer`'s weight is found from in the coming forward."""
+        weight = self.original(layer)
+        iterations = self.n_power_iterations if self.training else 0
+        dim = self.dim % weight.dim()
+        return State(layer, weight, self._u, self._v, iterations, self.eps, False, dim)
+
+    def original(self, layer: Any) -> Tensor:
+        """The parameter whose sigma this finds."""
+        weight: Tensor = layer.parametrizations.weight.original
+        return weight
 
     def forward(self, weight: Tensor) -> Tensor:
         if not kernels_take(weight):
             return super().forward(weight)
-        return _normalised(
+        return normalised(
             self, weight, self._u, self._v, self.n_power_iterations if self.training else 0, False
         )
 
@@ -119,12 +145,24 @@ class SpectralNorm(_SpectralNorm):
 class SpectralNormHook(_Hook):
     """The forward pre-hook of torch.nn.utils.spectral_norm."""
 
+    def state(self, layer: Any) -> State:
+        """What the sigma of `layer`'s weight is found from in the coming forward."""
+        weight = self.original(layer)
+        u, v = getattr(layer, self.name + "_u"), getattr(layer, self.name + "_v")
+        iterations = self.n_power_iterations if layer.training else 0
+        return State(layer, weight, u, v, iterations, self.eps, True, self.dim % weight.dim())
+
+    def original(self, layer: Any) -> Tensor:
+        """The parameter whose sigma this finds."""
+        weight: Tensor = getattr(layer, self.name + "_orig")
+        return weight
+
     def compute_weight(self, module: nn.Module, do_power_iteration: bool) -> Tensor:
         weight: Any = getattr(module, self.name + "_orig")
         if not kernels_take(weight):
             return super().compute_weight(module, do_power_iteration)
         u, v = getattr(module, self.name + "_u"), getattr(module, self.name + "_v")
-        return _normalised(
+        return normalised(
             self, weight, u, v, self.n_power_iterations if do_power_iteration else 0, True
         )
 
@@ -160,7 +198,7 @@ class Sigmas:
                 [self.called[i] for i in kept],
             )
             self.given = []
-        weights = [original_of(layer, holder) for layer, holder in self.holders]
+        weights = [holder.original(layer) for layer, holder in self.holders]
         if not all(kernels_take(weight) for weight in weights):
             return
         if not recomputing():
@@ -170,24 +208,16 @@ class Sigmas:
                 for called, (_, h) in zip(self.called, self.holders)
             ]
         batches: dict[tuple[int, float, bool, torch.dtype], list[Any]] = {}
-        layer: Any
-        for (layer, holder), weight, mine in zip(self.holders, weights, self.given):
+        for (layer, holder), mine in zip(self.holders, self.given):
             if not mine:
                 continue
-            if hook := isinstance(holder, SpectralNormHook):
-                u, v, training = (
-                    getattr(layer, holder.name + "_u"),
-                    getattr(layer, holder.name + "_v"),
-                    layer.training,
-                )
-            else:
-                u, v, training = holder._u, holder._v, holder.training
-            iterations = holder.n_power_iterations if training else 0
-            key = (iterations, holder.eps, hook, layers_type(layer, weight))
-            batches.setdefault(key, []).append((holder, weight, u, v, holder.dim % weight.dim()))
-        for (iterations, eps, hook, dtype), some in batches.items():
+            state = holder.state(layer)
+            dtype = layers_type(state.layer, state.weight)
+            key = (state.iterations, state.eps, state.v_first, dtype)
+            batches.setdefault(key, []).append((holder, state.weight, state.u, state.v, state.dim))
+        for (iterations, eps, v_first, dtype), some in batches.items():
             takers, matrices, us, vs, dims = zip(*some)
-            options: Any = {"n_power_iterations": iterations, "eps": eps, "v_first": hook}
+            options: Any = {"n_power_iterations": iterations, "eps": eps, "v_first": v_first}
             ready = spectral_weights(matrices, us, vs, dims, **options, dtype=dtype)
             for holder, one in zip(takers, ready):
                 holder.__dict__[WAITING] = one
@@ -202,9 +232,6 @@ class Sigmas:
         self.uses = None
         for _, holder in self.holders:
             holder.__dict__.pop(WAITING, None)
-
-
-HOLDERS = (SpectralNorm, SpectralNormHook)
 
 
 def attach(network: nn.Module, holders: list[tuple[nn.Module, Any]]) -> None:
@@ -263,8 +290,10 @@ def detach(network: nn.Module) -> None:
 
 
 def holder_of(module: nn.Module) -> Any:
-    """The object that holds a layer's spectral norm of its weight: a parametrization, a hook, or
-    None."""
+    """The object that holds a layer's spectral norm of its weight: a parametrization, a hook, what
+    accelerate saw of a home-made one, or None."""
+    if (own := module.__dict__.get(HOME_MADE)) is not None:
+        return own if own.fits(module) else None
     if parametrize.is_parametrized(module, "weight"):
         first = module.parametrizations.weight[0]  # type: ignore[union-attr, index]
         return first if isinstance(first, _SpectralNorm) else None
@@ -275,13 +304,4 @@ def holder_of(module: nn.Module) -> Any:
             if isinstance(hook, _Hook) and hook.name == "weight"
         ),
         None,
-    )
-
-
-def original_of(layer: Any, holder: Any) -> Tensor:
-    """The parameter whose sigma `holder` finds."""
-    return (
-        getattr(layer, holder.name + "_orig")
-        if isinstance(holder, _Hook)
-        else layer.parametrizations.weight.original
     )
