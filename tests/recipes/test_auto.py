@@ -85,11 +85,13 @@ def test_a_choice_builds_and_says_so_in_five_lines(name, gpu, seconds):
 
 
 def test_less_time_and_no_gpu_mean_less_work():
-    little, much = (choose(FEW, {}, gpu=False, seconds=s).values for s in (300.0, 7200.0))
+    little, much = (choose(FEW, {}, gpu=False, seconds=s).values for s in (120.0, 7200.0))
     large = choose(FEW, {}, gpu=True).values
     assert (little["size"], much["size"], large["size"]) == (32, 64, 64)
     assert choose(Glance(500, 300, 3, 0), {}, gpu=True).values["size"] == 128
     assert little["ema_decay"] < much.get("ema_decay", 0.999)
+    ten = choose(FEW, {}, gpu=False, seconds=600.0).values  # thousands of steps of small images
+    assert ten.get("ema_decay", 0.999) > little["ema_decay"]
 
 
 def test_what_is_given_stays_and_decides():
