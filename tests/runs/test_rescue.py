@@ -50,7 +50,7 @@ def python(out, *, resume=False, from_step=None, remedy=False, **more):
 
 def recipe(name, remedies, **options):
     def make(out, *, resume=False, from_step=None, remedy=False, rescue=False):
-        run = {"log_every": 5, "sample_every": 7, "checkpoint_every": 6, "device": "cpu"}
+        run = {"log_every": 5, "sample_every": 50, "checkpoint_every": 6, "device": "cpu"}
         given = {**run, **options, **(remedies if remedy else {}), "rescue": rescue}
         if resume:  # as the command line does it
             kept = json.loads((out / "run.json").read_text()).get("rescue", {}).get("options", {})
