@@ -175,8 +175,12 @@ def _table(columns: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: [column.get(name) for column in columns] for name in names}
 
 
+APART = ("out", "progress")
+"""Options that say nothing about a training."""
+
+
 def _differing(configs: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    rows = _table([{printable(str(k)): v for k, v in c.items() if k != "out"} for c in configs])
+    rows = _table([{printable(str(k)): v for k, v in c.items() if k not in APART} for c in configs])
     return {
         name: [None if v is None else printable(str(v)) for v in values]
         for name, values in rows.items()

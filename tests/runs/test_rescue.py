@@ -9,12 +9,13 @@ from run_support import assert_same_run, images, in_a_hurry, newest, rows, tiny
 
 import fastgan
 from fastgan import recipes
+from fastgan.graphs.backends import RecordedGraph
 from fastgan.monitor.health import Health
 from fastgan.objectives import Adversarial
 from fastgan.recipes.training import make_trainer
 from fastgan.reports import page
 from fastgan.runs.run_folder import RunFolder
-from fastgan.trainer import loop
+from fastgan.trainer import loop, session
 from fastgan.trainer.callbacks import Callbacks
 
 ILL, GOOD = 15, 7
@@ -50,7 +51,7 @@ def python(out, *, resume=False, from_step=None, remedy=False, **more):
 
 def recipe(name, remedies, **options):
     def make(out, *, resume=False, from_step=None, remedy=False, rescue=False):
-        run = {"log_every": 5, "sample_every": 7, "checkpoint_every": 6, "device": "cpu"}
+        run = {"log_every": 5, "sample_every": 50, "checkpoint_every": 6, "device": "cpu"}
         given = {**run, **options, **(remedies if remedy else {}), "rescue": rescue}
         if resume:  # as the command line does it
             kept = json.loads((out / "run.json").read_text()).get("rescue", {}).get("options", {})
@@ -122,6 +123,23 @@ def test_a_rescued_run_is_the_one_that_was_brought_back_by_hand(kind, tmp_path, 
     assert [(row["step"], row["cause"]) for row in told] == [(6, "collapse"), (15, "collapse")]
     assert told[0]["remedy"].startswith("rescued: back to step 6, and on from there with --")
     assert "rescued: " not in told[1]["remedy"], "a second illness is only told"
+
+
+def test_swapped_networks_and_replayed_steps_are_rescued_alike(tmp_path, ill, monkeypatch):
+    """The same networks go on, whose layers were swapped and whose steps were captured before."""
+    monkeypatch.setattr(session, "graph_backend", lambda *_: RecordedGraph)
+    with python(tmp_path / "run", rescue=True, impl="cudnn") as trainer:
+        trainer.fit(20)
+        assert trainer.active.graph_reason is None
+        assert type(trainer.nets["G"]).__name__ == "FusedSequential"
+    with python(tmp_path / "by hand", impl="cudnn") as trainer:
+        trainer.fit(14)
+    again = {"resume": True, "from_step": 6, "remedy": True, "impl": "cudnn"}
+    with python(tmp_path / "by hand", **again) as trainer:
+        trainer.fit(20)
+    mine, others = newest(tmp_path / "run")[0], newest(tmp_path / "by hand")[0]
+    assert [k for k in mine if mine[k] != others[k]] == []
+    assert type(fastgan.load(tmp_path / "run")).__name__ == "Sequential", "as its author wrote it"
 
 
 @pytest.mark.parametrize("kind", ["python", "gan"])
