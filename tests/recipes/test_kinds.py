@@ -103,13 +103,14 @@ def states(trainer):
     ],
 )
 def test_a_stopped_run_goes_on_exactly(name, tmp_path, monkeypatch):
-    """Also over the border of two stages: progressive's and lapgan's have one step each."""
+    """Augmented, and over the border of two stages: progressive's and lapgan's have one step each."""
     in_a_hurry(monkeypatch)
     monkeypatch.chdir(tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 1), np.uint8)
     np.savez("few.npz", images=images, labels=np.arange(60) % 10)
     cls = recipes.find(name)
     options = {"size": 16, "batch_size": 4, "steps": 3, "device": "cpu", "progress": False}
+    options["augment"] = "color,translation"
     config = cls(**options, **TINY[name], **({} if cls.generated else {"data": "few.npz"}))
     with make_trainer(config, resume=False, log=None, out="straight") as straight:
         straight.fit(4)
