@@ -57,6 +57,8 @@ class Config(RunOptions):
     summary: ClassVar[str]
     generated: ClassVar[tuple[str, ...]] = ()
     """Values of --data that are no files: the recipe draws such images itself."""
+    looks_through: ClassVar[str] = ""
+    """The judge of `fastgan evaluate` that training sees through; what it says is circular."""
 
     data: str = run_option(
         "fashion-mnist",

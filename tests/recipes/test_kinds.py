@@ -111,7 +111,8 @@ def test_a_stopped_run_goes_on_exactly(name, tmp_path, monkeypatch):
     cls = recipes.find(name)
     options = {"size": 16, "batch_size": 4, "steps": 3, "device": "cpu", "progress": False}
     options["augment"] = "color,translation"
-    config = cls(**options, **TINY[name], **({} if cls.generated else {"data": "few.npz"}))
+    few = {} if cls.generated else {"data": "few.npz"}
+    config = cls(**{**options, **TINY[name], **few})
     with make_trainer(config, resume=False, log=None, out="straight") as straight:
         straight.fit(4)
     with make_trainer(config, resume=False, log=None, out="parts") as first:

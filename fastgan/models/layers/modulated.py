@@ -45,6 +45,6 @@ class ModulatedConv2d(nn.Module):
             x * s[:, :, None, None].to(x.dtype), weight, padding=self.kernel_size // 2
         )
         if self.demodulate:
-            squares = s.float().square() @ weight.square().sum((2, 3)).T
+            squares = s.to(weight.dtype).square() @ weight.square().sum((2, 3)).T
             h = h * (squares + 1e-8).rsqrt()[:, :, None, None].to(h.dtype)
         return h + self.bias.view(1, -1, 1, 1)
