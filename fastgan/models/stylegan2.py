@@ -101,7 +101,7 @@ class Generator(nn.Module):
         def layer(h: Tensor, i: int) -> Tensor:
             return F.leaky_relu(self.convolutions[i](h, w[:, i]), 0.2) * GAIN
 
-        h = layer(self.constant.expand(len(w), -1, -1, -1), 0)
+        h = layer(self.constant.expand(w.shape[0], -1, -1, -1), 0)
         images = self.to_image[0](h, w[:, 1])
         for level in range(1, len(self.to_image)):
             h = layer(layer(self.doubled(h), 2 * level - 1), 2 * level)

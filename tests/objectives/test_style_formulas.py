@@ -110,3 +110,14 @@ def test_images_are_a_sum_of_enlarged_ones():
     enlarged = Blur()(torch.nn.Upsample(scale_factor=2.0)(spike))
     torch.testing.assert_close(enlarged[0, 0], row[:, None] * row)
     assert Discriminator(16, 1, 2, 4)(torch.randn(4, 1, 16, 16)).shape == (4, 1)
+
+
+def test_the_mean_of_path_lengths_is_that_of_all_processes():
+    G = Generator(8, 1, 8, 2, 4)
+    objective = Style(latent_shape=(8,), mixing=0.0)
+    step = step_of(objective, G)
+    step.total = lambda value: value + torch.tensor([8.0, 2.0])  # another process: 2 of length 4
+    objective.g_loss(step)
+    images, styles = G(step.noise.z, styles=True)
+    lengths = path_lengths(images, styles, step.rand("path", (1, 8, 8), "normal")).detach()
+    torch.testing.assert_close(step.nets.path.mean, 0.01 * (lengths.sum() + 8) / 6)
