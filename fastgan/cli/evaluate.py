@@ -96,6 +96,8 @@ def command(
     report = evaluate(images, reals, count, untrained=untrained, seed=seed, name=run)
     measured = config.beside_distances(run) if config is not None and not config.model else {}
     found = {**at, **report.as_dict(), "measures": measured}
+    if circular := config.looks_through if config is not None and report.general else "":
+        found["circular"] = circular
     if net is not None:
         from fastgan.metrics.standard import standard
 
@@ -108,6 +110,8 @@ def command(
         if net is not None:
             click.echo(f"\n{inception}\n")
             click.echo(textwrap.indent(textwrap.fill(inception.protocol, 77), "  "))
+        if circular:
+            click.echo(f"  circular: D looked through {circular}, so only the small judge counts")
         for name, value in measured.items():
             click.echo(f"  {name}: {value:.4g}")
     kept = {EVALUATION: _bytes(found)}

@@ -41,6 +41,9 @@ BLOCKS = (
 )
 """(repeats, kernel, stride of the first, expansion, channels)."""
 
+LEVELS = (2, 4, 10, 15)
+"""The blocks after which `maps` are taken: the last ones of their side."""
+
 
 class SameConv(nn.Conv2d):
     """A convolution without bias whose output has ceil(size / stride) pixels; an odd pixel of
@@ -94,6 +97,16 @@ class EfficientNetLite0(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         return self.head(self.blocks(self.stem((images * 255 - 127) / 128))).mean((2, 3))
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """What the network sees at 1/4, 1/8, 1/16 and 1/32 of the side: 24, 40, 112, 320
+        channels."""
+        h, found = self.stem((images * 255 - 127) / 128), []
+        for i, block in enumerate(self.blocks):
+            h = block(h)
+            if i in LEVELS:
+                found.append(h)
+        return found
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classes(self.features(images))

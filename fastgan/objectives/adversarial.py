@@ -3,26 +3,26 @@ regularisers."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastgan import arguments
 from fastgan.errors import FastganError
-from fastgan.objectives import augmentation, regularizers
-from fastgan.objectives.base import Noise, Objective, Phase
+from fastgan.objectives import regularizers
+from fastgan.objectives.augmentation import NONE, Augmented
+from fastgan.objectives.base import Noise, Phase
 from fastgan.objectives.ending import ending
 from fastgan.objectives.losses import LOSSES
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from fastgan.objectives.base import Step
 
 
 @dataclass
-class Adversarial(Objective):
+class Adversarial(Augmented):
     """The standard objective: G against D (Goodfellow et al. 2014).
 
     "G" maps (z[, label]) to images in [-1, 1], "D" maps (images[, label]) to logits of any shape.
@@ -42,7 +42,8 @@ class Adversarial(Objective):
         one_pass: As in `Objective`.
         augment: What changes reals and fakes alike before D sees them, penalties included:
             "color,translation,cutout" or a part of it in this order (DiffAugment, Zhao et al.
-            2020), "ada" (Karras et al. 2020), or "none".
+            2020), "ada" (Karras et al. 2020), or "none". A subclass with losses of its own gives
+            D what `augmented` returns, and sets `augments`.
         augment_p: The strength of "ada" in [0, 1]. None: it follows how D overfits.
         gamma: A schedule that r1 and r2 are multiplied by at each step (Huang et al. 2024 let
             both fall); a dataclass of `fastgan.objectives`, so that a run can be loaded.
@@ -70,8 +71,6 @@ class Adversarial(Objective):
     reuse: bool | None = None
     conditional: bool = False
     one_pass: bool | None = None
-    augment: str = field(default=augmentation.NONE, metadata={"later": True})
-    augment_p: float | None = field(default=None, metadata={"later": True})
     augments: ClassVar[bool] = False
     gamma: Callable[[int], float] | None = field(default=None, metadata={"later": True})
     drift: float = field(default=0.0, metadata={"later": True})
@@ -92,17 +91,10 @@ class Adversarial(Objective):
             arguments.flag(getattr(self, name), name)
         if self.gamma is not None:
             arguments.function(self.gamma, "gamma", "a function of the step")
-        arguments.text(self.augment, "augment")
-        if self.augment_p is not None:
-            arguments.number(self.augment_p, "augment_p", -math.inf)
-        augmentation.check(self.augment, self.augment_p, self.loss)
+        self.check_augment()
         self.latent_shape = arguments.shape(self.latent_shape, "latent_shape")
         self.noise = {"z": Noise(self.latent_shape, self.latent)}
         self.lazy = {"r1": self.lazy_r1} if self.r1 else {}
-
-    def own_nets(self) -> Mapping[str, nn.Module]:
-        ada = self.augment == augmentation.ADA
-        return {augmentation.NET: augmentation.Strength(self.augment_p)} if ada else {}
 
     def phases(self) -> Sequence[Phase]:
         reuse = self.n_critic == 1 if self.reuse is None else self.reuse
@@ -124,13 +116,6 @@ class Adversarial(Objective):
     def generate(self, step: Step) -> Tensor:
         return step.nets.G(step.noise.z, *self.conditions(step))
 
-    def augmented(self, step: Step, images: Tensor, which: str) -> Tensor:
-        """`images` as D is shown them; the same `which` in the same phase is changed the same way.
-
-        A subclass with losses of its own gives D nothing else, and sets `augments`.
-        """
-        return augmentation.augmented(self.augment, step, images, which)
-
     def shown(self, step: Step) -> tuple[Tensor, Tensor]:
         """Reals and fakes as D is shown them."""
         real, fake = self.reals(step), step.fake
@@ -142,12 +127,6 @@ class Adversarial(Objective):
         if self.drift:
             terms["drift"] = self.drift * real_logits.float().square().mean()
         return terms
-
-    def judged(self, step: Step, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """D's loss on logits; what "ada" follows is taken from them."""
-        if self.augment == augmentation.ADA:
-            step.nets[augmentation.NET].observe(real_logits, step)
-        return LOSSES[self.loss].d(real_logits, fake_logits, step)
 
     def penalties(self, step: Step) -> dict[str, Tensor]:
         """The gradient regularisers that are on, of D behind the augmentation."""
@@ -183,7 +162,7 @@ class Adversarial(Objective):
         own = [
             n for n in ("d_loss", "g_loss") if getattr(type(self), n) is not vars(Adversarial)[n]
         ]
-        if self.augment != augmentation.NONE and own and not self.augments:
+        if self.augment != NONE and own and not self.augments:
             raise FastganError(
                 f"{type(self).__name__} has a {own[0]} of its own that augments nothing: give D "
                 "self.augmented(step, images, ...) there and set augments = True, or leave augment "

@@ -3,15 +3,21 @@ as often as D overfits (Karras et al. 2020)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from fastgan import arguments
 from fastgan.errors import FastganError
+from fastgan.objectives.base import Objective
+from fastgan.objectives.losses import LOSSES
+from fastgan.ops import loss_table
 from fastgan.ops.augment import ada, diffaugment
 from fastgan.ops.augment.diffaugment import parse_policy
-from fastgan.ops.loss_table import LOSSES
 
 if TYPE_CHECKING:
     from fastgan.objectives.base import Step
@@ -70,30 +76,80 @@ class Strength(nn.Module):
             kept.mul_(~due)
 
 
-def check(augment: str, p: float | None, loss: str) -> None:
-    """Raises FastganError for what is no augmentation, or none for this loss."""
-    if augment not in (NONE, ADA):
-        try:
-            parse_policy(augment)
-        except FastganError as error:
-            raise FastganError(f"{error}; or ada, or none") from None
-    if p is not None and augment != ADA:
-        raise FastganError("augment_p is the strength of ada: give augment='ada' (--augment ada)")
-    if p is not None and not 0 <= p <= 1:
-        raise FastganError(f"augment_p must lie in [0, 1], not {p}")
-    if augment == ADA and p is None and LOSSES[loss].outputs not in ("logits", "hinge"):
-        raise FastganError(
-            f"ada follows the sign of D on reals, which says nothing with the loss {loss}: give a "
-            "fixed strength, such as augment_p=0.3 (--augment-p 0.3)"
-        )
+@dataclass
+class Augmented(Objective):
+    """Base of the objectives that may show D changed images.
 
+    Args:
+        augment: What changes reals and fakes alike before D sees them, penalties included:
+            "color,translation,cutout" or a part of it in this order (DiffAugment, Zhao et al.
+            2020), "ada" (Karras et al. 2020), or "none".
+        augment_p: The strength of "ada" in [0, 1]. None: it follows how D overfits.
 
-def augmented(augment: str, step: Step, images: Tensor, which: str) -> Tensor:
-    """(B, C, H, W) `images` as D is shown them. Draws are a function of (seed, step, sample), the
-    phase and `which` of its images they are."""
-    if augment == NONE:
-        return images
-    key = step.key(f"augment/{which}")
-    if augment == ADA:
-        return ada(images, p=step.nets[NET].strength, **key)
-    return diffaugment(images, policy=augment, **key)
+    A subclass has `loss`, a name of `fastgan.objectives.LOSSES`, gives D only what `augmented`
+    returns, and has logits judged by `judged`, or observed. `signed`: whether the sign of D's
+    logits tells reals from fakes, which "ada" follows.
+    """
+
+    augment: str = field(default=NONE, kw_only=True, metadata={"later": True})
+    augment_p: float | None = field(default=None, kw_only=True, metadata={"later": True})
+    signed: ClassVar[bool] = True
+
+    def check_augment(self) -> None:
+        """Raises FastganError for what is no augmentation, or none for this objective."""
+        arguments.text(self.augment, "augment")
+        augment, p = self.augment, self.augment_p
+        if augment not in (NONE, ADA):
+            try:
+                parse_policy(augment)
+            except FastganError as error:
+                raise FastganError(f"{error}; or ada, or none") from None
+        if p is not None:
+            arguments.number(p, "augment_p", -math.inf)
+            if augment != ADA:
+                raise FastganError(
+                    "augment_p is the strength of ada: give augment='ada' (--augment ada)"
+                )
+            if not 0 <= p <= 1:
+                raise FastganError(f"augment_p must lie in [0, 1], not {p}")
+        loss: str = self.loss  # type: ignore[attr-defined]
+        signed = self.signed and loss_table.LOSSES[loss].outputs in ("logits", "hinge")
+        if augment == ADA and p is None and not signed:
+            what = f"with the loss {loss}" if self.signed else f"in {type(self).__name__}"
+            raise FastganError(
+                f"ada follows the sign of D on reals, which says nothing {what}: give a fixed "
+                "strength, such as augment_p=0.3 (--augment-p 0.3)"
+            )
+
+    def own_nets(self) -> Mapping[str, nn.Module]:
+        return {NET: Strength(self.augment_p)} if self.augment == ADA else {}
+
+    def augmented(self, step: Step, images: Tensor, which: str) -> Tensor:
+        """(B, C, H, W) `images` as D is shown them; the same `which` in the same phase is changed
+        the same way, whatever the channels. Draws are a function of (seed, step, sample)."""
+        if self.augment == NONE:
+            return images
+        key = step.key(f"augment/{which}")
+        if self.augment == ADA:
+            return ada(images, p=step.nets[NET].strength, **key)
+        return diffaugment(images, policy=self.augment, **key)
+
+    def moved(self, step: Step, mask: Tensor, which: str) -> Tensor:
+        """A mask (B, 1, H, W) where `augmented` puts the images of `which`: without colours."""
+        if self.augment == NONE:
+            return mask
+        key = step.key(f"augment/{which}")
+        if self.augment == ADA:
+            return ada(torch.cat([mask, mask], 1), p=step.nets[NET].strength, **key)[:, 1:]
+        places = ",".join(name for name in self.augment.split(",") if name.strip() != "color")
+        return diffaugment(mask, policy=places, **key)
+
+    def observe(self, step: Step, real_logits: Tensor) -> None:
+        """What "ada" follows is taken from D's logits of reals."""
+        if self.augment == ADA:
+            step.nets[NET].observe(real_logits, step)
+
+    def judged(self, step: Step, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """D's loss on logits, which are observed."""
+        self.observe(step, real_logits)
+        return LOSSES[self.loss].d(real_logits, fake_logits, step)  # type: ignore[attr-defined]

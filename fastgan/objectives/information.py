@@ -12,7 +12,8 @@ import torch
 from torch.nn import functional as F
 
 from fastgan.errors import FastganError
-from fastgan.objectives.base import Noise, Objective, Phase
+from fastgan.objectives.augmentation import Augmented
+from fastgan.objectives.base import Noise, Phase
 from fastgan.objectives.losses import LOSSES
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Information(Objective):
+class Information(Augmented):
     """G against D, and both for the mutual information of codes and images (section 5, eq. 6).
 
     "G" maps (B, latent + classes + codes, 1, 1) to images; "D" maps images to (logits of any shape,
@@ -49,6 +50,7 @@ class Information(Objective):
     traversed: tuple[str, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.check_augment()
         self.noise = {
             "z": Noise((self.latent,)),
             "class": Noise((), "categorical", classes=self.classes),
@@ -65,11 +67,13 @@ class Information(Objective):
         return step.nets.G(torch.cat([step.noise.z, one_hot, step.noise.codes], 1)[..., None, None])
 
     def d_loss(self, step: Step) -> Mapping[str, Tensor]:
-        (real, *_), (fake, *found) = step.pair("D", step.batch["image"], step.fake)
-        return {"adv": LOSSES[self.loss].d(real, fake, step), **self.information(step, *found)}
+        real = self.augmented(step, step.batch["image"], "real")
+        fake = self.augmented(step, step.fake, "fake")
+        (on_real, *_), (on_fake, *found) = step.pair("D", real, fake)
+        return {"adv": self.judged(step, on_real, on_fake), **self.information(step, *found)}
 
     def g_loss(self, step: Step) -> Mapping[str, Tensor]:
-        fake, *found = step.nets.D(step.fake)
+        fake, *found = step.nets.D(self.augmented(step, step.fake, "fake"))
         return {"adv": LOSSES[self.loss].g(None, fake), **self.information(step, *found)}
 
     def information(

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastgan.errors import FastganError
-from fastgan.objectives.base import Noise, Objective, Phase
+from fastgan.objectives.augmentation import Augmented
+from fastgan.objectives.base import Noise, Phase
 
 if TYPE_CHECKING:
     from fastgan.objectives.base import Step
@@ -31,7 +32,7 @@ def matching_penalty(
 
 
 @dataclass
-class Matching(Objective):
+class Matching(Augmented):
     """The hinge loss on (real, its text), (fake, its text) and (real, another's text).
 
     "T" maps tokens (B, words) to texts (B, features) and learns in D's phase, "G" maps (z, text) to
@@ -54,6 +55,7 @@ class Matching(Objective):
     loss = "hinge"
 
     def __post_init__(self) -> None:
+        self.check_augment()
         self.noise = {"z": Noise((self.latent,))}
         self.lazy = {"penalty": self.lazy_penalty} if self.penalty else {}
 
@@ -64,10 +66,12 @@ class Matching(Objective):
         return step.nets.G(step.noise.z, step.nets.T(step.batch["tokens"]).detach())
 
     def d_loss(self, step: Step) -> Mapping[str, Tensor]:
-        tokens, real = step.batch["tokens"], step.batch["image"]
+        tokens, D = step.batch["tokens"], step.nets.D
         text = step.nets.T(tokens)
-        on_real, on_wrong = step.nets.D(real, text, text.roll(1, 0))
-        on_fake = step.nets.D(step.fake, text)
+        seen = lambda images: self.augmented(step, images, "real")
+        on_real, on_wrong = D(seen(step.batch["image"]), text, text.roll(1, 0))
+        on_fake = D(self.augmented(step, step.fake, "fake"), text)
+        self.observe(step, on_real)
         # the neighbour's caption may be the same one, which is not wrong
         wrong = (tokens != tokens.roll(1, 0)).any(1, keepdim=True).float()
         step.log("logit_real", on_real.float().mean())
@@ -80,13 +84,14 @@ class Matching(Objective):
             "mismatched": 0.5 * mismatched,
         }
         if self.penalty and (every := step.due("penalty")):
-            found = matching_penalty(step.nets.D, real, text)
+            found = matching_penalty(lambda x, t: D(seen(x), t), step.batch["image"], text)
             terms["penalty"] = self.penalty * every * found
         return terms
 
     def g_loss(self, step: Step) -> Mapping[str, Tensor]:
         text = step.nets.T(step.batch["tokens"]).detach()
-        return {"adv": -step.nets.D(step.fake, text).float().mean()}
+        fake = self.augmented(step, step.fake, "fake")
+        return {"adv": -step.nets.D(fake, text).float().mean()}
 
     def check(self, nets: Mapping[str, Any]) -> None:
         if missing := [name for name in ("G", "D", "T") if name not in nets]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from torch.nn import functional as F
 
 from fastgan.errors import FastganError
-from fastgan.objectives.base import Noise, Objective, Phase
+from fastgan.objectives.augmentation import NONE, Augmented
+from fastgan.objectives.base import Noise, Phase
 from fastgan.objectives.losses import LOSSES
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def enlarged(images: Tensor) -> Tensor:
 
 
 @dataclass
-class Detail(Objective):
+class Detail(Augmented):
     """ "G1" (level 1; "G2" ...) adds detail to an enlarged image, "D1" judges detail beside that
     image.
 
@@ -46,6 +47,7 @@ class Detail(Objective):
     noise: Mapping[str, Noise] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.check_augment()
         grains = {
             f"grain{k}": Noise((1, *[self.side // 2 ** (self.level - k)] * 2), "uniform")
             for k in range(1, self.level + 1)
@@ -72,14 +74,24 @@ class Detail(Objective):
             images = coarse + step.nets[f"G{k}"](coarse, step.noise[f"grain{k}"])
         return images
 
+    def seen(self, step: Step, detail: Tensor, coarse: Tensor) -> Tensor:
+        """The detail of the augmented image beside the augmented enlarged one."""
+        if self.augment == NONE:
+            return detail
+        whole = self.augmented(step, coarse + detail, "pair")
+        return whole - self.augmented(step, coarse, "pair")
+
     def d_loss(self, step: Step) -> Mapping[str, Tensor]:
         coarse = self.coarse(step)
         real = step.batch["image"] - coarse
-        logits = step.pair(f"D{self.level}", real, step.fake, coarse)
-        return {"adv": LOSSES[self.loss].d(*logits, step)}
+        details = [self.seen(step, detail, coarse) for detail in (real, step.fake)]
+        seen = self.augmented(step, coarse, "pair")
+        return {"adv": self.judged(step, *step.pair(f"D{self.level}", *details, seen))}
 
     def g_loss(self, step: Step) -> Mapping[str, Tensor]:
-        logits = step.nets[f"D{self.level}"](step.fake, self.coarse(step))
+        coarse = self.coarse(step)
+        seen = self.augmented(step, coarse, "pair")
+        logits = step.nets[f"D{self.level}"](self.seen(step, step.fake, coarse), seen)
         return {"adv": LOSSES[self.loss].g(None, logits)}
 
     def check(self, nets: Mapping[str, Any]) -> None:

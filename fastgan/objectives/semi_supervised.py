@@ -11,7 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from fastgan.errors import FastganError
-from fastgan.objectives.base import Noise, Objective, Phase
+from fastgan.objectives.augmentation import Augmented
+from fastgan.objectives.base import Noise, Phase
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class SemiSupervised(Objective):
+class SemiSupervised(Augmented):
     """ "D" classifies, and tells real from fake by the same logits; "G" matches its features.
 
     "G" maps z (B, latent) to images; "D" maps images to (features (B, F), logits (B, classes)). The
@@ -41,8 +42,10 @@ class SemiSupervised(Objective):
     entropy: float = 0.1
     pull_away: float = 0.1
     noise: Mapping[str, Noise] = field(init=False, repr=False)
+    loss = "non-saturating"
 
     def __post_init__(self) -> None:
+        self.check_augment()
         self.noise = {"z": Noise((self.latent,), "uniform", low=0.0)}
 
     def phases(self) -> Sequence[Phase]:
@@ -52,13 +55,15 @@ class SemiSupervised(Objective):
         return step.nets.G(step.noise.z)
 
     def d_loss(self, step: Step) -> Mapping[str, Tensor]:
-        logits = step.nets.D(step.batch["labelled"])[1].float()
+        labelled = self.augmented(step, step.batch["labelled"], "labelled")
+        logits = step.nets.D(labelled)[1].float()
         labels = step.batch["labelled_label"]
         step.log("acc_labelled", (logits.argmax(1) == labels).float().mean())
         terms = {"labelled": F.cross_entropy(logits, labels)}
         if not self.unlabelled:
             return terms
-        (_, real), (_, fake) = step.pair("D", step.batch["image"], step.fake)
+        images = self.augmented(step, step.batch["image"], "real")
+        (_, real), (_, fake) = step.pair("D", images, self.augmented(step, step.fake, "fake"))
         return terms | {
             name: self.unlabelled * value for name, value in self.without_labels(step, real, fake)
         }
@@ -68,6 +73,7 @@ class SemiSupervised(Objective):
         classes."""
         real, fake = real.float(), fake.float()
         on_real, on_fake = real.logsumexp(1), fake.logsumexp(1)
+        self.observe(step, on_real)
         step.log("acc_real", (on_real > 0).float().mean())
         step.log("acc_fake", (on_fake < 0).float().mean())
         terms = [("adv", 0.5 * (F.softplus(-on_real).mean() + F.softplus(on_fake).mean()))]
@@ -78,8 +84,9 @@ class SemiSupervised(Objective):
 
     def g_loss(self, step: Step) -> Mapping[str, Tensor]:
         with torch.no_grad():
-            wanted = step.nets.D(step.batch["image"])[0].float()
-        return self.matching(wanted, step.nets.D(step.fake)[0].float())
+            wanted = step.nets.D(self.augmented(step, step.batch["image"], "real"))[0].float()
+        fake = self.augmented(step, step.fake, "fake")
+        return self.matching(wanted, step.nets.D(fake)[0].float())
 
     def matching(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """The mean squared difference of mean features, and how alike generated ones are."""

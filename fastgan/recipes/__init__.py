@@ -19,6 +19,8 @@ RECIPES = {
     "infogan": "fastgan.recipes.latent.infogan:InfoGan",
     "semi-supervised": "fastgan.recipes.latent.semi_supervised:SemiSupervisedGan",
     "r3gan": "fastgan.recipes.latent.r3gan:R3Gan",
+    "stylegan2-small": "fastgan.recipes.latent.stylegan2:StyleGan2Small",
+    "projected": "fastgan.recipes.latent.projected:Projected",
     "sagan": "fastgan.recipes.latent.sagan:Sagan",
     "biggan-small": "fastgan.recipes.latent.sagan:BigGanSmall",
     "progressive": "fastgan.recipes.latent.progressive:Progressive",

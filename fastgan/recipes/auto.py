@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from fastgan import recipes
 from fastgan.data.glance import Glance
 from fastgan.errors import FastganError
-from fastgan.recipes.config import AugmentingConfig, fields_of
+from fastgan.recipes.config import Config, fields_of
 
 CANDIDATES = ("fastgan", "dcgan", "cgan")
 FEW = 5000
@@ -29,7 +29,7 @@ AS_LONG_AS_TIME_LASTS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Auto(AugmentingConfig):
+class Auto(Config):
     """The options that all recipes have; `choose` takes those of the candidates, too."""
 
     recipe: ClassVar[str] = "auto"

@@ -57,6 +57,8 @@ class Config(RunOptions):
     summary: ClassVar[str]
     generated: ClassVar[tuple[str, ...]] = ()
     """Values of --data that are no files: the recipe draws such images itself."""
+    looks_through: ClassVar[str] = ""
+    """The judge of `fastgan evaluate` that training sees through; what it says is circular."""
 
     data: str = run_option(
         "fashion-mnist",
@@ -72,6 +74,14 @@ class Config(RunOptions):
         None, "begin with the weights of that run, checkpoint or folder, where layers fit"
     )
     freeze_d: int = run_option(0, "first layers of the discriminator that are not trained")
+    augment: str = run_option(
+        "none",
+        "change reals and fakes alike before D sees them, for few images: "
+        "color,translation,cutout or a part of it (DiffAugment), or ada",
+    )
+    augment_p: float | None = run_option(
+        None, "strength of --augment ada in [0, 1]; default: it follows how D overfits", most=1
+    )
     log: str = run_option(
         "none",
         "also log there (installed by the extra of that name)",
@@ -118,20 +128,6 @@ class Config(RunOptions):
         """(size, channels) to ask of the data where neither the user nor the recipe's networks
         care."""
         return self.size, self.channels
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentingConfig(Config):
-    """The options of a recipe whose objective shows D augmented images."""
-
-    augment: str = run_option(
-        "none",
-        "change reals and fakes alike before D sees them, for few images: "
-        "color,translation,cutout or a part of it (DiffAugment), or ada",
-    )
-    augment_p: float | None = run_option(
-        None, "strength of --augment ada in [0, 1]; default: it follows how D overfits", most=1
-    )
 
 
 def fields_of(config: type[Config]) -> dict[str, dataclasses.Field]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fastgan.ops.loss_table import LOSSES
-from fastgan.recipes.config import AugmentingConfig, ImageSpec, RecipeParts, load_networks, option
+from fastgan.recipes.config import Config, ImageSpec, RecipeParts, load_networks, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dcgan(AugmentingConfig):
+class Dcgan(Config):
     recipe: ClassVar[str] = "dcgan"
     summary: ClassVar[str] = "convolutions and batch normalisation, 28 to 256 pixels"
 

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 from fastgan.errors import FastganError
 from fastgan.ops.loss_table import LOSSES
-from fastgan.recipes.config import AugmentingConfig, ImageSpec, RecipeParts, option, run_option
+from fastgan.recipes.config import Config, ImageSpec, RecipeParts, option, run_option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fastgan(AugmentingConfig):
+class Fastgan(Config):
     recipe: ClassVar[str] = "fastgan"
     summary: ClassVar[str] = "light networks for few images, 32 to 256 pixels"
 

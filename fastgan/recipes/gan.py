@@ -8,18 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from fastgan.recipes.config import (
-    AugmentingConfig,
-    ImageSpec,
-    RecipeParts,
-    load_networks,
-    option,
-    run_option,
-)
+from fastgan.recipes.config import Config, ImageSpec, RecipeParts, load_networks, option, run_option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gan(AugmentingConfig):
+class Gan(Config):
     recipe: ClassVar[str] = "gan"
     summary: ClassVar[str] = "the multilayer perceptrons of 2014, small grey images"
 

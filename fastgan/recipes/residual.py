@@ -7,14 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fastgan.recipes.config import (
-    AugmentingConfig,
-    ImageSpec,
-    RecipeParts,
-    load_networks,
-    option,
-    run_option,
-)
+from fastgan.recipes.config import Config, ImageSpec, RecipeParts, load_networks, option, run_option
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Residual(AugmentingConfig):
+class Residual(Config):
     """Base of sngan and wgan-gp: both papers train Miyato's and Gulrajani's CIFAR networks with the
     same schedule."""
 

@@ -9,7 +9,7 @@ from fastgan import files
 from fastgan.data.opening import BUNDLED
 from fastgan.errors import FastganError
 from fastgan.recipes import Config, ImageSpec
-from fastgan.recipes.config import AugmentingConfig, as_dict, fields_of
+from fastgan.recipes.config import as_dict, fields_of
 
 if TYPE_CHECKING:
     from fastgan.data import Dataset
@@ -50,13 +50,16 @@ def still_there(config: Config, run: str) -> None:
 
 
 def augmented(objective: Objective, config: Config) -> Objective:
-    """The recipe's objective with the augmentation of the options, if it has such options."""
-    from fastgan.objectives import Adversarial
+    """The recipe's objective with the augmentation of the options. Raises FastganError."""
+    from fastgan.objectives.augmentation import Augmented
 
-    if not isinstance(config, AugmentingConfig) or not isinstance(objective, Adversarial):
-        return objective
     if config.augment == "none" and config.augment_p is None:
         return objective
+    if not isinstance(objective, Augmented):
+        raise FastganError(
+            f"--augment: {type(objective).__name__} shows its discriminator nothing augmented; "
+            "derive it from fastgan.objectives.augmentation.Augmented"
+        )
     return dataclasses.replace(objective, augment=config.augment, augment_p=config.augment_p)
 
 

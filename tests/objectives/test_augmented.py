@@ -12,11 +12,14 @@ from torch import nn
 import fastgan
 from fastgan.objectives.augmentation import Strength
 from fastgan.objectives.base import Step
+from fastgan.objectives.pyramid import Detail
+from fastgan.objectives.translation.frames import NextFrame
+from fastgan.objectives.translation.inpainting import Inpainting
+from fastgan.objectives.translation.paired import Translation
+from fastgan.objectives.translation.segmentation import Segmentation
 from fastgan.ops.augment import diffaugment
 from fastgan.ops.random import stream_id
-from fastgan.recipes.config import fields_of
 from fastgan.recipes.dcgan import Dcgan
-from fastgan.recipes.latent.infogan import InfoGan
 from fastgan.recipes.training import augmented
 
 POLICY = "color,translation,cutout"
@@ -101,13 +104,24 @@ class Own(fastgan.Adversarial):
         return {"adv": -step.nets.D(step.fake).mean()}
 
 
+class Bare(fastgan.Objective):
+    pass
+
+
 def test_what_can_not_augment_says_so():
     with pytest.raises(fastgan.FastganError, match="name color, translation, cutout in this order"):
         fastgan.Adversarial(augment="cutout,color")
     with pytest.raises(fastgan.FastganError, match="Own has a g_loss of its own"):
         Own(augment="color").check({"G": None, "D": None})
     assert augmented(fastgan.Adversarial("hinge"), Dcgan(augment="color")).augment == "color"
-    assert "augment" not in fields_of(InfoGan)  # whose objective gives D nothing augmented
+    with pytest.raises(
+        fastgan.FastganError, match="Bare shows its discriminator nothing augmented"
+    ):
+        augmented(Bare(), Dcgan(augment="color"))
+    with pytest.raises(fastgan.FastganError, match="says nothing in Segmentation: give a fixed"):
+        Segmentation(augment="ada")
+    with pytest.raises(fastgan.FastganError, match="nothing to augment for"):
+        Translation(adversarial=0.0, augment="color").check({"G": None})
 
 
 def test_a_run_records_it_and_one_from_before_goes_on(tmp_path):
@@ -200,3 +214,55 @@ def test_ada_is_refused_where_it_says_nothing():
         fastgan.Adversarial(augment="color", augment_p=0.3)
     with pytest.raises(fastgan.FastganError, match=r"augment_p must lie in \[0, 1\], not 1.5"):
         fastgan.Adversarial(augment="ada", augment_p=1.5)
+
+
+ALL_WAYS = [{"augment": POLICY}, {"augment": "ada", "augment_p": 0.9}]
+
+
+@pytest.mark.parametrize("options", ALL_WAYS)
+def test_an_image_and_its_source_are_changed_alike(options):
+    """Reals, fakes, sources, frames and masks, each beside the others."""
+
+    def shown(objective, image, source):
+        nets = {**objective.own_nets(), "D": lambda x, given: seen.append((x, given)) or x}
+        seen = []
+        step = step_of(objective, nets, image, image)
+        step.batch["source"] = source
+        objective.d_loss(step)
+        step.phase, step.live = "G", True
+        objective.g_loss(step)
+        return seen
+
+    x = pictures(1)
+    for given, real in (given_real[::-1] for given_real in shown(Translation(**options), x, x)):
+        assert torch.equal(given, real)
+        assert not torch.equal(given, x)
+    for real, frames in shown(NextFrame(**options), x, torch.cat([x, -x, x], 1)):
+        assert torch.equal(frames[:, :3], real)
+        assert torch.equal(frames[:, 6:], real)
+    mask = x[:, :1].sign()
+    objective = Inpainting(**options)
+    _, (_, given), *_ = shown(objective, x, torch.cat([x, mask], 1))
+    step = step_of(objective, objective.own_nets(), x, x)
+    assert torch.equal(given[:, :3], objective.seen(step, x))
+    if options["augment"] == "ada":
+        wanted = objective.seen(step, torch.cat([x, mask], 1))[:, 3:]
+    else:
+        wanted = Translation(augment="translation,cutout").seen(step, mask)
+    torch.testing.assert_close(given[:, 3:], wanted)
+
+
+@pytest.mark.parametrize("options", ALL_WAYS)
+def test_detail_is_that_of_the_changed_image_beside_the_changed_enlarged_one(options):
+    objective, x = Detail(1, 8, 5, **options), pictures(1)
+    seen = []
+    nets = {**objective.own_nets(), "D1": lambda detail, given: seen.append((detail, given))}
+    step = step_of(objective, nets, x, x)
+    step.nets["G1"] = lambda coarse, grain: x - coarse
+    step.noise["grain1"] = None
+    step.pair = lambda net, real, fake, given: [d.sum((1, 2, 3)) for d in shown(real, fake, given)]
+    shown = lambda real, fake, given: seen.extend([(real, given), (fake, given)]) or (real, fake)
+    objective.d_loss(step)
+    for detail, coarse in seen:
+        torch.testing.assert_close(detail + coarse, objective.augmented(step, x, "pair"))
+    assert len(seen) == 2

@@ -48,6 +48,7 @@ def own_data(name, pictures):
 def test_each_kind_trains_goes_on_samples_and_measures(name, tmp_path, few, pictures, capsys):
     out = tmp_path / "run"
     tiny = ["--size", 16, "--width", 4, "--batch-size", 4, "--log-every", 1]
+    tiny += ["--augment", "color,translation,cutout"]
     run("train", "--recipe", name, "--steps", 2, "--out", out, *tiny, *own_data(name, pictures))
     run("train", "--resume", out, "--steps", 3)
     straight = tmp_path / "straight"

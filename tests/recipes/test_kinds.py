@@ -103,14 +103,16 @@ def states(trainer):
     ],
 )
 def test_a_stopped_run_goes_on_exactly(name, tmp_path, monkeypatch):
-    """Also over the border of two stages: progressive's and lapgan's have one step each."""
+    """Augmented, and over the border of two stages: progressive's and lapgan's have one step each."""
     in_a_hurry(monkeypatch)
     monkeypatch.chdir(tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 1), np.uint8)
     np.savez("few.npz", images=images, labels=np.arange(60) % 10)
     cls = recipes.find(name)
     options = {"size": 16, "batch_size": 4, "steps": 3, "device": "cpu", "progress": False}
-    config = cls(**options, **TINY[name], **({} if cls.generated else {"data": "few.npz"}))
+    options["augment"] = "color,translation"
+    few = {} if cls.generated else {"data": "few.npz"}
+    config = cls(**{**options, **TINY[name], **few})
     with make_trainer(config, resume=False, log=None, out="straight") as straight:
         straight.fit(4)
     with make_trainer(config, resume=False, log=None, out="parts") as first:
@@ -121,3 +123,20 @@ def test_a_stopped_run_goes_on_exactly(name, tmp_path, monkeypatch):
     assert expected.keys() == found.keys()
     for key in expected:
         assert torch.equal(expected[key], found[key]), key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["stylegan2-small", "projected"])
+def test_generators_leave_as_one_file_and_are_accelerated(name, fastgan, tmp_path):
+    from fastgan import accelerate, load
+
+    np.save("few.npy", np.random.default_rng(0).integers(0, 256, (60, 16, 16, 1), np.uint8))
+    few = ["--data=few.npy", "--batch-size=4", "--device=cpu", "--steps=1", "--out=run"]
+    fastgan("train", "--recipe", name, "--size=16", *few, *flags(name))
+    told = fastgan("export", "run", "--format=torch", "--out=made.pt2")
+    assert "largest difference to the run's images" in told
+    G = load("run")
+    z = torch.randn(2, *([8, 1, 1] if name == "projected" else [8]))
+    with torch.no_grad():
+        before = G(z)
+        torch.testing.assert_close(accelerate(G)(z), before)

@@ -208,6 +208,8 @@ REDUCED = {
     "lapgan": {"width": 4, "hidden": 16, "batch_size": 8, "size": 16},
     "text-to-image": {"width": 4, "batch_size": 8, "size": 8},
     "r3gan": {"width": 4, "batch_size": 8, "size": 16},
+    "projected": {"width": 1, "heads": 4, "seen": 32, "batch_size": 4, "size": 32},
+    "stylegan2-small": {"width": 4, "most": 8, "batch_size": 4, "size": 16},
     "semi-supervised": {"width": 16, "hidden": 32, "size": 8},
 }
 """Widths, batch, pixels and updates of D; everything else is the recipe's own. gan, the one of SGD,

@@ -9,6 +9,8 @@ TINY = {
     "infogan": {"base_width": 2, "latent": 8},
     "semi-supervised": {"width": 2, "hidden": 8, "labels": 10},
     "r3gan": {"width": 4, "latent": 8, "group": 4},
+    "stylegan2-small": {"width": 2, "most": 4, "latent": 8, "lazy_r1": 2, "lazy_path": 2},
+    "projected": {"width": 1, "latent": 8, "heads": 4, "seen": 32, "size": 32},
     "sagan": {"width": 2, "latent": 8, "attention": 8},
     "biggan-small": {"width": 2, "latent": 8, "attention": 8, "n_critic": 1},
     "progressive": {"width": 2, "most": 4, "latent": 8, "stage_steps": 1},

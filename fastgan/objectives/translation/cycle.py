@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from fastgan.errors import FastganError
-from fastgan.objectives.base import Objective, Phase
+from fastgan.objectives.augmentation import NONE, Augmented
+from fastgan.objectives.base import Phase
 from fastgan.objectives.losses import LOSSES
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Cycle(Objective):
+class Cycle(Augmented):
     """Networks: "G" makes images of kind b from `batch["source"]` (kind a), "F" of kind a from
     `batch["image"]` (kind b); "D" judges b and "E" judges a, each on fakes of which half come from
     "pool" and "pool_a" (`models.pool.ImagePool`).
@@ -35,6 +36,9 @@ class Cycle(Objective):
     cycle: float = 10.0
     identity: float = 0.5
     adversarial: float = 2.0
+
+    def __post_init__(self) -> None:
+        self.check_augment()
 
     def phases(self) -> Sequence[Phase]:
         G = Phase("G", ("G", "F"), self.g_loss)
@@ -58,8 +62,14 @@ class Cycle(Objective):
         gaps = F.l1_loss(nets.F(fake_b).float(), a) + F.l1_loss(nets.G(fake_a).float(), b)
         terms = {"cycle": self.cycle * gaps}
         if self.adversarial:
-            reals = (nets.D(b), nets.E(a)) if loss.g_needs_real else (None, None)
-            both = loss.g(reals[0], nets.D(fake_b)) + loss.g(reals[1], nets.E(fake_a))
+            seen = lambda images, which: self.augmented(step, images, which)
+            on_b, on_a = nets.D(seen(fake_b, "fake_b")), nets.E(seen(fake_a, "fake_a"))
+            reals = (
+                (nets.D(seen(b, "real_b")), nets.E(seen(a, "real_a")))
+                if loss.g_needs_real
+                else (None, None)
+            )
+            both = loss.g(reals[0], on_b) + loss.g(reals[1], on_a)
             terms["adv"] = self.adversarial * both
         if self.identity:
             same = F.l1_loss(nets.G(b).float(), b) + F.l1_loss(nets.F(a).float(), a)
@@ -67,16 +77,22 @@ class Cycle(Objective):
         return terms
 
     def d_loss(self, step: Step) -> Mapping[str, Tensor]:
-        nets, loss = step.nets, LOSSES[self.loss]
+        nets, seen = step.nets, lambda images, which: self.augmented(step, images, which)
         fake_b, fake_a = step.fake.chunk(2)
         old_b = nets.pool(fake_b, step.rand("pool"))
         old_a = nets.pool_a(fake_a, step.rand("pool_a"))
         return {
-            "b": loss.d(*step.pair("D", step.batch["image"], old_b), step),
-            "a": loss.d(*step.pair("E", step.batch["source"], old_a)),
+            "b": self.judged(
+                step, *step.pair("D", seen(step.batch["image"], "real_b"), seen(old_b, "fake_b"))
+            ),
+            "a": LOSSES[self.loss].d(
+                *step.pair("E", seen(step.batch["source"], "real_a"), seen(old_a, "fake_a"))
+            ),
         }
 
     def check(self, nets: Mapping[str, Any]) -> None:
+        if self.augment != NONE and not self.adversarial:
+            raise FastganError("without a discriminator there is nothing to augment for")
         missing = [n for n in ("G", "F", "D", "E", "pool", "pool_a") if n not in nets]
         if missing:
             raise FastganError(f"CycleGAN's objective needs a network {missing[0]!r}")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch.nn import functional as F
 
 from fastgan.objectives.translation.paired import Translation
@@ -31,6 +32,10 @@ class NextFrame(Translation):
     def pixel_loss(self, step: Step) -> Tensor:
         made, true = step.fake.float(), step.batch["image"]
         return F.mse_loss(made, true) + self.gradients * gradient_difference(made, true)
+
+    def seen_source(self, step: Step) -> Tensor:
+        frames = self.source(step).split(step.batch["image"].shape[1], 1)
+        return torch.cat([self.seen(step, frame) for frame in frames], 1)
 
     def panels(self, step: Step, made: Tensor) -> Sequence[Tensor]:
         shown = [*self.source(step).split(made.shape[1], 1), made]

@@ -33,6 +33,10 @@ class Inpainting(Translation):
             return torch.where(self.hole(step), made.to(image.dtype), image)
         return made
 
+    def seen_source(self, step: Step) -> Tensor:
+        image, mask = self.source(step).split([self.source(step).shape[1] - 1, 1], 1)
+        return torch.cat([self.seen(step, image), self.moved(step, mask, "pair")], 1)
+
     def pixel_loss(self, step: Step) -> Tensor:
         hole = self.hole(step)
         gap = (step.fake.float() - step.batch["image"]).abs() * hole

@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from fastgan.errors import FastganError
-from fastgan.objectives.base import Noise, Objective, Phase
+from fastgan.objectives.augmentation import NONE, Augmented
+from fastgan.objectives.base import Noise, Phase
 from fastgan.objectives.losses import LOSSES
 from fastgan.objectives.translation.degradations import noise_of
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Translation(Objective):
+class Translation(Augmented):
     """G makes `batch["image"]` from a source image (Isola et al. 2017, arXiv 1611.07004).
 
     "G" maps sources to images in [-1, 1]; "D" maps (images[, sources]) to logits, and has
@@ -53,6 +54,7 @@ class Translation(Objective):
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
             raise FastganError(f"unknown loss {self.loss!r}: choose one of {', '.join(LOSSES)}")
+        self.check_augment()
         self.noise = dict(noise_of(self.degradation))
 
     def phases(self) -> Sequence[Phase]:
@@ -67,7 +69,15 @@ class Translation(Objective):
         return step.batch["source"]
 
     def given(self, step: Step) -> tuple[Tensor, ...]:
-        return (self.source(step),) if self.conditional else ()
+        return (self.seen_source(step),) if self.conditional else ()
+
+    def seen(self, step: Step, images: Tensor) -> Tensor:
+        """`images` as D is shown them: reals, fakes and sources of a phase are changed alike."""
+        return self.augmented(step, images, "pair")
+
+    def seen_source(self, step: Step) -> Tensor:
+        """The source as D is shown it, beside the image."""
+        return self.seen(step, self.source(step))
 
     def generate(self, step: Step) -> Tensor:
         return step.nets.G(self.source(step))
@@ -77,8 +87,9 @@ class Translation(Objective):
         return (self.source(step), made, *target)
 
     def d_loss(self, step: Step) -> Mapping[str, Tensor]:
-        real, fake = step.pair("D", step.batch["image"], step.fake, *self.given(step))
-        return {"adv": 0.5 * LOSSES[self.loss].d(real, fake, step)}
+        real, fake = (self.seen(step, images) for images in (step.batch["image"], step.fake))
+        logits = step.pair("D", real, fake, *self.given(step))
+        return {"adv": 0.5 * self.judged(step, *logits)}
 
     def pixel_loss(self, step: Step) -> Tensor:
         return F.l1_loss(step.fake.float(), step.batch["image"])
@@ -88,18 +99,21 @@ class Translation(Objective):
         if not self.adversarial:
             return terms
         loss, given, D = LOSSES[self.loss], self.given(step), step.nets.D
+        image, fake = (self.seen(step, images) for images in (step.batch["image"], step.fake))
         if not self.features:
-            real = D(step.batch["image"], *given) if loss.g_needs_real else None
-            return terms | {"adv": self.adversarial * loss.g(real, D(step.fake, *given))}
-        made = D.features(step.fake, *given)
+            real = D(image, *given) if loss.g_needs_real else None
+            return terms | {"adv": self.adversarial * loss.g(real, D(fake, *given))}
+        made = D.features(fake, *given)
         with torch.no_grad():
-            wanted = D.features(step.batch["image"], *given)
+            wanted = D.features(image, *given)
         gaps = [F.l1_loss(a.float(), b.float()) for a, b in zip(made[:-1], wanted[:-1])]
         terms["features"] = self.features * torch.stack(gaps).mean()
         real = wanted[-1] if loss.g_needs_real else None
         return terms | {"adv": self.adversarial * loss.g(real, made[-1])}
 
     def check(self, nets: Mapping[str, Any]) -> None:
+        if self.augment != NONE and not self.adversarial:
+            raise FastganError("without a discriminator there is nothing to augment for")
         for name in ("G", "D") if self.adversarial else ("G",):
             if name not in nets:
                 raise FastganError(f"an objective on images from images needs a network {name!r}")

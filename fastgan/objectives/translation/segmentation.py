@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch.nn import functional as F
@@ -29,11 +29,13 @@ class Segmentation(Translation):
     """
 
     pixel: float = 1.0
+    signed: ClassVar[bool] = False
 
     def scales(self, step: Step) -> Tensor:
         """The multi-scale L1 distance, 0-dim."""
         source, D = self.source(step), step.nets.D
-        masked = [source * ((m.float() + 1) / 2) for m in (step.fake, step.batch["image"])]
+        masks = ((m.float() + 1) / 2 for m in (step.fake, step.batch["image"]))
+        masked = [self.seen(step, source * mask) for mask in masks]
         made, wanted = ([x, *D.features(x)] for x in masked)
         gaps = [F.l1_loss(a.float(), b.float()) for a, b in zip(made, wanted)]
         return torch.stack(gaps).mean()

@@ -11,7 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from fastgan.errors import FastganError
-from fastgan.objectives.base import Noise, Objective, Phase
+from fastgan.objectives.augmentation import NONE, Augmented
+from fastgan.objectives.base import Noise, Phase
 from fastgan.objectives.losses import LOSSES
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class ToClass(Objective):
+class ToClass(Augmented):
     """From `batch["image"]`, of class `batch["label"]`, "G" makes an image of a random class t; "D"
     judges images with their class.
 
@@ -39,6 +40,7 @@ class ToClass(Objective):
     noise: Mapping[str, Noise] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.check_augment()
         self.noise = {"target": Noise((), "categorical", classes=self.classes)}
 
     def phases(self) -> Sequence[Phase]:
@@ -64,10 +66,11 @@ class ToClass(Objective):
 
     def d_loss(self, step: Step) -> Mapping[str, Tensor]:
         x, label, target = step.batch["image"], step.batch["label"], step.noise.target
-        loss, D = LOSSES[self.loss], step.nets.D
-        terms = {"class": class_loss(step.nets.A(x), label)}
+        D, terms = step.nets.D, {"class": class_loss(step.nets.A(x), label)}
         if self.adversarial:
-            terms["adv"] = 0.5 * loss.d(D(x, label), D(step.fake, target), step)
+            on_real = D(self.augmented(step, x, "real"), label)
+            on_fake = D(self.augmented(step, step.fake, "fake"), target)
+            terms["adv"] = 0.5 * self.judged(step, on_real, on_fake)
         return terms
 
     def g_loss(self, step: Step) -> Mapping[str, Tensor]:
@@ -75,8 +78,9 @@ class ToClass(Objective):
         loss, G, D = LOSSES[self.loss], step.nets.G, step.nets.D
         terms = {"class": self.class_weight * class_loss(step.nets.A(step.fake), target)}
         if self.adversarial:
-            real = D(x, label) if loss.g_needs_real else None
-            terms["adv"] = self.adversarial * loss.g(real, D(step.fake, target))
+            real = D(self.augmented(step, x, "real"), label) if loss.g_needs_real else None
+            fake = self.augmented(step, step.fake, "fake")
+            terms["adv"] = self.adversarial * loss.g(real, D(fake, target))
         if self.identity:
             back = F.l1_loss(G(step.fake, label).float(), x)
             terms["identity"] = self.identity * (back + F.l1_loss(G(x, label).float(), x))
@@ -86,6 +90,8 @@ class ToClass(Objective):
         for name in ("G", "D", "A"):
             if name not in nets:
                 raise FastganError(f"translation to a class needs a network {name!r}")
+        if self.augment != NONE and not self.adversarial:
+            raise FastganError("without a discriminator there is nothing to augment for")
         if self.classes < 2:
             raise FastganError("translation to a class needs at least two classes")
 

@@ -187,16 +187,16 @@ def moved(x: Tensor, where: Tensor) -> Tensor:
 def ada(
     images: Tensor, *, p: Tensor, seed: int, position: Tensor, stream: int, impl: str = "auto"
 ) -> Tensor:
-    """Augment (B, C, H, W) images in [-1, 1] of 1, 3 or 4 channels (the fourth, opacity, keeps its
-    values); differentiable in the images, to any order.
+    """Augment (B, C, H, W) images in [-1, 1], grey or colour; a second or fourth channel
+    (opacity, a mask) keeps its values. Differentiable in the images, to any order.
 
     `p`: 0-dim fp32 tensor in [0, 1] on the images' device, the strength. `position` (0-dim int64,
     there too) is the global index of the first sample. Computed in fp32, or float64 for such
     images. `impl` is for the harness: there is one engine. Raises FastganError for other images.
     """
-    if images.dim() != 4 or not images.is_floating_point() or images.shape[1] not in (1, 3, 4):
+    if images.dim() != 4 or not images.is_floating_point() or not 1 <= images.shape[1] <= 4:
         raise FastganError(
-            "ada takes floating (B, C, H, W) images of 1, 3 or 4 channels, not "
+            "ada takes floating (B, C, H, W) images of 1 to 4 channels, not "
             f"{tuple(images.shape)} {images.dtype}"
         )
     if min(images.shape[2:]) < 2:
@@ -208,9 +208,10 @@ def ada(
         d = {name: value.to(x.dtype) for name, value in d.items()}
         x = moved(x, plane(d, x.new_zeros(n)))
         linear, offset = colours(d, x)
-        if channels == 1:
-            x = linear.sum(2).mean(1).view(n, 1, 1, 1) * x + offset.view(n, 1, 1, 1)
+        seen = 1 if channels < 3 else 3
+        if seen == 1:
+            shown = linear.sum(2).mean(1).view(n, 1, 1, 1) * x[:, :1] + offset.view(n, 1, 1, 1)
         else:
-            rgb = torch.einsum("nij,njhw->nihw", linear, x[:, :3]) + offset.view(n, 1, 1, 1)
-            x = rgb if channels == 3 else torch.cat([rgb, x[:, 3:]], 1)
+            shown = torch.einsum("nij,njhw->nihw", linear, x[:, :3]) + offset.view(n, 1, 1, 1)
+        x = shown if channels == seen else torch.cat([shown, x[:, seen:]], 1)
         return x.to(images.dtype)

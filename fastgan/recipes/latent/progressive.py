@@ -8,13 +8,13 @@ from typing import ClassVar, Self
 
 from fastgan.errors import FastganError
 from fastgan.ops.loss_table import LOSSES
-from fastgan.recipes.config import AugmentingConfig, ImageSpec, RecipeParts, option, run_option
+from fastgan.recipes.config import Config, ImageSpec, RecipeParts, option, run_option
 
 LEVELS = {4 * 2**level: level for level in range(1, 7)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progressive(AugmentingConfig):
+class Progressive(Config):
     recipe: ClassVar[str] = "progressive"
     summary: ClassVar[str] = "grows from 4x4 pixels, new resolutions fade in"
 

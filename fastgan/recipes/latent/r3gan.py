@@ -6,18 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastgan.recipes.config import (
-    AugmentingConfig,
-    ImageSpec,
-    RecipeParts,
-    load_networks,
-    option,
-    run_option,
-)
+from fastgan.recipes.config import Config, ImageSpec, RecipeParts, load_networks, option, run_option
 
 
 @dataclass(frozen=True, kw_only=True)
-class R3Gan(AugmentingConfig):
+class R3Gan(Config):
     recipe: ClassVar[str] = "r3gan"
     summary: ClassVar[str] = "relativistic loss with R1 and R2, residual grouped networks"
 

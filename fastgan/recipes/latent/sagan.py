@@ -8,18 +8,11 @@ from typing import ClassVar
 
 from fastgan.errors import FastganError
 from fastgan.ops.loss_table import LOSSES
-from fastgan.recipes.config import (
-    AugmentingConfig,
-    ImageSpec,
-    RecipeParts,
-    load_networks,
-    option,
-    run_option,
-)
+from fastgan.recipes.config import Config, ImageSpec, RecipeParts, load_networks, option, run_option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sagan(AugmentingConfig):
+class Sagan(Config):
     recipe: ClassVar[str] = "sagan"
     summary: ClassVar[str] = "attention, conditional batch norm, projection discriminator, hinge"
     split: ClassVar[bool] = False

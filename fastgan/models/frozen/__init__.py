@@ -1,0 +1,1 @@
+"""Networks that look through others, which are never trained."""
