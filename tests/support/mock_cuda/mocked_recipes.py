@@ -1,0 +1,70 @@
+"""Every recipe's step in a graph, with the losses that a CPU has: run by
+tests/graphs/test_mock_cuda.py."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from run_support import in_a_hurry
+from tiny_recipes import TINY
+
+from fastgan import recipes
+from fastgan.data import rendered
+from fastgan.recipes.training import make_trainer
+from fastgan.recipes.translation.base import FromImage
+
+FROM_IMAGE = [name for name in recipes.RECIPES if issubclass(recipes.find(name), FromImage)]
+STEPS = {"progressive": 3}
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch, tmp_path):
+    in_a_hurry(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    for name, (draw, _) in rendered.RENDERED.items():
+        monkeypatch.setitem(rendered.RENDERED, name, (draw, 12 if name == "sprites" else 40))
+    shown = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 1), np.uint8)
+    np.savez("few.npz", images=shown, labels=np.arange(40) % 10)
+
+
+def trained(name, device, impl, out):
+    """The rows of metrics of a few steps, and why they run without a graph."""
+    kind = recipes.find(name)
+    options = {"width": 4} if name in FROM_IMAGE else TINY[name]
+    options = {"size": 16, **options}
+    if kind.data == "fashion-mnist":
+        options["data"] = "few.npz"
+    steps = STEPS.get(name, 2)
+    config = kind(
+        **options,
+        batch_size=4,
+        steps=steps,
+        device=device,
+        precision="fp32",
+        impl=impl,
+        progress=False,
+        log_every=1,
+        watch=False,
+        out=str(out),
+    )
+    with make_trainer(config, resume=False, log=None, out=str(out)) as trainer:
+        trainer.fit(steps)
+        reason = trainer.active.graph_reason
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [{k: v for k, v in row.items() if k.startswith("loss")} for row in rows], reason
+
+
+@pytest.mark.parametrize("impl", ["reference", pytest.param("auto", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_recipe_is_captured_and_loses_what_a_cpu_loses(name, impl, tmp_path):
+    found, reason = trained(name, "cuda", impl, tmp_path / "gpu")
+    assert reason is None
+    wanted, _ = trained(name, "cpu", "reference", tmp_path / "cpu")
+    assert len(found) == len(wanted)
+    for row, other in zip(found, wanted, strict=True):
+        assert row.keys() == other.keys()
+        for key, value in row.items():
+            assert value == pytest.approx(other[key], rel=1e-3, abs=1e-3), key
