@@ -63,7 +63,7 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
     channels and classes."""
     import torch
 
-    from fastgan.devices import pick_device
+    from fastgan.devices import is_out_of_memory, pick_device
     from fastgan.distributed.context import join, local_device
     from fastgan.runs.transfer import freeze_first
     from fastgan.trainer.run_options import RunOptions
@@ -103,8 +103,12 @@ def make_trainer(config: Config, *, resume: bool, log: str | None, out: str | No
                 if images.classes or "label" not in dataset.fields:
                     raise
                 raise FastganError(f"{error} (the data have {dataset.labels_found()})") from error
-            except ValueError as error:
-                raise FastganError(f"recipe {config.recipe} can't be built: {error}") from error
+            except (ValueError, OverflowError, MemoryError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                    raise
+                why = "there is not the memory for such networks"
+                why = str(error) if isinstance(error, ValueError) else why
+                raise FastganError(f"recipe {config.recipe} can't be built: {why}") from error
         if config.freeze_d:
             if "D" not in built.nets:
                 raise FastganError("--freeze-d: there is no network D")

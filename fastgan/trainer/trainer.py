@@ -164,11 +164,11 @@ class Trainer(Session):
         config: Mapping[str, Any] | None = None,
         callbacks: Sequence[object] = (),
     ) -> None:
-        if resume and out is None:
-            raise FastganError("resume=True needs out=, the run to go on with")
         options = RunOptions.of(locals())
         for name, value in (("resume", resume), ("reschedule", reschedule)):
             arguments.flag(value, name)
+        if resume and out is None:
+            raise FastganError("resume=True needs out=, the run to go on with")
         for name, place in (("out", out), ("init_from", init_from)):
             if place is not None:
                 arguments.path(place, name)
