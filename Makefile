@@ -2,13 +2,14 @@
 # make test   sets itself up, runs the test suite
 # make quick  the tests that take less than about five seconds each
 # make long   every test, those of a minute and more too
+# make soak   an hour of kills, bad files, options, calls, races and full disks; seeds are printed
 # make docs   builds the documentation as a static site in build/docs, checks its links
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test quick long lint docs gpu clean
+.PHONY: setup demo test quick long soak lint docs gpu clean
 
 setup: $(VENV)/.ready
 
@@ -36,6 +37,11 @@ quick: setup
 
 long: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -rs
+
+soak: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/robust/soak.py
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/robust/watch.py ill
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/robust/watch.py good
 
 docs: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

@@ -16,6 +16,8 @@ def pick_device(name: str) -> torch.device:
 
     Raises FastganError for a device that is not there.
     """
+    if not isinstance(name, str):
+        raise FastganError(f"unknown device {name!r}: use auto, cpu or cuda")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -31,6 +31,8 @@ def path_of(given: str | os.PathLike[str], what: str = "the path") -> Path:
     Raises FastganError for an empty one, which would mean the current folder, one with a null byte,
     and the home folder of somebody unknown.
     """
+    if not isinstance(given, (str, os.PathLike)) or not isinstance(os.fspath(given), str):
+        raise FastganError(f"{what} must be a path, not {given!r}")
     if not os.fspath(given):
         raise FastganError(f"{what} is empty: give it a value, or leave it out")
     if "\0" in os.fsdecode(given):

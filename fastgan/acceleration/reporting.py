@@ -18,6 +18,7 @@ from fastgan.acceleration.swapping import (
     container_left,
     families_of,
     plan_of,
+    require_module,
     survey,
 )
 from fastgan.ops.dispatch import missing
@@ -101,6 +102,7 @@ def report(module: nn.Module) -> Report:
         >>> [(row.module, row.status) for row in found.rows]
         [('Conv2d > BatchNorm2d > LeakyReLU', 'fused')]
     """
+    require_module(module, "report")
     tree = Tree(module)
     findings: dict[int, list[Finding]] = {}
     for finding in survey(tree, families_of(None)):

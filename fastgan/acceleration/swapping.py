@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.nn.utils.parametrizations import _SpectralNorm
 
+from fastgan import arguments
 from fastgan.acceleration import functional_norms, home_made, joining
 from fastgan.acceleration.discovery import runs_apart
 from fastgan.acceleration.fused import FusedSequential, FusionPlan, fused_class, make_plan
@@ -157,10 +158,14 @@ def plan_of(container: nn.Sequential, tree: Tree, families: frozenset[str]) -> F
 def families_of(ops: Iterable[str] | None) -> frozenset[str]:
     if ops is None:
         return frozenset(FAMILIES)
-    asked = frozenset([ops] if isinstance(ops, str) else ops)
-    if unknown := sorted(asked - set(FAMILIES)):
+    try:
+        asked = list([ops] if isinstance(ops, str) else ops)
+    except TypeError:
+        known = ", ".join(FAMILIES)
+        raise FastganError(f"ops must be names of {known}, not {arguments.shown(ops)}") from None
+    if unknown := [name for name in asked if name not in FAMILIES]:
         raise FastganError(f"ops={unknown[0]!r}: choose from {', '.join(FAMILIES)}")
-    return asked
+    return frozenset(asked)
 
 
 def accelerate(
@@ -199,8 +204,9 @@ def accelerate(
         >>> block(torch.randn(2, 3, 8, 8)).shape
         torch.Size([2, 8, 4, 4])
     """
-    if not isinstance(module, nn.Module):
-        raise FastganError(f"accelerate takes an nn.Module, not {type(module).__name__}")
+    require_module(module, "accelerate")
+    arguments.flag(strict, "strict")
+    arguments.flag(rewrite, "rewrite")
     families = families_of(ops)
     tree = Tree(module)
     findings = survey(tree, families)
@@ -281,6 +287,11 @@ def _assign(module: Any, to: type) -> None:
     module.__class__ = to
 
 
+def require_module(module: object, name: str) -> None:
+    if not isinstance(module, nn.Module):
+        raise FastganError(f"{name} takes an nn.Module, not {type(module).__name__}")
+
+
 def revert(module: M) -> M:
     """Give every module that `fastgan.accelerate` swapped its class back, in place.
 
@@ -301,6 +312,7 @@ def revert(module: M) -> M:
         >>> type(fastgan.revert(block)) is nn.Sequential
         True
     """
+    require_module(module, "revert")
     swapped: list[tuple[str, Any]] = []
     for path, m in module.named_modules():
         hooks = (

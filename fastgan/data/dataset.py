@@ -126,7 +126,7 @@ class Dataset:
     @property
     def present(self) -> np.ndarray:
         """The numbers of the classes that have an image, int64, in order; empty without classes."""
-        if not self.classes:
+        if not self.classes or "label" not in self._arrays:
             return np.empty(0, np.int64)
         return np.flatnonzero(np.bincount(self._arrays["label"], minlength=len(self.classes)))
 

@@ -88,7 +88,14 @@ def from_rows(
                 arrays[key][start : start + len(chunk)] = chunk
                 start += len(chunk)
     arrays = {key: arrays[key] for key in rows}
-    return Dataset(name, arrays, kinds, classes=classes, skipped=skipped or (), digests=digests)
+    return Dataset(
+        name,
+        arrays,
+        kinds,
+        classes=classes if "label" in arrays else None,
+        skipped=skipped or (),
+        digests=digests,
+    )
 
 
 def _label_rows(labels: Any) -> Rows:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgan import files, paths
+from fastgan import arguments, files, paths
 from fastgan.data.aligned import Aligned, open_aligned
 from fastgan.data.arrays import Rows, idx_labels_beside, open_idx, open_npy, open_npz
 from fastgan.data.building import from_listing
@@ -72,9 +72,10 @@ def open_dataset(
     them; for array sources also the labels themselves or a file of them.
     Raises FastganError, one line that names the source and the remedy.
     """
-    if channels not in (None, 1, 3, 4):
+    if channels is not None and (type(channels) is not int or channels not in (1, 3, 4)):
         raise FastganError(
-            f"channels must be 1 (grey), 3 (colour) or 4 (colour and opacity), not {channels!r}"
+            f"channels must be 1 (grey), 3 (colour) or 4 (colour and opacity), not "
+            f"{arguments.shown(channels)}"
         )
     directory = (
         files.path_of(cache_dir, "cache_dir") if cache_dir is not None else paths.cache_dir()

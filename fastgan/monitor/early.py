@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,11 @@ FAR = 8
 """Times the margin from which D is too strong: no run in the fixtures came back from that."""
 
 
+CRITIC = 2000
+"""A Wasserstein critic that a penalty keeps at slope 1 tells images of 1024x1024 in colour apart by
+at most 2 sqrt(3 * 1024 * 1024), about 3500; small ones by a tenth of that."""
+
+
 def look_due(step: int) -> bool:
     """Whether samples are looked at after `step` steps."""
     return step % (50 if step <= DENSE else 200) == 0
@@ -31,6 +37,13 @@ def constant(fakes: Tensor) -> str | None:
     if apart > 1e-5:
         return None
     return f"all {len(fakes)} samples are one and the same image: the generator ignores its input"
+
+
+def blind(bucket: Mapping[str, float]) -> str | None:
+    """Evidence that D gives one and the same output, whatever it is shown."""
+    if "margin" not in bucket or abs(bucket["margin"]) > 1e-6 * max(1.0, abs(bucket["real"])):
+        return None
+    return f"D gives {bucket['real']:.3g} on reals and fakes alike: it does not look at the images"
 
 
 def noise(
@@ -56,6 +69,13 @@ def noise(
 def runaway(buckets: Sequence[Mapping[str, float]], limits: Any) -> str | None:
     """Evidence that D's margin has left all bounds."""
     margins = [b.get("margin", 0.0) for b in buckets[-2:]]
+    if math.isinf(limits.strong_margin):
+        if len(margins) < 2 or min(margins) < CRITIC:
+            return None
+        return (
+            f"the critic's outputs lie {margins[-1]:.3g} apart on reals and fakes: nothing holds "
+            "it, and the run may diverge"
+        )
     if len(margins) < 2 or not FAR * limits.strong_margin <= min(margins) < 1000:
         return None  # larger ones are a divergence
     return (

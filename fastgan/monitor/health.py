@@ -169,6 +169,8 @@ class Health:
         self.buckets = [b for b in self.buckets if b["to"] > step - MEMORY] + [
             {"from": step - steps, "to": step, **bucket}
         ]
+        if evidence := early.blind(bucket):
+            return self._alert("stall", step, evidence)
         return self._judge_growth(step) or [*self._judge_strength(step), *self._judge_swings(step)]
 
     def observe_samples(
@@ -208,7 +210,7 @@ class Health:
             if not self.fixed or step - self.fixed_step >= 100:
                 self.fixed, self.fixed_step = now.int().tolist(), step
         self.looks = [*self.looks, look][-64:]
-        if evidence := early.asleep(rates or {}) if len(self.looks) == 1 else None:
+        if evidence := early.asleep(rates or {}):
             return self._alert("stall", step, evidence)
         if evidence := early.constant(fakes):
             return self._alert("collapse", step, evidence, self._look_before(1))

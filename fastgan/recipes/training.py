@@ -134,6 +134,7 @@ def stages_of(config: Config, images: ImageSpec, dataset: Dataset) -> list[Stage
     """Networks, objectives and optimisers of a configuration. Raises FastganError."""
     import torch
 
+    from fastgan.devices import is_out_of_memory
     from fastgan.runs.transfer import freeze_first
     from fastgan.trainer.stages.stage import Stage
 
@@ -145,8 +146,12 @@ def stages_of(config: Config, images: ImageSpec, dataset: Dataset) -> list[Stage
             if images.classes or "label" not in dataset.fields:
                 raise
             raise FastganError(f"{error} (the data have {dataset.labels_found()})") from error
-        except ValueError as error:
-            raise FastganError(f"recipe {config.recipe} can't be built: {error}") from error
+        except (ValueError, OverflowError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                raise
+            why = "there is not the memory for such networks"
+            why = str(error) if isinstance(error, ValueError) else why
+            raise FastganError(f"recipe {config.recipe} can't be built: {why}") from error
     if config.freeze_d:
         if "D" not in built.nets:
             raise FastganError("--freeze-d: there is no network D")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastgan import arguments
 from fastgan.data import Dataset, order
 from fastgan.errors import FastganError
 from fastgan.objectives import Noise, Objective
@@ -83,14 +84,20 @@ def generate(
         depends on (seed, i) and its rows alone.
     shown: with all that the objective shows beside them, see `beside`.
     """
-    if n < 1:
+    if arguments.whole(n, "n") < 1:
         raise FastganError(f"can't sample {n} images: ask for at least one")
+    arguments.whole(seed, "seed", 0, 2**32 - 1)
     made = []
-    wanted = (
-        None
-        if labels is None
-        else torch.as_tensor(labels, dtype=torch.int64, device=device).reshape(-1)
-    )
+    try:
+        wanted = (
+            None
+            if labels is None
+            else torch.as_tensor(labels, dtype=torch.int64, device=device).reshape(-1)
+        )
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise FastganError(
+            f"labels must be a class number or one for each image, not {arguments.shown(labels)}"
+        ) from None
     if wanted is not None:
         if len(wanted) not in (1, n):
             raise FastganError(f"{len(wanted)} labels for {n} images: give one, or one for each")

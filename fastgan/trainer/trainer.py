@@ -184,6 +184,9 @@ class Trainer(Session):
 
     def _begin(self, given: dict[str, Any], rescue: rescuing.Rescue | None) -> None:
         """Make or resume the run; given: the arguments."""
+        options = RunOptions.of(given)
+        for name in ("resume", "reschedule"):
+            arguments.flag(given[name], name)
         out, resume, from_step = given["out"], given["resume"], given["from_step"]
         if resume and out is None:
             raise FastganError("resume=True needs out=, the run to go on with")
@@ -191,9 +194,6 @@ class Trainer(Session):
             raise FastganError("from_step needs resume=True: it is the step of a run to go on from")
         if from_step not in (None, "best"):
             arguments.whole(from_step, "from_step", 0)
-        options = RunOptions.of(given)
-        for name in ("resume", "reschedule"):
-            arguments.flag(given[name], name)
         for name in ("out", "init_from"):
             if given[name] is not None:
                 arguments.path(given[name], name)

@@ -295,7 +295,7 @@ SAY = {
     "nothing to sample": (["sample", "RUN", "--n", "0"], "at least one"),
     "no such checkpoint": (["sample", "RUN", "--step", "99"], "there are 0, 7"),
     "label of a run without": (["sample", "RUN", "--label", "1"], "trained without labels"),
-    "negative sampling seed": (["sample", "RUN", "--seed", "-1"], "seed must lie"),
+    "negative sampling seed": (["sample", "RUN", "--seed", "-1"], "seed must be at least 0"),
     "sample below a file": (
         ["sample", "RUN", "--out", "file/grid.png"],
         "can't write file/grid.png",

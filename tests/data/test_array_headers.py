@@ -45,6 +45,8 @@ def npz(member, compression=zipfile.ZIP_DEFLATED):
 
 IDX = {
     "no axis": idx(()),
+    "nothing in a row": idx((12, 0, 6), b""),
+    "nothing in a column": idx((12, 2**27, 0), b""),
     "six axes": idx((12, 6, 3, 2, 1, 1)),
     "200 axes": idx((1,) * 200),
     "size overflow": idx((2**32 - 1,) * 4),
@@ -58,6 +60,7 @@ IDX = {
 }
 NPY = {
     "negative": npy(like("(-12, 6, 6)")),
+    "nothing in a row": npy(like("(12, 0, 6)"), b""),
     "both negative": npy(like("(-12, -6, 6)")),
     "overflow": npy(like("(4611686018427387904, 6, 6)")),
     "digits": npy(like(f"({'9' * 5000}, 6, 6)")),

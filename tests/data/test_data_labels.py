@@ -229,3 +229,9 @@ def test_classes_of_a_table_beside_the_images_are_read_and_said(table, tmp_path)
     if classes == ["cat", "dog"]:  # a changed table is another data set
         file.write_text(content.replace("cat", "bird"))
         assert data.open(tmp_path / "set").classes == ["bird", "dog"]
+
+
+def test_without_its_labels_a_set_has_no_classes():
+    dataset = data.open("fashion-mnist", labels=False)
+    assert (dataset.classes, dataset.present.tolist()) == (None, [])
+    assert "classes" not in dataset.describe()

@@ -56,6 +56,37 @@ def test_rates_that_change_nothing_are_named_at_the_first_look(tmp_path, net, ra
     assert alerts(tmp_path / "run") == [(50, "stall")]
 
 
+def test_a_rate_that_falls_to_0_later_is_named_and_the_end_of_a_schedule_is_not(tmp_path):
+    class Stops:
+        def on_step(self, trainer):
+            if trainer.step == 60:
+                trainer.optimizers["D"].param_groups[0]["lr"] = 0.0
+
+    with tiny(tmp_path / "run", callbacks=[Stops()], **RARELY) as trainer:
+        trainer.fit(100)
+    assert (100, "stall") in alerts(tmp_path / "run")
+    ending = {net: {"lr": fastgan.objectives.Linear(1e-3, 0.0, 50)} for net in "GD"}
+    with tiny(tmp_path / "ending", schedules=ending, **RARELY) as trainer:
+        trainer.fit(100)
+    assert alerts(tmp_path / "ending") == []
+
+
+def test_a_discriminator_that_does_not_look_is_named_at_once():
+    watch, found = Health(), []
+    for step in (25, 50, 75):
+        row = {"D/logit_real": -0.3, "D/logit_fake": -0.3, "D/acc_real": 0.0, "D/acc_fake": 1.0}
+        found += watch.observe(step, row)
+    assert [(a.step, a.cause) for a in found] == [(25, "stall")]
+    assert "does not look at the images" in found[0].evidence
+
+
+def test_a_critic_that_nothing_holds_is_named():
+    watch, found = Health("wasserstein"), []
+    for step, margin in enumerate((100.0, 900.0, 3000.0, 9000.0), 1):
+        found += watch.observe(25 * step, {"D/logit_real": margin, "D/logit_fake": 0.0})
+    assert [(a.step, a.cause) for a in found] == [(100, "discriminator-too-strong")]
+
+
 def test_a_schedule_that_begins_at_0_is_no_stall(tmp_path):
     warming = {net: {"lr": fastgan.objectives.Linear(0.0, 1e-3, 1000)} for net in "GD"}
     with tiny(tmp_path / "run", schedules=warming, **RARELY) as trainer:

@@ -18,6 +18,7 @@ import torch
 
 from fastgan import files
 from fastgan.cli.main import main
+from fastgan.data import rendered
 from fastgan.runs.checkpoint import Checkpoints
 from fastgan.trainer import trainer
 from fastgan.trainer.stages import active
@@ -82,6 +83,10 @@ class InsideSaves:
 
 
 def child(request) -> None:
+    os.environ.update(request.get("environment", {}))
+    if request.get("few"):  # rendered sets of a few images
+        for name, (draw, _) in rendered.RENDERED.items():
+            rendered.RENDERED[name] = (draw, 12 if name == "sprites" else 40)
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -120,7 +125,9 @@ def warm_up() -> None:
 os.dup2(1, EVENTS)
 warm_up()
 while True:
-    request = json.loads(line_in())
+    if (line := line_in()) == "go":  # of a child that was killed before it read it
+        continue
+    request = json.loads(line)
     pid = os.fork()
     if pid == 0:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from fastgan import arguments
 from fastgan.cli.completion import PATH
 from fastgan.cli.options import step_option
 from fastgan.errors import FastganError
@@ -58,8 +59,7 @@ def command(
     ending_of(path)
     if not 0 < reach <= 100:
         raise FastganError(f"--reach must lie between 0 and 100, not {reach:g}")
-    if not 0 <= seed < 2**32:
-        raise FastganError(f"seed must lie in [0, 2**32), not {seed}")
+    arguments.whole(seed, "--seed", 0, 2**32 - 1)
     opened = open_run(run, step=step, device=device, trust=trust)
     numbers = seeds_of(which, "--which") if which is not None else [*range(1, FIRST + 1)]
     found = directions(opened, max(numbers), seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from fastgan import arguments
 from fastgan.cli.completion import PATH
 from fastgan.cli.options import step_option
 from fastgan.errors import FastganError
@@ -64,8 +65,7 @@ def command(
         raise FastganError(f"--fps must lie between 1 and 100, not {fps:g}")
     if seeds is not None and keys is not None:
         raise FastganError("--seeds says which keys: leave --keys out")
-    if not 0 <= seed < 2**32:
-        raise FastganError(f"seed must lie in [0, 2**32), not {seed}")
+    arguments.whole(seed, "--seed", 0, 2**32 - 1)
     opened = open_run(run, step=step, device=device, trust=trust)
     chosen = None if seeds is None else seeds_of(seeds)
     count = len(chosen) if chosen is not None else 8 if keys is None else keys

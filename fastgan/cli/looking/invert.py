@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
+from fastgan import arguments
 from fastgan.cli.completion import PATH
 from fastgan.cli.options import step_option
-from fastgan.errors import FastganError
 from fastgan.files import path_of
 
 
@@ -60,8 +60,7 @@ def command(
     ending_of(path)
     if kept is not None:
         formats.ending(kept, (".safetensors",))
-    if not 0 <= seed < 2**32:
-        raise FastganError(f"seed must lie in [0, 2**32), not {seed}")
+    arguments.whole(seed, "--seed", 0, 2**32 - 1)
     opened = open_run(run, step=step, device=device, trust=trust)
     number = None
     if label is not None:

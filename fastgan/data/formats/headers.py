@@ -85,6 +85,8 @@ def _sound(layout: Layout) -> Layout:
         raise ValueError(f"it has {len(shape)} axes: give at most {MOST_AXES}")
     if any(type(n) is not int or n < 0 for n in shape):
         raise ValueError(f"its header gives the shape {shape}, which no array has")
+    if 0 in shape[1:]:
+        raise ValueError(f"its header gives the shape {shape}: one sample holds nothing")
     return layout
 
 

@@ -163,14 +163,14 @@ class ScheduledOptions:
         return state
 
     def ahead(self, step: int, steps: int = 1000) -> dict[str, float]:
-        """The largest learning rate of each network's optimiser: those of now, and of `steps` steps
-        later where they are scheduled."""
+        """The largest learning rate of each network's optimiser: those of now, and where they are
+        scheduled those of the beginning and of `steps` steps later, too."""
         found = {}
         for net, optimizer in self.optimizers.items():
             rates = [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
             if "lr" in self.schedules.get(net, {}):
                 schedule = self.schedules[net]["lr"]
-                rates = [float(schedule(step)), float(schedule(step + steps))]
+                rates = [float(schedule(at)) for at in (0, step, step + steps)]
             if rates:
                 found[net] = max(rates)
         return found

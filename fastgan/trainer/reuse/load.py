@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastgan import files
+from fastgan import arguments, files
 from fastgan.data import Dataset
 from fastgan.devices import out_of_memory
 from fastgan.errors import FastganError
@@ -74,6 +74,11 @@ def load(
         >>> fastgan.load("runs/to-load")(torch.randn(3, 16)).shape
         torch.Size([3, 1, 8, 8])
     """
+    if generator is not None:
+        arguments.one_of(generator, "generator", nn.Module, "an nn.Module")
+    arguments.text(network, "network")
+    arguments.flag(ema, "ema")
+    arguments.flag(trust, "trust")
     folder = files.path_of(path, "the run folder")
     if files.kind(folder / "run.json") is None and files.kind(folder / CONFIG) == "file":
         return exported(folder, generator, trust).eval().requires_grad_(False)
@@ -142,14 +147,19 @@ def sample(
         >>> fastgan.sample("runs/to-sample", 5, seed=3, device="cpu").shape
         torch.Size([5, 1, 8, 8])
     """
+    arguments.whole(n, "n")
+    arguments.flag(trust, "trust")
+    if truncation is not None:
+        arguments.number(truncation, "truncation")
+    if seeds is not None and not (isinstance(seeds, Sequence) and not isinstance(seeds, str)):
+        raise FastganError(f"seeds must be a list of numbers, not {arguments.shown(seeds)}")
+    for one in (*(seeds or ()), *([] if seed is None else [seed])):
+        arguments.whole(one, "seed", 0, 2**32 - 1)
     with out_of_memory(
         f"out of memory while sampling {n} images on {device}: ask for fewer at a time, or use "
         "another device"
     ):
         run = open_run(path, step=step, device=device, data=data, trust=trust)
-        for one in (*(seeds or ()), *([] if seed is None else [seed])):
-            if not 0 <= one < 2**32:
-                raise FastganError(f"seed must lie in [0, 2**32), not {one}")
         noise = None
         if seeds is not None or truncation is not None:
             n = n if seeds is None else len(seeds)
