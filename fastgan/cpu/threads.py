@@ -47,14 +47,13 @@ def quota(
     is not limited or can't be known."""
     found = []
     for folder in _groups(own, root):
-        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
-            if (folder / "cpu.max").exists():  # cgroup v2: "max 100000" or "250000 100000"
-                time, period = (folder / "cpu.max").read_text().split()
-            else:
-                time = (folder / "cpu.cfs_quota_us").read_text()
-                period = (folder / "cpu.cfs_period_us").read_text()
-            if time != "max" and int(time) > 0:
-                found.append(int(time) / int(period))
+        # cgroup v2 has one file: "max 100000" or "250000 100000"; v1 a file for each number
+        for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+            with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+                words = " ".join((folder / name).read_text() for name in names).split()
+                time, period = map(int, words)  # a ValueError for "max": no limit
+                if time > 0:
+                    found.append(time / period)
     return min(found, default=None)
 
 
