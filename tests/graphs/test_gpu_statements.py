@@ -123,7 +123,6 @@ def test_reasons_are_of_what_is_there_and_on_the_page():
     shown = [coverage.row(p) for p in coverage.wanted() if coverage.reason(p)]
     assert [line for line in shown if line not in text] == []
     assert "| not yet |" not in text
-    assert f" of {len(coverage.wanted())}, " in text  # else: make the page again
 
 
 @pytest.mark.long

@@ -147,6 +147,18 @@ def test_every_stage_of_a_run_is_captured():
     t.close()
 
 
+@pytest.mark.slow
+def test_gradients_in_parts_and_clipped_agree_with_the_cpu():
+    found = []
+    for device in ("cuda", "cpu"):
+        t = trainer(device=device, batch_size=8, accumulate=2, clip=0.5)
+        t.fit(4)
+        assert device == "cpu" or t.active.graph_reason is None
+        found.append(weights(t))
+        t.close()
+    assert apart(*found) < 2e-5
+
+
 @pytest.mark.parametrize("precision", ["auto", "fp16", "tf32"])
 def test_precisions(precision):
     t = trainer(precision=precision, impl="auto")
