@@ -119,6 +119,12 @@ def kind(path: Path, *, follow: bool = True) -> str | None:
     return names.get(stat.S_IFMT(mode), "other")
 
 
+def refuse_existing(out: Path) -> None:
+    """Raises FastganError where anything lies at `out`, a dangling link too."""
+    if kind(out, follow=False) is not None:
+        raise FastganError(f"{out} exists already: choose another --out")
+
+
 class Lock:
     """An exclusive lock between processes and threads, freed by the system when its holder ends.
 

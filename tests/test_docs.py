@@ -293,3 +293,12 @@ def test_pages_of_kinds_begin_with_three_commands(page):
     assert page.stem in recipes.RECIPES
     assert f"[{page.stem}](kinds/{page.stem}.md)" in (ROOT / "docs" / "gallery.md").read_text()
     assert f"(kinds/{page.stem}.md)" in (ROOT / "docs" / "index.md").read_text()
+
+
+def test_the_table_of_messages_is_that_of_the_code(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import errors
+
+    assert (ROOT / "docs" / "internals" / "errors.md").read_text() == errors.page(), (
+        "run: python docs/errors.py > docs/internals/errors.md"
+    )

@@ -22,8 +22,7 @@ def export_folder(run: str | Path, out: Path, *, trust: bool = False) -> float:
 
     trust: as for `load`. Raises FastganError where something lies at `out` already.
     """
-    if files.kind(out, follow=False) is not None:
-        raise FastganError(f"{out} exists already: choose another --out")
+    files.refuse_existing(out)
     opened = open_run(run, device="cpu", trust=trust)
     stage = opened.facts["stages"][-1]
     if "G" not in opened.nets:

@@ -31,8 +31,7 @@ def export_program(
     uint8: images in 0 ... 255 instead of [-1, 1]. trust: as for `load`. Raises FastganError where
     something lies at `out` already, a package is missing, or a layer has no place in the format.
     """
-    if files.kind(out, follow=False) is not None:
-        raise FastganError(f"{out} exists already: choose another --out")
+    files.refuse_existing(out)
     write = {"torch": _torch, "onnx": _onnx}[kind]
     opened = open_run(run, device="cpu", trust=trust)
     with warnings.catch_warnings():

@@ -76,8 +76,7 @@ def export_web(run: str | Path, out: Path, *, trust: bool = False) -> tuple[Trac
     The page itself compares what it makes with PyTorch's pixels, and says so. trust: as for `load`.
     Raises FastganError, naming the layer, where the page has no word for one.
     """
-    if files.kind(out, follow=False) is not None:
-        raise FastganError(f"{out} exists already: choose another --out")
+    files.refuse_existing(out)
     opened = open_run(run, device="cpu", trust=trust)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of exporters, about their own future

@@ -42,10 +42,9 @@ def summary(trainer: Trainer) -> str:
     with torch.no_grad(), torch.random.fork_rng([]):
         fake = stage.stage.objective.generate(step)
         if "D" in stage.nets and not shapes["D"]:
-            given = (
-                (batch["label"],) if getattr(stage.stage.objective, "conditional", False) else ()
-            )
+            conditional = getattr(stage.stage.objective, "conditional", False)
             try:
+                given = (batch["label"],) if conditional else ()
                 stage.nets["D"](fake, *given)
             except Exception:  # one that judges more than an image: its layers are not listed
                 shapes["D"].clear()

@@ -171,7 +171,7 @@ BAD = {
     "another format": (["interpolate", "RUN", "--out", "a.avi"], ".gif, .webp or .mp4"),
     "no ffmpeg": (["interpolate", "RUN", "--out", "a.mp4"], "no ffmpeg"),
     "into the run": (["interpolate", "RUN", "--out", "RUN/curves.png"], "belongs to the run"),
-    "no time": (["timelapse", "RUN", "--fps", "0"], "between 1 and 100"),
+    "no time": (["timelapse", "RUN", "--fps", "0"], "at least 1"),
     "no such direction": (
         ["directions", "RUN", "--which", "9"],
         "no direction 9: there are 1 to 4",

@@ -71,6 +71,13 @@ def test_each_kind_trains_goes_on_samples_and_measures(name, tmp_path, few, pict
     assert len(json.loads(capsys.readouterr().out)["rows"]) >= 2
 
 
+@pytest.mark.parametrize("name", ["aging", "segmentation", "video"])
+def test_each_kind_shows_what_it_would_train(name, few, pictures, capsys):
+    tiny = ["--size", 16, "--width", 4, "--batch-size", 4, *own_data(name, pictures)]
+    run("train", "--recipe", name, "--dry-run", *tiny)
+    assert "network G: " in capsys.readouterr().out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FROM_IMAGE)
 def test_each_kind_runs_without_options(name, tmp_path, monkeypatch):

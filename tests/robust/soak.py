@@ -10,12 +10,14 @@ from __future__ import annotations
 
 # ruff: noqa: E402
 import argparse
+import contextlib
 import os
 import random
 import resource
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -45,6 +47,10 @@ MEMORY = 10 * 2**30
 SAVING = ["--checkpoint-every", "2", "--log-every", "2", "--sample-every", "4", "--keep", "2"]
 
 
+STEPS = 30
+"""Of a run that is killed."""
+
+
 class Hang(BaseException):
     """Something takes longer than five minutes."""
 
@@ -70,7 +76,7 @@ class Tally:
         except (Exception, Hang) as error:
             said = traceback.format_exc().splitlines()
             self.failures.append(f"{name}: {type(error).__name__}: {error} ({said[-3].strip()})")
-            print(f"  FAILED {self.part}: {self.failures[-1][:600]}", flush=True)
+            print(f"  FAILED {self.part}: {ascii(self.failures[-1])[:600]}", flush=True)
         finally:
             signal.alarm(0)
 
@@ -97,14 +103,16 @@ def kills(folder: Path, chance: random.Random, scale: float, tally: Tally) -> No
     """SIGKILL at any moment, every recipe: what was saved is there, the end is the same bit for
     bit."""
     pictures(folder)
-    server = test_crash.Server(folder)
     each = max(1, round(300 * scale / len(recipes.RECIPES)))
     for recipe in recipes.RECIPES:
-        tally.check(
-            recipe, lambda recipe=recipe: killed(recipe, each, folder, server, chance, tally)
-        )
-    server.process.stdin.close()
-    server.process.wait(60)
+        server = test_crash.Server(folder)
+        given = (recipe, each, folder, server, chance, tally)
+        tally.check(recipe, lambda given=given: killed(*given))
+        server.process.stdin.close()
+        try:
+            server.process.wait(60)
+        except subprocess.TimeoutExpired:
+            server.process.kill()
 
 
 def killed(
@@ -117,28 +125,43 @@ def killed(
 ) -> None:
     out, straight = folder / f"{recipe}-killed", folder / f"{recipe}-straight"
     begin = ["train", "--recipe", recipe, *start_of(recipe, folder), *SAVING, "--device", "cpu"]
-    argv, saved = [*begin, "--steps", "9999", "--out", str(out)], 0
-    for _ in range(count):
+    begin += ["--steps", str(STEPS)]  # schedules fall over that many
+    assert server.run([*begin, "--out", str(straight)], few=True)[1] == 0, said(server)
+    new, again = [*begin, "--out", str(out)], ["train", "--resume", str(out)]
+    kills, argv, saved = 0, new, 0
+    while kills < count or argv is again:
         pid = server.begin(argv, pause=0, few=True)
-        at = int(server.until_started(go=False)[-1][1])
-        assert at >= saved, f"step {saved} was saved and {at} is what is left"
-        assert leftovers(out) == []
-        server.say("go")
-        time.sleep(chance.uniform(0, 0.5))
-        os.kill(pid, 9)
-        events, status = server.until_end()
-        assert status == -9, server.log.read_text()[-2000:]
-        saved = max([at, *(int(word) for what, word, *_ in events if what == "exit")])
-        tally.add("kills of one process")
-        argv = ["train", "--resume", str(out), "--steps", "9999"]
-    steps = str(saved + 3)
-    assert server.run([*argv[:-1], steps], few=True)[1] == 0, server.log.read_text()[-2000:]
-    ended = server.run([*begin, "--steps", steps, "--out", str(straight)], few=True)
-    assert ended[1] == 0, server.log.read_text()[-2000:]
-    assert_same_run(straight, out)
-    tally.add("ends compared bit for bit")
-    shutil.rmtree(out)
+        while (event := server.event())[0] not in ("started", "ended"):
+            pass
+        at, events, status = int(event[1]), [], 0
+        if event[0] == "started":
+            assert at >= saved, f"step {saved} was saved and {at} is what is left"
+            assert leftovers(out) == []
+            server.say("go")
+            if kills < count:
+                time.sleep(chance.uniform(0, 0.4))
+                with contextlib.suppress(ProcessLookupError):  # it was faster
+                    os.kill(pid, 9)
+            events, status = server.until_end()
+        else:  # killed after its last step
+            assert "has its" in said(server), said(server)
+            status = at
+        saved, argv = max([at, *(int(word) for what, word, *_ in events if what == "exit")]), again
+        if status == -9:
+            kills += 1
+            tally.add("kills of one process")
+            continue
+        assert status == 0, said(server)
+        assert_same_run(straight, out)
+        tally.add("ends compared bit for bit")
+        shutil.rmtree(out)
+        argv, saved = new, 0
+    print(f"  {recipe}: {kills} kills", flush=True)
     shutil.rmtree(straight)
+
+
+def said(server: test_crash.Server) -> str:
+    return server.log.read_text()[-2000:]
 
 
 def pairs(folder: Path, chance: random.Random, scale: float, tally: Tally) -> None:
@@ -340,7 +363,7 @@ def main(argv: list[str]) -> int:
     failed = 0
     for name in given.parts or PARTS:
         tally = Tally(name, given.seed)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             os.environ["FASTGAN_CACHE"] = f"{folder}-cache"
             chance = random.Random(f"{given.seed} {name}")
             try:

@@ -61,8 +61,7 @@ def command(
     path = path_of(out, "--out")
     refuse_own(path)
     animation.check_moving(path)
-    if not 1 <= fps <= 100:
-        raise FastganError(f"--fps must lie between 1 and 100, not {fps:g}")
+    arguments.number(fps, "--fps", 1, 100)
     if seeds is not None and keys is not None:
         raise FastganError("--seeds says which keys: leave --keys out")
     arguments.whole(seed, "--seed", 0, 2**32 - 1)

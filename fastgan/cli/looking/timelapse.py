@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from fastgan import arguments
 from fastgan.cli.completion import PATH
 from fastgan.errors import FastganError
 from fastgan.files import path_of
@@ -27,8 +28,7 @@ def command(run: str, out: str, fps: float) -> None:
     path = path_of(out, "--out")
     refuse_own(path)
     animation.check_moving(path)
-    if not 1 <= fps <= 100:
-        raise FastganError(f"--fps must lie between 1 and 100, not {fps:g}")
+    arguments.number(fps, "--fps", 1, 100)
     story = read_story(run)
     frames = timelapse({step: story.grids[step] for step in evenly([*story.grids], MOST)})
     if len(frames) < 2:
