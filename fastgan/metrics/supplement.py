@@ -141,10 +141,8 @@ def supplement(
             arms = {"real": (x, y), AUGMENTED: (x, y)}
             for times in TIMES:
                 more = made[: times * len(x)], told[: times * len(x)]
-                arms[f"real + {times}x generated"] = (
-                    torch.cat([x, more[0]]),
-                    torch.cat([y, more[1]]),
-                )
+                both = torch.cat([x, more[0]]), torch.cat([y, more[1]])
+                arms[f"real + {times}x generated"] = both
             arms[ONLY] = made, told
             for name, given in arms.items():
                 network = fitted(*given, classes, seed, name == AUGMENTED)

@@ -73,6 +73,7 @@ def test_the_command(short, tmp_path, monkeypatch, capsys):
     pixels = (stripes(torch.tensor(labels), 1).clamp(0, 1) * 255).byte().permute(0, 2, 3, 1)
     images = pixels.numpy().repeat(2, 1).repeat(2, 2)
     np.savez("few.npz", images=images, labels=labels)
+    np.savez("other.npz", images=255 - images, labels=labels)
     np.savez("bare.npz", images=images)
     options = ["--batch-size=4", "--device=cpu", "--steps=1", "--size=16", "--data=few.npz"]
     for name, more in (("cgan", flags("cgan")), ("dcgan", flags("dcgan"))):
@@ -84,12 +85,13 @@ def test_the_command(short, tmp_path, monkeypatch, capsys):
     assert len(found["arms"]) == 6
     assert found["tested"] == 12
     assert "test images too" in found["note"]
-    code, out, _ = command(capsys, "supplement", "cgan", *few, "--test=few.npz")
+    code, out, _ = command(capsys, "supplement", "cgan", *few, "--test=other.npz")
     assert code == 0
-    assert "no test image" in out
+    assert "none of --test" in out
     for arguments, words in (
         (["dcgan", *few], "label"),
         (["cgan", *few, "--test=bare.npz"], "has no labels"),
+        (["cgan", *few, "--test=few.npz"], "is what RUN was trained on"),
         (["cgan", "--labels-per-class=many"], "numbers of at least 1"),
         (["cgan", "--labels-per-class=50", "--seeds=1"], "give fewer --labels-per-class"),
     ):

@@ -52,34 +52,34 @@ def command(run: str, few: str, test: str | None, seeds: int, trust: bool, as_js
     if config is None:
         raise FastganError(f"{run} is no run of a recipe: its data are not known")
 
-    def opened(source: str) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    def opened(source: str) -> tuple[torch.Tensor, torch.Tensor, list[str], str]:
         found = data.open(source, size=size, channels=channels)
         if "label" not in found.fields or not found.classes:
             raise FastganError(f"{source} has no labels: put each class into a folder of its own")
         pixels = torch.from_numpy(found.array("image").copy()).permute(0, 3, 1, 2)
-        return pixels.float() / 255, torch.from_numpy(found.array("label").copy()), found.classes
+        labels = torch.from_numpy(found.array("label").copy())
+        return pixels.float() / 255, labels, found.classes, found.fingerprint
 
     def generated(labels: torch.Tensor, seed: int) -> torch.Tensor:
         return sample(run, len(labels), seed=seed, labels=labels, trust=trust)
 
     _, channels, size, _ = generated(torch.tensor([0]), 0).shape
-    images, labels, classes = opened(config.data)
+    images, labels, classes, seen = opened(config.data)
     if test is not None:
         held_out = opened(test)
+        if held_out[3] == seen:
+            raise FastganError(f"--test {test} is what RUN was trained on: name other images")
         if held_out[2] != classes:
             raise FastganError(f"{test} has other classes than {config.data}")
-        note = f"RUN saw {len(images):,} images, the labelled ones among them, and no test image"
+        note = f"RUN saw {len(images):,} images, the labelled ones among them, and none of --test"
     else:
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
         apart, rest = order[: len(order) // 5], order[len(order) // 5 :]
-        held_out, images, labels = (
-            (images[apart], labels[apart], classes),
-            images[rest],
-            labels[rest],
-        )
+        held_out = images[apart], labels[apart], classes, ""
+        images, labels = images[rest], labels[rest]
         note = (
-            f"RUN saw all {len(order):,} images with their labels, test images too: what it adds is "
-            "an upper bound; --test DATA takes others"
+            f"RUN saw all {len(order):,} images with their labels, test images too: what it adds "
+            "is an upper bound; --test DATA takes others"
         )
     found = supplement(images, labels, held_out[:2], generated, numbers, seeds, note)
     click.echo(json.dumps(found.as_dict(), indent=2) if as_json else str(found))
