@@ -29,6 +29,7 @@ COMMANDS = {
     "report": "a run as one page: curves, samples over time, options, how to go on",
     "ui": "runs in the browser while they train, and a playground",
     "evaluate": "measure a run's images against the real ones",
+    "supplement": "whether a classifier with few labels gains from a run's images",
     "compare": "runs side by side: measures, options that differ, samples",
     "verify": "prove the kernels against their references",
     "tune": "measure which kernel configurations are fastest here",
@@ -37,7 +38,8 @@ COMMANDS = {
 }
 
 FOLDERS = dict.fromkeys(
-    ("interpolate", "timelapse", "directions", "invert", "report", "compare", "ui"), "looking."
+    ("interpolate", "timelapse", "directions", "invert", "report", "supplement", "compare", "ui"),
+    "looking.",
 )
 """Where a command's file lies, if not beside this one."""
 
