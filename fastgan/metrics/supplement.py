@@ -18,7 +18,7 @@ from fastgan.ops.augment import diffaugment
 
 STEPS = 300
 TIMES = (1, 3, 10)
-AUGMENTED, ONLY = "real, augmented", "generated only"
+AUGMENTED, ONLY = "real, shifted", "generated only"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ class Supplement:
 
 
 def fitted(images: Tensor, labels: Tensor, classes: int, seed: int, augment: bool) -> Network:
-    """A network after STEPS updates on images in [0, 1]; everything follows from the seed."""
+    """A network after STEPS updates on images in [0, 1], shifted by up to an eighth of the side,
+    black outside, where `augment`; everything follows from the seed."""
     dice = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
@@ -90,10 +91,7 @@ def fitted(images: Tensor, labels: Tensor, classes: int, seed: int, augment: boo
             x = images[index]
             if augment:
                 at = torch.tensor(step * BATCH)
-                changed = diffaugment(
-                    x * 2 - 1, policy="color,translation", seed=seed, position=at, stream=0
-                )
-                x = changed / 2 + 0.5
+                x = diffaugment(x, policy="translation", seed=seed, position=at, stream=0)
             loss = F.cross_entropy(network(x), labels[index], label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()

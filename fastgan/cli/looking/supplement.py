@@ -29,9 +29,9 @@ from fastgan.errors import FastganError
 def command(run: str, few: str, test: str | None, seeds: int, trust: bool, as_json: bool) -> None:
     """Whether a classifier with few labels gains from RUN's images, which may well not be so.
 
-    A small CNN is fitted on real images of each class alone, on these augmented, on these and
-    1, 3 and 10 times as many of RUN's, and on RUN's alone, and is tested on other real images. RUN
-    is a run of a conditional kind (cgan, sagan, biggan-small) on labelled data.
+    A small CNN is fitted on real images of each class alone, on these shifted at random, on these
+    and 1, 3 and 10 times as many of RUN's, and on RUN's alone, and is tested on other real images.
+    RUN is a run of a conditional kind (cgan, sagan, biggan-small) on labelled data.
     """
     import torch
 
