@@ -183,7 +183,7 @@ LONGEST = 500
 
 
 def _own_store(home: Path, step: int) -> None:
-    """Make the files of an MLflow run what they were at that step, wherever the run folder lies now.
+    """Make the files of an MLflow run what they were at that step, wherever the run lies now.
 
     Raises FastganError where one of them is also elsewhere: MLflow would write there.
     """
