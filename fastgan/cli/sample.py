@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ from fastgan.recipes.translation.base import FromImage
 MOST = 10_000
 """Seeds of one command."""
 
+HIGHEST, LARGEST = 4096, 2**26
+"""Pixels: the height of one image, and all images of one picture together."""
+
 
 @click.command(
     epilog="Example: fastgan sample runs/mine --seeds 1,5-9 --truncation 0.7 --label sneaker "
-    "--label 3 --out grid.png"
+    "--label 3 --size 256 --out grid.png"
 )
 @click.argument("run", type=PATH)
 @click.option("--n", "count", type=int, help="how many images  [default: 64]")
@@ -44,6 +47,12 @@ MOST = 10_000
     type=float,
     metavar="NUMBER",
     help="cut latents at so many standard deviations, such as 0.7: better images, more alike",
+)
+@click.option(
+    "--size",
+    type=int,
+    metavar="PIXELS",
+    help="height of each image as it is written, scaled from what the generator makes",
 )
 @click.option(
     "--text",
@@ -74,6 +83,7 @@ def command(
     seeds: str | None,
     labels: tuple[str, ...],
     truncation: float | None,
+    size: int | None,
     text: tuple[str, ...],
     traverse: str | None,
     step: int | str | None,
@@ -103,13 +113,16 @@ def command(
     chosen = None if seeds is None else seeds_of(seeds)
     path = files.path_of(out, "--out")
     refuse_own(path)
-    if not (out.endswith("/") or files.kind(path) == "folder"):
+    into_folder = out.endswith("/") or files.kind(path) == "folder"
+    if not into_folder:
         pictures.ending_of(path)
     if chosen is not None and labels:  # every seed in every class
         chosen, labels = [s for s in chosen for _ in labels], labels * len(chosen)
     n = len(chosen) if chosen is not None else 64 if count is None else count
     if n < 1:
         raise FastganError(f"--n {n}: ask for at least one image")
+    scale = None if size is None else 1
+    check_size(size, 100 if traverse is not None else n, into_folder)
     common: dict[str, Any] = {"step": step, "device": device, "trust": trust}
     config = of_run(run)
     if isinstance(config, FromImage) and data is None:
@@ -119,9 +132,9 @@ def command(
         if len(labels) > 1 or chosen is not None or truncation is not None:
             raise FastganError("images from images take one --label, --seed, and no --truncation")
         options = {"seed": seed, "label": labels[0] if labels else None, **common}
-        made, shown = translated(run, datasets, n if given is None else None, options)
+        made, shown = translated(run, datasets, n if given is None else None, options, size)
         names = next(iter(datasets.values())).names if given is not None else None
-        save(out, path, made, pictures.grid(shown), names)
+        save(out, path, made, lambda: pictures.grid(shown, scale=scale), names, size)
         return
     if given is not None or mask is not None:
         raise FastganError(f"{run} makes images from nothing but noise: leave --input out")
@@ -129,7 +142,7 @@ def command(
         if labels or data is not None or text or chosen is not None or truncation is not None:
             raise FastganError("--traverse stands alone: leave labels, seeds, data and text out")
         images = traverse_run(run, traverse, seed=seed, **common)
-        save(out, path, images, pictures.grid(images), None)
+        save(out, path, images, lambda: pictures.grid(sized(images, size), scale=scale), None, size)
         return
     turns: Any = [labels[i % len(labels)] for i in range(n)] if labels else None
     images = load.sample(
@@ -145,34 +158,68 @@ def command(
     )
     facts = read_facts(files.path_of(run, "RUN"))
     captions, columns = captions_of(n, facts, turns, chosen) if data is None else ([], None)
-    picture = (
-        formats.labelled_grid(images, captions, columns=columns)
-        if captions
-        else pictures.grid(images)
-    )
-    save(out, path, images, picture, None)
+
+    def picture() -> Any:
+        cells = sized(images, size)
+        if captions:
+            return formats.labelled_grid(cells, captions, columns=columns, scale=scale)
+        return pictures.grid(cells, scale=scale)
+
+    save(out, path, images, picture, None, size)
+
+
+def check_size(size: int | None, count: int, into_folder: bool) -> None:
+    """Raises FastganError for a size at which images can't be written."""
+    if size is None:
+        return
+    if not 1 <= size <= HIGHEST:
+        raise FastganError(f"--size {size}: from 1 to {HIGHEST} pixels")
+    if not into_folder and count * size**2 > LARGEST:
+        raise FastganError(
+            f"--size {size}: {count} images of that size are too much for one picture: ask for "
+            "fewer, or for one file each with an --out that ends in /"
+        )
+
+
+def sized(images: Any, size: int | None) -> Any:
+    from fastgan.monitor import pictures
+
+    return images if size is None else pictures.resized(images, size)
 
 
 def translated(
-    run: str, datasets: dict[str, Any], count: int | None, options: dict[str, Any]
+    run: str, datasets: dict[str, Any], count: int | None, options: dict[str, Any], size: int | None
 ) -> tuple[Any, Any]:
-    """(outputs, what a picture shows) for the first samples of the data, in [0, 1]."""
+    """(outputs, what a picture shows at that size) for the first samples of the data, in [0, 1]."""
     import torch
 
     from fastgan.metrics.fidelity import head
     from fastgan.trainer.reuse.load import walk
     from fastgan.trainer.sampling import beside
 
+    def panel(images: Any) -> Any:
+        if size is None:
+            return images
+        scaled = sized(images.float().cpu().add(1).div(2), size)
+        return torch.from_numpy(scaled).float().div(127.5).sub(1)
+
     made, shown = [], []
     for step, images in walk(run, head(datasets, count) if count else datasets, **options):
         made.append(images.float().cpu())
-        shown.append(beside(step.panels(images)).cpu())
+        shown.append(beside([panel(each) for each in step.panels(images)]).cpu())
     both = (torch.cat(part).add(1).div(2).clamp(0, 1) for part in (made, shown))
     return next(both), next(both)
 
 
-def save(out: str, path: Path, images: Any, picture: Any, names: Sequence[str] | None) -> None:
-    """The picture, or a folder of the images."""
+def save(
+    out: str,
+    path: Path,
+    images: Any,
+    picture: Callable[[], Any],
+    names: Sequence[str] | None,
+    size: int | None,
+) -> None:
+    """The picture, or a folder of the images, each of that size."""
     from fastgan import files
     from fastgan.data.listing import stem
     from fastgan.monitor import pictures
@@ -181,10 +228,10 @@ def save(out: str, path: Path, images: Any, picture: Any, names: Sequence[str] |
     if out.endswith("/") or files.kind(path) == "folder":
         for i, image in enumerate(images):
             file = path / (f"{stem(names[i])}.png" if names else f"{i:06d}.png")
-            formats.save_still(pictures.still(image), file)
+            formats.save_still(pictures.still(sized(image[None], size)[0]), file)
         click.echo(f"{len(images)} images in {path}/")
         return
-    formats.save_still(picture, path)
+    formats.save_still(picture(), path)
     click.echo(f"{len(images)} images in {path}")
 
 

@@ -85,7 +85,7 @@ class Config(RunOptions):
     log: str = run_option(
         "none",
         "also log there (installed by the extra of that name)",
-        choices=("none", "tensorboard", "wandb"),
+        choices=("none", "tensorboard", "wandb", "mlflow"),
     )
     model: str | None = run_option(
         None, "pkg.mod:build, a function that returns your own (generator, discriminator)"

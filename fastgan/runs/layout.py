@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-LOGGERS = ("tensorboard", "wandb")
+LOGGERS = ("tensorboard", "wandb", "mlflow")
 """Also the folders that they make inside the run folder."""
 
 REPORT, EVALUATION, COPIES = "report.html", "evaluation.json", "copies.png"

@@ -102,8 +102,8 @@ class Trainer(Session):
         strict: Whether an image that can't be read is an error instead of being left out.
         resident_bytes: Data sets of at most this many bytes lie on the device.
         progress: Whether a progress line is shown.
-        log: "tensorboard" or "wandb", to log there as well; wandb stays offline unless WANDB_MODE
-            says otherwise.
+        log: "tensorboard", "wandb" or "mlflow", to log there as well; wandb stays offline unless
+            WANDB_MODE says otherwise, mlflow in the run folder unless MLFLOW_TRACKING_URI does.
         config: What config.toml of the run shall hold. Default: these arguments.
         callbacks: Objects with any of the methods of `fastgan.Callback`, which are called while
             `fit` trains, on every process.

@@ -305,6 +305,9 @@ SAY = {
     "seeds backwards": (["sample", "RUN", "--seeds", "9-5"], "backwards"),
     "too many seeds": (["sample", "RUN", "--seeds", "0-99999999"], "more than 10000 numbers"),
     "seeds and a number": (["sample", "RUN", "--seeds", "1", "--n", "2"], "leave --n out"),
+    "size 0": (["sample", "RUN", "--size", "0"], "from 1 to 4096 pixels"),
+    "a size beyond all": (["sample", "RUN", "--size", "99999"], "from 1 to 4096 pixels"),
+    "too large a picture": (["sample", "RUN", "--size", "4096"], "ends in /"),
     "no truncation": (["sample", "RUN", "--truncation", "0"], "above 0"),
     "sample on no device": (["sample", "RUN", "--device", "banana"], "unknown device"),
     "resume another recipe": (
@@ -417,6 +420,25 @@ def test_sampling_into_a_folder_and_by_seed(fastgan, finished, place):
         )
     a, b, c = (Path(f"deep/{name}.png").read_bytes() for name in "abc")
     assert a == b != c
+
+
+def test_images_are_written_at_another_size(fastgan, finished, place):
+    assert fastgan("sample", finished, "--n", 1, "--out", "as-made/")[0] == 0
+    made = Image.open("as-made/000000.png")
+    for size, filtering in ((20, Image.Resampling.LANCZOS), (4, Image.Resampling.BOX)):
+        assert fastgan("sample", finished, "--n", 1, "--size", size, "--out", f"{size}/")[0] == 0
+        with Image.open(f"{size}/000000.png") as written:
+            expected = made.resize((size, size), filtering)
+            assert np.array_equal(np.asarray(written), np.asarray(expected))
+    assert fastgan("sample", finished, "--n", 4, "--size", 20, "--out", "grid.png")[0] == 0
+    with Image.open("grid.png") as grid, Image.open("20/000000.png") as first:
+        assert grid.size == (46, 46), "two padded cells of 20 pixels a side, not magnified"
+        assert np.array_equal(np.asarray(grid)[2:22, 2:22], np.asarray(first))
+    assert fastgan("sample", finished, "--seeds", "1,5", "--size", 20, "--out", "two.png")[0] == 0
+    traverse = ("--traverse", "z.0", "--size", 5, "--out", "walk.png")
+    assert fastgan("sample", finished, *traverse)[0] == 0
+    with Image.open("walk.png") as walk:
+        assert walk.size == (72, 72)
 
 
 def test_the_name_says_the_format(fastgan, finished, place):

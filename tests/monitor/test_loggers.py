@@ -1,11 +1,12 @@
 """Outside loggers: only where asked for, in a folder that is claimed first, never a reason to stop.
 
-Neither package is among those of development, TensorBoard alone brings ten more and 60 MB:
+None of the packages is among those of development, TensorBoard alone brings ten more and 60 MB:
 stand-ins that make their folder when they are opened, as the real ones do, are always tested, the
-real TensorBoard where it is installed.
+real TensorBoard and MLflow where they are installed.
 """
 
 import os
+import shutil
 import sys
 import types
 
@@ -90,6 +91,7 @@ def stand_ins(tmp_path, monkeypatch):
     in_a_hurry(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     np.save("images.npy", images(30))
     module = types.ModuleType("torch.utils.tensorboard")
     module.SummaryWriter = Writer
@@ -169,7 +171,8 @@ def test_wandb_is_offline_unless_its_own_variable_says_otherwise_and_one_run_sta
 
 
 @pytest.mark.parametrize(
-    ("name", "module"), [("wandb", "wandb"), ("tensorboard", "torch.utils.tensorboard")]
+    ("name", "module"),
+    [("wandb", "wandb"), ("tensorboard", "torch.utils.tensorboard"), ("mlflow", "mlflow.tracking")],
 )
 def test_a_package_that_can_not_be_imported_is_one_line_with_reason_and_remedy(
     name, module, tmp_path, monkeypatch
@@ -257,3 +260,41 @@ def test_the_real_tensorboard_reads_back_what_was_logged(tmp_path, monkeypatch):
     assert everything.Images("samples")[0].encoded_image_string.startswith(b"\x89PNG")
     options = everything.Tensors("options/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "| batch_size | 8 |" in options
+
+
+def test_the_real_mlflow_reads_back_one_run_that_went_on_and_back(tmp_path, capsys):
+    tracking = pytest.importorskip(
+        "mlflow.tracking", reason="MLflow is an extra: pip install 'fastgan[mlflow]'"
+    )
+    every = ("--checkpoint-every", 2)
+    assert fastgan(*TRAIN, *every, "--out", "run", "--steps", 4, "--log", "mlflow") == 0
+    assert fastgan("train", "--resume", "run", "--steps", 7, "--from-step", 2) == 0
+    client = tracking.MlflowClient((tmp_path / "run" / "mlflow").as_uri())
+    (run,) = client.search_runs([client.get_experiment_by_name("fastgan").experiment_id])
+    identity = run.info.run_id
+    history = client.get_metric_history(identity, "loss.D")
+    written = rows(tmp_path / "run" / "metrics.jsonl")
+    assert [(m.step, m.value) for m in history] == [(r["step"], r["loss/D"]) for r in written]
+    assert run.info.status == "FINISHED"
+    assert (run.data.params["steps"], run.data.tags["changed.steps"]) == ("4", "7")
+    assert (run.data.params["batch_size"], "changed.batch_size" in run.data.tags) == ("8", False)
+    grids = [f.path for f in client.list_artifacts(identity, "samples")]
+    assert grids == [f"samples/{step:08d}.png" for step in (0, 2, 4, 6, 7)]
+    assert not (tmp_path / "mlruns").exists()
+
+    shutil.copytree("run", "moved")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    logger = find_logger("mlflow", "moved")(tmp_path / "moved", {}, 7)
+    logger.alert(8, "one")
+    logger.alert(8, "two")
+    logger.close()
+    client = tracking.MlflowClient((tmp_path / "moved" / "mlflow").as_uri())
+    moved = client.get_run(identity)
+    assert moved.data.tags["alert.00000008"] == "one\ntwo"
+    assert moved.info.artifact_uri.startswith((tmp_path / "moved").as_uri())
+    assert {path: path.read_bytes() for path in before} == before
+
+    (tmp_path / "moved" / "mlflow" / "aside").symlink_to(tmp_path)
+    assert fastgan("train", "--resume", "moved", "--steps", 9) == 0
+    assert "can't log to MLflow: " in (said := capsys.readouterr().err)
+    assert "aside is a link" in said

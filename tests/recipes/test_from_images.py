@@ -131,7 +131,8 @@ def test_pix2pix_reads_pairs_in_two_folders_and_side_by_side(tmp_path):
         "train", "--recipe", "pix2pix", "--data", tmp_path / "pairs", "--out", tmp_path / "r", *TINY
     )
     given = tmp_path / "pairs/a"
-    run("sample", tmp_path / "r", "--input", given, "--out", f"{tmp_path}/made/")
+    run("sample", tmp_path / "r", "--input", given, "--size", 40, "--out", f"{tmp_path}/made/")
+    assert Image.open(tmp_path / "made" / "00.png").size == (40, 40)
     assert sorted(p.name for p in (tmp_path / "made").iterdir()) == [
         f"{i:02d}.png" for i in range(20)
     ]
@@ -149,6 +150,17 @@ def test_known_pixels_stay_bit_for_bit(tmp_path, pictures):
     )
     assert (made[mask == 0] == given[mask == 0]).all()
     assert (made[mask > 0] != given[mask > 0]).any()
+    run(*command, "--size", 40, "--out", tmp_path / "large.png")
+    large = Image.open(tmp_path / "large.png")
+    panels, gap = divmod(large.width - 4, 40)
+    assert (panels >= 2, gap, large.height) == (True, 0, 44), "each panel is scaled"
+    expected = (
+        Image.open(tmp_path / "made" / "03.png")
+        .convert("RGB")
+        .resize((40, 40), Image.Resampling.LANCZOS)
+    )
+    cells = [np.asarray(large)[2:42, 2 + 40 * i : 42 + 40 * i] for i in range(panels)]
+    assert any((cell == np.asarray(expected)).all() for cell in cells), "no seam in what was made"
 
 
 def test_a_mask_without_a_hole_or_without_inpainting(tmp_path, pictures, capsys):

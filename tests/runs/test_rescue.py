@@ -256,3 +256,39 @@ def test_without_rescue_an_illness_is_only_told(tmp_path, ill):
         trainer.fit(20)
     assert [row["step"] for row in rows(tmp_path / "run" / "alerts.jsonl")] == [15]
     assert "rescue" not in json.loads((tmp_path / "run" / "run.json").read_text())
+
+
+def read_tensorboard(out):
+    module = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    everything = module.EventAccumulator(str(out / "tensorboard"), {"scalars": 0, "images": 0})
+    everything.Reload()
+    return (
+        [(e.step, e.value) for e in everything.Scalars("loss/D")],
+        [e.step for e in everything.Images("samples")],
+    )
+
+
+def read_mlflow(out):
+    tracking = pytest.importorskip("mlflow.tracking")
+    client = tracking.MlflowClient((out / "mlflow").as_uri())
+    (run,) = client.search_runs([client.get_experiment_by_name("fastgan").experiment_id])
+    return (
+        [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "loss.D")],
+        [int(f.path[8:-4]) for f in client.list_artifacts(run.info.run_id, "samples")],
+    )
+
+
+@pytest.mark.parametrize(
+    ("log", "package", "read"),
+    [("tensorboard", "tensorboard", read_tensorboard), ("mlflow", "mlflow.tracking", read_mlflow)],
+)
+def test_loggers_hold_one_line_of_a_rescued_run(log, package, read, tmp_path, ill):
+    pytest.importorskip(package, reason=f"an extra: pip install 'fastgan[{log}]'")
+    out = tmp_path / "run"
+    with python(out, rescue=True, log=log, log_every=1, sample_every=4) as trainer:
+        trainer.fit(20)
+    losses, grids = read(out)
+    written = [(row["step"], row["loss/D"]) for row in rows(out / "metrics.jsonl")]
+    assert [step for step, _ in losses] == [*range(1, 21)]
+    assert [value for _, value in losses] == pytest.approx([value for _, value in written])
+    assert grids == [0, 4, 6, 8, 12, 16, 20]

@@ -1,7 +1,16 @@
 """Pictures of a run: sample grids and training curves, drawn with NumPy and Pillow alone."""
 
 from fastgan.monitor.pictures.charts import curves, draw_curves
-from fastgan.monitor.pictures.grids import Target, ending_of, grid, pixels, save, save_grid, still
+from fastgan.monitor.pictures.grids import (
+    Target,
+    ending_of,
+    grid,
+    pixels,
+    resized,
+    save,
+    save_grid,
+    still,
+)
 
 __all__ = [
     "Target",
@@ -10,6 +19,7 @@ __all__ = [
     "ending_of",
     "grid",
     "pixels",
+    "resized",
     "save",
     "save_grid",
     "still",

@@ -66,6 +66,20 @@ def still(image: Any) -> Image.Image:
     return Image.fromarray(np.concatenate(parts, axis=2))
 
 
+def resized(images: Any, size: int) -> np.ndarray:
+    """Images as for `grid`, each `size` pixels high, wide in proportion: uint8 (N, 3 or 4, h, w).
+
+    Larger by Lanczos' filter, smaller by the mean over the area of each pixel. Transparent pixels
+    don't colour their neighbours.
+    """
+    found = []
+    for picture in map(still, images):
+        filtering = Image.Resampling.LANCZOS if size > picture.height else Image.Resampling.BOX
+        wide = max(1, round(picture.width * size / picture.height))
+        found.append(np.asarray(picture.resize((wide, size), filtering)).transpose(2, 0, 1))
+    return np.stack(found)
+
+
 def _magnify(side: int, scale: int | None) -> int:
     """Integer factor that brings a cell's height to about 84 pixels (28 -> 84, 32 -> 96, 64
     and larger stay)."""
