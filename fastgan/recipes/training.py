@@ -91,10 +91,12 @@ def make_trainer(
                 f"the images of {config.data} are {shape[0]}x{shape[1]}: give --size to make them "
                 "square"
             )
-        config = dataclasses.replace(config.settled(), size=shape[0], channels=shape[2])
         source = dataset.fields.get("source") or (
             streams["source"].fields["image"] if "source" in streams else None
         )
+        # recorded for those who open the data again, unless sources have another number of channels
+        channels = shape[2] if not source or source.shape[2] == shape[2] else config.channels
+        config = dataclasses.replace(config.settled(), size=shape[0], channels=channels)
         images = ImageSpec(
             size=shape[0],
             channels=shape[2],

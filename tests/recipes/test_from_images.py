@@ -130,6 +130,8 @@ def test_pix2pix_reads_pairs_in_two_folders_and_side_by_side(tmp_path):
     run(
         "train", "--recipe", "pix2pix", "--data", tmp_path / "pairs", "--out", tmp_path / "r", *TINY
     )
+    run("sample", tmp_path / "r", "--n", 1, "--out", tmp_path / "kept.png")  # grey in, colour out
+    run("train", "--resume", tmp_path / "r", "--steps", 2)
     given = tmp_path / "pairs/a"
     run("sample", tmp_path / "r", "--input", given, "--size", 40, "--out", f"{tmp_path}/made/")
     assert Image.open(tmp_path / "made" / "00.png").size == (40, 40)
