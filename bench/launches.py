@@ -136,8 +136,9 @@ def _sum(first: str, second: str, rows: list[Row]) -> str:
     return f"{first:<12}{second:<24}{numbers}"
 
 
-UNCOUNTED = ("sagan", "biggan-small")
-"""Their orthogonal weights come from a QR, of which there are no values here."""
+UNCOUNTED = ("sagan", "biggan-small", "projected")
+"""Orthogonal weights come from a QR, of which there are no values here; frozen features from a
+package."""
 
 
 def names() -> list[str]:

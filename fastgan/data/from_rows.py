@@ -38,6 +38,7 @@ def from_rows(
         rows["label"], classes = _label_rows(wish.given_labels), None
     if not wish.use_labels:
         rows.pop("label", None)
+        classes = None
     arrays: dict[str, np.ndarray] = {}
     kinds: dict[str, str] = {}
     convert: dict[str, Images] = {}
@@ -88,14 +89,7 @@ def from_rows(
                 arrays[key][start : start + len(chunk)] = chunk
                 start += len(chunk)
     arrays = {key: arrays[key] for key in rows}
-    return Dataset(
-        name,
-        arrays,
-        kinds,
-        classes=classes if "label" in arrays else None,
-        skipped=skipped or (),
-        digests=digests,
-    )
+    return Dataset(name, arrays, kinds, classes=classes, skipped=skipped or (), digests=digests)
 
 
 def _label_rows(labels: Any) -> Rows:

@@ -202,7 +202,7 @@ def _own_store(home: Path, step: int) -> None:
             here = (path.absolute().parent / below).as_uri()
             if meta.get(key) != here:
                 files.replace(path, yaml.safe_dump({**meta, key: here}).encode())
-    for path in (p for p in home.glob("*/*/metrics/**/*") if p.is_file()):
+    for path in (p for p in home.glob("*/*/metrics/**/*") if files.kind(p) == "file"):
         lines = files.read(path).splitlines(keepends=True)  # timestamp, value, step
         kept = [line for line in lines if int(line.split()[2]) <= step]
         if len(kept) < len(lines):

@@ -221,7 +221,10 @@ def networks() -> list[tuple[str, nn.Module, bool]]:
             words=("cat",),
             captions=("cat",),
         )
-        built = config.build(images)
+        try:
+            built = config.build(images)
+        except FastganError:  # a recipe whose package is not installed
+            continue
         for name, net in built.nets.items():
             if not _size(net):  # such as a pool of images
                 continue
