@@ -96,6 +96,30 @@ def test_kernel_keeps_a_networks_averages(monkeypatch, share):
     assert len(calls) == 1
 
 
+class OwnNorm(nn.Module):
+    """A batch norm of one's own, with buffers by names of one's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("stored_mean", torch.zeros(3))
+        self.register_buffer("stored_var2", torch.ones(3))
+        self.register_buffer("meaning", torch.zeros(3))
+        self.register_buffer("u", torch.zeros(3))
+
+
+def test_statistics_of_a_norm_of_ones_own_are_averaged_and_other_buffers_copied():
+    net = OwnNorm()
+    ema = Ema({"G": net}, 0.9)
+    for buffer in net.buffers():
+        buffer.add_(1.0)
+    ema.update(torch.tensor(0.25))
+    mine = ema.nets["G"]
+    assert torch.equal(mine.stored_mean, torch.full((3,), 0.25))
+    assert torch.equal(mine.stored_var2, torch.full((3,), 1.25))
+    assert torch.equal(mine.meaning, torch.ones(3))
+    assert torch.equal(mine.u, torch.ones(3))
+
+
 @interpreted
 def test_kernel_leaves_what_was_taken_over():
     net = network()

@@ -550,6 +550,17 @@ def test_registered_ops_pass_opcheck():
         torch.library.opcheck(op, args, test_utils=utils)
 
 
+@pytest.mark.skipif(INTERPRET, reason="the kernels run there")
+def test_a_cumulative_average_on_a_cpu_is_pytorchs_to_the_bit():
+    theirs = nn.BatchNorm2d(5, momentum=None)
+    ours = modules.BatchNorm2d.adopt(copy.deepcopy(theirs), "identity", 0.0)
+    for seed in range(5):
+        x = torch.randn(3, 5, 4, 4, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(ours(x), theirs(x))
+    for mine, other in zip(ours.buffers(), theirs.buffers(), strict=True):
+        assert torch.equal(mine, other)
+
+
 @pytest.mark.slow
 def test_compiles_as_one_graph():
     torch.manual_seed(0)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fastgan.kernels.activations import activation as activate
 from fastgan.kernels.common import INTERPRET
+from fastgan.ops.dispatch import plain
 from fastgan.ops.norm.functional import batch_norm, instance_norm
 
 __all__ = [
@@ -125,13 +126,14 @@ class _BatchNormForward(_Fused):
         """act(norm(input)*scale + shift); scale and shift are (C,) or (N, C). `move` False leaves
         the buffers as they are."""
         groups = current_groups()
-        # PyTorch's module reads the count of momentum=None on the host; the op does not
-        plain = scale is None and shift is None and move
+        # PyTorch's module reads the count of momentum=None on the host, for free on a CPU; the op
+        # does not, and its running variance is one rounding off
+        counts = self.momentum is None and self.training
+        simple = scale is None and shift is None and move and groups == 1
         if (
-            plain
-            and groups == 1
+            simple
             and not kernels_take(input)
-            and not (self.momentum is None and self.training)
+            and not (counts and not (input.is_cpu and plain(input)))
         ):
             return self._activated(super().forward(input), activation, slope)
         self._check_input_dim(input)

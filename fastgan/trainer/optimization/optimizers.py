@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -136,11 +137,18 @@ def _refuse_what_nobody_serves(name: str, optimizer: torch.optim.Optimizer) -> N
         )
 
 
+def _is_statistic(key: str) -> bool:
+    """Whether a buffer is a mean or a spread by its name: running_mean, stored_var, mean_2."""
+    words = re.split(r"[_\d]+", key.rpartition(".")[2].lower())
+    return not {"mean", "var", "variance", "std"}.isdisjoint(words)
+
+
 class Ema:
     """Exponential moving averages of networks (Yazici et al. 2019), in eval mode, ready to sample
     from.
 
-    Parameters and running statistics of normalisation are averaged with min(decay, (1+t)/(10+t)) at
+    Parameters and running statistics of normalisation (of home-made ones too: buffers of floats
+    that are called a mean, var, variance or std) are averaged with min(decay, (1+t)/(10+t)) at
     update t (without `warm_up`, for averages that come from an earlier run: with decay), every
     other buffer is copied: an average of weights with the statistics of other weights draws bad
     images.
@@ -169,9 +177,7 @@ class Ema:
                 dict(self.nets[name].named_parameters()) | dict(self.nets[name].named_buffers())
             ).items():
                 is_parameter = isinstance(value, nn.Parameter)
-                if value.is_floating_point() and (
-                    is_parameter or key.endswith(("running_mean", "running_var"))
-                ):
+                if value.is_floating_point() and (is_parameter or _is_statistic(key)):
                     if isinstance(value, nn.Parameter):
                         self._parameters[id(live[key])] = value
                     self._averaged.append(value.data)
