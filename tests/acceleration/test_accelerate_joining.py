@@ -230,9 +230,7 @@ class Twice(torch.autograd.Function):
 def same(mine, plain, how):
     mine.how = plain.how = how
     got, want = gradients(mine, example()), gradients(plain, example())
-    if (
-        not INTERPRET and mine.norm.momentum is not None
-    ):  # the cumulative average is one rounding off
+    if not INTERPRET:
         assert_same(got, want)
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
