@@ -5,6 +5,7 @@ fused training step; and the ceilings measured in the run.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,9 +76,14 @@ def work(suite: Suite, width: int = 2) -> Work:
     }
     with device:
         row = _Meta(suite, Options("fp32", fused=False), arrays, device, dropout=False)
+    return Work(count(row.step), _bytes(suite, row.nets, width))
+
+
+def count(run: Callable[[], object]) -> int:
+    """FLOPs of a call, a multiply-add is two."""
     with _Flops() as counter:
-        row.step()
-    return Work(counter.total, _bytes(suite, row.nets, width))
+        run()
+    return counter.total
 
 
 def _streams(suite: Suite) -> tuple[str, ...]:

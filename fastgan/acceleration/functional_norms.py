@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 
 from fastgan.acceleration.joining import Site, settled
+from fastgan.ops.class_before import Before
 from fastgan.ops.dispatch import transformed
 from fastgan.ops.norm.functional import batch_norm, instance_norm
 from fastgan.ops.norm.modules import composed, current_groups, kernels_take
@@ -116,7 +117,7 @@ class Sites(dict[tuple[str, str, int], Site]):
         return Sites, (self.path,), None, None, iter(self.items())
 
 
-class Joining(nn.Module):
+class Joining(Before):
     """What accelerate(rewrite=True) puts before the class of a module that calls norms as
     functions: the same forward, seen."""
 
@@ -130,25 +131,6 @@ class Joining(nn.Module):
             return super().forward(*args, **kwargs)
         with FunctionalNorms(self):
             return super().forward(*args, **kwargs)
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return _rebuild, (self.__dict__["_fastgan_original"],), *super().__reduce_ex__(protocol)[2:]
-
-
-_JOINING: dict[type, type[nn.Module]] = {}
-
-
-def joining_class(original: type[nn.Module]) -> type[nn.Module]:
-    """A subclass of Joining and `original` under the original's name."""
-    if original not in _JOINING:
-        names = {"__module__": original.__module__, "__qualname__": original.__qualname__}
-        _JOINING[original] = type(original.__name__, (Joining, original), names)
-    return _JOINING[original]
-
-
-def _rebuild(original: type[nn.Module]) -> nn.Module:
-    made = joining_class(original)
-    return made.__new__(made)
 
 
 def calls_norms(module: nn.Module) -> bool:

@@ -26,6 +26,7 @@ from torch.nn.modules import module as _module
 from fastgan.acceleration.edges import Edge, Handed, Run, advance, chains, foldable
 from fastgan.acceleration.joining import settled
 from fastgan.acceleration.patterns import ACTIVATIONS, activation_of
+from fastgan.ops.class_before import Before
 from fastgan.ops.dispatch import transformed
 from fastgan.ops.norm.modules import INSTANCE_NORMS, kernels_take
 from fastgan.ops.resample import doubles, halves
@@ -156,7 +157,7 @@ def close_run(x: Tensor, run: Run, children: Sequence[nn.Module]) -> Tensor:
     )
 
 
-class FusedSequential(nn.Sequential):
+class FusedSequential(Before, nn.Sequential):
     """nn.Sequential that takes its runs of layer -> norm -> activation in one call each. Made by
     accelerate, never by hand.
 
@@ -226,28 +227,3 @@ class FusedSequential(nn.Sequential):
         if chained and not torch.compiler.is_compiling():
             self.__dict__["_edges"] = edges
         return x
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        # Classes made for subclasses of nn.Sequential have no importable name: copy and save by the
-        # original's.
-        original = self.__dict__.get("_fastgan_original")
-        if original is None or original is nn.Sequential:
-            return super().__reduce_ex__(protocol)
-        return _rebuild, (original,), *super().__reduce_ex__(protocol)[2:]
-
-
-_FUSED: dict[type, type[FusedSequential]] = {nn.Sequential: FusedSequential}
-
-
-def fused_class(original: type[nn.Sequential]) -> type[FusedSequential]:
-    """FusedSequential, or for a subclass of nn.Sequential that keeps its forward, a subclass of
-    both under its name."""
-    if original not in _FUSED:
-        names = {"__module__": original.__module__, "__qualname__": original.__qualname__}
-        _FUSED[original] = type(original.__name__, (FusedSequential, original), names)
-    return _FUSED[original]
-
-
-def _rebuild(original: type[nn.Sequential]) -> nn.Sequential:
-    made = fused_class(original)
-    return made.__new__(made)

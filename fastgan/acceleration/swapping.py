@@ -15,7 +15,7 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from fastgan import arguments
 from fastgan.acceleration import functional_norms, home_made, joining
 from fastgan.acceleration.discovery import runs_apart
-from fastgan.acceleration.fused import FusedSequential, FusionPlan, fused_class, make_plan
+from fastgan.acceleration.fused import FusedSequential, FusionPlan, make_plan
 from fastgan.acceleration.patterns import (
     BY_CLASS,
     FAMILIES,
@@ -29,8 +29,9 @@ from fastgan.acceleration.patterns import (
     why_unknown,
 )
 from fastgan.errors import FastganError
+from fastgan.ops.class_before import class_before
 from fastgan.ops.spectral import modules as spectral
-from fastgan.ops.spectral.home_made import Swapped, swapped_class
+from fastgan.ops.spectral.home_made import Swapped
 
 ORIGINAL = "_fastgan_original"
 PLAN = "_fastgan_plan"
@@ -222,7 +223,7 @@ def accelerate(
     for finding in findings:
         if finding.seen is not None:
             finding.module.__dict__[spectral.HOME_MADE] = finding.seen
-            _assign(finding.module, swapped_class(type(finding.module)))
+            _assign(finding.module, class_before(Swapped, type(finding.module)))
         elif finding.status == "swap":
             assert finding.pattern is not None
             assert finding.pattern.replacement is not None
@@ -244,7 +245,7 @@ def accelerate(
     fused = [m for m in containers if plan_of(m, tree, families).joined]
     for container in fused:
         if not isinstance(container, FusedSequential):
-            _assign(container, fused_class(type(container)))
+            _assign(container, class_before(FusedSequential, type(container)))
     for (
         container
     ) in fused:  # a plan names its children's classes: those of containers inside have just changed
@@ -266,7 +267,7 @@ def _join(tree: Tree) -> None:
             and functional_norms.calls_norms(module)
             and why_left(module, tree) is None
         ):
-            _assign(module, functional_norms.joining_class(type(module)))
+            _assign(module, class_before(functional_norms.Joining, type(module)))
             module.__dict__[functional_norms.SITES] = functional_norms.Sites(path)
     for _, module in tree.walk():
         try:

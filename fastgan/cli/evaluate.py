@@ -67,6 +67,7 @@ def command(
     """
     from fastgan import data as datasets
     from fastgan.metrics.evaluate import evaluate
+    from fastgan.monitor import pictures
     from fastgan.trainer.reuse.load import samples_of
 
     if count < 1:
@@ -115,7 +116,7 @@ def command(
         for name, value in measured.items():
             click.echo(f"  {name}: {value:.4g}")
     kept = {EVALUATION: _bytes(found)}
-    if channels in (1, 3, 4):
+    if channels in pictures.DRAWN:
         kept[COPIES] = _picture(report.worst)
     _keep(run, kept)
 

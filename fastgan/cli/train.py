@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +37,7 @@ class TrainCommand(click.Command):
     are."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        args = going_on(args)
         early = {name: last_value(args, name) for name in ("--recipe", "--config", "--resume")}
         file: dict[str, Any] = {}
         for flag, value in early.items():
@@ -90,6 +92,32 @@ def last_value(args: list[str], flag: str) -> str | None:
         elif arg.startswith(f"{flag}="):
             found = arg.partition("=")[2]
     return found
+
+
+def going_on(args: list[str]) -> list[str]:
+    """The command, or where torchrun has started this process again the one that goes on with the
+    run that it began, for what is left of its time."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ or last_value(args, "--resume"):
+        return args
+    from fastgan.runs.restarts import restarted
+
+    file = last_value(args, "--config")
+    out = last_value(args, "--out") or (options.read_file(file).get("out") if file else None)
+    runs = [out] if out else sorted(map(str, Path("runs").glob("*")))  # where runs go by default
+    for run in runs:
+        began = restarted(run)
+        if began is None:
+            continue
+        if os.environ.get("RANK") == "0":
+            click.echo(f"started again by torchrun: going on with {printable(run)}", err=True)
+        kept = [one for one in args if one == "--trust"]
+        if model := last_value(args, "--model"):
+            kept += ["--model", model]
+        if seconds := last_value(args, "--for"):
+            left = auto.Duration().convert(seconds, None, None) - (time.time() - began)
+            kept += ["--for", f"{max(left, 1):.0f}s"]
+        return ["--resume", run, *kept]
+    return args
 
 
 OWN = ("recipe", "seconds", "config_file", "resume", "from_step", "dry_run", "trust", "help")
@@ -209,6 +237,7 @@ def say_start(
     trainer: Trainer, config: Config, seconds: float | None, echo: Callable[[str], None]
 ) -> None:
     """Where the run is, what comes when, and how to stop."""
+    from fastgan.monitor import pictures
     from fastgan.objectives import Adversarial
 
     objective = trainer.active.stage.objective
@@ -219,7 +248,7 @@ def say_start(
         seconds=seconds,
         sample_every=config.sample_every,
         loss=objective.loss if isinstance(objective, Adversarial) else None,
-        drawable=trainer.datasets["image"].fields["image"].shape[-1] in (1, 3),
+        drawable=trainer.datasets["image"].fields["image"].shape[-1] in pictures.DRAWN,
     )
     at = start.INDENT
     echo("\n".join(click.style(line[:at], bold=True) + line[at:] for line in lines))

@@ -109,12 +109,13 @@ class _Builder:
         )
 
         self.table = table_of(listing.names)
-        self.classes = b""
+        self.classes, self.unread = b"", None
         if self.table is not None:
             try:
                 self.classes = listing.content(self.table, LARGEST)
-            except Exception:  # too large, unreadable, or whatever a damaged archive raises
-                self.table = None
+            except Unreadable as error:
+                self._refuse_if_strict([(listing.names[self.table], str(error))])
+                self.unread = f"{listing.names[self.table]} is left out: {error}"
 
     def identify(self) -> str:
         """The content key, by reading every file."""
@@ -205,8 +206,8 @@ class _Builder:
 
     def _labels(self, kept: list[str]) -> tuple[tuple[list[int], list[str]] | None, str | None]:
         """Of a file beside the images, else of their folders."""
-        note = None
-        if self.table is not None:
+        note = self.unread
+        if self.table is not None and note is None:
             found, note = classes_of(self.listing.names[self.table], self.classes, kept)
             if found is not None:
                 return found, note

@@ -9,8 +9,9 @@ import re
 import stat
 import time
 import zipfile
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -25,7 +26,7 @@ _JUNK = ("__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini")
 _SETTLED_SECONDS = 2.0  # coarser than any file system's clock in use (FAT: 2 s)
 
 
-class Listing:
+class Listing(ABC):
     """Files under one root, sorted by name. names: relative, "/" between parts. sizes: bytes.
     outputs: those of the names that stand for what fastgan made itself, and what it is."""
 
@@ -49,12 +50,21 @@ class Listing:
         if not."""
         if self.names[i] in self.outputs:
             raise Unreadable(self.outputs[self.names[i]])
+        return self._taken(i, MAX_FILE_BYTES, _image)
+
+    def content(self, i: int, limit: int) -> bytes:
+        """The whole of file i, whatever it is. Raises Unreadable, also for more than `limit`
+        bytes."""
+        return self._taken(i, limit, _whole)
+
+    def _taken(self, i: int, limit: int, take: Callable[[IO[bytes], int], bytes]) -> bytes:
         if self.sizes[i] == 0:
             raise Unreadable("empty file")
-        if self.sizes[i] > MAX_FILE_BYTES:
-            raise Unreadable(f"larger than {MAX_FILE_BYTES >> 20} MiB")
+        if self.sizes[i] > limit:
+            raise Unreadable(_larger(limit))
         try:
-            return self._read(i)
+            with self._open(i) as file:
+                return take(file, limit)
         except Unreadable:
             raise
         except Exception as error:  # a damaged archive raises whatever its decompressor does
@@ -62,13 +72,9 @@ class Listing:
                 getattr(error, "strerror", None) or str(error) or type(error).__name__
             ) from None
 
-    def _read(self, i: int) -> bytes:
-        raise NotImplementedError
-
-    def content(self, i: int, limit: int) -> bytes:
-        """File i whatever it is, at most `limit` bytes of it. Raises OSError and what a damaged
-        archive raises."""
-        raise NotImplementedError
+    @abstractmethod
+    def _open(self, i: int) -> IO[bytes]:
+        """File i, open for reading."""
 
     def family(self) -> str:
         """Digest of names and sizes: what can be known of the content without reading it."""
@@ -78,14 +84,22 @@ class Listing:
         return digest.hexdigest()
 
 
-def _take(file: IO[bytes], limit: int) -> bytes:
+def _image(file: IO[bytes], limit: int) -> bytes:
     head = file.read(HEAD)
     if not looks_like_image(head):
         raise Unreadable(named(head) or "not an image")
+    return _whole(file, limit, head)
+
+
+def _whole(file: IO[bytes], limit: int, head: bytes = b"") -> bytes:
     data = head + file.read(limit + 1 - len(head))
     if len(data) > limit:
-        raise Unreadable(f"larger than {limit >> 20} MiB")
+        raise Unreadable(_larger(limit))
     return data
+
+
+def _larger(limit: int) -> str:
+    return f"larger than {limit >> 20} MiB"
 
 
 class Folder(Listing):
@@ -103,12 +117,8 @@ class Folder(Listing):
         )
         self.outputs = outputs
 
-    def _read(self, i: int) -> bytes:
-        with files.open_plain(self.root / self.names[i]) as file:
-            return _take(file, MAX_FILE_BYTES)
-
-    def content(self, i: int, limit: int) -> bytes:
-        return files.read(self.root / self.names[i], limit, follow=True)
+    def _open(self, i: int) -> IO[bytes]:
+        return files.open_plain(self.root / self.names[i])
 
 
 _Found = tuple[str, int, int, int]
@@ -200,13 +210,8 @@ class Zip(Listing):
         super().__init__(path, names, sizes, stamp.hexdigest(), newest)
         self.outputs = outputs
 
-    def _read(self, i: int) -> bytes:
-        with self._archive.open(self._members[i]) as file:
-            return _take(file, MAX_FILE_BYTES)
-
-    def content(self, i: int, limit: int) -> bytes:
-        with self._archive.open(self._members[i]) as file:
-            return file.read(limit)
+    def _open(self, i: int) -> IO[bytes]:
+        return self._archive.open(self._members[i])
 
 
 def stem(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
+from fastgan.distributed import meeting
 from fastgan.distributed.fail_fast import FailFast
 from fastgan.errors import FastganError
-from fastgan.ops.adam.flat_parameters import FlatParameters
 
 PATIENCE = timedelta(days=7)
 """How long the others wait for rank 0's decoding. A process that fails is noticed by other means
@@ -44,35 +44,6 @@ class DistributedContext:
     def together(self) -> AbstractContextManager[None]:
         """A context in which a failure of one process ends all of them."""
         return self.alarm.guarding() if self.alarm is not None else nullcontext()
-
-    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Replace gradients by their means over all ranks, in one all-reduce of one flat buffer.
-
-        A parameter without a gradient here may have one on another rank: it counts as zero.
-        """
-        trained = [p for p in parameters if p.requires_grad or p.grad is not None]
-        if self.world == 1 or not trained:
-            return
-        grads = []
-        for p in trained:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-            grads.append(p.grad)
-        flat = torch.cat([g.reshape(-1) for g in grads])
-        dist.all_reduce(flat)
-        flat.div_(self.world)
-        for g, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
-            g.copy_(part.view(g.shape))
-
-    def average_flat(self, flat: FlatParameters) -> None:
-        """The same for a network whose gradients have a flat buffer: they are reduced in it, and
-        are its views afterwards."""
-        if self.world == 1:
-            return
-        dist.all_reduce(flat.collect_grads_())
-        flat.grad.div_(self.world)
-        for p, view in zip(flat.parameters, flat.grad_views, strict=True):
-            p.grad = view  # one that had none here may have one now
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a tensor over all ranks."""
@@ -116,18 +87,23 @@ def join(device: torch.device) -> DistributedContext:
     process; it leaves at its end.
     """
     global _joined
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
         return DistributedContext()
     if _joined is None:
         if not dist.is_initialized():
+            place: dict[str, Any] = {}
+            if meeting.shared():
+                place = {"rank": int(os.environ["RANK"]), "world_size": world}
+                place["store"] = meeting.store_of_this_start(*place.values())
             if device.type == "cuda":
                 here = torch.device(
                     "cuda",
                     device.index if device.index is not None else torch.cuda.current_device(),
                 )
-                dist.init_process_group("nccl", device_id=here)
+                dist.init_process_group("nccl", device_id=here, **place)
             else:
-                dist.init_process_group("gloo")
+                dist.init_process_group("gloo", **place)
             atexit.register(leave)
         rank = dist.get_rank()
         alarm = FailFast(own_store(), rank)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import ScriptObject, Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastgan.distributed.context import DistributedContext
@@ -94,7 +94,9 @@ class RecordedGraph:
     def replay(self) -> None:
         with torch.no_grad():
             for func, args, kwargs, outputs in self.calls:
-                fresh = [t for t in _tensors(func(*args, **kwargs))]
+                result = func(*args, **kwargs)
+                _wait(result)
+                fresh = _tensors(result)
                 for old, new in zip(outputs, fresh, strict=True):
                     if old.data_ptr() != new.data_ptr():
                         old.copy_(new)
@@ -153,6 +155,15 @@ def _aliases(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _aliases(v) for k, v in value.items()}
     return value
+
+
+def _wait(value: Any) -> None:
+    """For collectives that were begun: what waited for them was no operator."""
+    if isinstance(value, (list, tuple)):
+        for v in value:
+            _wait(v)
+    elif isinstance(value, ScriptObject) and hasattr(value, "wait"):
+        value.wait()
 
 
 def _tensors(value: Any) -> list[Tensor]:

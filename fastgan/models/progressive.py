@@ -8,12 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from fastgan.models.layers.equalized import (
-    EqualizedConv2d,
-    EqualizedLinear,
-    MinibatchDeviation,
-    PixelNorm,
-)
+from fastgan.models.layers.equalized import EqualizedConv2d, EqualizedLinear, PixelNorm, last_layers
 
 
 def channels_at(level: int, width: int, most: int) -> int:
@@ -99,15 +94,7 @@ class Discriminator(nn.Module):
             )
             for i in range(level)
         )
-        self.last = nn.Sequential(
-            MinibatchDeviation(),
-            EqualizedConv2d(w[0] + 1, w[0], 3),
-            act,
-            nn.Flatten(),
-            EqualizedLinear(16 * w[0], w[0]),
-            act,
-            EqualizedLinear(w[0], 1, gain=1.0),
-        )
+        self.last = nn.Sequential(*last_layers(w[0]))
         self.pool = nn.AvgPool2d(2)
 
     def forward(self, images: Tensor, alpha: Tensor | float = 1.0) -> Tensor:

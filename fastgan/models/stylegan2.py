@@ -8,12 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastgan.errors import FastganError
-from fastgan.models.layers.equalized import (
-    EqualizedConv2d,
-    EqualizedLinear,
-    MinibatchDeviation,
-    PixelNorm,
-)
+from fastgan.models.layers.equalized import EqualizedConv2d, EqualizedLinear, PixelNorm, last_layers
 from fastgan.models.layers.modulated import ModulatedConv2d
 from fastgan.models.progressive import channels_at
 
@@ -144,13 +139,7 @@ class Discriminator(nn.Module):
             EqualizedConv2d(channels, w[-1], 1),
             act,
             *(Down(w[i + 1], w[i]) for i in reversed(range(levels))),
-            MinibatchDeviation(4),
-            EqualizedConv2d(w[0] + 1, w[0], 3),
-            act,
-            nn.Flatten(),
-            EqualizedLinear(16 * w[0], w[0]),
-            act,
-            EqualizedLinear(w[0], 1, gain=1.0),
+            *last_layers(w[0]),
         )
 
     def forward(self, images: Tensor) -> Tensor:

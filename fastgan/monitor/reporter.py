@@ -156,7 +156,7 @@ class Reporter:
     def picture(self, name: str, step: int, images: Tensor) -> None:
         """A grid of images (n, C, H, W) in [0, 1], grey, RGB or RGBA: `samples` of a step,
         or another name."""
-        if self.folder is None or images.shape[1] not in (1, 3, 4):
+        if self.folder is None or images.shape[1] not in pictures.DRAWN:
             return
         path = self.folder.path / (
             f"samples/{step:08d}.png" if name == "samples" else f"{name}.png"

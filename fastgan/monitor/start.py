@@ -25,7 +25,8 @@ HEALTHY = {
     "wasserstein": "loss D below 0, slowly on its way there; loss G alone says little",
 }
 """What the losses of `Adversarial` look like while all is well, roughly; docs/watching.md says from
-which runs."""
+which runs. No run of minimax is among them: its D's loss is non-saturating's, its G's is no number
+above 0."""
 
 ANY = "loss D neither at 0 (D won) nor where it began (D is blind)"
 
@@ -65,7 +66,7 @@ def screen(
             "pictures",
             [f"{where}/samples,", pictures]
             if drawable
-            else ["none: these images are neither grey nor RGB"],
+            else ["none: these images are neither grey, RGB nor RGBA"],
         ),
         ("time", [_time(steps, seconds, time.time() if now is None else now)]),
         ("healthy", [HEALTHY.get(loss or "", ANY)]),

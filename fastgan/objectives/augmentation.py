@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -112,14 +112,19 @@ class Augmented(Objective):
                 )
             if not 0 <= p <= 1:
                 raise FastganError(f"augment_p must lie in [0, 1], not {p}")
-        loss: str = self.loss  # type: ignore[attr-defined]
-        signed = self.signed and loss_table.LOSSES[loss].outputs in ("logits", "hinge")
+        signed = self.signed and loss_table.LOSSES[self._loss].outputs in ("logits", "hinge")
         if augment == ADA and p is None and not signed:
-            what = f"with the loss {loss}" if self.signed else f"in {type(self).__name__}"
+            what = f"with the loss {self._loss}" if self.signed else f"in {type(self).__name__}"
             raise FastganError(
                 f"ada follows the sign of D on reals, which says nothing {what}: give a fixed "
                 "strength, such as augment_p=0.3 (--augment-p 0.3)"
             )
+
+    @property
+    def _loss(self) -> str:
+        described: Any = self  # `loss` is a field of some subclasses, the class's own in others
+        name: str = described.loss
+        return name
 
     def own_nets(self) -> Mapping[str, nn.Module]:
         return {NET: Strength(self.augment_p)} if self.augment == ADA else {}
@@ -152,4 +157,4 @@ class Augmented(Objective):
     def judged(self, step: Step, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """D's loss on logits, which are observed."""
         self.observe(step, real_logits)
-        return LOSSES[self.loss].d(real_logits, fake_logits, step)  # type: ignore[attr-defined]
+        return LOSSES[self._loss].d(real_logits, fake_logits, step)

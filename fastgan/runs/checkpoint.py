@@ -8,7 +8,8 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,17 @@ def infinite(groups: Mapping[str, Any]) -> str | None:
     return next((key for key, ok in zip(floats, torch.stack(good).tolist()) if not ok), None)
 
 
+def copied(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Contiguous copies on the CPU that share nothing."""
+    return {
+        key: torch.empty(value.shape, dtype=value.dtype, device="cpu").copy_(value)
+        for key, value in tensors.items()
+    }
+
+
 def pack(tensors: Mapping[str, torch.Tensor]) -> bytes:
     """safetensors bytes; tied and channels_last tensors are written as plain copies."""
-    return serialise(
-        {key: value.cpu().contiguous().clone() for key, value in tensors.items()},
-        metadata={"format": "pt"},
-    )
+    return serialise(copied(tensors), metadata={"format": "pt"})
 
 
 def _sum_of(state: Mapping[str, Any]) -> str:
@@ -169,13 +175,34 @@ class Checkpoints:
         passing: the next save drops it, so that saves by time, which may follow each other closely,
         take the place of one of those that are far enough apart to go back to, not of all.
         """
-        content: dict[str, bytes] = {}
+        return self.prepared(step, groups, state, passing)()
+
+    def prepared(
+        self, step: int, groups: Mapping[str, Any], state: Mapping[str, Any], passing: bool = False
+    ) -> Callable[[], Path]:
+        """What `save` does, in two parts: the state as it is now is copied, and what is returned
+        writes the copy, on another thread if need be."""
+        copies: dict[str, dict[str, torch.Tensor]] = {}
         trees = {}
         for name, tree in groups.items():
             tensors: dict[str, torch.Tensor] = {}
             trees[name] = flatten(tree, tensors)
-            if tensors:
-                content[f"{name}.safetensors"] = pack(tensors)
+            copies[name] = copied(tensors)
+        return partial(self._write, step, trees, copies, dict(state), passing)
+
+    def _write(
+        self,
+        step: int,
+        trees: Mapping[str, Any],
+        copies: Mapping[str, Mapping[str, torch.Tensor]],
+        state: Mapping[str, Any],
+        passing: bool,
+    ) -> Path:
+        content = {
+            f"{name}.safetensors": serialise(dict(tensors), metadata={"format": "pt"})
+            for name, tensors in copies.items()
+            if tensors
+        }
         sums = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
         written = {"format": FORMAT, "step": step, "sha256": sums, "trees": trees, **state}
         content[STATE] = json.dumps({**written, schema.CHECKSUM: _sum_of(written)}).encode()

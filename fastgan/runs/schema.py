@@ -31,6 +31,7 @@ FACTS = {
     "cuts?": [dict],
     "rescue?": {"options": {str: (int, float, str)}, "before": {str: (None, int, float, str)}},
     "cpu?": dict,
+    "job?": {"id": str, "began": (int, float)},
 }
 """What of run.json is used."""
 

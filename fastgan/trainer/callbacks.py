@@ -37,7 +37,8 @@ class Callback:
         """After every row of metrics: means over `log_every` steps by name, such as "loss/D"."""
 
     def on_checkpoint(self, trainer: Session, path: Path) -> None:
-        """After a checkpoint was written to the folder `path`."""
+        """After a checkpoint was written to the folder `path`. Where training goes on meanwhile (on
+        a GPU, or with several processes, of which the first alone is told), a few steps later."""
 
     def on_end(self, trainer: Session) -> None:
         """When `fit` ends by itself, by a time limit, a signal or `stop`, with all saved."""

@@ -55,6 +55,7 @@ class Loop:
 
     def _rescued(self, alert: Alert) -> bool:
         """Whether a rescue has gone back to before this alert."""
+        self.session.writer.settle()
         done = self.rescue(alert)
         if done:
             self.clock, self.images_then = time.monotonic(), self.session.images
@@ -71,6 +72,7 @@ class Loop:
             own = session.sequence.own_step(session.step)
             session.stats.add(session.active.train_step(own))
             session.step += 1
+            self._written()
             best = self._measure()
             row = self._report()
             self._check_graph()
@@ -89,6 +91,8 @@ class Loop:
             self._call_back(row)
         if session.step > began and session.step % options.checkpoint_every:
             self._checkpoint()
+        session.writer.settle()
+        self._written()
         if session.step > began and not picture_due(session.step, options.sample_every):
             pictures.draw_samples(session)
         session.reporter.curves()
@@ -175,5 +179,11 @@ class Loop:
         if session.ranks.largest(int(bad is not None)):  # every rank stops, or none
             session.reporter.diverged(session.step, f"{bad or 'another process'} is not finite")
         if session.out is not None:
-            path = session.save(passing=passing)
-            self.callbacks.call("on_checkpoint", session, path)
+            path = session.save(passing=passing, behind=session.behind)
+            if not session.behind:
+                self.callbacks.call("on_checkpoint", session, path)
+
+    def _written(self) -> None:
+        """Tell of checkpoints written meanwhile. Raises what one that failed raised."""
+        for path in self.session.writer.take():
+            self.callbacks.call("on_checkpoint", self.session, path)

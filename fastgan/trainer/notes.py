@@ -9,12 +9,22 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from fastgan.ops.norm import sync
 from fastgan.trainer.stages.stage import Stage
 
 
-def notes(stages: list[Stage], batch_size: int, accumulate: int) -> Iterator[str]:
-    """Lines about these stages."""
+def notes(
+    stages: list[Stage], batch_size: int, accumulate: int, sync_bn: bool = False
+) -> Iterator[str]:
+    """Lines about these stages. sync_bn: whether batch norms are to span several processes."""
     for stage in stages:
+        for name, net in stage.nets.items() if sync_bn else ():
+            if found := sync.left(net):
+                more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+                yield (
+                    f"network {name}: {found[0]}{more} normalises by its own process's images: "
+                    "sync_bn does not know what else a class of your own does"
+                )
         if accumulate > 1:
             yield from _parts(stage.nets, stage.batch_size or batch_size, accumulate)
         yield from _unreachable(stage.nets)

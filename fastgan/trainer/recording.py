@@ -13,7 +13,7 @@ import fastgan
 from fastgan import files
 from fastgan.data.dataset import printable
 from fastgan.errors import FastganError
-from fastgan.runs import toml
+from fastgan.runs import restarts, toml
 from fastgan.runs.run_folder import RunFolder, read_checkpoint
 from fastgan.trainer import fingerprint, pictures
 from fastgan.trainer.networks import load_network
@@ -42,6 +42,8 @@ def begin(session: Session) -> None:
         facts["init_from"] = {"taken": session.taken, "warm_up": session.active.ema.warm_up}
     if (measured := session.cpu.facts()) is not None:
         facts["cpu"] = measured
+    if (job := restarts.begun(folder.path)) is not None:
+        facts["job"] = job
     folder.create()
     try:
         folder.write("config.toml", toml.dumps(session.config))

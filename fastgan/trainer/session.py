@@ -6,6 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from fastgan.precision import resolve
 from fastgan.runs import transfer
 from fastgan.runs.run_folder import RunFolder
 from fastgan.runs.serialize import serialize_network
+from fastgan.runs.writing import CheckpointWriter
 from fastgan.trainer import fingerprint, sampling
 from fastgan.trainer.cpu_engine import CpuEngine
 from fastgan.trainer.run_options import RunOptions
@@ -58,6 +60,8 @@ class Session:
         cut: What a run that has gone back drops with its next checkpoint, or None.
         taken: What was taken over from `init_from`, or None.
         told: The last reason said for steps without a graph.
+        behind: Whether training goes on while a checkpoint is written: where it would keep other
+            processes or a GPU waiting.
         saved_step, saved_at: Of the newest checkpoint: its step, and its time.
         quality: What was measured of the samples, and which step was best.
         descriptions: For each stage, how its networks are made again.
@@ -94,6 +98,8 @@ class Session:
             self.told: str | None = None
             self.rescheduled: str | None = None
             self.cut: str | None = None
+            self.writer = CheckpointWriter()
+            self.behind = self.ranks.world > 1 or self.device.type == "cuda"
             self.taken: str | None = None
             self.stopped_by: str | None = None
             self.asked_to_stop: str | None = None
@@ -184,12 +190,13 @@ class Session:
                 shown=shown,
             )
 
-    def save(self, *, passing: bool = False) -> Path:
+    def save(self, *, passing: bool = False, behind: bool = False) -> Path:
         """Write a checkpoint of the present state. All processes call this, and the first one
         writes.
 
         Args:
             passing: Whether the next checkpoint may replace this one, as it does those by time.
+            behind: Whether training may go on while it is written: not after `writer.settle()`.
 
         Returns:
             The folder of the checkpoint.
@@ -201,7 +208,8 @@ class Session:
             raise FastganError("nothing to save to: this trainer was made without out=")
         with self.ranks.together():
             stats, path = self.stats.state_dict(), self.out
-            if self.folder is not None:
+            if (folder := self.folder) is not None:
+                self.writer.settle()
                 self.reporter.sync()
                 state = {
                     "images": self.images,
@@ -211,11 +219,22 @@ class Session:
                     "forms": forms_as_json(self.sequence.forms),
                 }
                 state |= self.quality.state()
-                self.folder.checkpoints.best = self.quality.best_step
+                folder.checkpoints.best = self.quality.best_step
                 others = self.sequence.other_nets()
                 groups = {**self.active.state(), "others": others, "stats": stats}
-                path = self.folder.checkpoints.save(self.step, groups, state, passing)
-                self.folder.cut.saved(self.step)
+                step, path = self.step, folder.checkpoints.path(self.step)
+                given = (step, groups, state, passing)
+                checkpoints = folder.checkpoints
+                write = (
+                    checkpoints.prepared(*given) if behind else partial(checkpoints.save, *given)
+                )
+
+                def job() -> Path:
+                    written = write()
+                    folder.cut.saved(step)
+                    return written
+
+                self.writer.write(job, behind=behind)
         self.saved_step, self.saved_at = self.step, time.monotonic()
         return path
 
@@ -224,7 +243,12 @@ class Session:
         self.asked_to_stop = why
 
     def close(self) -> None:
-        """Let go of the run folder and of worker threads."""
+        """Let go of the run folder and of worker threads. Where a checkpoint that was being written
+        fails, a line says so."""
+        try:
+            self.writer.close()
+        except FastganError as error:
+            self.reporter.warn(str(error))
         self.sequence.close()
         self.reporter.close()
 

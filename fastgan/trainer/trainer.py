@@ -19,6 +19,7 @@ from fastgan.monitor.health import Alert
 from fastgan.monitor.progress import Progress
 from fastgan.objectives import Objective
 from fastgan.ops.dispatch import prefer
+from fastgan.runs.restarts import restarted
 from fastgan.trainer import recording
 from fastgan.trainer.callbacks import Callbacks
 from fastgan.trainer.graceful_stop import GracefulStop
@@ -60,7 +61,8 @@ class Trainer(Session):
         batch_size: The real images of one step, of all processes together.
         seed: A whole number in [0, 2**32). All that is random follows from it.
         out: The run folder, which must not exist yet. None keeps everything in memory.
-        resume: Whether to go on with the run in `out`, exactly as if it had never stopped.
+        resume: Whether to go on with the run in `out`, exactly as if it had never stopped. So does
+            a process that torchrun has started again with the run that it began.
         reschedule: With `resume`, whether changes that a run can take are accepted: schedules,
             learning rates, an objective's r1, gp or augment, flip, precision (docs/runs.md has
             them all). `rescheduled` then says what changed, and so does run.json.
@@ -187,7 +189,8 @@ class Trainer(Session):
         options = RunOptions.of(given)
         for name in ("resume", "reschedule"):
             arguments.flag(given[name], name)
-        out, resume, from_step = given["out"], given["resume"], given["from_step"]
+        out, from_step = given["out"], given["from_step"]
+        resume = given["resume"] or restarted(out) is not None
         if resume and out is None:
             raise FastganError("resume=True needs out=, the run to go on with")
         if from_step is not None and not resume:
@@ -233,7 +236,9 @@ class Trainer(Session):
                 raise
         if self.ranks.first and rescue is None:
             said = [note for d in self.datasets.values() for note in d.notes if config is None]
-            for line in [*said, *notes(self.stages, options.batch_size, options.accumulate)]:
+            spread = options.sync_bn and self.ranks.world > 1
+            found = notes(self.stages, options.batch_size, options.accumulate, spread)
+            for line in [*said, *found]:
                 self.reporter.warn(line)
 
     def _check_rescue(self) -> None:

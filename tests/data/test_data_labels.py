@@ -231,6 +231,22 @@ def test_classes_of_a_table_beside_the_images_are_read_and_said(table, tmp_path)
         assert data.open(tmp_path / "set").classes == ["bird", "dog"]
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_table_that_cannot_be_read_is_said_and_refused_when_strict(packed, tmp_path, monkeypatch):
+    (tmp_path / "set").mkdir()
+    for i, picture in enumerate(images(2)):
+        Image.fromarray(picture[:, :, 0]).save(tmp_path / "set" / f"{i}.png")
+    (tmp_path / "set" / "labels.csv").write_text("0.png,dog\n1.png,cat\n" + 99 * "1.png,cat\n")
+    monkeypatch.setattr("fastgan.data.building.LARGEST", 100)
+    made = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "set")
+    source = Path(made) if packed else tmp_path / "set"
+    dataset = data.open(source)
+    assert (len(dataset), dataset.classes, dataset.skipped) == (2, None, [])
+    assert "labels.csv is left out: larger than" in dataset.notes[0]
+    with pytest.raises(FastganError, match=r"labels\.csv: larger than"):
+        data.open(source, strict=True)
+
+
 def test_without_its_labels_a_set_has_no_classes():
     dataset = data.open("fashion-mnist", labels=False)
     assert (dataset.classes, dataset.present.tolist()) == (None, [])

@@ -143,44 +143,6 @@ def test_norms_that_were_accelerated_before_are_not_passed_over_in_silence(kind)
     assert type(sync.convert(plain)[0]) is sync.SyncBatchNorm
 
 
-AVERAGING = """
-import sys, torch, torch.distributed as dist
-from torch import nn
-from fastgan.distributed import context as ranks
-from fastgan.ops.adam.optimizer import FlatAdam; from fastgan.ops.adam.flat_parameters import FlatParameters
-torch.set_num_threads(1)
-joined = ranks.join(torch.device("cpu"))
-for flat in (False, True):
-    torch.manual_seed(0)
-    net = nn.ModuleList([nn.Linear(3, 2), nn.Linear(3, 2)])
-    options = {"lr": 0.1, "betas": (0.5, 0.9)}
-    adam = FlatAdam(FlatParameters(net), **options, impl="reference") if flat else torch.optim.Adam(net.parameters(), **options)
-    x = torch.randn(4, 3)
-    for step in range(3):
-        adam.zero_grad()
-        net[(joined.rank + step) % 2](x).square().sum().backward()
-        if flat:
-            joined.average_flat(adam.flat)
-        else:
-            joined.average_gradients(list(net.parameters()))
-        alone = [torch.autograd.grad(part(x).square().sum(), part.weight)[0] / 2 for part in net]
-        for part, half in zip(net, alone):
-            assert torch.allclose(part.weight.grad, half), (flat, step)
-        adam.step()
-    for p in net.parameters():
-        other = p.data.clone()
-        dist.broadcast(other, 0)
-        assert torch.equal(p.data, other), "the ranks drifted apart"
-"""
-
-
-@pytest.mark.slow
-def test_a_gradient_that_only_one_process_has_is_averaged_with_zero():
-    started = start(2, [sys.executable, "-c", AVERAGING])
-    errors = [p.communicate(timeout=90)[1].decode() for p in started]
-    assert all(p.returncode == 0 for p in started), "\n".join(errors)[-3000:]
-
-
 FAILING = """
 import atexit, os, sys, time, numpy as np, torch
 import torch.distributed as dist

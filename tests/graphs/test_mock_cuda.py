@@ -10,7 +10,7 @@ pytest.importorskip("triton")
 import mock_cuda
 
 FILES = sorted(Path(mock_cuda.__file__).parent.glob("mocked_*.py"))
-MINUTES = ("mocked_bench", "mocked_measuring", "mocked_recipes")
+MINUTES = ("mocked_bench", "mocked_measuring", "mocked_recipes", "mocked_stages", "mocked_tuning")
 """Run by test_gpu_statements.py, which notes what every file's tests run."""
 
 

@@ -134,8 +134,6 @@ def test_switch_skips_weight_gradients_in_first_and_not_in_second_order():
             close(got, expected)
 
 
-# ---- the fused operators
-
 SPECS = {
     "t4s2": (ConvSpec(True, (4, 4), (2, 2), (1, 1)), (2, 3)),
     "c4s2": (ConvSpec(False, (4, 4), (2, 2), (1, 1)), (6, 4)),

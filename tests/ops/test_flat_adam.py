@@ -11,7 +11,7 @@ from run_support import images, in_a_hurry, newest, tiny
 from torch import nn
 
 import fastgan
-from fastgan.distributed import context
+from fastgan.distributed import buckets, context
 from fastgan.graphs.backends import RecordedGraph
 from fastgan.kernels import tuning
 from fastgan.models.dcgan import Discriminator, Generator
@@ -334,12 +334,22 @@ def test_ranks_reduce_its_flat_gradients_where_they_lie(monkeypatch):
     """One buffer, no copy back: what the optimiser collects then are its own views."""
     net = nn.Linear(3, 2)
     adam = FlatAdam(FlatParameters(net), impl="reference")
-    net(torch.ones(1, 3)).sum().backward()
     seen = []
-    monkeypatch.setattr(
-        context.dist, "all_reduce", lambda t: seen.append(t.data_ptr()) or t.mul_(3)
-    )
-    context.DistributedContext(0, 2).average_flat(adam.flat)
+
+    class Done:
+        def wait(self):
+            pass
+
+    def all_reduce(value, async_op):
+        seen.append(value.data_ptr())
+        value.mul_(3)
+        return Done()
+
+    monkeypatch.setattr(buckets.dist, "all_reduce", all_reduce)
+    reducing = buckets.GradientBuckets([], context.DistributedContext(0, 2), adam.flat)
+    with reducing.during_backward():
+        net(torch.ones(1, 3)).sum().backward()
+    reducing.finish()
     assert seen == [adam.flat.grad.data_ptr()]
     for p, view in zip(adam.flat.parameters, adam.flat.grad_views, strict=True):
         assert p.grad.data_ptr() == view.data_ptr()

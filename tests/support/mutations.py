@@ -214,7 +214,7 @@ MUTATIONS = (
         after="def segment_forward_kernel",
         case="groups",
     ),
-    # ------ and what else went wrong somewhere, or might
+    # what else went wrong somewhere, or might
     Mutation(
         "norm: backward forgets the mean of dp",
         *("batch_norm", NORM, "(k0[None, :] + x * k1[None, :])", "(x * k1[None, :])"),
@@ -422,7 +422,7 @@ MUTATIONS = (
         *("conv_moments", CONV, "tl.sum(dp * x.to(tl.float32), 0)", "tl.sum(dp, 0)"),
         case="k4s2",
     ),
-    # ------ three times the gradient in the table of activations, jitted and in PyTorch
+    # three times the gradient in the table of activations, jitted and in PyTorch
     Mutation(
         "activation: three times the gradient",
         *("affine_act", "kernels/activations.py", "d = y * (1.0 - y)", "d = 3.0 * y * (1.0 - y)"),
@@ -471,7 +471,7 @@ MUTATIONS = (
             "3 * (f.mean() - r.mean())",
         ),
     ),
-    # ------ the machinery on its own op
+    # the machinery on its own op
     Mutation(
         "toy: boundary block",
         **TOY,

@@ -12,7 +12,7 @@ from fastgan.errors import FastganError
 from fastgan.judges import efficientnet
 
 
-def eye() -> nn.Module:
+def eye() -> efficientnet.EfficientNetLite0:
     """EfficientNet-Lite0 with its ImageNet weights. Raises FastganError where they are missing."""
     found = efficientnet.load()
     if found is None:
@@ -25,9 +25,8 @@ def eye() -> nn.Module:
 
 def fixed(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
     """A convolution with random weights (He et al. 2015) that are never trained."""
-    made = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+    made = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     nn.init.kaiming_normal_(made.weight)
-    nn.init.zeros_(made.bias)  # type: ignore[arg-type]
     return made.requires_grad_(False)
 
 
@@ -58,20 +57,20 @@ class Discriminator(nn.Module):
         self.size, self.channels, self.width, self.side = size, channels, width, side
         self._eye = [eye()]  # in a list: neither saved nor trained
         with torch.no_grad():
-            maps = self._eye[0].maps(torch.zeros(1, 3, side, side))  # type: ignore[operator]
+            maps = self._eye[0].maps(torch.zeros(1, 3, side, side))
         self.mix = nn.ModuleList(fixed(m.shape[1], width, 1) for m in maps)
         self.spread = nn.ModuleList(fixed(width, width, 3) for _ in maps)
         self.heads = nn.ModuleList(head(width, m.shape[2]) for m in maps)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The mixed maps, the finest first."""
-        if self._eye[0].stem[0].weight.device != images.device:  # type: ignore[index, union-attr]
+        if next(self._eye[0].parameters()).device != images.device:
             self._eye[0].to(images.device)
         seen = images.expand(-1, 3, -1, -1) * 0.5 + 0.5
         if seen.shape[2] != self.side:
             seen = F.interpolate(seen, (self.side, self.side), mode="bilinear", align_corners=False)
         found: list[Tensor] = []
-        maps = self._eye[0].maps(seen)  # type: ignore[operator]
+        maps = self._eye[0].maps(seen)
         for level in reversed(range(len(maps))):
             h = self.mix[level](maps[level])
             if found:

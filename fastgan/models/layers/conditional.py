@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
+from fastgan.ops.norm import sync
 from fastgan.ops.norm.functional import batch_norm
 from fastgan.ops.norm.modules import current_groups
 
@@ -13,6 +16,8 @@ class ConditionedBatchNorm2d(nn.BatchNorm2d):
     bias B condition (Brock et al. 2019, arXiv 1809.11096, appendix B); a one-hot condition makes it
     that of de Vries et al. 2017.
     """
+
+    synchronised: ClassVar[type[ConditionedBatchNorm2d]]
 
     def __init__(self, num_features: int, conditions: int) -> None:
         super().__init__(num_features, affine=False)
@@ -35,3 +40,17 @@ class ConditionedBatchNorm2d(nn.BatchNorm2d):
             groups=current_groups() if self.training else 1,
             num_batches_tracked=self.num_batches_tracked if self.training else None,
         )
+
+
+class SyncConditionedBatchNorm2d(ConditionedBatchNorm2d):
+    """The same, its training statistics those of all processes."""
+
+    def forward(self, input: Tensor, condition: Tensor) -> Tensor:  # type: ignore[override]
+        if not (self.training and sync.several()):
+            return super().forward(input, condition)
+        gain, shift = 1 + self.gain(condition), self.shift(condition)
+        y = sync.normalised(self, input)
+        return (y * gain[:, :, None, None] + shift[:, :, None, None]).to(input.dtype)
+
+
+ConditionedBatchNorm2d.synchronised = SyncConditionedBatchNorm2d

@@ -66,3 +66,18 @@ class MinibatchDeviation(nn.Module):
         deviation = (grouped.var(0, correction=0) + 1e-8).sqrt().mean((1, 2, 3), keepdim=True)
         planes = deviation.repeat(count, 1, 1, 1).expand(-1, -1, *x.shape[2:])
         return torch.cat([x, planes], 1)
+
+
+def last_layers(width: int) -> list[nn.Module]:
+    """Maps (B, width, 4, 4) -> logits (B, 1): how the discriminators end that see the deviation
+    over the batch (table 2)."""
+    act = nn.LeakyReLU(0.2)
+    return [
+        MinibatchDeviation(),
+        EqualizedConv2d(width + 1, width, 3),
+        act,
+        nn.Flatten(),
+        EqualizedLinear(16 * width, width),
+        act,
+        EqualizedLinear(width, 1, gain=1.0),
+    ]

@@ -2,6 +2,7 @@
 
 from fastgan.monitor.pictures.charts import curves, draw_curves
 from fastgan.monitor.pictures.grids import (
+    DRAWN,
     Target,
     ending_of,
     grid,
@@ -13,6 +14,7 @@ from fastgan.monitor.pictures.grids import (
 )
 
 __all__ = [
+    "DRAWN",
     "Target",
     "curves",
     "draw_curves",

@@ -23,6 +23,9 @@ FORMATS: dict[str, dict[str, Any]] = {
 }
 """What Pillow is told for each ending of a picture's name."""
 
+DRAWN = (1, 3, 4)
+"""Channels of the images that a grid takes: grey, RGB, RGBA."""
+
 
 def ending_of(path: str | os.PathLike[str]) -> str:
     """The ending of a picture's name, a key of FORMATS. Raises FastganError for any other."""
@@ -44,7 +47,7 @@ def pixels(images: Any) -> np.ndarray:
     if hasattr(images, "detach"):
         images = images.detach().float().cpu().numpy()
     array = np.asarray(images)
-    if array.ndim != 4 or array.shape[1] not in (1, 3, 4) or 0 in array.shape:
+    if array.ndim != 4 or array.shape[1] not in DRAWN or 0 in array.shape:
         raise FastganError(
             f"a picture grid takes images of shape (N, 1, 3 or 4, H, W), not {array.shape}; add "
             "the missing axis or use 3 channels"

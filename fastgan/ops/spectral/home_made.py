@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from fastgan.ops.class_before import Before
 from fastgan.ops.spectral.modules import HOME_MADE, State, kernels_take, normalised
 
 
@@ -78,7 +79,7 @@ def settings(module: nn.Module) -> tuple[Any, ...]:
     )
 
 
-class Swapped(nn.Module):
+class Swapped(Before):
     """What accelerate puts before the class of a module whose own forward is a spectral norm and a
     layer. Named apart from whatever that class names."""
 
@@ -93,9 +94,6 @@ class Swapped(nn.Module):
             return layer_with(layer, ready, args[0])
         setattr(layer, holder.name, ready)
         return layer(*args, **kwargs)
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return _rebuild, (self.__dict__["_fastgan_original"],), *super().__reduce_ex__(protocol)[2:]
 
 
 def at(module: nn.Module, path: str) -> Any:
@@ -112,21 +110,7 @@ def layer_with(layer: Any, weight: Tensor, x: Tensor) -> Tensor:
     if isinstance(layer, _ConvTransposeNd):
         function = getattr(F, f"conv_transpose{len(layer.kernel_size)}d")
         spread = (layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation)
-        return function(x, weight, layer.bias, *spread)  # type: ignore[no-any-return]
-    return layer._conv_forward(x, weight, layer.bias)  # type: ignore[no-any-return]
-
-
-_SWAPPED: dict[type, type[nn.Module]] = {}
-
-
-def swapped_class(original: type[nn.Module]) -> type[nn.Module]:
-    """A subclass of Swapped and `original` under the original's name."""
-    if original not in _SWAPPED:
-        names = {"__module__": original.__module__, "__qualname__": original.__qualname__}
-        _SWAPPED[original] = type(original.__name__, (Swapped, original), names)
-    return _SWAPPED[original]
-
-
-def _rebuild(original: type[nn.Module]) -> nn.Module:
-    made = swapped_class(original)
-    return made.__new__(made)
+        out: Tensor = function(x, weight, layer.bias, *spread)
+    else:
+        out = layer._conv_forward(x, weight, layer.bias)
+    return out

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fastgan.distributed.buckets import GradientBuckets
 from fastgan.distributed.context import DistributedContext
 from fastgan.errors import FastganError
 from fastgan.objectives.base import Objective, OnePass, Step, draw
@@ -136,6 +137,7 @@ class StepRunner:
         copied = self.optimizers.values() if accumulate == 1 else ()
         self._low = LowWeights(o for o in copied if isinstance(o, FlatAdam))
         self._layers = FunctionalLayers() if layers else None
+        self._buckets = self._reduced() if self.ranks.world > 1 else {}
         self._optimizers = [
             [self.optimizers[name] for name in p.trains if name in self.optimizers]
             for p in self.phases
@@ -164,6 +166,16 @@ class StepRunner:
                     f"network {held[0]!r} has no parameter that is trained: all are frozen, as "
                     f"fastgan.load returns them ({held[0]}.requires_grad_(True) undoes it)"
                 )
+
+    def _reduced(self) -> dict[str, GradientBuckets]:
+        """Of each network that is trained, how its gradients are averaged over all processes."""
+        found = {}
+        for name in dict.fromkeys(name for phase in self.phases for name in phase.trains):
+            adam = self.optimizers.get(name)
+            flat = adam.flat if isinstance(adam, FlatAdam) else None
+            if self._by_net[name]:
+                found[name] = GradientBuckets(self._by_net[name], self.ranks, flat)
+        return found
 
     def positions(self, step: int) -> list[int]:
         """Global sample index at which each fresh round of `step` begins, for all ranks
@@ -313,7 +325,7 @@ class StepRunner:
             for optimizer in optimizers:
                 drop_gradients(optimizer)
             for step in parts:
-                mine = self._backward(index, repeat, step, scaler)
+                mine = self._backward(index, repeat, step, scaler, step is parts[-1])
                 logged = {
                     key: value if step is parts[0] else logged[key] + value
                     for key, value in mine.items()
@@ -322,9 +334,10 @@ class StepRunner:
         return logged
 
     def _backward(
-        self, index: int, repeat: int, step: Step, scaler: torch.amp.GradScaler | None
+        self, index: int, repeat: int, step: Step, scaler: torch.amp.GradScaler | None, last: bool
     ) -> dict[str, Tensor]:
-        """Add the gradients of one part of the batch; its share of what is logged."""
+        """Add the gradients of one part of the batch, with the last one's over all processes; its
+        share of what is logged."""
         phase, share = self.phases[index], 1 / self.accumulate
         step.index = index
         step.phase = phase.name if repeat == 0 else f"{phase.name}.{repeat}"
@@ -336,7 +349,11 @@ class StepRunner:
             raise FastganError(f"phase {phase.name!r} returned no loss terms")
         total = sum_terms(terms)
         part = total if self.accumulate == 1 else total * share
-        (part if scaler is None else scaler.scale(part)).backward()
+        with ExitStack() as reducing:
+            for name in phase.trains if last else ():
+                if name in self._buckets:
+                    reducing.enter_context(self._buckets[name].during_backward())
+            (part if scaler is None else scaler.scale(part)).backward()
         _, changed = self._relation(index, step.graph_to)
         # The graph of a part's fakes would cost the memory that parts are there to save.
         if changed or self.accumulate > 1:
@@ -359,11 +376,9 @@ class StepRunner:
         """Average the gradients of a phase over all processes, clip them, and let its optimisers
         take a step; the norm before clipping is logged."""
         phase, optimizers = self.phases[index], self._optimizers[index]
-        for name in phase.trains if self.ranks.world > 1 else ():
-            if isinstance(adam := self.optimizers.get(name), FlatAdam):
-                self.ranks.average_flat(adam.flat)
-            else:
-                self.ranks.average_gradients(self._by_net[name])
+        for name in phase.trains:
+            if name in self._buckets:
+                self._buckets[name].finish()
         if self.clip and optimizers:
             if scaler is not None:
                 for optimizer in optimizers:
