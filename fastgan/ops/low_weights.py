@@ -87,8 +87,12 @@ class LowWeights(TorchFunctionMode):
         self._nodes.clear()
         super().__exit__(*error)
 
+    def place(self, value: Any) -> tuple[FlatAdam, int] | None:
+        """The optimiser that holds a parameter, and where."""
+        return self._where.get(id(value))
+
     def _low(self, value: Any) -> Any:
-        found = self._where.get(id(value))
+        found = self.place(value)
         if found is None:
             return value
         adam, index = found
@@ -120,6 +124,15 @@ def read(w: Tensor) -> Tensor:
     """A parameter's copy where it is at hand, for a layer that works on a view of its weight; else
     w itself."""
     return w if _active is None else _active._low(w)
+
+
+def values(w: Tensor, dtype: torch.dtype) -> Tensor:
+    """What a kernel reads of `w`, within an operator whose gradients are w's own: a parameter's
+    copy where it is at hand in this type, else w itself."""
+    found = None if _active is None else _active.place(w)
+    if found is None or found[0].copies[found[1]].dtype != dtype:
+        return w
+    return found[0].copy_of(found[1])
 
 
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -220,7 +220,7 @@ def train_backward(
     slope: float,
 ) -> tuple[Tensor, Tensor]:
     """(dx, sums [A, 2, C] of dp and dp xhat) through the statistics [2, S, C] of x [ROWS, C]; one
-    launch for short segments, else three (four with gamma per sample): sums, merge, dx.
+    launch for short segments, else two (three with gamma per sample): sums, dx.
     """
     segments, sets = stats.shape[1], sets_of(weight, bias)
     mean, var = stats.unbind(0)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastgan.kernels.activations import act_grad
 from fastgan.kernels.common import cdiv, tl, triton
+from fastgan.kernels.norm.tickets import GROUP, is_last, ring, tickets_of
 from fastgan.kernels.norm.tiles import (
     SIZES,
     Vectors,
@@ -43,12 +44,29 @@ def load_dp(
     return dp, x
 
 
+@triton.jit
+def merged_sums(part_ptr, slot, count, c, C, GROUP: tl.constexpr):
+    """The two sums of `count` parts, which lie at `slot` and on."""
+    sum0 = tl.zeros((GROUP, c.shape[0]), tl.float32)
+    sum1 = tl.zeros((GROUP, c.shape[0]), tl.float32)
+    base = part_ptr + slot.to(tl.int64) * 2 * C + c
+    for t in range(0, count, GROUP):
+        i = t + tl.arange(0, GROUP)
+        keep = (i < count)[:, None] & (c < C)[None, :]
+        at = base[None, :] + i[:, None] * (2 * C)
+        sum0 += tl.load(at, mask=keep, other=0.0, cache_modifier=".cg")
+        sum1 += tl.load(at + C, mask=keep, other=0.0, cache_modifier=".cg")
+    return tl.sum(sum0, 0), tl.sum(sum1, 0)
+
+
 @triton.jit(do_not_specialize=SIZES)
 def reduce_kernel(
     dz_ptr,
     x_ptr,
     dx_ptr,
     part_ptr,
+    sums_ptr,
+    tickets_ptr,
     weight_ptr,
     bias_ptr,
     mean_ptr,
@@ -56,6 +74,8 @@ def reduce_kernel(
     C,
     L,
     SPLITS,
+    SEGMENTS,
+    TICKET,
     WEIGHT_EVERY,
     STATS_EVERY,
     eps,
@@ -63,13 +83,15 @@ def reduce_kernel(
     HAS_BIAS: tl.constexpr,
     HAS_STATS: tl.constexpr,
     WRITE_DX: tl.constexpr,
+    MERGE: tl.constexpr,
+    GROUP: tl.constexpr,
     ACT: tl.constexpr,
     SLOPE: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Partial (sum dp, sum dp xhat) of a split; with WRITE_DX also dx = dp gamma rstd, in the same
-    reading."""
+    """Partial (sum dp, sum dp xhat) of a split, which with MERGE the last ones add up (tickets.py);
+    with WRITE_DX also dx = dp gamma rstd, in the same reading."""
     segment, split = tl.program_id(0) // SPLITS, tl.program_id(0) % SPLITS
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     lane = tl.arange(0, BLOCK_R)
@@ -104,6 +126,28 @@ def reduce_kernel(
     slot = (segment * SPLITS + split).to(tl.int64) * 2 * C + c
     tl.store(part_ptr + slot, tl.sum(sum0, 0), mask=c < C)
     tl.store(part_ptr + slot + C, tl.sum(sum1, 0) * rstd, mask=c < C)
+    if MERGE:
+        groups = tl.cdiv(SPLITS, GROUP)
+        own_ptr = tickets_ptr + TICKET + tl.program_id(1) * (SEGMENTS * (groups + 1) + 1)
+        own_ptr += segment * (groups + 1)
+        group = split // GROUP
+        first = group * GROUP
+        members = tl.minimum(SPLITS - first, GROUP)
+        if is_last(own_ptr + group, members):
+            a, b = merged_sums(part_ptr, segment * SPLITS + first, members, c, C, GROUP)
+            last = groups == 1
+            if groups > 1:
+                upper = SEGMENTS * SPLITS + segment * groups
+                slot = (upper + group).to(tl.int64) * 2 * C + c
+                tl.store(part_ptr + slot, a, mask=c < C)
+                tl.store(part_ptr + slot + C, b, mask=c < C)
+                last = is_last(own_ptr + groups, groups)
+                if last:
+                    a, b = merged_sums(part_ptr, upper, groups, c, C, GROUP)
+            if last:
+                slot = segment.to(tl.int64) * 2 * C + c
+                tl.store(sums_ptr + slot, a, mask=c < C)
+                tl.store(sums_ptr + slot + C, b, mask=c < C)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -166,27 +210,38 @@ def reduce(
     write_dx: bool,
 ) -> tuple[Tensor | None, Tensor]:
     """(dx = dp gamma rstd if `write_dx`, sums [A, 2, C] of dp and dp xhat) of dz, x [ROWS, C]; one
-    reading, two launches (one where no split is needed)."""
+    reading, one launch."""
     given = Vectors(weight, bias, mean, var)
     at, every = given.layout(x)
     config, parts, grid = split("norm_backward_once" if write_dx else "norm_reduce", at)
-    part = torch.empty(at.segments * parts, 2, at.channels, dtype=torch.float32, device=x.device)
+    rows = at.segments * (parts + (cdiv(parts, GROUP) if parts > 1 else 0))
+    part = torch.empty(rows, 2, at.channels, dtype=torch.float32, device=x.device)
+    sums, tickets, first = part, part, 0
+    if parts > 1:
+        sums = torch.empty(at.segments, 2, at.channels, dtype=torch.float32, device=x.device)
+        tickets, first = ring(x.device).take(grid[1] * tickets_of(at.segments, parts))
     dx = torch.empty_like(x) if write_dx else None
     reduce_kernel[grid](
         dz,
         x,
         pointer(dx, x),
         part,
+        sums,
+        tickets,
         *given.pointers(x),
         at.channels,
         at.rows,
         parts,
+        at.segments,
+        first,
         *every,
         eps,
         **given.flags(),
         WRITE_DX=write_dx,
+        MERGE=parts > 1,
+        GROUP=GROUP,
         ACT=act,
         SLOPE=slope,
         **config,
     )
-    return dx, part if parts == 1 else merge_sums(part, at.segments, parts)
+    return dx, sums

@@ -121,7 +121,7 @@ def segment_forward_kernel(
     lane = tl.arange(0, BLOCK_R)
     offset = lane[:, None] * C + c[None, :]
     pitch = tl.cast(C, tl.int64)
-    count_batches(tracked_ptr, SEGMENTS, RUNNING, CUMULATIVE, TRACKED)
+    count_batches(tracked_ptr, SEGMENTS, tl.program_id(0), RUNNING, CUMULATIVE, TRACKED)
     first, last = tl.program_id(1), tl.program_id(1) + 1
     if RUNNING:
         first, last = 0, SEGMENTS
@@ -211,7 +211,7 @@ def train_forward(
     momentum: float | None = 0.1,
 ) -> tuple[Tensor, Tensor]:
     """(z like x, statistics [2, segments, C]) of x [ROWS, C] normalised by its own moments; one
-    launch for short segments, else three."""
+    launch for short segments, else two."""
     sets = sets_of(weight, bias)
     at = rows_of(x, segments)
     config = one_launch("norm_segment_forward", at) if sets in (1, segments) else None

@@ -19,7 +19,7 @@ from fastgan.errors import FastganError
 from fastgan.kernels import tuning
 from fastgan.kernels.common import INTERPRET, has_triton
 from fastgan.kernels.norm import backward as backward_kernels
-from fastgan.kernels.norm import backward_sums
+from fastgan.kernels.norm import backward_sums, tickets
 from fastgan.kernels.norm import forward as forward_kernels
 from fastgan.kernels.norm import moments as forward_kernels_moments
 from fastgan.kernels.norm.moments import moments_backward
@@ -605,3 +605,47 @@ def test_running_statistics_are_seen_by_the_next_segment():
     loop = text[text.index("scf.for %segment") :]
     stored = loop.index("tt.store %old_var")
     assert "barrier" in loop[stored : loop.index("tt.store", stored + 1)]
+
+
+@kernels_only
+@pytest.mark.parametrize(("rows", "groups"), [(1024, 1), (1040, 2), (50, 2), (16 * 17 * 8, 1)])
+def test_parts_are_merged_in_a_tree_by_the_last_programs(rows, groups):
+    """Up to hundreds of parts, the last group smaller than the others or not there."""
+    small = {"BLOCK_R": 4, "BLOCK_C": 4, "num_warps": 1, "num_stages": 1}
+    torch.manual_seed(0)
+    x, dz = (channels_last(torch.randn(groups, 6, rows, 1) + 3.0) for _ in range(2))
+    running, tracked = (torch.zeros(6), torch.ones(6)), torch.tensor(0)
+    once = {"norm_one_launch": {"MAX_ROWS": 0}}
+    with tuning.override({**once, "norm_moments": small, "norm_reduce": small}):
+        for _ in range(2):  # tickets are zeros again
+            stats = forward_kernels_moments.moments(x, groups, running, tracked, 0.5)
+            _, sums = backward_sums.reduce(
+                dz, x, None, None, *stats.unbind(0), 1e-5, "identity", 0.0, False
+            )
+    wide = x.double()
+    mean, var = wide.mean((2, 3)), wide.var((2, 3), correction=0)
+    close(stats[0].double(), mean, 1e-6)
+    close(stats[1].double(), var, 1e-6)
+    xhat = (wide - mean[:, :, None, None]) / (var + 1e-5).sqrt()[:, :, None, None]
+    # some thousand terms of size 3 that cancel to 40: fp32's rounding of the terms
+    close(sums[:, 0].double(), dz.double().sum((2, 3)), 5e-5)
+    close(sums[:, 1].double(), (dz.double() * xhat).sum((2, 3)), 5e-5)
+    want_mean, want_var = torch.zeros(6).double(), torch.ones(6).double()
+    for _ in range(2):
+        for group in range(groups):
+            want_mean = (want_mean + mean[group]) / 2
+            want_var = (want_var + var[group] * rows / (rows - 1)) / 2
+    close(running[0].double(), want_mean, 1e-6)
+    close(running[1].double(), want_var, 1e-6)
+    assert tracked == 2 * groups
+    assert not tickets.ring(x.device).zeros.any()
+
+
+def test_launches_side_by_side_have_tickets_of_their_own(monkeypatch):
+    monkeypatch.setattr(tickets, "SLOTS", 64)
+    ring = tickets.Ring(torch.device("cpu"))
+    begins = [ring.take(3)[1] for _ in range(22)]
+    assert begins == [*range(0, 63, 3), 0]
+    buffer, first = ring.take(5)  # of too many for a ring
+    assert (len(buffer), first) == (5, 0)
+    assert buffer is not ring.zeros

@@ -110,20 +110,25 @@ MUTATIONS = (
         *(
             "batch_norm",
             NORM,
-            "n = tl.where(split < SPLITS, rows, 0)",
-            "n = tl.where(split < SPLITS - 1, rows, 0)",
+            "splits = tl.minimum(tl.maximum(SPLITS - begin, 0), unit)",
+            "splits = tl.minimum(tl.maximum(SPLITS - 1 - begin, 0), unit)",
         ),
         case="split",
     ),
     Mutation(
         "dropped last split: norm backward",
+        *("batch_norm", NORM, "keep = (i < count)[:, None]", "keep = (i < count - 1)[:, None]"),
+        after="def merged_sums",
+        case="split",
+    ),
+    Mutation(
+        "merged before the last part is there",
         *(
             "batch_norm",
             NORM,
-            "keep = (split < SPLITS)[:, None]",
-            "keep = (split < SPLITS - 1)[:, None]",
+            'scope="gpu") == count - 1',
+            'scope="gpu") == tl.maximum(count - 2, 0)',
         ),
-        after="def merge_sums_kernel",
         case="split",
     ),
     Mutation(

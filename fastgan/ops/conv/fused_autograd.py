@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastgan.kernels.conv.plan import channels_last, empty_nhwc
 from fastgan.kernels.conv.spec import ConvSpec, Fusion
+from fastgan.ops import low_weights
 from fastgan.ops.conv import reference as ref
 from fastgan.ops.conv.autograd import RegisteredConvOps, accumulator, weight_gradients, weight_shape
 
@@ -56,8 +57,9 @@ def convolve(
         from fastgan.kernels.conv.forward import conv_forward
         from fastgan.kernels.conv.moments import merge_moments
 
+        low = low_weights.values(w, x.dtype)
         y, partial = conv_forward(
-            x, w, form, how, s=s, t=t, bias=bias, scale=scale, residual=residual, moments=moments
+            x, low, form, how, s=s, t=t, bias=bias, scale=scale, residual=residual, moments=moments
         )
         mean, var = merge_moments(*partial) if partial else (None, None)
     return y, _empty(x) if mean is None else mean, _empty(x) if var is None else var
@@ -210,6 +212,8 @@ def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tenso
         kept,
         mean if moments else None,
     )
+    low = low_weights.values(w, x.dtype)  # not to be had any more in backward
+    ctx.low = None if low is w else low
     ctx.rest = spec, fusion, moments, g_on_load, engine
     ctx.set_materialize_grads(False)
 
@@ -267,7 +271,9 @@ def _convolve_backward(
             g, total = _gradient(dy, y, mean, dmean, dvar, fusion, needs[4], engine)
     dx = ds = dt = dw = dscale = dbias = None
     if needs[0] or needs[2] or needs[3]:
-        dx, ds, dt = _dgrad(g, w, x, s, t, scale, *on_load, spec, fusion, engine)
+        dx, ds, dt = _dgrad(
+            g, w if ctx.low is None else ctx.low, x, s, t, scale, *on_load, spec, fusion, engine
+        )
     if needs[1] or needs[5]:
         raw = _wgrad(x, g, s, t, *on_load, spec, fusion, engine)
         dscale = (
