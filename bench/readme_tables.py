@@ -88,7 +88,7 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
         if rows or ops:
             cpu = about["device"].startswith("CPU")
             facts = (
-                (f"{about['threads']} threads",)
+                (about.get("instructions") or "", f"{about['threads']} threads")
                 if cpu
                 else (f"driver {about['driver']}", f"triton {about['triton']}")
             )

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 import fastgan
-from fastgan.cpu.identity import cpu_name
+from fastgan.cpu.identity import cpu_name, instructions
 from fastgan.kernels import toolchain
 
 __all__ = ["commit", "cores", "cpu_name", "describe", "driver", "nvml", "versions"]
@@ -33,6 +33,7 @@ def describe(device: torch.device) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if gpu else f"CPU: {cpu_name() or platform.machine()}"
     return {
         "device": name,
+        "instructions": None if gpu else instructions(),
         "threads": torch.get_num_threads(),
         "cores": cores(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
