@@ -302,3 +302,27 @@ def test_the_table_of_messages_is_that_of_the_code(monkeypatch):
     assert (ROOT / "docs" / "internals" / "errors.md").read_text() == errors.page(), (
         "run: python docs/errors.py > docs/internals/errors.md"
     )
+
+
+JOBS = {
+    "slurm.sh": re.compile(r"-m fastgan train (.*)$", re.M),
+    "kubernetes.yaml": re.compile(r"- train\n((?: +- --.*\n)+)"),
+}
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_job_files_say_what_the_command_takes(name, tmp_path, monkeypatch):
+    """Their shells parse, and their options are options."""
+    from fastgan.cli import options
+    from fastgan.recipes.auto import Auto
+
+    text = (ROOT / "docs" / "examples" / name).read_text()
+    if name.endswith(".sh"):
+        done = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True)
+        assert done.returncode == 0, done.stderr
+    (typed,) = JOBS[name].findall(text)
+    known = {flag for option in options.flags(Auto) for flag in option.opts}
+    found = set(re.findall(r"--[a-z-]+", typed))
+    assert {"--out", "--data", "--batch-size"} <= found <= known
+    for agent in ("--nnodes", "--nproc-per-node", "--max-restarts", "--rdzv-id", "--rdzv-endpoint"):
+        assert agent in text

@@ -1,15 +1,11 @@
-"""What several GPUs can give, computed: docs/many-gpus.md, whose tables `python -m
-fastgan.bench.experiments.scaling --write docs/many-gpus.md` makes anew."""
+"""What several GPUs can give, computed: the tables of docs/many-gpus.md, which pages.py makes."""
 
 from __future__ import annotations
 
-import argparse
 import functools
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -193,28 +189,3 @@ TABLES = {
     "memory": memory,
     "largest": largest,
 }
-
-
-def written(page: str) -> str:
-    """The page with its tables made anew."""
-    for name, make in TABLES.items():
-        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-        inside = f"{re.escape(begin)}.*?{re.escape(end)}"
-        page = re.sub(inside, f"{begin}\n{make()}\n{end}".replace("\\", r"\\"), page, flags=re.S)
-    return page
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m fastgan.bench.experiments.scaling", description=__doc__
-    )
-    parser.add_argument("--write", metavar="FILE", type=Path, help="put the tables into this page")
-    given = parser.parse_args()
-    if given.write is not None:
-        given.write.write_text(written(given.write.read_text("utf-8")), "utf-8")
-        return
-    print("\n\n".join(make() for make in TABLES.values()))
-
-
-if __name__ == "__main__":
-    main()

@@ -12,6 +12,7 @@ from torch import nn
 pytest.importorskip("triton")
 
 from fastgan.bench import launches
+from fastgan.bench.experiments import pages
 from fastgan.bench.fake_gpu import FakeGpu
 from fastgan.cli.bench import command
 from fastgan.errors import FastganError
@@ -34,6 +35,12 @@ def test_counts_are_as_pinned(name):
     assert launches.counts(rows) == PINNED[name], (
         f"the launches of {name} changed; where that is meant: {UPDATE}"
     )
+
+
+@pytest.mark.parametrize("page", pages.PAGES)
+def test_pages_hold_the_tables_that_the_command_makes(page):
+    text = (pages.DOCS / page).read_text("utf-8")
+    assert pages.filled(text, pages.PAGES[page]) == text, pages.__doc__
 
 
 def noted_of(function, *shapes):

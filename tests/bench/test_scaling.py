@@ -1,18 +1,9 @@
-"""The arithmetic of several GPUs: its limits are right, and the page holds its tables."""
-
-from pathlib import Path
+"""The arithmetic of several GPUs: its limits are right."""
 
 import pytest
 
 from fastgan.bench.experiments import scaling
 from fastgan.bench.experiments.scaling import BACKWARD, Phase, efficiency, exposed, reduction
-
-PAGE = Path(__file__).parents[2] / "docs" / "many-gpus.md"
-
-
-def test_the_page_is_what_the_command_makes():
-    page = PAGE.read_text("utf-8")
-    assert scaling.written(page) == page, f"make it anew: {scaling.__doc__}"
 
 
 def test_a_reduction_is_two_rings():
