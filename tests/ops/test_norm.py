@@ -608,13 +608,13 @@ def test_running_statistics_are_seen_by_the_next_segment():
 
 
 @kernels_only
-@pytest.mark.parametrize(("rows", "groups"), [(1024, 1), (1040, 2), (50, 2), (16 * 17 * 8, 1)])
+@pytest.mark.parametrize(("rows", "groups"), [(528, 1), (272, 2), (50, 2)])
 def test_parts_are_merged_in_a_tree_by_the_last_programs(rows, groups):
-    """Up to hundreds of parts, the last group smaller than the others or not there."""
+    """33 parts in three groups, 17 in two for each of two segments, and few in none."""
     small = {"BLOCK_R": 4, "BLOCK_C": 4, "num_warps": 1, "num_stages": 1}
     torch.manual_seed(0)
-    x, dz = (channels_last(torch.randn(groups, 6, rows, 1) + 3.0) for _ in range(2))
-    running, tracked = (torch.zeros(6), torch.ones(6)), torch.tensor(0)
+    x, dz = (channels_last(torch.randn(groups, 3, rows, 1) + 3.0) for _ in range(2))
+    running, tracked = (torch.zeros(3), torch.ones(3)), torch.tensor(0)
     once = {"norm_one_launch": {"MAX_ROWS": 0}}
     with tuning.override({**once, "norm_moments": small, "norm_reduce": small}):
         for _ in range(2):  # tickets are zeros again
@@ -627,10 +627,10 @@ def test_parts_are_merged_in_a_tree_by_the_last_programs(rows, groups):
     close(stats[0].double(), mean, 1e-6)
     close(stats[1].double(), var, 1e-6)
     xhat = (wide - mean[:, :, None, None]) / (var + 1e-5).sqrt()[:, :, None, None]
-    # some thousand terms of size 3 that cancel to 40: fp32's rounding of the terms
+    # some hundred terms of size 3 that cancel to 40: fp32's rounding of the terms
     close(sums[:, 0].double(), dz.double().sum((2, 3)), 5e-5)
     close(sums[:, 1].double(), (dz.double() * xhat).sum((2, 3)), 5e-5)
-    want_mean, want_var = torch.zeros(6).double(), torch.ones(6).double()
+    want_mean, want_var = torch.zeros(3).double(), torch.ones(3).double()
     for _ in range(2):
         for group in range(groups):
             want_mean = (want_mean + mean[group]) / 2
