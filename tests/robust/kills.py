@@ -22,7 +22,6 @@ from tiny_recipes import flags
 
 from fastgan import recipes
 from fastgan.recipes.translation.base import FromImage
-from fastgan.runs.layout import REPORT
 from fastgan.runs.run_folder import RunFolder
 
 EVERY = 2
@@ -52,6 +51,12 @@ def pictures(folder: Path) -> None:
         Image.fromarray(image).save(folder / "pictures" / f"{i:02}.png")
 
 
+def contents(run: Path) -> set[str]:
+    """Of a run's folder, but for its checkpoints."""
+    paths = [p.relative_to(run) for p in run.rglob("*")]
+    return {str(p) for p in paths if p.parts[0] != "checkpoints"}
+
+
 def singles(folder: Path, chance: random.Random, scale: float, tally: Any) -> None:
     """Kills of runs of one process: what was saved is there, the end is the same bit for bit."""
     every_recipe(folder, 1, chance, scale, tally)
@@ -66,7 +71,7 @@ def every_recipe(
     folder: Path, processes: int, chance: random.Random, scale: float, tally: Any
 ) -> None:
     pictures(folder)
-    for recipe in os.environ.get("ONLY", "").split() or recipes.RECIPES:
+    for recipe in recipes.RECIPES:
         with Killed(recipe, processes, folder, chance) as run:
             often = max(1, round(13 * scale))
             tally.check(f"{recipe}, {processes}", lambda run=run, often=often: run.often(often))
@@ -161,12 +166,15 @@ class Killed:
     def compare(self) -> None:
         """That the run ended like the straight one, and remove it."""
         assert leftovers(self.out) == []
-        assert (self.out / REPORT).exists()
+        # each stop leaves one picture more
+        assert (gone := contents(self.straight) - contents(self.out)) == set(), gone
         if (self.recipe, self.processes) in APART:
             steps = [row["step"] for row in rows(self.out / "metrics.jsonl")]
             assert steps == list(range(EVERY, STEPS + 1, EVERY))
         else:
             assert_same_run(self.straight, self.out)
+            for picture in self.straight.glob("traversal-*.png"):
+                assert picture.read_bytes() == (self.out / picture.name).read_bytes(), picture
         shutil.rmtree(self.out)
 
 

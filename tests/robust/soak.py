@@ -34,7 +34,6 @@ import test_crash
 import torch
 from run_support import assert_same_run, images, in_a_hurry, leftovers, rows, tiny
 
-
 MEMORY = 10 * 2**30
 """Bytes of address space."""
 
