@@ -33,8 +33,8 @@ OWN = {"progressive": ["--stage-steps", "6"]}
 """So that kills fall into all stages."""
 APART = {("cyclegan", 2)}
 """What keeps state that no checkpoint holds: docs/many-gpus.md."""
-HANGS = 150
-"""Seconds for a start and its end."""
+HANGS = 500
+"""Seconds for a start and its end: a busy machine may give it a twentieth of a core."""
 
 
 def start_of(recipe: str, folder: Path) -> list[str]:
@@ -71,14 +71,34 @@ def every_recipe(
     folder: Path, processes: int, chance: random.Random, scale: float, tally: Any
 ) -> None:
     pictures(folder)
+    servers: list[test_crash.Server] = []
+    often, failures = max(1, round(13 * scale)), 0
     for recipe in recipes.RECIPES:
-        with Killed(recipe, processes, folder, chance) as run:
-            often = max(1, round(13 * scale))
-            tally.check(f"{recipe}, {processes}", lambda run=run, often=often: run.often(often))
+        if not servers or len(tally.failures) > failures:  # which leaves events unread
+            failures = len(tally.failures)
+            close(servers)
+            servers = [server_in(folder / f"{recipe}-{rank}") for rank in range(processes)]
+        with Killed(recipe, servers, folder, chance) as run:
+            tally.check(f"{recipe}, {processes}", lambda run=run: run.often(often))
             told = ", ".join(f"{n} {what}" for what, n in run.counts.items())
             print(f"  {recipe}, {processes}: {told}", flush=True)
         for what, n in run.counts.items():
             tally.add(what, n)
+    close(servers)
+
+
+def server_in(folder: Path) -> test_crash.Server:
+    folder.mkdir()
+    return test_crash.Server(folder)
+
+
+def close(servers: list[test_crash.Server]) -> None:
+    for server in servers:
+        server.process.stdin.close()
+        try:
+            server.process.wait(60)
+        except subprocess.TimeoutExpired:
+            server.process.kill()
 
 
 @dataclasses.dataclass
@@ -108,13 +128,12 @@ class Plan:
 class Killed:
     """A run of `recipe` that is killed again and again, and the same one left alone."""
 
-    def __init__(self, recipe: str, processes: int, folder: Path, chance: random.Random) -> None:
-        self.recipe, self.processes, self.chance = recipe, processes, chance
+    def __init__(
+        self, recipe: str, servers: list[test_crash.Server], folder: Path, chance: random.Random
+    ) -> None:
+        self.recipe, self.servers, self.chance = recipe, servers, chance
+        self.processes = len(servers)
         self.out, self.straight = folder / f"{recipe}-killed", folder / f"{recipe}-straight"
-        self.servers = []
-        for rank in range(processes):
-            (at := folder / f"{recipe}-{rank}").mkdir()
-            self.servers.append(test_crash.Server(at))
         begin = ["train", "--recipe", recipe, *start_of(recipe, folder), *SAVING]
         self.argv = [*begin, "--device", "cpu", "--steps", str(STEPS), "--out"]
         self.counts = {"kills": 0}
@@ -128,12 +147,6 @@ class Killed:
         for pid in self.live:  # where a check failed
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        for server in self.servers:
-            server.process.stdin.close()
-            try:
-                server.process.wait(60)
-            except subprocess.TimeoutExpired:
-                server.process.kill()
         for left in (self.out, self.straight):
             shutil.rmtree(left, ignore_errors=True)
 
@@ -214,9 +227,17 @@ class Start:
         for server in run.servers:
             server.say("go")
         timer = self.kill_after(plan.starting)
-        self.statuses = [self.follow(run.servers[0])]
-        self.statuses += [server.until_end()[1] for server in run.servers[1:]]
-        timer.cancel()
+        self.statuses: list[int] = []
+        try:
+            self.statuses.append(self.follow(run.servers[0]))
+            self.statuses += [server.until_end()[1] for server in run.servers[1:]]
+        except Exception:
+            raise
+        except BaseException as hang:
+            now = "killed" if self.killed else "training" if self.training else "starting"
+            raise AssertionError(f"hangs: {plan}, {now}, {self.statuses}, {run.said()}") from hang
+        finally:
+            timer.cancel()
         run.live = []
         self.trained = time.monotonic() - self.began - self.started
         self.check()

@@ -25,6 +25,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "tests" / "runs")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+above = os.environ.get("PYTHONPATH")  # what is started from here uses this tree, too
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([above] if above else [])])
 
 import fuzz
 import kills
