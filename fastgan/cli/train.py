@@ -313,6 +313,9 @@ def run(
             echo(summary(trainer))
             return 0
         if resume and trainer.step >= config.steps:
+            from fastgan.trainer.pictures import conclude
+
+            conclude(trainer)  # it may have been killed after its last checkpoint
             echo(f"{config.out} has its {trainer.step} steps: give --steps to go on")
             return 0
         if trainer.cut:

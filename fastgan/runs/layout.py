@@ -9,5 +9,8 @@ REPORT, EVALUATION, COPIES = "report.html", "evaluation.json", "copies.png"
 """What `fastgan report` and `fastgan evaluate` leave there; COPIES has samples above the real
 images that they are nearest to."""
 
+TRAVERSALS = "traversal-*.png"
+"""Pictures of one input that changes, each named after its input."""
+
 CUT = "cut-off"
 """Lies in a run that has gone back to an older checkpoint, until it has a new one."""

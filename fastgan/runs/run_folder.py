@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import fnmatch
 import io
 import json
 import os
@@ -75,8 +76,8 @@ class RunFolder:
         if STARTING in names:
             names = {
                 name
-                for name in names - set(OWN)
-                if not name.startswith((files.TEMPORARY, files.ASIDE))
+                for name in names
+                if not owned(name) and not name.startswith((files.TEMPORARY, files.ASIDE))
             }
         return bool(names - {LOCK})
 
@@ -166,9 +167,11 @@ class RunFolder:
             raise refusal
         self.open()
         try:
-            foreign = set(os.listdir(self.path)) - set(OWN).difference(
-                layout.LOGGERS
-            )  # a demo has no logger
+            foreign = {
+                name
+                for name in os.listdir(self.path)
+                if not owned(name) or name in layout.LOGGERS  # a demo has no logger
+            }
             demo = self.facts().get("demo")
             if foreign or demo is None or max(self.checkpoints.steps(), default=0) > demo:
                 raise refusal
@@ -268,7 +271,7 @@ class RunFolder:
     def _clear(self) -> None:
         """Remove what a run makes, but for the lock and the mark of a start; called by the holder
         of the lock."""
-        for name in OWN:
+        for name in own_names(self.path):
             if name != LOCK:
                 files.remove(self.path / name)
         for left in self.path.glob(f"{files.TEMPORARY}*"):
@@ -294,13 +297,24 @@ class RunFolder:
         lock.sign()
 
 
+def owned(name: str) -> bool:
+    """Whether a run makes what has this name in its folder."""
+    return name in OWN or fnmatch.fnmatchcase(name, layout.TRAVERSALS)
+
+
+def own_names(run: Path) -> list[str]:
+    """Names that a run makes: those that every run has, and of the others what is there."""
+    others = run.glob(layout.TRAVERSALS) if files.kind(run) == "folder" else ()
+    return [*OWN, *sorted(path.name for path in others)]
+
+
 def refuse_links(run: Path, *, writing: bool = False) -> None:
     """Raises FastganError where one of a run's own names is not the plain file or folder that a run
     makes.
 
     writing: nor may a file have other names (hard links), for it would change under those, too.
     """
-    for name in OWN:
+    for name in own_names(run):
         kind, right = files.kind(run / name, follow=False), "folder" if name in FOLDERS else "file"
         if kind in ("file", "folder") and kind != right and name not in NEEDED and not writing:
             continue
@@ -324,7 +338,7 @@ def refuse_own(path: Path) -> None:
     files.kind(path)
     whole = Path(os.path.realpath(path))
     for run in whole.parents:
-        if whole.relative_to(run).parts[0] in OWN and files.kind(run / "run.json") is not None:
+        if owned(whole.relative_to(run).parts[0]) and files.kind(run / "run.json") is not None:
             raise FastganError(f"{path} belongs to the run in {run}: choose another --out")
 
 

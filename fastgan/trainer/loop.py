@@ -12,7 +12,6 @@ from fastgan.monitor.health import Alert
 from fastgan.monitor.quality import SAMPLES
 from fastgan.monitor.reporter import Diverged
 from fastgan.monitor.start import picture_due
-from fastgan.reports import page
 from fastgan.trainer import pictures
 from fastgan.trainer.callbacks import Callbacks
 from fastgan.trainer.graceful_stop import GracefulStop
@@ -95,10 +94,7 @@ class Loop:
         self._written()
         if session.step > began and not picture_due(session.step, options.sample_every):
             pictures.draw_samples(session)
-        session.reporter.curves()
-        if session.folder is not None:
-            with session.reporter.accessory("report.html"):
-                page.write(session.folder.path)
+        pictures.conclude(session)
 
     def _report(self) -> dict[str, float] | None:
         """Write a row of metrics where one is due, and return it."""

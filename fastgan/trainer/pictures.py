@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fastgan.reports import page
 from fastgan.trainer import sampling
 from fastgan.trainer.reuse.traversal import traversal
 from fastgan.trainer.session import Session
@@ -42,10 +43,18 @@ def draw_reals(session: Session) -> None:
         session.reporter.picture("reals", session.step, (reals.float().cpu() + 1) / 2)
 
 
+def conclude(session: Session) -> None:
+    """Curves and page of a run that has its steps."""
+    session.reporter.curves()
+    if session.folder is not None:
+        with session.reporter.accessory("report.html"):
+            page.write(session.folder.path)
+
+
 def draw_samples(session: Session) -> None:
+    """Those of the step last: where they are there, a resumed run misses none."""
     if session.folder is None:
         return
-    session.reporter.picture("samples", session.step, session.sample(GRID, shown=True))
     stage = session.active
     for name in stage.stage.objective.traversed:
         images = traversal(
@@ -58,3 +67,4 @@ def draw_samples(session: Session) -> None:
             scalar=stage.scalars(max(session.sequence.own_step(session.step), 0)),
         )
         session.reporter.picture(f"traversal-{name}", session.step, images)
+    session.reporter.picture("samples", session.step, session.sample(GRID, shown=True))

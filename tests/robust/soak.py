@@ -10,14 +10,11 @@ from __future__ import annotations
 
 # ruff: noqa: E402
 import argparse
-import contextlib
 import os
 import random
 import resource
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,27 +25,19 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "tests" / "runs")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+above = os.environ.get("PYTHONPATH")  # what is started from here uses this tree, too
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([above] if above else [])])
 
 import fuzz
+import kills
 import numpy as np
 import pytest
 import test_crash
 import torch
-from PIL import Image
 from run_support import assert_same_run, images, in_a_hurry, leftovers, rows, tiny
-from tiny_recipes import flags
-
-from fastgan import recipes
-from fastgan.recipes.translation.base import FromImage
 
 MEMORY = 10 * 2**30
 """Bytes of address space."""
-
-SAVING = ["--checkpoint-every", "2", "--log-every", "2", "--sample-every", "4", "--keep", "2"]
-
-
-STEPS = 30
-"""Of a run that is killed."""
 
 
 class Hang(BaseException):
@@ -83,140 +72,6 @@ class Tally:
     def line(self) -> str:
         counts = ", ".join(f"{n:,} {what}" for what, n in self.counts.items())
         return f"{self.part} (seed {self.seed}): {counts}; {len(self.failures)} failures"
-
-
-def start_of(recipe: str, folder: Path) -> list[str]:
-    """Flags of a tiny run of any recipe."""
-    if issubclass(cls := recipes.find(recipe), FromImage):
-        own = ["--data", str(folder / "pictures")] if cls.data == "fashion-mnist" else []
-        return ["--size", "16", "--width", "4", "--batch-size", "4", *own]
-    return [*flags(recipe), "--batch-size", "4"]
-
-
-def pictures(folder: Path) -> None:
-    (folder / "pictures").mkdir()
-    for i, image in enumerate(images(40, 16, 3)):
-        Image.fromarray(image).save(folder / "pictures" / f"{i:02}.png")
-
-
-def kills(folder: Path, chance: random.Random, scale: float, tally: Tally) -> None:
-    """SIGKILL at any moment, every recipe: what was saved is there, the end is the same bit for
-    bit."""
-    pictures(folder)
-    each = max(1, round(300 * scale / len(recipes.RECIPES)))
-    for recipe in recipes.RECIPES:
-        server = test_crash.Server(folder)
-        given = (recipe, each, folder, server, chance, tally)
-        tally.check(recipe, lambda given=given: killed(*given))
-        server.process.stdin.close()
-        try:
-            server.process.wait(60)
-        except subprocess.TimeoutExpired:
-            server.process.kill()
-
-
-def killed(
-    recipe: str,
-    count: int,
-    folder: Path,
-    server: test_crash.Server,
-    chance: random.Random,
-    tally: Tally,
-) -> None:
-    out, straight = folder / f"{recipe}-killed", folder / f"{recipe}-straight"
-    begin = ["train", "--recipe", recipe, *start_of(recipe, folder), *SAVING, "--device", "cpu"]
-    begin += ["--steps", str(STEPS)]  # schedules fall over that many
-    assert server.run([*begin, "--out", str(straight)], few=True)[1] == 0, said(server)
-    new, again = [*begin, "--out", str(out)], ["train", "--resume", str(out)]
-    kills, argv, saved = 0, new, 0
-    while kills < count or argv is again:
-        pid = server.begin(argv, pause=0, few=True)
-        while (event := server.event())[0] not in ("started", "ended"):
-            pass
-        at, events, status = int(event[1]), [], 0
-        if event[0] == "started":
-            assert at >= saved, f"step {saved} was saved and {at} is what is left"
-            assert leftovers(out) == []
-            server.say("go")
-            if kills < count:
-                time.sleep(chance.uniform(0, 0.4))
-                with contextlib.suppress(ProcessLookupError):  # it was faster
-                    os.kill(pid, 9)
-            events, status = server.until_end()
-        else:  # killed after its last step
-            assert "has its" in said(server), said(server)
-            status = at
-        saved, argv = max([at, *(int(word) for what, word, *_ in events if what == "exit")]), again
-        if status == -9:
-            kills += 1
-            tally.add("kills of one process")
-            continue
-        assert status == 0, said(server)
-        assert_same_run(straight, out)
-        tally.add("ends compared bit for bit")
-        shutil.rmtree(out)
-        argv, saved = new, 0
-    print(f"  {recipe}: {kills} kills", flush=True)
-    shutil.rmtree(straight)
-
-
-def said(server: test_crash.Server) -> str:
-    return server.log.read_text()[-2000:]
-
-
-def pairs(folder: Path, chance: random.Random, scale: float, tally: Tally) -> None:
-    """SIGKILL of one or both of two processes: the other ends by itself, what was saved is there."""
-    np.save(folder / "images.npy", images(30))
-    servers = []
-    for name in "ab":
-        (folder / name).mkdir()
-        servers.append(test_crash.Server(folder / name))
-    out, saved = folder / "run", 0
-    argv = [*test_crash.TINY, *SAVING, "--dropout", "0", "--data", str(folder / "images.npy")]
-    argv = ["train", *argv, "--steps", "9999", "--out", str(out)]
-    for n in range(max(1, round(20 * scale))):
-
-        def once(argv: list[str] = argv, n: int = n) -> int:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = str(free.getsockname()[1])
-            shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            pids = [
-                server.begin(
-                    argv,
-                    environment={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                    **({"pause": 0} if rank == 0 else {}),
-                )
-                for rank, server in enumerate(servers)
-            ]
-            starts = [server.until_started(go=False)[-1] for server in servers]
-            assert int(starts[0][1]) >= saved, "what was saved is lost"
-            for server in servers:
-                server.say("go")
-            time.sleep(chance.uniform(0, 0.6))
-            victims = {0: pids[:1], 1: pids[1:], 2: pids}[n % 3]
-            for pid in victims:
-                os.kill(pid, 9)
-            ends = [server.until_end() for server in servers]
-            for pid, (_, status) in zip(pids, ends):
-                assert (status == -9) == (pid in victims), [
-                    s.log.read_text()[-900:] for s in servers
-                ]
-                assert status in (-9, 1, 2), status
-            assert not any("Traceback" in server.log.read_text() for server in servers)
-            exits = [int(event[1]) for event in ends[0][0] if event[0] == "exit"]
-            return max([int(starts[0][1]), *exits])
-
-        def counted(once: Callable[[], int] = once) -> None:
-            nonlocal saved
-            saved = once()
-            tally.add("kills of two processes")
-
-        tally.check(f"kill {n}", counted)
-        argv = ["train", "--resume", str(out), "--steps", "9999"]
-    for server in servers:
-        server.process.stdin.close()
-        server.process.wait(60)
 
 
 def races(folder: Path, chance: random.Random, scale: float, tally: Tally) -> None:
@@ -346,8 +201,8 @@ PARTS = {
     "races": races,
     "disks": disks,
     "clocks": clocks,
-    "pairs": pairs,
-    "kills": kills,
+    "kills": kills.singles,
+    "pairs": kills.pairs,
     "memory": memory,
 }
 

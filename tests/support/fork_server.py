@@ -3,8 +3,8 @@ import torch dozens of times.
 
 Reads one JSON request a line, runs it to its end, and writes events, one a line: `pid N`; `started
 STEP` when a trainer is ready, after which the child waits for a line `go`; `enter STEP`, `op N
-WHAT` and `exit STEP` around and inside Checkpoints.save; `ended STATUS` (minus the signal, or the
-exit code).
+WHAT` and `exit STEP` around and inside the writing of a checkpoint, on whatever thread that is;
+`ended STATUS` (minus the signal, or the exit code).
 """
 
 import contextlib
@@ -12,13 +12,16 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
 
 import torch
+from stand_ins import Eye
 
 from fastgan import files
 from fastgan.cli.main import main
 from fastgan.data import rendered
+from fastgan.models.frozen import projected
 from fastgan.runs.checkpoint import Checkpoints
 from fastgan.trainer import trainer
 from fastgan.trainer.stages import active
@@ -46,16 +49,16 @@ class InsideSaves:
     it."""
 
     def __init__(self, pause: float) -> None:
-        self.pause, self.count, self.inside = pause, 0, False
-        save, write_all = Checkpoints.save, files.write_all
+        self.pause, self.count, self.writer = pause, 0, None
+        write, write_all = Checkpoints._write, files.write_all
 
-        def watched_save(checkpoints, step, *rest):
+        def watched_write(checkpoints, step, *rest):
             emit(f"enter {step}")
-            self.inside, self.count = True, 0
+            self.writer, self.count = threading.get_ident(), 0
             try:
-                return save(checkpoints, step, *rest)
+                return write(checkpoints, step, *rest)
             finally:
-                self.inside = False
+                self.writer = None
                 emit(f"exit {step}")
 
         def torn_write(f, data):
@@ -64,12 +67,12 @@ class InsideSaves:
             self.report("write-rest")
             write_all(f, data[len(data) // 2 :])
 
-        Checkpoints.save, files.write_all = watched_save, torn_write
+        Checkpoints._write, files.write_all = watched_write, torn_write
         for name in ("mkdir", "replace", "fsync", "unlink", "rmdir"):
             setattr(os, name, self.watched(name, getattr(os, name)))
 
     def report(self, what: str) -> None:
-        if self.inside:
+        if self.writer == threading.get_ident():
             emit(f"op {self.count} {what}")
             self.count += 1
             time.sleep(self.pause)
@@ -84,7 +87,8 @@ class InsideSaves:
 
 def child(request) -> None:
     os.environ.update(request.get("environment", {}))
-    if request.get("few"):  # rendered sets of a few images
+    if request.get("few"):  # rendered sets of a few images, and no weights of others
+        projected.eye = Eye
         for name, (draw, _) in rendered.RENDERED.items():
             rendered.RENDERED[name] = (draw, 12 if name == "sprites" else 40)
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)

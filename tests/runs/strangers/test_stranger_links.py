@@ -17,6 +17,9 @@ from fastgan.errors import printable
 from fastgan.monitor.loggers import Wandb
 from fastgan.runs.run_folder import FOLDERS, NEEDED, OWN, RunFolder
 
+TRAVERSAL = "traversal-class.png"
+"""Which only runs with inputs to traverse have."""
+
 # Links, pipes and other things that stand where a run has its files.
 
 
@@ -24,7 +27,7 @@ def snapshot(folder):
     return {p: p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", [*OWN, TRAVERSAL])
 @pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "other"])
 def test_own_names_are_plain_files_and_folders(name, kind, command_run, place, command):
     run, outside = copied(command_run, place), place / "outside"
@@ -60,7 +63,7 @@ def test_own_names_are_plain_files_and_folders(name, kind, command_run, place, c
     assert not (outside / "new").exists()
 
 
-@pytest.mark.parametrize("name", [name for name in OWN if name not in FOLDERS])
+@pytest.mark.parametrize("name", [n for n in (*OWN, TRAVERSAL) if n not in FOLDERS])
 def test_files_with_other_names_are_not_written(name, command_run, place, command):
     """cp -al: what is appended here would be appended there."""
     run = copied(command_run, place)
