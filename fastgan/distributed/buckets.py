@@ -21,8 +21,8 @@ one, which waits for the whole backward (docs/many-gpus.md has the arithmetic)."
 
 
 class Bucket:
-    """Parameters whose gradients are reduced together, and where: `buffer`, of which `views` are
-    laid out as they are."""
+    """Parameters whose gradients are reduced together, and where: `buffer` (numel,), of which
+    `views` have their shapes and layouts. missing: how many gradients backward still owes."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], buffer: Tensor, views: Sequence[Tensor]):
         self.parameters, self.buffer, self.views = list(parameters), buffer, list(views)
@@ -78,7 +78,7 @@ class GradientBuckets:
         self.begun = 0
         # On the nodes, not the parameters: of these LowWeights leaves any that have hooks alone.
         # Made anew for each backward, since a node belongs to the stream that it was made on.
-        hooks = []
+        hooks = []  # with their nodes, which nothing else need hold
         for bucket in self.buckets:
             trained = [p for p in bucket.parameters if p.requires_grad]
             bucket.missing = len(trained)

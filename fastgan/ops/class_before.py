@@ -3,7 +3,7 @@ its name and what it is an instance of."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from torch import nn
 
@@ -32,8 +32,7 @@ def class_before(first: type[_Before], original: type[nn.Module]) -> type[_Befor
     if bases not in _MADE:
         names = {"__module__": original.__module__, "__qualname__": original.__qualname__}
         _MADE[bases] = type(original.__name__, bases, names)
-    made: type[_Before] = _MADE[bases]  # type: ignore[assignment]
-    return made
+    return cast("type[_Before]", _MADE[bases])
 
 
 def _rebuild(first: type[Before], original: type[nn.Module]) -> nn.Module:

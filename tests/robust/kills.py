@@ -33,6 +33,12 @@ OWN = {"progressive": ["--stage-steps", "6"]}
 """So that kills fall into all stages."""
 APART = {("cyclegan", 2)}
 """What keeps state that no checkpoint holds: docs/many-gpus.md."""
+
+
+class Hang(BaseException):
+    """Something takes too long; raised by an alarm, through whoever catches Exception."""
+
+
 HANGS = 500
 """Seconds for a start and its end: a busy machine may give it a twentieth of a core."""
 
@@ -231,9 +237,7 @@ class Start:
         try:
             self.statuses.append(self.follow(run.servers[0]))
             self.statuses += [server.until_end()[1] for server in run.servers[1:]]
-        except Exception:
-            raise
-        except BaseException as hang:
+        except Hang as hang:
             now = "killed" if self.killed else "training" if self.training else "starting"
             raise AssertionError(f"hangs: {plan}, {now}, {self.statuses}, {run.said()}") from hang
         finally:

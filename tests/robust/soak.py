@@ -40,12 +40,8 @@ MEMORY = 10 * 2**30
 """Bytes of address space."""
 
 
-class Hang(BaseException):
-    """Something takes longer than five minutes."""
-
-
 def _hang(*_: object) -> None:
-    raise Hang
+    raise kills.Hang
 
 
 class Tally:
@@ -62,7 +58,7 @@ class Tally:
         signal.alarm(300)
         try:
             attempt()
-        except (Exception, Hang) as error:
+        except (Exception, kills.Hang) as error:
             said = traceback.format_exc().splitlines()
             self.failures.append(f"{name}: {type(error).__name__}: {error} ({said[-3].strip()})")
             print(f"  FAILED {self.part}: {ascii(self.failures[-1])[:600]}", flush=True)

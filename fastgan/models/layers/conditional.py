@@ -27,7 +27,7 @@ class ConditionedBatchNorm2d(nn.BatchNorm2d):
         nn.init.normal_(self.gain.weight, std=0.02)
         nn.init.normal_(self.shift.weight, std=0.02)
 
-    def forward(self, input: Tensor, condition: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, input: Tensor, condition: Tensor) -> Tensor:  # type: ignore[override]  # a norm, but told a condition
         return batch_norm(
             input,
             self.running_mean,
@@ -45,7 +45,7 @@ class ConditionedBatchNorm2d(nn.BatchNorm2d):
 class SyncConditionedBatchNorm2d(ConditionedBatchNorm2d):
     """The same, its training statistics those of all processes."""
 
-    def forward(self, input: Tensor, condition: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, input: Tensor, condition: Tensor) -> Tensor:  # type: ignore[override]  # as its base does
         if not (self.training and sync.several()):
             return super().forward(input, condition)
         gain, shift = 1 + self.gain(condition), self.shift(condition)

@@ -135,8 +135,8 @@ class StepRunner:
         ]
         # Gradients of copies come in their low precision, in which parts must not be added up.
         copied = self.optimizers.values() if accumulate == 1 else ()
-        self._one: Tensor | None = None
         self._low = LowWeights(o for o in copied if isinstance(o, FlatAdam))
+        self._one: Tensor | None = None  # the gradient of a loss by itself
         self._layers = FunctionalLayers() if layers else None
         self._buckets = self._reduced() if self.ranks.world > 1 else {}
         self._optimizers = [
@@ -356,7 +356,7 @@ class StepRunner:
                     reducing.enter_context(self._buckets[name].during_backward())
             if self._one is None:
                 self._one = torch.ones_like(part)
-            # Kept, where backward() would fill one anew each time.
+            # Given, because backward() would fill one anew each time.
             (part if scaler is None else scaler.scale(part)).backward(self._one)
         _, changed = self._relation(index, step.graph_to)
         # The graph of a part's fakes would cost the memory that parts are there to save.

@@ -1,11 +1,10 @@
 """What the tests of measuring, tuning and stages share: a device, times that are said instead of
-measured, small cases, tables of their own."""
+measured, small cases."""
 
 from __future__ import annotations
 
 import dataclasses
 
-import pytest
 import torch
 
 from fastgan.bench import operator_calls
@@ -16,18 +15,6 @@ from fastgan.verify.tuner import directions
 from mock_cuda.kernels import LAUNCHED
 
 CUDA = torch.device("cuda")
-
-
-@pytest.fixture(autouse=True)
-def settings_of_its_own(monkeypatch, tmp_path):
-    """No table of a test's is another's, and what Inductor would compile runs as it is written."""
-    monkeypatch.setenv("FASTGAN_CONFIG_DIR", str(tmp_path / "config"))
-    tuning.forget()
-    monkeypatch.setattr(
-        torch, "compile", lambda f=None, **options: f if f is not None else lambda g: g
-    )
-    yield
-    tuning.forget()
 
 
 def small_sample(name, direction="forward"):

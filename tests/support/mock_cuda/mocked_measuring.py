@@ -20,14 +20,9 @@ from fastgan.bench.iterations import measure, rows, suites
 from fastgan.bench.stages import operator_times
 from fastgan.kernels import tuning
 from fastgan.verify import tuning_tables
-from mock_cuda.gpu_clocks import (  # noqa: F401
-    CUDA,
-    fake_measure,
-    settings_of_its_own,
-    small_sample,
-    stored,
-    tiny_layer,
-)
+from mock_cuda.gpu_clocks import CUDA, small_sample
+
+pytestmark = pytest.mark.usefixtures("settings_of_its_own")
 
 TINY = {suite.name: suite for suite in suites.TINY}
 

@@ -32,14 +32,9 @@ from fastgan.recipes.config import ImageSpec
 from fastgan.recipes.dcgan import Dcgan
 from fastgan.verify import registry, timing
 from fastgan.verify.tuner import directions
-from mock_cuda.gpu_clocks import (  # noqa: F401
-    CUDA,
-    fake_measure,
-    settings_of_its_own,
-    small_sample,
-    stored,
-    tiny_layer,
-)
+from mock_cuda.gpu_clocks import CUDA, fake_measure, stored
+
+pytestmark = pytest.mark.usefixtures("settings_of_its_own")
 
 
 def test_a_row_of_directions_is_in_the_table(monkeypatch):

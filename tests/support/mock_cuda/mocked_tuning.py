@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import types
 
+import pytest
 import torch
 from torch import nn
 
@@ -13,14 +14,9 @@ from fastgan.bench.stages import conv_directions
 from fastgan.kernels import tuning
 from fastgan.verify import aot, registry, tune, tuning_tables
 from fastgan.verify.tuner import directions
-from mock_cuda.gpu_clocks import (  # noqa: F401
-    CUDA,
-    fake_measure,
-    settings_of_its_own,
-    small_sample,
-    stored,
-    tiny_layer,
-)
+from mock_cuda.gpu_clocks import CUDA, fake_measure, stored, tiny_layer
+
+pytestmark = pytest.mark.usefixtures("settings_of_its_own")
 
 
 def test_the_tuner_keeps_an_engine_a_direction_and_flat_adam(monkeypatch):
