@@ -3,13 +3,14 @@
 # make quick  the tests that take less than about five seconds each
 # make long   every test, those of a minute and more too
 # make soak   an hour of kills, bad files, options, calls, races and full disks; seeds are printed
+# make gallery  trains every kind of GAN, writes docs/gallery.md; hours, goes on where it stopped
 # make docs   builds the documentation as a static site in build/docs, checks its links
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test quick long soak lint docs gpu clean
+.PHONY: setup demo test quick long soak lint docs gallery gpu clean
 
 setup: $(VENV)/.ready
 
@@ -46,6 +47,9 @@ soak: setup
 docs: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python docs/build.py build/docs
+
+gallery: setup
+	OMP_NUM_THREADS=1 $(BIN)/fastgan gallery
 
 gpu:
 	$(PYTHON) -m fastgan.bench --stages

@@ -31,16 +31,18 @@ COMMANDS = {
     "evaluate": "measure a run's images against the real ones",
     "supplement": "whether a classifier with few labels gains from a run's images",
     "compare": "runs side by side: measures, options that differ, samples",
+    "gallery": "what each kind of GAN reaches in minutes, beside what it has to beat",
     "verify": "prove the kernels against their references",
     "tune": "measure which kernel configurations are fastest here",
     "bench": "whole training steps against the best PyTorch can do",
     "info": "versions, devices, and whether the kernels can run",
 }
 
-FOLDERS = dict.fromkeys(
-    ("interpolate", "timelapse", "directions", "invert", "report", "supplement", "compare", "ui"),
-    "looking.",
-)
+LOOKING = "interpolate timelapse directions invert report supplement compare ui"
+FOLDERS = {
+    **dict.fromkeys(LOOKING.split(), "looking."),
+    **dict.fromkeys(("gallery", "verify", "tune", "bench"), "measuring."),
+}
 """Where a command's file lies, if not beside this one."""
 
 

@@ -24,6 +24,9 @@ FEW_MINUTES, MINUTES, HOUR = 240, 600, 3600
 """Seconds. Up to MINUTES a CPU is short of time: at 70, dcgan with R1 was ahead on two of three
 sets; at 600, measured on one set (drawings), far ahead."""
 
+NARROW_FROM = 64
+"""Pixels. From this size on, half the channels make four times the steps of a short time."""
+
 SIDES = (32, 64, 128, 256)
 AS_LONG_AS_TIME_LASTS = 1_000_000
 
@@ -71,7 +74,8 @@ def choose(
     options.
     """
     small = not gpu and seconds is not None and seconds <= MINUTES
-    side = given.get("size") or _side(seen.side, 32 if small else 128 if gpu else 64)
+    hasty = small and (seconds or 0) < FEW_MINUTES
+    side = given.get("size") or _side(seen.side, 128 if gpu else 32 if hasty else 64)
     recipe, because = _recipe(seen, given, side, small)
     few = seen.images < FEW
     values: dict[str, Any] = {
@@ -82,7 +86,8 @@ def choose(
     if recipe == "fastgan":
         values |= {"width": 64 if gpu else 8, "latent": 256 if gpu else 128}
     else:
-        values |= {"base_width": 64 if gpu else 32, "r1": 5.0}
+        narrow = small and side >= NARROW_FROM
+        values |= {"base_width": 64 if gpu else 16 if narrow else 32, "r1": 5.0}
         if few and not small:
             values["augment"] = "color,translation"
     if seconds is not None:
@@ -98,7 +103,8 @@ def choose(
         f"auto: {seen.images:,} {kind} images of about {seen.side} pixels, {labels}; "
         f"{'a GPU' if gpu else 'no GPU'}, {time}",
         f"  {recipe}: {because}",
-        f"  {side} pixels, batch {values['batch_size']}: what {'a GPU' if gpu else 'a CPU'} gets "
+        f"  {side} pixels, batch {values['batch_size']}, width "
+        f"{values.get('width') or values['base_width']}: what {'a GPU' if gpu else 'a CPU'} gets "
         "through in the time",
         f"  augmentation {augment}: "
         + (
@@ -118,7 +124,7 @@ def choose(
 
 def _decay(small: bool, gpu: bool, seconds: float | None) -> float:
     """Of the averaged generator: what it remembers is a small part of the training."""
-    if small:  # small images make many steps
+    if small:  # small images and narrow networks make many steps
         return 0.99 if (seconds or 0) < FEW_MINUTES else 0.999
     return 0.999 if gpu or (seconds or 0) > HOUR else 0.995
 

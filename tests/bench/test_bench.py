@@ -18,7 +18,7 @@ from fastgan.bench.iterations import measure, networks, pieces, rows, suites, wo
 from fastgan.bench.iterations.ours import Ours, inputs_at
 from fastgan.bench.iterations.pieces import Options
 from fastgan.bench.iterations.plain import Plain
-from fastgan.cli.bench import command
+from fastgan.cli.measuring.bench import command
 from fastgan.errors import FastganError
 from fastgan.graphs.backends import RecordedGraph
 

@@ -18,7 +18,7 @@ from fastgan.bench import (
     result_files,
     tables,
 )
-from fastgan.cli.bench import command
+from fastgan.cli.measuring.bench import command
 from fastgan.errors import FastganError
 from fastgan.verify import registry
 from fastgan.verify.registry import Op

@@ -14,7 +14,7 @@ pytest.importorskip("triton")
 from fastgan.bench import launches
 from fastgan.bench.experiments import pages
 from fastgan.bench.fake_gpu import FakeGpu
-from fastgan.cli.bench import command
+from fastgan.cli.measuring.bench import command
 from fastgan.errors import FastganError
 
 PINNED = json.loads((Path(__file__).parents[1] / "fixtures" / "launches.json").read_text())

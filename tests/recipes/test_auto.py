@@ -90,8 +90,10 @@ def test_less_time_and_no_gpu_mean_less_work():
     assert (little["size"], much["size"], large["size"]) == (32, 64, 64)
     assert choose(Glance(500, 300, 3, 0), {}, gpu=True).values["size"] == 128
     assert little["ema_decay"] < much.get("ema_decay", 0.999)
-    ten = choose(FEW, {}, gpu=False, seconds=600.0).values  # thousands of steps of small images
+    ten = choose(FEW, {}, gpu=False, seconds=600.0).values  # thousands of steps of narrow networks
     assert ten.get("ema_decay", 0.999) > little["ema_decay"]
+    assert (ten["size"], ten["base_width"], little["base_width"]) == (64, 16, 32)
+    assert choose(FEW, {"size": 32}, gpu=False, seconds=600.0).values["base_width"] == 32
 
 
 def test_what_is_given_stays_and_decides():

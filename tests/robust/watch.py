@@ -164,7 +164,7 @@ def alerts(run: Path) -> list[tuple[int, str]]:
 
 
 GOOD: dict[str, list[str]] = {
-    "gan": ["--hidden-g", "64", "--hidden-d", "32", "--latent", "16"],
+    "gan": ["--hidden-g", "256", "--hidden-d", "64", "--latent", "16", "--batch-size", "100"],
     "dcgan": ["--base-width", "8", "--latent", "16"],
     "dcgan hinge": ["--base-width", "8", "--latent", "16", "--loss", "hinge"],
     "dcgan r1": ["--base-width", "8", "--latent", "16", "--r1", "1"],
@@ -182,7 +182,7 @@ GOOD: dict[str, list[str]] = {
 def good(name: str, folder: Path, steps: int) -> tuple[bool, str]:
     """(whether nothing was said, what was)."""
     recipe = name.split()[0]
-    argv = ["train", "--recipe", recipe, *GOOD[name], "--size", "16", "--batch-size", "16"]
+    argv = ["train", "--recipe", recipe, "--size", "16", "--batch-size", "16", *GOOD[name]]
     argv += ["--steps", str(steps), "--device", "cpu", "--sample-every", "100000"]
     argv += ["--no-progress", "--checkpoint-every", "100000", "--out", str(folder / "run")]
     with contextlib.redirect_stdout(None), contextlib.redirect_stderr(None):

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from fastgan.bench import benchmark
 from fastgan.bench.iterations import gate as gates
 from fastgan.bench.iterations import rows, suites
-from fastgan.cli.bench import command
+from fastgan.cli.measuring.bench import command
 from fastgan.kernels import tuning
 from fastgan.verify import aot, bounds, registry, report, timing, tune, tuning_tables
 from fastgan.verify import runner as verify

@@ -1,0 +1,141 @@
+"""docs/gallery.md from what was measured: `fastgan gallery --page`, and at the end of a
+measurement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastgan.bench.gallery.measure import PICTURES, ROOT, kept
+from fastgan.bench.gallery.rows import ROWS, Measure, Rival, Row
+
+PAGE = ROOT / "docs" / "gallery.md"
+BEGIN, END = "<!-- gallery: begin -->", "<!-- gallery: end -->"
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """One number of several seeds."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return math.fsum(self.values) / len(self.values)
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation over seeds, 0 of one."""
+        if len(self.values) < 2:
+            return 0.0
+        square = math.fsum((value - self.mean) ** 2 for value in self.values)
+        return math.sqrt(square / (len(self.values) - 1))
+
+    def __str__(self) -> str:
+        digits = decimals(self.mean)
+        text = f"{self.mean:.{digits}f}"
+        return text if len(self.values) < 2 else f"{text} ± {self.spread:.{digits}f}"
+
+
+def decimals(value: float) -> int:
+    """Digits after the point so that three count, but for large numbers."""
+    return max(0, min(4, 2 - math.floor(math.log10(abs(value))))) if value else 1
+
+
+def at(found: Mapping[str, Any], key: str) -> float | None:
+    """The number at a path of an evaluation."""
+    place: Any = found
+    for part in key.split("/"):
+        if not isinstance(place, Mapping) or part not in place:
+            return None
+        place = place[part]
+    return float(place)
+
+
+def of(run: str, key: str, factor: float) -> Numbers | None:
+    """That number of each seed of a training, or None where it isn't known."""
+    every = [at(found["evaluation"], key) for found in kept(run).values()]
+    have = tuple(value * factor for value in every if value is not None)
+    return Numbers(have) if have else None
+
+
+def rival_numbers(row: Row, one: Measure, rival: Rival) -> Numbers | None:
+    if rival.value is not None:
+        return Numbers((rival.value,))
+    return of(rival.run or row.run, rival.key or one.key, one.factor)
+
+
+def verdict(mine: Numbers, other: Numbers, higher: bool) -> str:
+    """ "yes" or "no" where every seed says so, "in the mean" or "not in the mean" where seeds
+    overlap."""
+    sign = 1 if higher else -1
+    a, b = ([sign * value for value in one.values] for one in (mine, other))
+    if min(a) > max(b):
+        return "yes"
+    if max(a) < min(b):
+        return "**no**"
+    return "in the mean" if sign * (mine.mean - other.mean) > 0 else "**no**, in the mean"
+
+
+def cells(row: Row) -> list[str]:
+    """Kind, command and seconds, results, what was to beat, whether it was."""
+    runs = list(kept(row.run).values())
+    name = f"[{row.kind}](kinds/{row.kind}.md)"
+    if not runs:
+        return [name, "", "not measured", "", "not measured", row.remark]
+    seconds = math.fsum(found["cpu_seconds"] for found in runs) / len(runs)
+    results, others, verdicts = [], [], []
+    for one in row.measures:
+        mine = of(row.run, one.key, one.factor)
+        if mine is None:
+            continue
+        results.append(f"{one.label} {mine}")
+        for rival in one.rivals:
+            other = rival_numbers(row, one, rival)
+            if other is not None:
+                spent = [found["cpu_seconds"] for found in kept(rival.run or "").values()]
+                price = f" ({sum(spent) / len(spent):.0f} s)" if spent else ""
+                others.append(f"{rival.label}{price}: {other}")
+                verdicts.append(verdict(mine, other, one.higher))
+    joined = [";<br>".join(part) for part in (results, others, verdicts)]
+    count = f"{seconds:.0f}" + ("" if len(runs) > 1 else ", one seed")
+    return [name, count, *joined, row.remark]
+
+
+HEAD = ("kind", "CPU seconds", "result", "to beat", "beaten?", "")
+
+
+def table(rows: Sequence[Row] = ROWS) -> str:
+    lines = [HEAD, ("---", "---:", "---", "---", "---", "---"), *(cells(row) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def commands(rows: Sequence[Row] = ROWS) -> str:
+    """The command of each training, its seed and folder left out."""
+    from fastgan.bench.gallery.measure import needed
+    from fastgan.bench.gallery.rows import TRAININGS
+
+    names = needed(row.kind for row in rows)
+    shown = [f"{name:<24}fastgan train {TRAININGS[name]}" for name in names if name in TRAININGS]
+    return "\n".join(["```text", *shown, "```"])
+
+
+def pictures(rows: Sequence[Row] = ROWS) -> str:
+    """The picture of each kind that has one."""
+    found = []
+    for row in rows:
+        if (PICTURES / f"{row.kind}.png").is_file():
+            found.append(f"**{row.kind}**\n\n![{row.kind}](images/gallery/{row.kind}.png)")
+    return "\n\n".join(found)
+
+
+def write(path: Path = PAGE) -> None:
+    """Put the tables, commands and pictures into the page, between its marks."""
+    text = path.read_text("utf-8")
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    made = "\n\n".join([table(), "The trainings:", commands(), "Seed 0 of each:", pictures()])
+    path.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{after}", "utf-8")

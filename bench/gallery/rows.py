@@ -1,0 +1,257 @@
+"""The trainings of the gallery and what is read from them: a new kind is an entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+SMALL = "--size 16 --batch-size 32"
+
+TRAININGS: Mapping[str, str] = {
+    "dcgan": f"--recipe dcgan {SMALL} --base-width 32 --steps 2500",
+    "cgan": f"--recipe cgan {SMALL} --base-width 32 --steps 2500",
+    "gan": "--recipe gan --size 16 --steps 3000",
+    "sngan": f"--recipe sngan {SMALL} --width-g 32 --width-d 32 --n-critic 1 --steps 1000",
+    "wgan-gp": f"--recipe wgan-gp {SMALL} --width 32 --n-critic 2 --steps 500",
+    "r3gan": f"--recipe r3gan {SMALL} --steps 400",
+    "sagan": f"--recipe sagan {SMALL} --width 16 --attention 8 --steps 700",
+    "biggan-small": f"--recipe biggan-small {SMALL} --width 16 --attention 8 --steps 500",
+    "stylegan2-small": f"--recipe stylegan2-small {SMALL} --most 32 --ema-decay 0.99 --steps 800",
+    "progressive": f"--recipe progressive {SMALL} --most 32 --steps 1800",
+    "infogan": "--recipe infogan --steps 1500",
+    "lapgan": "--recipe lapgan --steps 3000",
+    "gan-32": "--recipe gan --size 32 --steps 2000",
+    "semi-supervised": "--recipe semi-supervised --width 100 --hidden 250 --steps 4000",
+    "semi-supervised-alone": "--recipe semi-supervised --width 100 --hidden 250 --steps 4000 "
+    "--unlabelled 0",
+    "text-to-image": "--recipe text-to-image --size 16 --lr-g 2e-4 --steps 2500",
+    "fastgan": "--recipe fastgan --data faces --size 32 --width 8 --steps 1500",
+    "dcgan-faces": "--recipe dcgan --data faces --size 32 --base-width 32 --batch-size 16 "
+    "--steps 2500",
+    **{
+        f"{name}{'-alone' if alone else ''}": f"--recipe {name} --width 16 --steps {steps}"
+        + (f" {alone}" if alone else "")
+        for name, steps, without in (
+            ("pix2pix", 1500, "--adversarial 0"),
+            ("super-resolution", 1200, "--adversarial 0"),
+            ("inpainting", 1500, "--adversarial 0"),
+            ("astronomy", 1500, "--adversarial 0"),
+            ("segmentation", 1200, "--adversarial 0"),
+            ("video", 1500, "--adversarial 0 --gradients 0"),
+        )
+        for alone in ("", without)
+    },
+    "cyclegan": "--recipe cyclegan --width 16 --steps 800",
+    "aging": "--recipe aging --width 16 --steps 700 --identity 1 --age 2 --lr 5e-4",
+}
+"""Options of `fastgan train` by the name of the training; the seed and the folder are added."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """What a kind has to beat: a number of another training (run), of the same evaluation (key
+    alone), or one that is known without any (value)."""
+
+    label: str
+    run: str | None = None
+    key: str | None = None
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number of `fastgan evaluate --json`, by its path in there; the larger the better if
+    `higher`. factor: for percent."""
+
+    label: str
+    key: str
+    rivals: tuple[Rival, ...] = ()
+    higher: bool = False
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """A kind: its training, its measures, the first of which decides; what must be said with it."""
+
+    kind: str
+    run: str
+    measures: tuple[Measure, ...]
+    remark: str = ""
+
+
+FD = "FD-small"
+GAUSSIAN = Rival("a Gaussian of the pixels", "gaussian")
+
+
+def sets(kind: str, *rivals: Rival, remark: str = "", extra: tuple[Measure, ...] = ()) -> Row:
+    """A kind that is compared by FD-small."""
+    return Row(kind, kind, (Measure(FD, FD, rivals), *extra), remark)
+
+
+def found(name: str, key: str) -> Rival:
+    """What needs no training, of the same evaluation."""
+    return Rival(name, key=f"rows/{name}/{key}")
+
+
+def generator(label: str, key: str, run: str, *more: Rival, higher: bool = True) -> Measure:
+    """A number of a kind that makes images from images, beside the same network alone."""
+    key = f"rows/generator/{key}"
+    return Measure(label, key, (Rival("the same network alone", f"{run}-alone"), *more), higher)
+
+
+CGAN = (Rival("cgan", "cgan"),)
+DCGAN = (Rival("dcgan", "dcgan"),)
+
+ROWS: tuple[Row, ...] = (
+    sets("gan", GAUSSIAN),
+    sets("dcgan", GAUSSIAN, Rival("gan", "gan")),
+    Row(
+        "cgan",
+        "cgan",
+        (
+            Measure(FD, FD, DCGAN),
+            Measure(
+                "class as told, %",
+                "measures/samples of the class they were told (1000)",
+                (
+                    Rival("chance", value=10),
+                    Rival("held-out reals", key="measures/the same of held-out reals"),
+                ),
+                True,
+                100,
+            ),
+        ),
+    ),
+    sets("sngan", *DCGAN),
+    sets("wgan-gp", *DCGAN),
+    Row(
+        "fastgan",
+        "fastgan",
+        (Measure(FD, FD, (Rival("dcgan", "dcgan-faces"),)),),
+        "on 300 drawn faces; [on other sets](auto-recipe.md) too",
+    ),
+    Row(
+        "infogan",
+        "infogan",
+        (
+            Measure(
+                "error of the code, %",
+                "measures/error of the code",
+                (Rival("k-means on the pixels", key="measures/error of k-means"),),
+                factor=100,
+            ),
+        ),
+    ),
+    Row(
+        "semi-supervised",
+        "semi-supervised",
+        (
+            Measure(
+                "error with 100 labels, %",
+                "measures/error on 2000 held-out images",
+                (Rival("the labels alone", "semi-supervised-alone"),),
+                factor=100,
+            ),
+        ),
+    ),
+    sets("r3gan", *DCGAN),
+    sets("sagan", *CGAN),
+    sets("biggan-small", *CGAN),
+    sets("progressive", *DCGAN),
+    sets("stylegan2-small", *DCGAN),
+    Row("projected", "", (), "its weights are an extra, its steps are for a GPU"),
+    Row("lapgan", "lapgan", (Measure(FD, FD, (Rival("a gan of as many parameters", "gan-32"),)),)),
+    Row(
+        "text-to-image",
+        "text-to-image",
+        (
+            Measure(
+                "R-precision, 1 of 48, %",
+                "measures/R-precision of samples, 1 of 48",
+                (
+                    Rival("chance", value=100 / 48),
+                    Rival("held-out reals", key="measures/R-precision of held-out reals"),
+                ),
+                True,
+                100,
+            ),
+        ),
+    ),
+    Row(
+        "pix2pix",
+        "pix2pix",
+        (generator("SSIM", "SSIM", "pix2pix"), generator("PSNR, dB", "PSNR dB", "pix2pix")),
+    ),
+    Row(
+        "super-resolution",
+        "super-resolution",
+        (
+            generator("PSNR, dB", "PSNR dB", "super-resolution", found("bicubic", "PSNR dB")),
+            generator("SSIM", "SSIM", "super-resolution", found("bicubic", "SSIM")),
+        ),
+    ),
+    Row(
+        "inpainting",
+        "inpainting",
+        (
+            generator(
+                "PSNR in the hole, dB",
+                "PSNR in it, dB",
+                "inpainting",
+                found("harmonic fill", "PSNR in it, dB"),
+            ),
+        ),
+    ),
+    Row(
+        "astronomy",
+        "astronomy",
+        (
+            generator(
+                "PSNR, dB",
+                "PSNR dB",
+                "astronomy",
+                found("smoothed by 1 pixel", "PSNR dB"),
+                found("Richardson-Lucy, 5", "PSNR dB"),
+            ),
+            generator("SSIM", "SSIM", "astronomy"),
+        ),
+    ),
+    Row("segmentation", "segmentation", (generator("mean IoU", "mean IoU", "segmentation"),)),
+    Row(
+        "video",
+        "video",
+        (
+            generator("SSIM at t+10", "SSIM t+10", "video", found("repeat the last", "SSIM t+10")),
+            generator("sharpness at t+10", "sharp t+10", "video"),
+            generator("PSNR at t+1, dB", "PSNR t+1", "video", found("repeat the last", "PSNR t+1")),
+        ),
+    ),
+    Row(
+        "cyclegan",
+        "cyclegan",
+        (
+            Measure(
+                "PSNR to the known map, dB",
+                "rows/generator/PSNR dB",
+                (Rival("source as it is", key="rows/source as it is/PSNR dB"),),
+                True,
+            ),
+        ),
+    ),
+    Row(
+        "aging",
+        "aging",
+        (
+            Measure(
+                "age reached", "rows/generator/age reached", (Rival("chance", value=0.2),), True
+            ),
+            Measure(
+                "identity kept",
+                "rows/generator/identity kept",
+                (Rival("input as it is", key="rows/input as it is/identity kept"),),
+                True,
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,1 @@
+"""What is measured and proven: commands of one file each."""

@@ -1,0 +1,139 @@
+"""The gallery: numbers, verdicts, going on where it stopped."""
+
+import json
+
+import pytest
+
+from fastgan.bench.gallery import measure, page, rows
+from fastgan.bench.gallery.page import Numbers, verdict
+from fastgan.cli.main import main as cli
+from fastgan.errors import FastganError
+from fastgan.recipes import RECIPES
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(measure, "PICTURES", tmp_path / "pictures")
+    monkeypatch.setattr(page, "PICTURES", tmp_path / "pictures")
+    return tmp_path / "results"
+
+
+def put(name, *values, key="FD-small", seconds=10.0):
+    for seed, value in enumerate(values):
+        measure.keep(name, seed, {"cpu_seconds": seconds, "evaluation": {key: value}})
+
+
+def test_every_kind_has_one_row_and_trainings_that_exist():
+    kinds = [row.kind for row in rows.ROWS]
+    assert len(kinds) == len(set(kinds))
+    assert set(RECIPES) <= set(kinds)
+    names = {name for name in measure.needed(kinds) if name != "gaussian"}
+    assert names == set(rows.TRAININGS)
+
+
+def test_numbers_have_three_digits_that_count_and_their_spread():
+    assert str(Numbers((13.0, 14.0, 15.0))) == "14.0 ± 1.0"
+    assert str(Numbers((0.0512,))) == "0.0512"
+    assert str(Numbers((512.4, 512.6))) == "512 ± 0"
+    assert Numbers((1.0, 2.0, 3.0)).spread == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "said"),
+    [
+        ((1, 2, 3), (4, 5, 6), "yes"),
+        ((1, 2, 5), (4, 5, 6), "in the mean"),
+        ((4, 5, 6), (1, 2, 5), "**no**, in the mean"),
+        ((4, 5, 6), (1, 2, 3), "**no**"),
+    ],
+)
+def test_a_verdict_says_whether_seeds_overlap(mine, other, said):
+    assert verdict(Numbers(mine), Numbers(other), higher=False) == said
+    mirrored = [Numbers(tuple(-value for value in one)) for one in (mine, other)]
+    assert verdict(*mirrored, higher=True) == said
+
+
+def test_a_row_shows_its_rival_its_price_and_what_is_missing(results):
+    row = rows.sets("sngan", rows.Rival("dcgan", "dcgan"))
+    assert "not measured" in page.cells(row)
+    put("sngan", 9.0, 10.0, 11.0, seconds=90.0)
+    put("dcgan", 13.0, 14.0, 15.0, seconds=43.0)
+    name, seconds, result, others, said, _ = page.cells(row)
+    assert (name, seconds) == ("[sngan](kinds/sngan.md)", "90")
+    assert result == "FD-small 10.0 ± 1.0"
+    assert others == "dcgan (43 s): 14.0 ± 1.0"
+    assert said == "yes"
+
+
+def test_a_rival_of_the_same_evaluation_is_read_from_it(results):
+    rival = rows.Rival("k-means", key="measures/error of k-means")
+    row = rows.Row("infogan", "infogan", (rows.Measure("error", "measures/mine", (rival,)),))
+    found = {"measures": {"mine": 0.5, "error of k-means": 0.4}}
+    measure.keep("infogan", 0, {"cpu_seconds": 1.0, "evaluation": found})
+    assert page.cells(row)[3:5] == ["k-means: 0.400", "**no**"]
+    assert page.cells(row)[1] == "1, one seed"
+
+
+def test_it_goes_on_where_it_stopped_and_keeps_each_training(results, monkeypatch):
+    made = []
+
+    def one(name, seed, picture):
+        if len(made) == 3:
+            raise FastganError("the machine went away")
+        made.append((name, seed, picture))
+        return {"cpu_seconds": 1.0, "evaluation": {"FD-small": 1.0}}
+
+    monkeypatch.setattr(measure, "one", one)
+    with pytest.raises(FastganError, match="went away"):
+        measure.measure(["sngan"], (0, 1), lambda line: None)
+    assert set(measure.kept("sngan")) == {0, 1}
+    assert set(measure.kept("dcgan")) == {0}
+    made.clear()
+    measure.measure(["sngan"], (0, 1), lambda line: None)
+    assert made == [("dcgan", 1, None)]
+
+
+def test_an_evaluation_keeps_its_numbers_alone():
+    found = {"KD": 1.5, "name": "x", "same": True, "list": [1], "in": {"n": 2, "text": "y"}}
+    assert measure.numbers(found) == {"KD": 1.5, "in": {"n": 2}}
+
+
+def test_the_page_is_written_between_its_marks(results, tmp_path):
+    target = tmp_path / "gallery.md"
+    target.write_text(f"above\n{page.BEGIN}\nold\n{page.END}\nbelow\n")
+    put("dcgan", 13.0)
+    page.write(target)
+    text = target.read_text()
+    assert text.startswith("above\n")
+    assert text.endswith("below\n")
+    assert "old" not in text
+    assert "FD-small 13.0" in text
+    assert "fastgan train --recipe dcgan" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["nogan"], "no kind 'nogan'"), (["--seeds", "0"], "--seeds 0")]
+)
+def test_bad_input_is_one_line(arguments, said, capsys):
+    with pytest.raises(SystemExit) as done:
+        cli(["gallery", *arguments])
+    assert done.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_training_that_fails_says_its_last_line():
+    with pytest.raises(FastganError, match="unknown recipe 'nogan'"):
+        measure.fastgan(["train", "--recipe", "nogan"])
+
+
+def test_the_page_is_that_of_the_results():
+    text = page.PAGE.read_text("utf-8")
+    assert page.table() in text
+    assert page.commands() in text
+
+
+def test_results_name_what_they_were_made_with():
+    for path in measure.RESULTS.glob("*.json"):
+        for found in json.loads(path.read_text("utf-8")).values():
+            assert {"command", "cpu_seconds", "cpu", "evaluation"} <= set(found), path.name
