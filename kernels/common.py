@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from fastgan.errors import FastganError
+from fastgan.kernels import interpreter
 
 try:
     import triton
@@ -71,6 +72,8 @@ INTERPRET = has_triton and bool(triton.knobs.runtime.interpret)
 """True when this process runs kernels in Triton's interpreter (TRITON_INTERPRET=1 was set before
 the first import): CPU tensors are then welcome.
 """
+if INTERPRET:
+    interpreter.lighten()
 
 
 def triton_minor() -> str:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from fastgan.data import Dataset
 from fastgan.data.rendered import AGES, faces
-from fastgan.metrics.fidelity import Table
+from fastgan.judges.patches import Patches
+from fastgan.metrics.fidelity import ABOUT_KD, KD, TARGETS, Table
 from fastgan.trainer.reuse.load import walk
 
 
@@ -17,7 +18,8 @@ def aging(run: str, held_out: Dataset, *, seed: int = 0, trust: bool = False) ->
 
     Age reached: the nearest (L1) of the five drawings of that person has the age asked for; chance
     is 0.2. Identity kept: the nearest drawing of that age among all n persons is of that person;
-    chance is 1 / n. L1: to the drawing of that person at that age, in units of the range.
+    chance is 1 / n. L1: to the drawing of that person at that age, in units of the range. The
+    kernel distance of `Patches` is to those drawings, too.
     """
     who = held_out.array("identity")
     side, n = held_out.fields["image"].shape[0], len(held_out)
@@ -33,10 +35,16 @@ def aging(run: str, held_out: Dataset, *, seed: int = 0, trust: bool = False) ->
         [m.float().cpu() for _, m in walk(run, {"image": asked}, seed=seed, trust=trust)]
     )
     ways = {"generator": made.add(1).div(2).clamp(0, 1).flatten(1), "input as it is": given}
+    rows = {name: _scores(images, drawn, torch.from_numpy(target)) for name, images in ways.items()}
+    patches, shape = Patches(n, seed), made.shape
+    right = drawn[torch.arange(n), torch.from_numpy(target)].view(shape) * 2 - 1
+    patches.add(right, {name: images.view(shape) * 2 - 1 for name, images in ways.items()})
+    for name, distance in patches.distances().items():
+        rows.setdefault(name or TARGETS, {})[KD] = distance
     return Table(
         f"{run}: {n:,} held-out persons",
-        {name: _scores(images, drawn, torch.from_numpy(target)) for name, images in ways.items()},
-        f"nearest drawings: chance is 0.2 of ages and {1 / n:.3g} of identities",
+        rows,
+        f"nearest drawings: chance is 0.2 of ages and {1 / n:.3g} of identities\n  {ABOUT_KD}",
     )
 
 

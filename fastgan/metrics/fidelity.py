@@ -1,4 +1,5 @@
-"""How near images are to the right ones: L1, PSNR, SSIM on held-out data, beside baselines."""
+"""How near images are to the right ones (L1, PSNR, SSIM), and how like real ones they look (a
+kernel distance of patches), on held-out data, beside baselines."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastgan.data import Dataset
+from fastgan.judges.patches import Patches
 from fastgan.objectives.base import Step
 from fastgan.trainer.reuse.load import walk
 
@@ -88,6 +90,12 @@ class Table:
 
 Candidate = Callable[[Step], Tensor]
 
+KD = "KD patches"
+TARGETS = "targets"
+"""The row of the right images themselves: the floor of `KD`, all other measures being perfect."""
+
+ABOUT_KD = f"{KD}: do they look real? Lower is better; targets against other targets are the floor"
+
 
 def head(datasets: Mapping[str, Dataset], n: int) -> dict[str, Dataset]:
     """The first n samples of each data set."""
@@ -109,11 +117,14 @@ def fidelity(
     baselines: Mapping[str, Candidate],
     where: Candidate | None = None,
     measures: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None,
+    as_sets: bool = True,
     seed: int = 0,
     trust: bool = False,
 ) -> Table:
     """L1, PSNR and SSIM (in `where`: L1 and PSNR; or other `measures`) of what a run makes of the
-    data sets, and of baselines, which are functions of the step."""
+    data sets, and of baselines, which are functions of the step; as_sets: and the kernel distance
+    of `Patches` to the targets, of `TARGETS` as well."""
+    patches = Patches(max(map(len, datasets.values())), seed) if as_sets else None
     ways_of = measures or {"L1": l1, "PSNR dB": psnr, "SSIM": ssim}
     found: dict[str, list[Tensor]] = {}
     count = 0
@@ -122,6 +133,8 @@ def fidelity(
         region = where(step) if where is not None else None
         ways = {"generator": made, **{name: base(step) for name, base in baselines.items()}}
         count += len(made)
+        if patches is not None:
+            patches.add(target, ways, region)
         for name, images in ways.items():
             images = images.float().clamp(-1, 1)
             if region is None:
@@ -131,7 +144,12 @@ def fidelity(
             found.setdefault(name, []).append(torch.stack(values, 1))
     columns = tuple(ways_of) if where is None else ("L1 in it", "PSNR in it, dB")
     rows = {name: _row(columns, parts) for name, parts in found.items()}
-    return Table(f"{run}: {count:,} held-out images", rows, "means over images; L1 of a range of 1")
+    note = "means over images; L1 of a range of 1"
+    if patches is not None and (of_sets := patches.distances()):
+        for name, distance in of_sets.items():
+            rows.setdefault(name or TARGETS, {})[KD] = distance
+        note += f"\n  {ABOUT_KD}"
+    return Table(f"{run}: {count:,} held-out images", rows, note)
 
 
 def _row(columns: Iterable[str], parts: list[Tensor]) -> dict[str, float]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fastgan.data import Dataset
-from fastgan.metrics.fidelity import Table, psnr, ssim
+from fastgan.judges.patches import Patches
+from fastgan.metrics.fidelity import ABOUT_KD, TARGETS, Table, psnr, ssim
 from fastgan.trainer.reuse.load import walk
 
 
@@ -31,12 +32,13 @@ def recursion(
     seed: int = 0,
     trust: bool = False,
 ) -> Table:
-    """PSNR, SSIM and sharpness at `times` frames ahead, where each frame is made from those made
-    before it, beside repeating the last one that was given.
+    """PSNR, SSIM, sharpness and the kernel distance of `Patches` at `times` frames ahead, where
+    each frame is made from those made before it, beside repeating the last one that was given.
 
     `batch["image"]` holds the frames to come as channels. Raises FastganError.
     """
     found: dict[str, list[Tensor]] = {"generator": [], "repeat the last": []}
+    patches = {ahead: Patches(max(map(len, datasets.values())), seed) for ahead in times}
     count = 0
     for step, first in walk(run, datasets, seed=seed, trust=trust):
         channels, made = first.shape[1], first
@@ -45,6 +47,9 @@ def recursion(
         rows: dict[str, list[Tensor]] = {name: [] for name in found}
         for ahead in range(1, max(times) + 1):
             if ahead in times:
+                patches[ahead].add(
+                    truth[ahead - 1].float(), {"generator": made, "repeat the last": last}
+                )
                 for name, frame in (("generator", made), ("repeat the last", last)):
                     frame, true = frame.float().clamp(-1, 1), truth[ahead - 1]
                     rows[name] += [psnr(frame, true), ssim(frame, true), sharpness(frame, true)]
@@ -55,8 +60,13 @@ def recursion(
         count += len(first)
     columns = [f"{what} t+{t}" for t in times for what in ("PSNR", "SSIM", "sharp")]
     means = {name: torch.cat(parts).mean(0).tolist() for name, parts in found.items()}
+    table = {name: dict(zip(columns, values)) for name, values in means.items()}
+    for ahead, judge in patches.items():
+        for name, distance in judge.distances().items():
+            table.setdefault(name or TARGETS, {})[f"KD t+{ahead}"] = distance
     return Table(
         f"{run}: {count:,} held-out windows",
-        {name: dict(zip(columns, values)) for name, values in means.items()},
-        "PSNR in dB; sharp is the mean slope as a share of the truth's",
+        table,
+        "PSNR in dB; sharp is the mean slope as a share of the truth's\n"
+        f"  KD is of patches. {ABOUT_KD}",
     )

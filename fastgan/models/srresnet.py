@@ -3,12 +3,12 @@ ones."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastgan.errors import FastganError
-from fastgan.models.dcgan import init_weights, one_hot
+from fastgan.models.dcgan import init_weights
+from fastgan.models.layers.conditional import ClassAffine
 
 
 class Residual(nn.Module):
@@ -71,10 +71,11 @@ class Translator(nn.Module):
     """(images (B, inputs, H, W)[, label (B,)]) -> images (B, outputs, H, W) in [-1, 1].
 
     CycleGAN's residual generator (Zhu et al. 2017, arXiv 1703.10593, appendix): two halvings,
-    `blocks` residual blocks, two doublings, instance normalisation. classes: where not 0, the label
-    is put beside the image as planes (Choi et al. 2018, arXiv 1711.09020). residual: the network's
-    output is doubled and added to the image, so that what stays needs no learning; the sum lies
-    in [-3, 3]. H and W are multiples of 4.
+    `blocks` residual blocks, two doublings, instance normalisation. classes: where not 0, each norm
+    outside of the blocks is followed by the label's own affine map; planes beside the image, as in
+    StarGAN, would be taken out again by the first instance norm. residual: the network's output is
+    doubled and added to the image, so that what stays needs no learning; the sum lies in [-3, 3]. H
+    and W are multiples of 4.
     """
 
     def __init__(
@@ -91,10 +92,11 @@ class Translator(nn.Module):
         self.blocks, self.classes, self.residual = blocks, classes, residual
 
         def normed(layer: nn.Module, wide: int) -> list[nn.Module]:
-            return [layer, nn.InstanceNorm2d(wide, affine=True), nn.ReLU()]
+            told = [ClassAffine(wide, classes)] if classes else []
+            return [layer, nn.InstanceNorm2d(wide, affine=True), *told, nn.ReLU()]
 
         self.layers = nn.Sequential(
-            *normed(nn.Conv2d(inputs + classes, width, 5, 1, 2), width),
+            *normed(nn.Conv2d(inputs, width, 5, 1, 2), width),
             *normed(nn.Conv2d(width, 2 * width, 4, 2, 1), 2 * width),
             *normed(nn.Conv2d(2 * width, 4 * width, 4, 2, 1), 4 * width),
             *(Residual(4 * width, norm=True) for _ in range(blocks)),
@@ -111,9 +113,7 @@ class Translator(nn.Module):
                 f"images of {images.shape[3]}x{images.shape[2]} can't be halved twice: use --size "
                 f"{max(8, images.shape[2] // 4 * 4)}"
             )
-        given = images
-        if label is not None:
-            planes = one_hot(label, self.classes, images)
-            given = torch.cat([images, planes.expand(-1, -1, *images.shape[2:])], 1)
-        made = self.layers(given)
+        made = images
+        for layer in self.layers:
+            made = layer(made, label) if isinstance(layer, ClassAffine) else layer(made)
         return images + 2 * made if self.residual else made

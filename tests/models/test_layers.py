@@ -6,7 +6,7 @@ import torch
 
 from fastgan.models import progressive, r3gan, sagan
 from fastgan.models.layers.attention import CosineAttention, SelfAttention
-from fastgan.models.layers.conditional import ConditionedBatchNorm2d
+from fastgan.models.layers.conditional import ClassAffine, ConditionedBatchNorm2d
 from fastgan.models.layers.equalized import (
     EqualizedConv2d,
     EqualizedLinear,
@@ -14,6 +14,7 @@ from fastgan.models.layers.equalized import (
     PixelNorm,
 )
 from fastgan.models.layers.grouped import GroupedBlock, MagnitudeConv2d
+from fastgan.models.srresnet import Translator
 
 
 def random(*shape, seed=0):
@@ -152,3 +153,23 @@ def test_growing_changes_nothing_at_alpha_0():
         assert torch.equal(large, double(small))
         assert torch.equal(after["D"](large, alpha), before["D"](small, one))
         assert not torch.equal(after["G"](z, one), large)
+
+
+def test_a_translator_is_told_the_class_everywhere_not_at_the_borders_alone():
+    """Constant planes beside the image would be gone after the first instance norm."""
+    torch.manual_seed(0)
+    G = Translator(3, 3, 8, 1, classes=2)
+    x = torch.rand(1, 3, 64, 64) * 2 - 1
+    a, b = (G(x, torch.tensor([label]))[..., 24:40, 24:40] for label in (0, 1))
+    assert (a - b).abs().mean() > 0.05
+
+
+def test_a_class_affine_is_its_formula():
+    torch.manual_seed(0)
+    layer = ClassAffine(2, 3).double()
+    x, label = torch.randn(2, 2, 4, 4, dtype=torch.float64), torch.tensor([2, 0])
+    made = layer(x, label)
+    for i, k in enumerate(label.tolist()):
+        for c in range(2):
+            gold = x[i, c] * (1 + layer.gain.weight[k, c]) + layer.shift.weight[k, c]
+            torch.testing.assert_close(made[i, c], gold)

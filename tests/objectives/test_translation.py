@@ -200,7 +200,7 @@ def test_cyclegan_comes_back_and_leaves_targets_alone():
 def test_to_class_judges_the_class_and_comes_back():
     torch.manual_seed(0)
     G, D = ToClassNet().double(), ToClassNet().double()
-    A = conv(2, 3, end=False).double()
+    A = conv(2, 4, end=False).double()
     nets = {"G": G, "D": D, "A": A}
     batch = {"image": images(2), "label": torch.tensor([0, 1, 2])}
     objective = ToClass(classes=3, identity=4.0, adversarial=2.0, class_weight=3.0)
@@ -216,7 +216,8 @@ def test_to_class_judges_the_class_and_comes_back():
     check(objective.g_loss(step), expected, list(G.parameters()))
     step = step_of(objective, nets, batch, live=False)
     real, fake = (D(x, own) - 1).square().mean(), D(G(x, t), t).square().mean()
-    expected = 0.25 * (real + fake) + entropy(x, own)
+    made = torch.full((3,), 3)
+    expected = 0.25 * (real + fake) + entropy(x, own) + entropy(G(x, t).detach(), made)
     check(objective.d_loss(step), expected, [*D.parameters(), *A.parameters()])
 
 

@@ -1,4 +1,4 @@
-"""Batch norm whose gain and bias follow from a vector a sample: a class, a part of the latent."""
+"""Maps whose gain and bias follow from what a sample is told: a class, a part of the latent."""
 
 from __future__ import annotations
 
@@ -54,3 +54,21 @@ class SyncConditionedBatchNorm2d(ConditionedBatchNorm2d):
 
 
 ConditionedBatchNorm2d.synchronised = SyncConditionedBatchNorm2d
+
+
+class ClassAffine(nn.Module):
+    """forward(x (B, C, H, W), label (B,) int64): x * (1 + gain) + shift, both of the class, which
+    are N(0, 0.3^2) at the start (FiLM, Perez et al. 2018, arXiv 1709.07871; after an instance norm
+    it is Dumoulin et al. 2017, arXiv 1610.07629, eq. 5).
+    """
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.channels, self.classes = channels, classes
+        self.gain, self.shift = (nn.Embedding(classes, channels) for _ in "ab")
+        for table in (self.gain, self.shift):
+            nn.init.normal_(table.weight, std=0.3)
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        gain, shift = (t(label)[:, :, None, None].to(x.dtype) for t in (self.gain, self.shift))
+        return x * (1 + gain) + shift

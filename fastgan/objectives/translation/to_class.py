@@ -26,10 +26,12 @@ class ToClass(Augmented):
     """From `batch["image"]`, of class `batch["label"]`, "G" makes an image of a random class t; "D"
     judges images with their class.
 
-    "A" learns to tell the classes of real images (cross-entropy); D's loss is half of the
-    adversarial one on (x, label) against (G(x, t), t). G's is adversarial * adv + class_weight *
-    A's cross-entropy on (G(x, t), t) + identity * (|G(G(x, t), label) - x| + |G(x, label) - x|):
-    whoever came back was not lost on the way (StarGAN, equations 3 and 6).
+    "A" learns to tell the classes of real images, and made ones as one class more (cross-entropy;
+    Salimans et al. 2016, arXiv 1606.03498, section 5): a classifier of reals alone is satisfied by
+    textures that no real image has. D's loss is half of the adversarial one on (x, label) against
+    (G(x, t), t). G's is adversarial * adv + class_weight * A's cross-entropy on (G(x, t), t) +
+    identity * (|G(G(x, t), label) - x| + |G(x, label) - x|): whoever came back was not lost on the
+    way (StarGAN, equations 3 and 6).
     """
 
     classes: int = 2
@@ -66,7 +68,8 @@ class ToClass(Augmented):
 
     def d_loss(self, step: Step) -> Mapping[str, Tensor]:
         x, label, target = step.batch["image"], step.batch["label"], step.noise.target
-        D, terms = step.nets.D, {"class": class_loss(step.nets.A(x), label)}
+        D, A, made = step.nets.D, step.nets.A, torch.full_like(label, self.classes)
+        terms = {"class": class_loss(A(x), label), "made": class_loss(A(step.fake), made)}
         if self.adversarial:
             on_real = D(self.augmented(step, x, "real"), label)
             on_fake = D(self.augmented(step, step.fake, "fake"), target)
@@ -97,5 +100,5 @@ class ToClass(Augmented):
 
 
 def class_loss(logits: Tensor, label: Tensor) -> Tensor:
-    """Cross-entropy of logits (B, classes, h, w), averaged over their places first, 0-dim."""
+    """Cross-entropy of logits (B, classes + 1, h, w), averaged over their places first, 0-dim."""
     return F.cross_entropy(logits.float().mean((2, 3)), label)

@@ -29,8 +29,9 @@ class Aging(FromImage):
         "a folder with a sub-folder for each age group, or of files named AGE_... as UTKFace's; "
         "faces are rendered",
     )
-    identity: float = option(1.0, "weight of being the same person; 0 is off")
-    age: float = option(2.0, "weight of the age that a classifier of real faces sees")
+    lr: float = option(5e-4, "learning rate of all networks")
+    identity: float = option(5.0, "weight of being the same person; 0 is off")
+    age: float = option(1.0, "weight of the age that a classifier sees, which tells made faces too")
     blocks: int = option(2, "residual blocks of the generator")
     loss: str = option("least-squares", "adversarial loss", choices=tuple(LOSSES))
 
@@ -71,7 +72,7 @@ class Aging(FromImage):
             lambda: {
                 "G": Translator(channels, channels, self.width, self.blocks, classes, True),
                 "D": PatchDiscriminator(channels, classes, self.width, norm=False),
-                "A": PatchDiscriminator(channels, 0, self.width, outputs=classes),
+                "A": PatchDiscriminator(channels, 0, self.width, outputs=classes + 1),
             },
             ToClass(classes, self.loss, self.identity, self.adversarial, self.age),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastgan import files
 from fastgan.errors import FastganError
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class FromImage(Config):
     """Base of the recipes whose generator is given an image."""
+
+    as_sets: ClassVar[bool] = True
+    """Whether what it makes is to look like real images, so that sets of both are compared, too."""
 
     size: int | None = run_option(32, "side of the images in pixels")
     steps: int = run_option(2000, "updates of the generator")
@@ -94,6 +97,7 @@ class FromImage(Config):
             baselines=self.baselines(),
             where=self.where(),
             measures=self.measures(),
+            as_sets=self.as_sets,
             seed=seed,
             trust=trust,
         )

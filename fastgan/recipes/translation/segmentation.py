@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class Segment(FromImage):
     recipe: ClassVar[str] = "segmentation"
     summary: ClassVar[str] = "masks of images: U-Net against a critic of masked images"
+    as_sets: ClassVar[bool] = False
 
     data: str = run_option(
         "composites",

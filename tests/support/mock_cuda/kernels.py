@@ -77,6 +77,9 @@ def install() -> None:
     import triton.experimental.gluon
     from triton.runtime import interpreter, jit
 
+    from fastgan.kernels.interpreter import lighten
+
+    lighten()
     run = interpreter.GridExecutor.__call__
     decorate = jit.jit
 

@@ -1,0 +1,30 @@
+"""What the interpreter leaves out: only work whose answer it drops."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from fastgan.kernels.interpreter import lighten
+
+pytest.importorskip("triton", reason="needs Triton")
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_the_overflow_check_goes_only_where_nobody_reads_it(debug, monkeypatch):
+    from triton.runtime import interpreter
+
+    builder = interpreter.interpreter_builder
+    options = dataclasses.replace(builder.options, debug=debug, sanitize_overflow=True)
+    monkeypatch.setattr(builder, "options", options)
+    semantic, asserted = interpreter.interpreter_semantic, []
+    monkeypatch.setattr(builder, "create_assert", lambda *args: asserted.append(args))
+    largest = semantic.to_tensor(2**31 - 1, False)
+    assert semantic.add(largest, largest, True).handle.data == -2  # the sum wraps either way
+    assert bool(asserted) == debug
+    lighten()
+    assert builder.options.sanitize_overflow == debug
+    assert dataclasses.replace(builder.options, sanitize_overflow=True) == options
+    assert semantic.add(largest, largest, True).handle.data == -2
+    assert len(asserted) == 2 * debug
