@@ -371,7 +371,9 @@ class Health:
         began = run[0]["step"] if fell else max(run[0]["step"], LEARNING)
         if len(run) < 3 or step - began < (200 if fell else SPAN):
             return []
-        recovering = now["spread"] > 1.25 * run[-3]["spread"]
+        # One that never was diverse may come apart slowly, first within its few kinds of images.
+        grown = ("spread",) if fell else ("spread", "nearest")
+        recovering = any(now[key] > 1.25 * run[-3][key] for key in grown)
         unmoved = all(look.get("moved", 1.0) < STILL for look in run[-3:])
         if recovering or (unmoved and not fell):
             return []
