@@ -175,7 +175,7 @@ GOOD: dict[str, list[str]] = {
     "infogan": ["--base-width", "8", "--latent", "16"],
     "r3gan": ["--width", "8", "--latent", "16", "--group", "4"],
     "sagan": ["--width", "8", "--latent", "16", "--attention", "8"],
-    "semi-supervised": ["--width", "8", "--hidden", "16"],
+    "semi-supervised": ["--width", "32", "--hidden", "64"],
 }
 
 
