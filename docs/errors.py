@@ -12,8 +12,9 @@ PRODUCT = Path(__file__).parents[1] / "fastgan"
 HEAD = """# Error messages
 
 Every line that fastgan refuses something with, from the code: what is wrong with which thing, and
-what to do. `{...}` is filled in. Messages are read where they are raised; those made elsewhere (by
-`explained`, which puts the system's own reason behind "can't write PATH") are not listed.
+what to do. `{...}` is filled in. Messages are read where they are raised or returned to be raised;
+those made elsewhere (by `explained`, which puts the system's own reason behind "can't write PATH")
+are not listed.
 
 This page is generated: `python docs/errors.py > docs/internals/errors.md`.
 """
@@ -40,7 +41,7 @@ def template(node: ast.expr) -> str | None:
 
 
 def messages() -> dict[str, list[str]]:
-    """{message: modules that raise it}."""
+    """{message: modules that raise it, or hand it to those that do}."""
     found: dict[str, list[str]] = defaultdict(list)
     for source in sorted(PRODUCT.rglob("*.py")):
         if source.is_relative_to(PRODUCT / "verify") or "kernels" in source.parts:
@@ -53,6 +54,8 @@ def messages() -> dict[str, list[str]]:
 def raised(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         call = node.exc if isinstance(node, ast.Raise) else None
+        if isinstance(node, ast.Return):  # a message that several places raise
+            call = node.value
         if isinstance(call, ast.Call) and call.args:
             name = ast.unparse(call.func)
             if name.endswith("FastganError") and (text := template(call.args[0])):

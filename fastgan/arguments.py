@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from fastgan.errors import FastganError
+from fastgan.errors import FastganError, empty, no_path
 
 MOST = 2**53
 """No count is larger: beyond, floating-point numbers skip whole ones."""
@@ -25,6 +25,10 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def _must_be(name: str, what: str, given: str) -> FastganError:
+    return FastganError(f"{name} must be {what}, not {given}")
+
+
 def whole(value: Any, name: str, least: int = 0, most: int = MOST) -> int:
     """A whole number in [least, most]; numpy's are taken, True and 4.0 are not."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
@@ -32,7 +36,7 @@ def whole(value: Any, name: str, least: int = 0, most: int = MOST) -> int:
     count = int(value)
     if not least <= count <= most:
         bounds = f"at least {least}" if count < least else f"at most {most}"
-        raise FastganError(f"{name} must be {bounds}, not {shown(value)}")
+        raise _must_be(name, bounds, shown(value))
     return count
 
 
@@ -48,7 +52,7 @@ def number(value: Any, name: str, least: float = 0.0, most: float = math.inf) ->
         raise FastganError(f"{name} must be a finite number, not {value}")
     if not least <= real <= most:
         bounds = f"at least {least:g}" if real < least else f"at most {most:g}"
-        raise FastganError(f"{name} must be {bounds}, not {value}")
+        raise _must_be(name, bounds, f"{value}")
     return real
 
 
@@ -65,9 +69,9 @@ def text(value: Any, name: str, choices: Iterable[str] = (), written: bool = Fal
     known = list(choices)
     if not isinstance(value, str) or (known and value not in known):
         what = f"one of {', '.join(known)}" if known else "a text"
-        raise FastganError(f"{name} must be {what}, not {shown(value)}")
+        raise _must_be(name, what, shown(value))
     if written and not value:
-        raise FastganError(f"{name} is empty: give it a value, or leave it out")
+        raise empty(name)
     if written and "\0" in value:
         raise FastganError(f"{name} holds a null byte: {value}")
     return value
@@ -84,7 +88,7 @@ def shape(value: Any, name: str) -> tuple[int, ...]:
 
 def path(value: Any, name: str) -> str | os.PathLike[str]:
     if not isinstance(value, (str, os.PathLike)):
-        raise FastganError(f"{name} must be a path, not {shown(value)}")
+        raise no_path(name, shown(value))
     return value
 
 
@@ -93,18 +97,37 @@ def one_of(value: Any, name: str, kind: type, what: str) -> Any:
     if isinstance(value, type) and issubclass(value, kind):
         raise FastganError(f"{name} is the class {value.__name__}: make an object, with ()")
     if not isinstance(value, kind):
-        raise FastganError(f"{name} must be {what}, not {shown(value)}")
+        raise _must_be(name, what, shown(value))
     return value
 
 
 def mapping(value: Any, name: str, what: str) -> Mapping[Any, Any]:
     """A dict whose keys are texts."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise FastganError(f"{name} must be {what}, not {shown(value)}")
+        raise _must_be(name, what, shown(value))
     return value
 
 
 def function(value: Any, name: str, what: str) -> Callable[..., Any]:
     if not callable(value):
-        raise FastganError(f"{name} must be {what}, not {shown(value)}")
+        raise _must_be(name, what, shown(value))
     return value
+
+
+def one_or_each(count: int, what: str, n: int) -> None:
+    """Refuses a count of labels or masks that is neither one nor one for each of `n` images."""
+    if count not in (1, n):
+        raise FastganError(f"{count} {what} for {n} images: give one, or one for each")
+
+
+def samples(n: Any) -> int:
+    """How many images to sample, from 1 on."""
+    if whole(n, "n") < 1:
+        raise FastganError(f"can't sample {n} images: ask for at least one")
+    return int(n)
+
+
+def network(name: str, nets: Iterable[str], said: str) -> None:
+    """Refuses the name of a network that is not there. said: where it stands."""
+    if name not in nets:
+        raise FastganError(f"{said} {name!r}, which is not among the networks: {', '.join(nets)}")

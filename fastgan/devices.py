@@ -10,6 +10,10 @@ import torch
 from fastgan.errors import FastganError
 
 
+def _unknown(name: object) -> FastganError:
+    return FastganError(f"unknown device {name!r}: use auto, cpu or cuda")
+
+
 def pick_device(name: str) -> torch.device:
     """auto: the GPU when there is one. A GPU given by number becomes torch's current one: kernels
         and graphs are launched there.
@@ -17,15 +21,15 @@ def pick_device(name: str) -> torch.device:
     Raises FastganError for a device that is not there.
     """
     if not isinstance(name, str):
-        raise FastganError(f"unknown device {name!r}: use auto, cpu or cuda")
+        raise _unknown(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise FastganError(f"unknown device {name!r}: use auto, cpu or cuda") from error
+        raise _unknown(name) from error
     if device.type not in ("cpu", "cuda"):
-        raise FastganError(f"unknown device {name!r}: use auto, cpu or cuda")
+        raise _unknown(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise FastganError(
             f"device {name!r} asked for, but torch sees no GPU: use --device cpu, or see `fastgan "

@@ -21,6 +21,16 @@ class FastganError(Exception):
         super().__init__(printable(str(message)))
 
 
+def empty(what: str) -> FastganError:
+    """Of an argument, option or path without a text."""
+    return FastganError(f"{what} is empty: give it a value, or leave it out")
+
+
+def no_path(what: str, given: str) -> FastganError:
+    """Of a path that is neither a text nor a pathlib.Path."""
+    return FastganError(f"{what} must be a path, not {given}")
+
+
 def printable(text: str) -> str:
     """Text from files or people as one line that is safe on any terminal: what can't be seen, such
     as line ends, escape codes and marks that turn the writing direction, is escaped."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from fastgan.errors import FastganError
+from fastgan.errors import FastganError, empty, no_path
 
 TEMPORARY = ".partial-"
 """Begins the name of what is being written, or being removed."""
@@ -32,9 +32,9 @@ def path_of(given: str | os.PathLike[str], what: str = "the path") -> Path:
     and the home folder of somebody unknown.
     """
     if not isinstance(given, (str, os.PathLike)) or not isinstance(os.fspath(given), str):
-        raise FastganError(f"{what} must be a path, not {given!r}")
+        raise no_path(what, repr(given))
     if not os.fspath(given):
-        raise FastganError(f"{what} is empty: give it a value, or leave it out")
+        raise empty(what)
     if "\0" in os.fsdecode(given):
         raise FastganError(f"{os.fsdecode(given)}: {what} holds a null byte, which no name can")
     try:

@@ -1,21 +1,55 @@
-"""Triton's interpreter without work whose answer nobody reads."""
+"""Triton's interpreter without work that changes nothing: kernels run there in half the time."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 
 def lighten() -> None:
-    """Takes the overflow check of integers out of the interpreter, where its answer is dropped.
-
-    Triton's interpreter computes each sum, difference and product of integers again in int64 and
-    compares it with the type's range (``TritonSemantic.binary_op_sanitize_overflow_impl``). What
-    it finds goes to ``device_assert``, which does nothing unless ``options.debug`` is set. That
-    is half of an interpreted kernel's time. With ``debug`` set the check stays.
-    """
+    """Takes two things out of the interpreter that cost more than half of a kernel's time."""
     from triton.runtime import interpreter
 
-    builder = interpreter.interpreter_builder
-    options = builder.options
+    _unread_overflow_checks(interpreter)
+    _repeated_patches(interpreter)
+
+
+def _unread_overflow_checks(interpreter: Any) -> None:
+    """Each sum, difference and product of integers is computed again in int64 and compared with
+    the type's range (TritonSemantic.binary_op_sanitize_overflow_impl); what is found goes to
+    device_assert, which does nothing unless `options.debug` is set. With it the check stays."""
+    options = interpreter.interpreter_builder.options
     if getattr(options, "sanitize_overflow", False) and not options.debug:
-        builder.options = dataclasses.replace(options, sanitize_overflow=False)
+        interpreter.interpreter_builder.options = dataclasses.replace(
+            options, sanitize_overflow=False
+        )
+
+
+def _repeated_patches(interpreter: Any) -> None:
+    """Each call of a device function replaces the functions of triton.language again, which the
+    launch has replaced already: once a launch is enough."""
+    patch = getattr(interpreter, "_patch_lang", None)
+    empty = getattr(interpreter, "_LangPatchScope", None)
+    if patch is None or empty is None or getattr(patch, "once", False):  # another Triton, or done
+        return
+    languages = {id(interpreter.tl), id(interpreter.tl.core)}
+    replaced: set[int] = set()
+
+    def patch_once(fn: Any) -> Any:
+        seen = languages.intersection(map(id, fn.__globals__.values()))
+        if seen <= replaced:
+            return empty()
+        scope = patch(fn)
+        if not replaced:  # the launch itself, which takes all back when it ends
+            restore = scope.restore
+
+            def restored() -> None:
+                replaced.clear()
+                restore()
+
+            scope.restore = restored
+        replaced.update(seen)
+        return scope
+
+    patch_once.once = True  # type: ignore[attr-defined]
+    interpreter._patch_lang = patch_once

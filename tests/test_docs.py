@@ -304,6 +304,16 @@ def test_the_table_of_messages_is_that_of_the_code(monkeypatch):
     )
 
 
+def test_no_message_is_written_in_two_places(monkeypatch):
+    """What several places refuse is worded once, in a function that all of them call."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import errors
+
+    found = errors.messages()
+    assert len(found) > 300
+    assert {text: places for text, places in found.items() if len(places) > 1} == {}
+
+
 JOBS = {
     "slurm.sh": re.compile(r"-m fastgan train (.*)$", re.M),
     "kubernetes.yaml": re.compile(r"- train\n((?: +- --.*\n)+)"),

@@ -11,7 +11,7 @@ import click
 
 from fastgan import recipes
 from fastgan.cli import options
-from fastgan.errors import FastganError
+from fastgan.errors import empty
 from fastgan.recipes import Config
 from fastgan.recipes.auto import CANDIDATES, Auto, choose
 
@@ -57,7 +57,7 @@ def decide(
     given = {name.replace("-", "_"): value for name, value in file.items() if name != "recipe"}
     given |= {name: value for name, value in flags.items() if value is not None}
     if given.get("data") == "":
-        raise FastganError("--data is empty: give it a value, or leave it out")
+        raise empty("--data")
     device = pick_device(local_device(str(given.get("device", "auto"))))
     seen = glance(given.get("data", "fashion-mnist"))
     choice = choose(seen, given, gpu=device.type == "cuda", seconds=seconds)

@@ -168,6 +168,8 @@ def _keep(run: str, content: dict[str, bytes]) -> None:
 
 
 def _trained_on(run: Path) -> str:
+    from fastgan.recipes.training import moved
+
     try:
         named = read_file(str(run / "config.toml"), follow=False).get("data")
     except FastganError as error:
@@ -175,8 +177,5 @@ def _trained_on(run: Path) -> str:
     if not isinstance(named, str) or (
         named != "fashion-mnist" and files.kind(files.path_of(named)) is None
     ):
-        raise FastganError(
-            f"{run} was trained on {named or 'data'}, where nothing is now: say where the "
-            "images are, with --data"
-        )
+        raise moved(named or "data", run)
     return named

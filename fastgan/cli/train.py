@@ -20,12 +20,12 @@ from fastgan import files, recipes
 from fastgan.cli import auto, options
 from fastgan.cli.completion import PATH, recipe_names
 from fastgan.cpu.threads import busy
-from fastgan.errors import FastganError, printable
+from fastgan.errors import FastganError, empty, printable
 from fastgan.monitor import start
 from fastgan.recipes import Config
 from fastgan.recipes.auto import AS_LONG_AS_TIME_LASTS, Auto
 from fastgan.recipes.training import make_trainer
-from fastgan.runs import changes
+from fastgan.runs import changes, layout
 from fastgan.runs.layout import REPORT
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ class TrainCommand(click.Command):
         file: dict[str, Any] = {}
         for flag, value in early.items():
             if value == "":
-                raise FastganError(f"{flag} is empty: give it a value, or leave it out")
+                raise empty(flag)
         if early["--resume"]:
             if files.kind(files.path_of(early["--resume"], "--resume") / "run.json") is None:
-                raise FastganError(f"{early['--resume']} is not a run: no run.json in it")
+                raise layout.no_run(early["--resume"])
             file = options.read_file(f"{early['--resume']}/config.toml", follow=False)
         elif early["--config"]:
             file = options.read_file(early["--config"])

@@ -190,11 +190,7 @@ def _scale(rows: Rows, name: str) -> Callable[[np.ndarray], np.ndarray]:
                     "training"
                 )
     if kind in "ui":
-        if low < 0 or high > 255:
-            raise FastganError(
-                f"{name}: integer images must lie in 0..255, found {low:g}..{high:g}; scale them "
-                "to uint8"
-            )
+        check_whole(low, high, name)
         return lambda x: x.astype(np.uint8)
     return float_scale(low, high, name)
 
@@ -210,11 +206,25 @@ def float_scale(low: float, high: float, name: str) -> Callable[[np.ndarray], np
     elif low >= -slack and high <= 255 + slack:
         gain, shift = 1.0, 0.0
     else:
-        raise FastganError(
-            f"{name}: floating-point images must lie in [0, 1], [-1, 1] or [0, 255], found "
-            f"[{low:g}, {high:g}]"
-        )
+        raise float_range(low, high, name)
     return lambda x: np.clip(np.rint(x.astype(np.float32) * gain + shift), 0, 255).astype(np.uint8)
+
+
+def float_range(low: float, high: float, name: str) -> FastganError:
+    """Of floating-point images whose smallest and largest value fit no scale."""
+    return FastganError(
+        f"{name}: floating-point images must lie in [0, 1], [-1, 1] or [0, 255], found "
+        f"[{low:g}, {high:g}]"
+    )
+
+
+def check_whole(low: float, high: float, name: str) -> None:
+    """Raises FastganError for integer images whose smallest and largest value are no uint8."""
+    if low < 0 or high > 255:
+        raise FastganError(
+            f"{name}: integer images must lie in 0..255, found {low:g}..{high:g}; scale them "
+            "to uint8"
+        )
 
 
 def open_idx(path: Path) -> Rows:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastgan.data import cache
-from fastgan.data.dataset import Dataset, left_out
+from fastgan.data.dataset import Dataset, left_out, none_readable
 from fastgan.data.formats.tables import LARGEST, classes_of, table_of
 from fastgan.data.listing import Listing, class_labels
 from fastgan.data.pixels import Unreadable, decode
@@ -159,7 +159,7 @@ class _Builder:
                     continue
                 skipped.append((name, str(error)))
                 self._refuse_if_strict(skipped)
-        raise FastganError(f"no readable image in {self.listing.root}: {left_out(skipped)}")
+        raise none_readable(self.listing.root, left_out(skipped))
 
     def _refuse_if_strict(self, skipped: list[tuple[str, str]]) -> None:
         if self.strict and skipped:

@@ -250,6 +250,11 @@ def left_out(skipped: Sequence[tuple[str, str]], show: int = 3) -> str:
     return f"left out {len(skipped):,}: {listed}{more}"
 
 
+def none_readable(name: object, why: str) -> FastganError:
+    """Of a folder, archive or data set without one image that can be read."""
+    return FastganError(f"no readable image in {name}: {why}")
+
+
 def as_labels(values: np.ndarray, *, named: bool = False) -> tuple[np.ndarray, list[str] | None]:
     """Labels as given -> (int64 or float array, class names when they were texts).
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from fastgan import files
 from fastgan.data import cache
-from fastgan.data.arrays import fit_array, float_scale
-from fastgan.data.dataset import Dataset, as_labels, left_out
+from fastgan.data.arrays import check_whole, fit_array, float_range, float_scale
+from fastgan.data.dataset import Dataset, as_labels, left_out, none_readable
 from fastgan.data.pixels import MAX_FILE_BYTES, Unreadable, decode, fit
 from fastgan.errors import FastganError, printable
 
@@ -56,10 +56,7 @@ def from_items(
             continue
     else:
         low, high = reader.range
-        raise FastganError(
-            f"{name}: floating-point images must lie in [0, 1], [-1, 1] or [0, 255], found "
-            f"[{low:g}, {high:g}]"
-        )
+        raise float_range(low, high, name)
     if "label" in arrays:
         arrays["label"], texts = reader.labels(arrays["label"])
         kinds["label"] = "label" if arrays["label"].dtype == np.int64 else "tensor"
@@ -160,10 +157,7 @@ class _Reader:
                     if len(waiting) == _ROWS:
                         _flush(store, waiting)
             if store is None:
-                raise FastganError(
-                    f"no readable image in {self.name}: "
-                    f"{left_out(skipped) if skipped else 'it is empty'}"
-                )
+                raise none_readable(self.name, left_out(skipped) if skipped else "it is empty")
             _flush(store, waiting)
             kinds = {key: kind for key, (kind, _, _) in layout.items()}
             if isinstance(store, _Memory):
@@ -264,11 +258,7 @@ class _Reader:
             raise Unreadable("values that are not finite")
         self.range = (min(self.range[0], low), max(self.range[1], high))
         if array.dtype.kind in "ui":
-            if low < 0 or high > 255:
-                raise FastganError(
-                    f"{self.name}: integer images must lie in 0..255, found {low:g}..{high:g}: "
-                    "scale them to uint8"
-                )
+            check_whole(low, high, self.name)
             return array.astype(np.uint8)
         if self.range[0] < self.bounds[0] - 1e-3 or self.range[1] > self.bounds[1] + 1e-3:
             raise _OtherScale

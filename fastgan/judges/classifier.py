@@ -40,6 +40,12 @@ VERSION = 1
 comparable."""
 
 
+def enough(count: int) -> None:
+    """Raises FastganError for fewer images than that."""
+    if count < FEWEST:
+        raise FastganError(f"{count} images are too few to measure against: at least {FEWEST}")
+
+
 def shrink(images: Tensor) -> Tensor:
     """Images (n, C, H, W) with a longer side of at most SIDE."""
     height, width = images.shape[2:]
@@ -129,10 +135,7 @@ def fit(
         raise FastganError(
             f"expected uint8 images (N, C, H, W), not {images.dtype} {tuple(images.shape)}"
         )
-    if len(images) < FEWEST:
-        raise FastganError(
-            f"{len(images)} images are too few to measure against: at least {FEWEST}"
-        )
+    enough(len(images))
     began = time.monotonic()
     dice = torch.Generator().manual_seed(seed)
     if labels is None or int(labels.max()) < 1:

@@ -14,8 +14,8 @@ from torch import Tensor
 from fastgan import paths
 from fastgan.data import Dataset
 from fastgan.errors import FastganError
-from fastgan.judges import efficientnet
-from fastgan.judges.classifier import FEWEST, Classifier, cached
+from fastgan.judges import classifier, efficientnet
+from fastgan.judges.classifier import Classifier, cached
 
 GENERAL, SMALL = "EffLite0", "small"
 
@@ -52,10 +52,15 @@ def fitted(data: Dataset, reals: Tensor, folder: Path | None = None) -> Classifi
 
 def check(data: Dataset) -> None:
     """Raises FastganError where `pick` would, without fitting anything."""
+    has_images(data)
+    if not _general(data):
+        classifier.enough(len(data))
+
+
+def has_images(data: Dataset) -> None:
+    """Raises FastganError for data without images."""
     if "image" not in data.fields:
         raise FastganError(f"{data.name} has no images to compare with")
-    if not _general(data) and len(data) < FEWEST:
-        raise FastganError(f"{len(data)} images are too few to measure against: at least {FEWEST}")
 
 
 def pick(data: Dataset, device: torch.device) -> Instrument:

@@ -251,8 +251,7 @@ def evaluate(
             "evaluate takes images, not the path of a run: pass "
             f"fastgan.sample({os.fspath(source)!r}, {n})"
         )
-    if "image" not in data.fields:
-        raise FastganError(f"{data.name} has no images to compare with")
+    instruments.has_images(data)
     images = torch.as_tensor(source)[:n]
     reals = instruments.reals_of(data)
     if images.shape[1:] != reals.shape[1:]:

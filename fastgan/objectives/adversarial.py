@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastgan import arguments
 from fastgan.errors import FastganError
-from fastgan.objectives import regularizers
+from fastgan.objectives import losses, regularizers
 from fastgan.objectives.augmentation import NONE, Augmented
 from fastgan.objectives.base import Noise, Phase
 from fastgan.objectives.ending import ending
@@ -78,8 +78,7 @@ class Adversarial(Augmented):
     lazy: Mapping[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.loss, str) or self.loss not in LOSSES:
-            raise FastganError(f"unknown loss {self.loss!r}: choose one of {', '.join(LOSSES)}")
+        losses.check(self.loss)
         for name in ("lazy_r1", "n_critic"):
             arguments.whole(getattr(self, name), name, 1)
         for name in ("r1", "r2", "gp", "drift"):

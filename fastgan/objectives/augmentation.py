@@ -95,6 +95,11 @@ class Augmented(Objective):
     augment_p: float | None = field(default=None, kw_only=True, metadata={"later": True})
     signed: ClassVar[bool] = True
 
+    def check_augmented_for(self, adversarial: float) -> None:
+        """Raises FastganError where there is no adversarial loss (weight 0) to augment for."""
+        if self.augment != NONE and not adversarial:
+            raise FastganError("without a discriminator there is nothing to augment for")
+
     def check_augment(self) -> None:
         """Raises FastganError for what is no augmentation, or none for this objective."""
         arguments.text(self.augment, "augment")

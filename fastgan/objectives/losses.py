@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from fastgan.errors import FastganError
 from fastgan.ops import loss as ops
 from fastgan.ops import loss_table
 
@@ -45,6 +46,12 @@ class Loss:
             for name, one in zip(STATISTICS, statistics.unbind()):
                 step.log(name, one)
         return value
+
+
+def check(loss: object) -> None:
+    """Raises FastganError for what is no name of a loss."""
+    if not isinstance(loss, str) or loss not in LOSSES:
+        raise FastganError(f"unknown loss {loss!r}: choose one of {', '.join(LOSSES)}")
 
 
 LOSSES = {

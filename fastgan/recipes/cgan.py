@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastgan.errors import FastganError
 from fastgan.recipes.config import ImageSpec, RecipeParts, load_networks
 from fastgan.recipes.dcgan import Dcgan
 
@@ -21,11 +20,7 @@ class Cgan(Dcgan):
         from fastgan.objectives import Adversarial
         from fastgan.trainer.optimization.optimizers import adam
 
-        if not images.classes:
-            raise FastganError(
-                "recipe cgan needs labels: put the images of each class into a folder of its own, "
-                "or use --recipe dcgan"
-            )
+        self.check_labels(images, "dcgan")
         if self.model:
             nets = load_networks(self.model, images, self.latent)
         else:

@@ -96,6 +96,21 @@ class Config(RunOptions):
         not fit."""
         raise NotImplementedError
 
+    def check_labels(self, images: ImageSpec, instead: str) -> None:
+        """Raises FastganError for images without labels. instead: a recipe that needs none."""
+        if not images.classes:
+            raise FastganError(
+                f"recipe {self.recipe} needs labels: put the images of each class into a folder of "
+                f"its own, or use --recipe {instead}"
+            )
+
+    def check_no_model(self) -> None:
+        """Raises FastganError where the networks are to be somebody's own."""
+        if self.model:
+            raise FastganError(
+                f"recipe {self.recipe} trains its own networks: use --model with --recipe dcgan"
+            )
+
     def open_data(self) -> Dataset:
         """The data set of --data, as the recipe's networks are to see it. Raises FastganError."""
         from fastgan import data

@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastgan.errors import FastganError
 from fastgan.ops.loss_table import LOSSES
 from fastgan.recipes.config import Config, ImageSpec, RecipeParts, option, run_option
 
@@ -38,10 +37,7 @@ class Fastgan(Config):
         from fastgan.objectives import Reconstructing
         from fastgan.trainer.optimization.optimizers import adam
 
-        if self.model:
-            raise FastganError(
-                "recipe fastgan trains its own networks: use --model with --recipe dcgan"
-            )
+        self.check_no_model()
         nets = {
             "G": Generator(images.size, images.channels, self.latent, self.width),
             "D": Discriminator(images.size, images.channels, self.width),

@@ -43,10 +43,14 @@ def still_there(config: Config, run: str) -> None:
         and not built_in(config)
         and files.kind(files.path_of(config.data)) is None
     ):
-        raise FastganError(
-            f"{run} was trained on {config.data}, where nothing is now: say where the images are, "
-            "with --data"
-        )
+        raise moved(config.data, run)
+
+
+def moved(data: str, run: object) -> FastganError:
+    """Of the data of a run that are not where they were."""
+    return FastganError(
+        f"{run} was trained on {data}, where nothing is now: say where the images are, with --data"
+    )
 
 
 def augmented(objective: Objective, config: Config) -> Objective:

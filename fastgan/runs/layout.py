@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+from fastgan.errors import FastganError
+
 LOGGERS = ("tensorboard", "wandb", "mlflow")
 """Also the folders that they make inside the run folder."""
 
@@ -14,3 +18,8 @@ TRAVERSALS = "traversal-*.png"
 
 CUT = "cut-off"
 """Lies in a run that has gone back to an older checkpoint, until it has a new one."""
+
+
+def no_run(path: str | os.PathLike[str]) -> FastganError:
+    """Of a folder without a run."""
+    return FastganError(f"{path} is not a run: no run.json in it")

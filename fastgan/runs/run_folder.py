@@ -136,7 +136,7 @@ class RunFolder:
         Raises FastganError where there is no run or another process has it.
         """
         if files.kind(self.path / "run.json") is None:
-            raise FastganError(f"{self.path} is not a run: no run.json in it")
+            raise layout.no_run(self.path)
         try:
             with files.explained(f"can't write to {self.path}"):
                 self._take_lock()
@@ -348,7 +348,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     file = path / "run.json"
     refuse_links(path)
     if files.kind(file) is None:
-        raise FastganError(f"{path} is not a run: no run.json in it")
+        raise layout.no_run(path)
     with files.explained(f"can't read {file}"):
         data = files.read(file, files.TEXT)
     try:

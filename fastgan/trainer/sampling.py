@@ -84,8 +84,7 @@ def generate(
         depends on (seed, i) and its rows alone.
     shown: with all that the objective shows beside them, see `beside`.
     """
-    if arguments.whole(n, "n") < 1:
-        raise FastganError(f"can't sample {n} images: ask for at least one")
+    arguments.samples(n)
     arguments.whole(seed, "seed", 0, 2**32 - 1)
     made = []
     try:
@@ -99,8 +98,7 @@ def generate(
             f"labels must be a class number or one for each image, not {arguments.shown(labels)}"
         ) from None
     if wanted is not None:
-        if len(wanted) not in (1, n):
-            raise FastganError(f"{len(wanted)} labels for {n} images: give one, or one for each")
+        arguments.one_or_each(len(wanted), "labels", n)
         wanted = wanted.expand(n)
     with evaluating(nets), precision.autocast():
         for first in range(0, n, CHUNK):

@@ -6,16 +6,14 @@ Bit for bit on the CPU, on the kernels in a child process, and back.
 
 import copy
 import io
-import os
 import pathlib
-import subprocess
-import sys
 import warnings
 
 import pytest
 import ten_styles
 import torch
 import torch.nn.functional as F
+from interpreter_child import interpreted, parent, run_child
 from test_accelerate import fingerprint
 from test_accelerate_training import assert_same, gradients
 from torch import nn
@@ -24,30 +22,19 @@ from torch.utils.checkpoint import checkpoint
 from fastgan.acceleration import accelerate, functional_norms, report, revert
 from fastgan.acceleration.joining import Pending
 from fastgan.errors import FastganError
-from fastgan.kernels.common import INTERPRET, has_triton
+from fastgan.kernels.common import INTERPRET
 from fastgan.ops.norm import modules as norms
 
 here = pathlib.Path(__file__).parents[1] / "support"
-kernels_only = pytest.mark.skipif(
-    not INTERPRET, reason="runs in the child process with TRITON_INTERPRET=1"
-)
 cpu_only = pytest.mark.skipif(INTERPRET, reason="PyTorch's own kernels")
 STYLE = pytest.mark.parametrize("style", ten_styles.STYLES)
 C = ten_styles.C
 
 
-@pytest.mark.skipif(
-    INTERPRET or not has_triton, reason="starts the child process that interprets the kernels"
-)
+@parent
 @pytest.mark.slow
 def test_joined_on_the_kernels():
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    environment.pop("FASTGAN_IMPL", None)
-    command = [sys.executable, "-m", "pytest", "-q", __file__]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    run_child(__file__)
 
 
 def make(style):
@@ -135,7 +122,7 @@ def test_outputs_are_plain_tensors(style):
         assert type(net(example())) is torch.Tensor
 
 
-@kernels_only
+@interpreted
 @STYLE
 def test_on_the_kernels_every_pair_runs_as_one(style, monkeypatch):
     """Values, gradients and buffers by the project's bound through a few layers; and the norms are
@@ -302,7 +289,7 @@ def test_a_function_that_nobody_sees_is_never_joined_and_fails_at_once_where_it_
             mine(example().requires_grad_()).sum().backward()
 
 
-@kernels_only
+@interpreted
 def test_an_input_that_is_written_over_before_its_norm_runs_is_named():
     net = Fickle()
     mine = fast(net)

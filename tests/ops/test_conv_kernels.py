@@ -95,18 +95,15 @@ def test_fp32_tiles_of_few_channels_keep_within_the_registers():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name",
+    "names",
     [
-        "geometry",
-        "configurations",
-        "splits",
-        "merged_phases",
-        "gradient_pass",
-        "containers",
-        "switch",
+        ("geometry", "configurations", "switch"),
+        ("splits", "merged_phases", "gradient_pass", "containers"),
     ],
+    ids=" ".join,
 )
-def test_interpreted(name):
+def test_interpreted(names):
+    """Several in one process, which takes longer to start than most of them to run."""
     script = Path(__file__).parents[1].joinpath("support", "interpreted_conv.py")
     environment = os.environ | {
         "TRITON_INTERPRET": "1",
@@ -114,7 +111,7 @@ def test_interpreted(name):
         "PYTHONPATH": str(script.parents[2]),
     }
     done = subprocess.run(
-        [sys.executable, str(script), name],
+        [sys.executable, str(script), *names],
         env=environment,
         capture_output=True,
         text=True,

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 import torch
+from flat_stages import plain_adam, stage_of
 from interpreter_child import interpreted, parent, run_interpreted
-from test_flat_adam import flattened, plain_adam, stage_of  # noqa: F401  # a fixture
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils._python_dispatch import TorchDispatchMode

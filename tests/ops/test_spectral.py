@@ -2,13 +2,11 @@
 and by the kernels in a child process."""
 
 import copy
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
+from interpreter_child import interpreted, parent, run_child
 from torch import nn
 from torch.nn.utils import parametrize, remove_spectral_norm
 from torch.nn.utils import spectral_norm as hook_form
@@ -26,26 +24,13 @@ from fastgan.ops.spectral import modules as swap_spectral
 from fastgan.ops.spectral import reference
 from fastgan.ops.spectral import weights as weights_op
 
-kernels_only = pytest.mark.skipif(
-    not INTERPRET, reason="runs in the child process with TRITON_INTERPRET=1"
-)
 FORMS = pytest.mark.parametrize("form", [new_form, hook_form], ids=["parametrization", "hook"])
 
 
-@pytest.mark.skipif(
-    INTERPRET or not has_triton, reason="starts the child process that interprets the kernels"
-)
+@parent
 @pytest.mark.slow
 def test_kernels_in_the_interpreter():
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", __file__],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    run_child(__file__)
 
 
 def close(a, b, bound=5e-6):
@@ -123,7 +108,7 @@ def test_a_network_trains_as_pytorchs(form, twice, layout):
     close(mine(x, label), theirs.train()(x, label))
 
 
-@kernels_only
+@interpreted
 @FORMS
 def test_one_forward_of_several_groups_is_refused(form):
     network = accelerate(Critic(form))
@@ -196,7 +181,7 @@ class Pair(nn.Module):
         return self.nets["G"](x)
 
 
-@kernels_only
+@interpreted
 @FORMS
 def test_a_container_that_calls_one_network_finds_the_others_sigmas_together_too(form, monkeypatch):
     torch.manual_seed(0)
@@ -214,7 +199,7 @@ def test_a_container_that_calls_one_network_finds_the_others_sigmas_together_too
     assert calls == [1] * 4 + [2] * 4
 
 
-@kernels_only
+@interpreted
 @FORMS
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_checkpointed_layers_save_in_backward_what_they_saved_in_forward(form, reentrant):
@@ -235,7 +220,7 @@ def test_checkpointed_layers_save_in_backward_what_they_saved_in_forward(form, r
         assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
-@kernels_only
+@interpreted
 @FORMS
 def test_transforms_and_batched_gradients_take_pytorchs_formula(form):
     torch.manual_seed(0)
@@ -310,7 +295,7 @@ def small():
     return weights, us, vs, dims
 
 
-@kernels_only
+@interpreted
 @pytest.mark.parametrize("iterations", [1, 2])
 @pytest.mark.parametrize("count", [1, 5])
 def test_launches_do_not_grow_with_the_network(monkeypatch, iterations, count):
@@ -347,7 +332,7 @@ def test_launches_do_not_grow_with_the_network(monkeypatch, iterations, count):
     assert len(launches) == 2 * iterations + 4
 
 
-@kernels_only
+@interpreted
 @FORMS
 def test_under_autocast_layers_take_their_weight_in_its_type(form):
     """The bits of PyTorch's division and cast; a part that runs without autocast divides anew."""
@@ -379,7 +364,7 @@ def test_under_autocast_layers_take_their_weight_in_its_type(form):
         state_close(mine, theirs)
 
 
-@kernels_only
+@interpreted
 def test_two_runs_give_the_same_bits_and_every_configuration_is_right():
     weights, us, vs, dims = layers(torch.Generator().manual_seed(2))
     fresh = lambda: ([u.clone() for u in us], [v.clone() for v in vs])
@@ -390,7 +375,7 @@ def test_two_runs_give_the_same_bits_and_every_configuration_is_right():
             close(spectral.spectral_sigma(weights, *fresh(), dims, impl="triton"), runs[0], 1e-6)
 
 
-@kernels_only
+@interpreted
 def test_other_strides_and_types_fall_back_with_a_reason():
     from fastgan.ops.dispatch import why
 
@@ -406,7 +391,7 @@ def test_other_strides_and_types_fall_back_with_a_reason():
         spectral.spectral_sigma(half, [torch.ones(4).half()], [torch.ones(3).half()], impl="triton")
 
 
-@kernels_only
+@interpreted
 def test_registered_ops_pass_opcheck():
     weights = [torch.randn(5, 7, requires_grad=True), torch.randn(4, 3, 2, 2, requires_grad=True)]
     detached = [w.detach() for w in weights]

@@ -1,14 +1,15 @@
 """Kernel tests without a GPU: TRITON_INTERPRET is read when kernels are decorated, so they run in a
 process of their own.
 
-A test marked `@interpreted` is skipped in the parent and run by `run_interpreted(__file__)`, which
-fails if one does not pass.
+A test marked `@interpreted` is skipped in the parent and run by `run_child`, or by
+`run_interpreted(__file__)`, which fails if one does not pass.
 """
 
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,14 +21,26 @@ parent = pytest.mark.skipif(
 )
 
 
+def run_child(*arguments: str | Path) -> str:
+    """Runs pytest with these arguments where kernels are interpreted, and returns what it printed.
+    Fails where it fails.
+
+    No plugin of pytest is loaded there: importing them takes longer than many a test.
+    """
+    env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    env.pop("FASTGAN_IMPL", None)
+    command = [sys.executable, "-m", "pytest", "-x", *map(str, arguments)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text[-6000:]
+    assert re.search(r"\d+ passed|\[100%\]", text), text[-6000:]
+    return text
+
+
 def run_interpreted(path: str) -> None:
     """Runs the `interpreted` tests (names contain "kernel") of the file `path` in a child
     process."""
-    env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    env.pop("FASTGAN_IMPL", None)
-    command = [sys.executable, "-m", "pytest", "-v", "-x", "-W", "ignore", "-k", "_kernel", path]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-    text = done.stdout + done.stderr
-    assert done.returncode == 0, text[-6000:]
+    text = run_child("-v", "-W", "ignore", "-k", "_kernel", path)
     assert re.search(r"\d+ passed", text), text[-6000:]
     assert "skipped" not in text.splitlines()[-1], text[-6000:]

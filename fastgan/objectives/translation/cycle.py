@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from fastgan.errors import FastganError
-from fastgan.objectives.augmentation import NONE, Augmented
+from fastgan.objectives.augmentation import Augmented
 from fastgan.objectives.base import Phase
 from fastgan.objectives.losses import LOSSES
 
@@ -91,8 +91,7 @@ class Cycle(Augmented):
         }
 
     def check(self, nets: Mapping[str, Any]) -> None:
-        if self.augment != NONE and not self.adversarial:
-            raise FastganError("without a discriminator there is nothing to augment for")
+        self.check_augmented_for(self.adversarial)
         missing = [n for n in ("G", "F", "D", "E", "pool", "pool_a") if n not in nets]
         if missing:
             raise FastganError(f"CycleGAN's objective needs a network {missing[0]!r}")

@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from fastgan.errors import FastganError
-from fastgan.objectives.augmentation import NONE, Augmented
+from fastgan.objectives import losses
+from fastgan.objectives.augmentation import Augmented
 from fastgan.objectives.base import Noise, Phase
 from fastgan.objectives.losses import LOSSES
 from fastgan.objectives.translation.degradations import noise_of
@@ -52,8 +53,7 @@ class Translation(Augmented):
     noise: Mapping[str, Noise] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise FastganError(f"unknown loss {self.loss!r}: choose one of {', '.join(LOSSES)}")
+        losses.check(self.loss)
         self.check_augment()
         self.noise = dict(noise_of(self.degradation))
 
@@ -112,8 +112,7 @@ class Translation(Augmented):
         return terms | {"adv": self.adversarial * loss.g(real, made[-1])}
 
     def check(self, nets: Mapping[str, Any]) -> None:
-        if self.augment != NONE and not self.adversarial:
-            raise FastganError("without a discriminator there is nothing to augment for")
+        self.check_augmented_for(self.adversarial)
         for name in ("G", "D") if self.adversarial else ("G",):
             if name not in nets:
                 raise FastganError(f"an objective on images from images needs a network {name!r}")

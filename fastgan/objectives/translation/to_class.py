@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from fastgan.errors import FastganError
-from fastgan.objectives.augmentation import NONE, Augmented
+from fastgan.objectives.augmentation import Augmented
 from fastgan.objectives.base import Noise, Phase
 from fastgan.objectives.losses import LOSSES
 
@@ -93,8 +93,7 @@ class ToClass(Augmented):
         for name in ("G", "D", "A"):
             if name not in nets:
                 raise FastganError(f"translation to a class needs a network {name!r}")
-        if self.augment != NONE and not self.adversarial:
-            raise FastganError("without a discriminator there is nothing to augment for")
+        self.check_augmented_for(self.adversarial)
         if self.classes < 2:
             raise FastganError("translation to a class needs at least two classes")
 

@@ -111,14 +111,19 @@ class FlatParameters:
 
         A missing gradient counts as zero.
         """
-        source = [p.grad for p in self.parameters] if grads is None else grads
-        if len(source) != len(self.parameters):
-            raise FastganError(f"{len(source)} gradients for {len(self.parameters)} parameters")
+        source = self._given(grads)
         for view, g in zip(self.grad_views, source):
             if g is None:
                 view.zero_()
         self._copy([(v, g) for v, g in zip(self.grad_views, source) if g is not None])
         return self.grad
+
+    def _given(self, grads: Sequence[Tensor | None] | None) -> Sequence[Tensor | None]:
+        """The gradients given, or the parameters' own. Raises FastganError for another count."""
+        source = [p.grad for p in self.parameters] if grads is None else grads
+        if len(source) != len(self.parameters):
+            raise FastganError(f"{len(source)} gradients for {len(self.parameters)} parameters")
+        return source
 
     @staticmethod
     def _copy(pairs: list[tuple[Tensor, Tensor]]) -> None:
@@ -135,9 +140,7 @@ class FlatParameters:
         Only what the kernel can't walk (another type or layout than the parameter's, a size that is
         no multiple of ALIGN) is copied into `grad` first.
         """
-        source = [p.grad for p in self.parameters] if grads is None else grads
-        if len(source) != len(self.parameters):
-            raise FastganError(f"{len(source)} gradients for {len(self.parameters)} parameters")
+        source = self._given(grads)
         pairs, tensors, rows = [], [], []
         for p, view, g in zip(self.parameters, self.grad_views, source):
             if g is None:

@@ -88,3 +88,9 @@ def checked(
                 f"nor one row of it per {rows}"
             )
     return act
+
+
+def divided(x: Tensor, groups: int) -> None:
+    """Raises FastganError where the batch of x has no `groups` equal parts."""
+    if groups != 1 and (groups < 1 or x.shape[0] % groups):
+        raise FastganError(f"a batch of {x.shape[0]} does not split into {groups} equal groups")

@@ -18,7 +18,7 @@ from fastgan.errors import FastganError
 from fastgan.ops.dispatch import Dispatcher, pytorch_at_once
 from fastgan.ops.norm import apply
 from fastgan.ops.norm import train as ag
-from fastgan.ops.norm.arguments import checked, facts_of, unsupported
+from fastgan.ops.norm.arguments import checked, divided, facts_of, unsupported
 from fastgan.ops.norm.reference import batch_norm_reference, instance_norm_reference
 
 __all__ = ["batch_norm", "instance_norm"]
@@ -58,8 +58,7 @@ def batch_norm(
     shapes that do not fit and unknown activations.
     """
     act = checked("batch_norm", input, activation, (weight, bias))
-    if groups != 1 and (groups < 1 or input.shape[0] % groups):
-        raise FastganError(f"a batch of {input.shape[0]} does not split into {groups} equal groups")
+    divided(input, groups)
     if training and momentum is None and running_mean is not None and num_batches_tracked is None:
         raise FastganError(
             "batch_norm with momentum=None needs num_batches_tracked, the count its factor comes "

@@ -13,7 +13,7 @@ from fastgan.errors import FastganError
 from fastgan.ops.dispatch import Dispatcher, pytorch_at_once
 from fastgan.ops.norm import apply
 from fastgan.ops.norm import moments as mo
-from fastgan.ops.norm.arguments import checked, facts_of, unsupported
+from fastgan.ops.norm.arguments import checked, divided, facts_of, unsupported
 from fastgan.ops.norm.reference import affine_act_reference, moments_reference
 
 __all__ = ["affine", "affine_act", "moments", "update_running_stats"]
@@ -72,8 +72,7 @@ def moments(input: Tensor, groups: int = 1, *, impl: str = "auto") -> tuple[Tens
     """(mean, biased variance), fp32 (groups, C), of input (N, C, *) over each of `groups` equal
     parts of the batch; differentiable to second order."""
     checked("moments", input, None, ())
-    if groups < 1 or input.shape[0] % groups:
-        raise FastganError(f"a batch of {input.shape[0]} does not split into {groups} equal groups")
+    divided(input, groups)
     if (
         not pytorch_at_once(impl, input)
         and _moments_engine(impl, input, *facts_of(impl, input)) == "triton"

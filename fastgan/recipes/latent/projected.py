@@ -39,10 +39,7 @@ class Projected(Config):
         from fastgan.objectives import Adversarial
         from fastgan.trainer.optimization.optimizers import adam
 
-        if self.model:
-            raise FastganError(
-                "recipe projected trains its own networks: use --model with --recipe dcgan"
-            )
+        self.check_no_model()
         if self.seen < 32:
             raise FastganError(f"--seen {self.seen}: features need at least 32 pixels")
         nets = {

@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastgan.errors import FastganError
 from fastgan.ops.loss_table import LOSSES
 from fastgan.recipes.config import Config, ImageSpec, RecipeParts, load_networks, option, run_option
 
@@ -34,11 +33,7 @@ class Sagan(Config):
         from fastgan.objectives import Adversarial
         from fastgan.trainer.optimization.optimizers import adam
 
-        if not images.classes:
-            raise FastganError(
-                f"recipe {self.recipe} needs labels: put the images of each class into a folder of "
-                "its own, or use --recipe sngan"
-            )
+        self.check_labels(images, "sngan")
         if self.model:
             nets = load_networks(self.model, images, self.latent)
         else:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from fastgan import arguments
 from fastgan.errors import FastganError
 from fastgan.ops.loss_table import LOSSES
 from fastgan.recipes.config import ImageSpec, RecipeParts, option
@@ -41,10 +42,7 @@ class Inpaint(FromImage):
         masks = open_inputs(mask, (side, side, 1))
         if len(masks) == 1 and len(images) > 1:
             masks = masks.take(np.zeros(len(images), np.int64))
-        if len(masks) != len(images):
-            raise FastganError(
-                f"{len(masks)} masks for {len(images)} images: give one, or one for each"
-            )
+        arguments.one_or_each(len(masks), "masks", len(images))
         empty = np.flatnonzero(masks.array("image").reshape(len(masks), -1).max(1) < 128)
         if len(empty):
             name = masks.names[empty[0]] if masks.names else mask

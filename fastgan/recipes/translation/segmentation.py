@@ -25,7 +25,7 @@ class Segment(FromImage):
         "a folder with images in a/ and their masks, white where the thing is, in b/ under the "
         "same names; composites are rendered",
     )
-    adversarial: float = option(0.1, "weight of the critic's distance; 0 is the U-Net alone")
+    adversarial: float = option(0.03, "weight of the critic's distance; 0 is the U-Net alone")
     cross_entropy: float = option(1.0, "weight of the binary cross-entropy")
 
     def everything(self, source: str) -> dict[str, Dataset]:

@@ -91,10 +91,7 @@ def build_optimizers(
             )
     by_name: Mapping[str, Any] = spec if isinstance(spec, Mapping) else dict.fromkeys(nets, spec)
     for name in by_name:
-        if name not in nets:
-            raise FastganError(
-                f"optimizers names {name!r}, which is not among the networks: {', '.join(nets)}"
-            )
+        arguments.network(name, nets, "optimizers names")
     built = {}
     for name, net in nets.items():
         parameters = [p for p in net.parameters() if p.requires_grad]

@@ -25,6 +25,7 @@ from fastgan.trainer.reuse.restoring import (
     class_numbers,
     exported,
     folders_of,
+    known_network,
     network_of,
     objective_of,
     open_checkpoint,
@@ -84,10 +85,7 @@ def load(
         return exported(folder, generator, trust).eval().requires_grad_(False)
     run, groups, state = open_checkpoint(path, step)
     kind = "ema" if ema and network in groups["ema"] else "nets"
-    if network not in groups[kind]:
-        raise FastganError(
-            f"{path} has no network {network!r}: there are {', '.join(groups['nets'])}"
-        )
+    known_network(network, groups[kind], path)
     net = (
         generator
         if generator is not None

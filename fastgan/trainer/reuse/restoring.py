@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load as deserialise
 from torch import Tensor, nn
 
-from fastgan import files
+from fastgan import arguments, files
 from fastgan.data import Dataset
 from fastgan.devices import is_out_of_memory, pick_device
 from fastgan.errors import FastganError
@@ -121,8 +121,7 @@ class OpenRun:
         return {"tokens": rows[torch.arange(n) % len(rows)]}
 
     def _check_noise(self, n: int) -> None:
-        if n < 1:
-            raise FastganError(f"can't sample {n} images: ask for at least one")
+        arguments.samples(n)
         numbers = sum(math.prod(noise.shape) for noise in self.objective.noise.values())
         if numbers > LARGEST_NOISE:
             raise FastganError(
@@ -246,8 +245,7 @@ def class_numbers(labels: Any, n: int, classes: list[str] | None, path: str | Pa
         raise FastganError(f"{path} was trained without labels: leave the label out")
     wanted = labels.reshape(-1).tolist() if hasattr(labels, "reshape") else labels
     listed = list(wanted) if isinstance(wanted, (list, tuple)) else [wanted]
-    if len(listed) not in (1, n):
-        raise FastganError(f"{len(listed)} labels for {n} images: give one, or one for each")
+    arguments.one_or_each(len(listed), "labels", n)
     named = f"labels of {path} go from 0 to {len(classes) - 1} ({', '.join(classes)})"
     numbers = []
     for label in listed:
@@ -269,6 +267,12 @@ def class_number(label: Any, classes: list[str]) -> int | None:
     return number if number == float(label) and 0 <= number < len(classes) else None
 
 
+def known_network(name: str, nets: Iterable[str], path: str | Path) -> None:
+    """Raises FastganError where the run at `path` has no network of that name."""
+    if name not in nets:
+        raise FastganError(f"{path} has no network {name!r}: there are {', '.join(nets)}")
+
+
 def network_of(
     run: dict[str, Any],
     state: dict[str, Any],
@@ -279,10 +283,7 @@ def network_of(
 ) -> nn.Module:
     """A network made again, which these weights fit. Raises FastganError."""
     described = run["stages"][state["stage"]]
-    if name not in described["nets"]:
-        raise FastganError(
-            f"{path} has no network {name!r}: there are {', '.join(described['nets'])}"
-        )
+    known_network(name, described["nets"], path)
     how = described["nets"][name]
     if "spec" not in how:
         remedy = "make it yourself and pass it, load(path, generator=net)"

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastgan import arguments
 from fastgan.cpu.layers import give
 from fastgan.data import Dataset, Stream
 from fastgan.devices import seed_generators
@@ -98,11 +99,9 @@ class ActiveStage:
             else None,
         )
         self.rates = ScheduledOptions(stage.schedules, self.optimizers)
-        unknown = [name for name in stage.ema if name not in self.nets and name != "G"]
-        if unknown:
-            raise FastganError(
-                f"ema names {unknown[0]!r}, which is not among the networks: {', '.join(self.nets)}"
-            )
+        for name in stage.ema:
+            if name != "G":
+                arguments.network(name, self.nets, "ema names")
         self.ema = Ema(
             {name: self.nets[name] for name in stage.ema if name in self.nets}, ema_decay, trained
         )

@@ -23,7 +23,7 @@ from fastgan.trainer.networks import is_lazy
 from fastgan.trainer.optimization.optimizers import OptimizerSpec, Schedule
 from fastgan.trainer.run_options import RunOptions
 from fastgan.trainer.stages.active import ActiveStage
-from fastgan.trainer.stages.stage import Stage, names_of, open_streams
+from fastgan.trainer.stages.stage import Stage, names_of, networks_of, open_streams
 
 
 def single_stage(
@@ -39,16 +39,12 @@ def single_stage(
 ) -> Stage:
     """The one stage that `Trainer`'s arguments describe. Raises FastganError for what is no
     network, or where there is none."""
-    by_name = dict(
-        arguments.mapping({} if nets is None else nets, "nets", "networks by name such as {'G': G}")
-    )
+    by_name = dict(networks_of({} if nets is None else nets))
     if generator is not None:
         by_name["G"] = generator
     if discriminator is not None:
         by_name["D"] = discriminator
-    for name, net in by_name.items():
-        if not isinstance(net, nn.Module):
-            raise FastganError(f"network {name!r} is a {type(net).__name__}, not a torch.nn.Module")
+    networks_of(by_name)
     if not by_name:
         raise FastganError("no networks: pass generator= and discriminator=, or nets=")
     chosen = (

@@ -68,13 +68,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         arguments.one_of(self.objective, "objective", Objective, "an Objective")
-        for name, net in arguments.mapping(
-            self.nets, "nets", "networks by name such as {'G': G}"
-        ).items():
-            if not isinstance(net, nn.Module):
-                raise FastganError(
-                    f"network {name!r} is a {type(net).__name__}, not a torch.nn.Module"
-                )
+        networks_of(self.nets)
         for name in ("steps", "batch_size"):
             if (count := getattr(self, name)) is not None:
                 arguments.whole(count, f"{name} of a stage", 1)
@@ -84,6 +78,14 @@ class Stage:
             arguments.function(self.carry, "carry", "a function of two dicts of networks")
         own = self.objective.own_nets()
         self.nets = {**self.nets, **{k: net for k, net in own.items() if k not in self.nets}}
+
+
+def networks_of(nets: Any) -> Mapping[str, nn.Module]:
+    """Networks by name. Raises FastganError for what is none."""
+    for name, net in arguments.mapping(nets, "nets", "networks by name such as {'G': G}").items():
+        if not isinstance(net, nn.Module):
+            raise FastganError(f"network {name!r} is a {type(net).__name__}, not a torch.nn.Module")
+    return nets
 
 
 def names_of(ema: Any) -> tuple[str, ...]:

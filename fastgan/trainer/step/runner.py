@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastgan import arguments
 from fastgan.distributed.buckets import GradientBuckets
 from fastgan.distributed.context import DistributedContext
 from fastgan.errors import FastganError
@@ -154,11 +155,7 @@ class StepRunner:
             raise FastganError(f"two phases of the objective share a name: {', '.join(names)}")
         for phase in self.phases:
             for name in phase.trains:
-                if name not in self.nets:
-                    raise FastganError(
-                        f"phase {phase.name!r} trains {name!r}, which is not among the networks: "
-                        f"{', '.join(self.nets)}"
-                    )
+                arguments.network(name, self.nets, f"phase {phase.name!r} trains")
             held = [
                 name for name in phase.trains if any(True for _ in self.nets[name].parameters())
             ]
