@@ -371,18 +371,17 @@ class Health:
         began = run[0]["step"] if fell else max(run[0]["step"], LEARNING)
         if len(run) < 3 or step - began < (200 if fell else SPAN):
             return []
-        # One that never was diverse may come apart slowly, first within its few kinds of images.
-        grown = ("spread",) if fell else ("spread", "nearest")
-        recovering = any(now[key] > 1.25 * run[-3][key] for key in grown)
+        # One that never was diverse may come apart slowly, first within its few kinds of images;
+        # close to each other but all different is less diverse than reals, and no collapse.
+        recovering = any(now[k] > 1.25 * run[-3][k] for k in ("spread", "nearest")[: 2 - fell])
+        different = now["spread"] >= LOW_SPREAD / 2 and now["nearest"] >= LOW_NEAREST
         unmoved = all(look.get("moved", 1.0) < STILL for look in run[-3:])
-        if recovering or (unmoved and not fell):
+        if recovering or (not fell and (unmoved or different)):
             return []
-        start = f"since step {int(run[0]['step'])} ({len(run)} looks)"
-        facts = f"{start} samples are alike: {now['spread']:.2f} times as far apart as reals"
-        facts += f", nearest neighbours {now['nearest']:.2f} times"
-        facts += (
-            f", after {self.best_spread:.2f} at best" if fell else ", and they never were diverse"
-        )
+        facts = f"since step {int(run[0]['step'])} ({len(run)} looks) samples are alike: "
+        facts += f"{now['spread']:.2f} times as far apart as reals, nearest neighbours "
+        facts += f"{now['nearest']:.2f} times, "
+        facts += f"after {self.best_spread:.2f} at best" if fell else "and they never were diverse"
         return self._alert("collapse", step, facts, self._look_before(len(run)) if fell else 0)
 
 

@@ -227,6 +227,33 @@ def test_repeated_samples_are_a_collapse_even_when_they_are_far_apart():
     assert watch.diversity > 0.5, "five modes are far apart: the nearest neighbours give them away"
 
 
+def of_two_modes(reals, width, dice):
+    """Samples about two of the reals, `width` of the way to the others."""
+    near = reals[torch.randint(2, (64,), generator=dice)]
+    return near + width * (reals - near)
+
+
+@pytest.mark.parametrize(("growth", "named"), [(1.0, ["collapse"]), (1.7, [])])
+def test_a_run_that_comes_apart_slowly_is_no_collapse(growth, named):
+    dice = torch.Generator().manual_seed(0)
+    reals = torch.rand(64, 1, 8, 8, generator=dice) * 2 - 1
+    watch, alerts = Health(), []
+    for look in range(1, 7):
+        samples = of_two_modes(reals, min(0.02 * growth**look, 0.5), dice)
+        alerts += watch.observe_samples(200 * look, samples, reals=reals)
+    assert [alert.cause for alert in alerts] == named
+
+
+@pytest.mark.parametrize(("share", "named"), [(0.1, ["collapse"]), (0.3, [])])
+def test_samples_that_are_close_but_all_different_are_no_collapse(share, named):
+    reals = torch.rand(64, 1, 8, 8) * 2 - 1
+    watch, alerts = Health(), []
+    for look in range(1, 7):
+        samples = share * (reals + 0.1 * torch.randn(reals.shape))
+        alerts += watch.observe_samples(200 * look, samples, reals=reals)
+    assert [alert.cause for alert in alerts] == named
+
+
 def test_the_state_stays_small():
     watch = Health()
     watch.observe_samples(100, *torch.rand(3, 64, 3, 64, 64))
