@@ -19,8 +19,8 @@ TRAININGS: Mapping[str, str] = {
     "stylegan2-small": f"--recipe stylegan2-small {SMALL} --most 32 --ema-decay 0.99 --steps 800",
     "progressive": f"--recipe progressive {SMALL} --most 32 --steps 1800",
     "infogan": "--recipe infogan --steps 1500",
-    "lapgan": "--recipe lapgan --steps 3000",
-    "gan-32": "--recipe gan --size 32 --steps 2000",
+    "lapgan": "--recipe lapgan --steps 1500",
+    "gan-32": "--recipe gan --size 32 --hidden-g 211 --hidden-d 31 --steps 3000",
     "semi-supervised": "--recipe semi-supervised --width 100 --hidden 250 --steps 4000",
     "semi-supervised-alone": "--recipe semi-supervised --width 100 --hidden 250 --steps 4000 "
     "--unlabelled 0",
@@ -42,7 +42,7 @@ TRAININGS: Mapping[str, str] = {
         for alone in ("", without)
     },
     "cyclegan": "--recipe cyclegan --width 16 --steps 800",
-    "aging": "--recipe aging --width 16 --steps 700 --identity 1 --age 2 --lr 5e-4",
+    "aging": "--recipe aging --size 16 --width 16 --steps 800",
 }
 """Options of `fastgan train` by the name of the training; the seed and the folder are added."""
 
