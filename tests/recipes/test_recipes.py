@@ -219,13 +219,13 @@ is tried whole."""
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FROM_NOISE)
 def test_defaults_train(name):
-    """Three seeds stay finite on the bundled data: 200 steps of gan, which used to diverge by step
+    """Three seeds stay finite on the bundled data: 120 steps of gan, which used to diverge by step
     90, 60 of the others."""
     for seed in range(3):
         options = {"seed": seed, "log_every": 10, "device": "cpu", "progress": False}
         config = recipes.find(name)(**options, **REDUCED.get(name, {}))
         with make_trainer(config, resume=False, log=None, out=None) as trainer:
-            trainer.fit(200 if name == "gan" else 60)
+            trainer.fit(120 if name == "gan" else 60)
 
 
 def test_the_original_gans_discriminator_learns_at_half_the_rate():
