@@ -206,6 +206,7 @@ REDUCED = {
     "biggan-small": {"width": 4, "batch_size": 4, "size": 16, "n_critic": 1},
     "progressive": {"width": 4, "most": 8, "batch_size": 8, "size": 16, "stage_steps": 15},
     "lapgan": {"width": 4, "hidden": 16, "batch_size": 8, "size": 16},
+    "latent": {"width": 4, "base": 8, "batch_size": 8, "size": 16, "stage_steps": 20},
     "text-to-image": {"width": 4, "batch_size": 8, "size": 8},
     "r3gan": {"width": 4, "batch_size": 8, "size": 16},
     "projected": {"width": 1, "heads": 4, "seen": 32, "batch_size": 4, "size": 32},
