@@ -50,7 +50,7 @@ class Autoencoding(Objective):
         self.noise = {"z": Noise(self.shape)}
 
     def phases(self) -> Sequence[Phase]:
-        return (Phase("AE", ("encoder", "G"), self.loss_),)
+        return (Phase("AE", ("encoder", "G"), self.ae_loss),)
 
     def generate(self, step: Step) -> Tensor:
         return step.nets.G(step.noise.z)
@@ -62,7 +62,7 @@ class Autoencoding(Objective):
         images = step.batch["image"]
         return images, step.nets.G(step.nets.encoder(images)), made
 
-    def loss_(self, step: Step) -> Mapping[str, Tensor]:
+    def ae_loss(self, step: Step) -> Mapping[str, Tensor]:
         images = step.batch["image"]
         maps = step.nets.encoder(images)
         made = step.nets.G(maps + self.blur * step.rand("blur", self.shape, "normal"))

@@ -191,7 +191,7 @@ def test_autoencoding():
     nets = {"encoder": encoder, "G": lambda maps: maps.square()}
     position = torch.tensor(5)
     step = Step(objective, nets, 9, batch={"image": real}, position=position)
-    terms = objective.loss_(step)
+    terms = objective.ae_loss(step)
     drawn = normal(9, position, 3, (1, 2, 2), stream=stream_id("/blur")).double()
     made = (real * w.view(1, 1, 2, 2) + 0.3 * drawn) ** 2
     assert_same(terms, {"l1": (made - real).abs().sum() / 12}, [w])

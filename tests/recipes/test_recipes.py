@@ -106,8 +106,8 @@ def test_each_recipe_trains_and_loads(name, tmp_path):
     images = fastgan.sample(tmp_path / "run", 3, seed=1)
     assert images.shape == (3, 3, config.size, config.size)
     assert fastgan.load(tmp_path / "run").training is False
-    (first, *_, last) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert '"loss/D"' in first
+    last = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1]
+    assert '"loss/D"' in last
     assert '"step": 3' in last
 
 

@@ -19,7 +19,9 @@ class Latent(Config):
     steps: int = run_option(4000, "updates of the autoencoder and of the generator, together")
     batch_size: int = run_option(16, "images of a step")
     ema_decay: float = run_option(0.995, "decay of the averaged generator")
-    stage_steps: int | None = option(None, "steps of the autoencoder; default: half of --steps")
+    stage_steps: int | None = option(
+        None, "steps of the autoencoder; default: a quarter of --steps"
+    )
     maps: int = option(8, "channels of a map; its side is an eighth of the image's, or 8")
     blur: float = option(0.1, "noise on maps, which have unit variance")
     latent: int = option(64, "numbers in a latent vector")
@@ -35,7 +37,7 @@ class Latent(Config):
 
     def settled(self) -> Self:
         """stage_steps becomes a number, so that --resume --steps lengthens the GAN's stage."""
-        return replace(self, stage_steps=self.stage_steps or max(self.steps // 2, 1))
+        return replace(self, stage_steps=self.stage_steps or max(self.steps // 4, 1))
 
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.frozen import autoencoder as models
