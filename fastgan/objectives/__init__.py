@@ -2,6 +2,7 @@
 adversarial objective."""
 
 from fastgan.objectives.adversarial import Adversarial
+from fastgan.objectives.autoencoding import Autoencoding, OnMaps
 from fastgan.objectives.base import Noise, Objective, Phase
 from fastgan.objectives.growing import Growing
 from fastgan.objectives.information import Information
@@ -16,6 +17,7 @@ from fastgan.objectives.semi_supervised import SemiSupervised
 __all__ = [
     "LOSSES",
     "Adversarial",
+    "Autoencoding",
     "Constant",
     "Cosine",
     "Detail",
@@ -27,6 +29,7 @@ __all__ = [
     "Matching",
     "Noise",
     "Objective",
+    "OnMaps",
     "Phase",
     "Reconstructing",
     "SemiSupervised",

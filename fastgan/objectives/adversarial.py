@@ -175,7 +175,7 @@ class Adversarial(Augmented):
                 )
 
     def check_images(self, fake: Tensor, step: Step) -> None:
-        real = step.batch["image"]
+        real = self.reals(step)
         if fake.shape != real.shape:
             made, data = ("x".join(map(str, (*t.shape[2:], *t.shape[1:2]))) for t in (fake, real))
             remedy = "change the network, or --size and --channels"

@@ -141,7 +141,11 @@ class Augmented(Objective):
             return images
         key = step.key(f"augment/{which}")
         if self.augment == ADA:
-            return ada(images, p=step.nets[NET].strength, **key)
+            strength = step.nets[NET].strength
+            if images.shape[1] <= 4:
+                return ada(images, p=strength, **key)
+            # maps of a network: three channels at a time, by the same draws
+            return torch.cat([ada(part, p=strength, **key) for part in images.split(3, 1)], 1)
         return diffaugment(images, policy=self.augment, **key)
 
     def moved(self, step: Step, mask: Tensor, which: str) -> Tensor:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
@@ -131,6 +131,7 @@ class Objective:
             faster.
         traversed: Names of noise, "codes.0" for one number of several, of which a run draws a
             picture with a row for each value of the rest.
+        watched: Whether the watch looks at samples: not where nothing is trained to make them.
 
     Example:
         >>> import fastgan
@@ -161,6 +162,7 @@ class Objective:
     lazy: Mapping[str, int] = {}
     one_pass: bool | None = None
     traversed: tuple[str, ...] = ()
+    watched: ClassVar[bool] = True
 
     def phases(self) -> Sequence[Phase]:
         """The phases of one step, in order. One step is one update of the generator."""

@@ -25,6 +25,7 @@ RECIPES = {
     "biggan-small": "fastgan.recipes.latent.sagan:BigGanSmall",
     "progressive": "fastgan.recipes.latent.progressive:Progressive",
     "lapgan": "fastgan.recipes.latent.lapgan:Lapgan",
+    "latent": "fastgan.recipes.latent.on_maps:Latent",
     "text-to-image": "fastgan.recipes.latent.text_to_image:TextToImage",
     "pix2pix": "fastgan.recipes.translation.pix2pix:Pix2Pix",
     "super-resolution": "fastgan.recipes.translation.super_resolution:SuperResolution",

@@ -13,7 +13,6 @@ from fastgan.recipes.config import as_dict, fields_of
 
 if TYPE_CHECKING:
     from fastgan.data import Dataset
-    from fastgan.objectives import Objective
     from fastgan.trainer.stages.stage import Stage
     from fastgan.trainer.trainer import Trainer
 
@@ -53,18 +52,25 @@ def moved(data: str, run: object) -> FastganError:
     )
 
 
-def augmented(objective: Objective, config: Config) -> Objective:
-    """The recipe's objective with the augmentation of the options. Raises FastganError."""
+def augmented(stages: list[Stage], config: Config) -> list[Stage]:
+    """The recipe's stages with the augmentation of the options in those that have a discriminator
+    to show it to. Raises FastganError where none has."""
     from fastgan.objectives.augmentation import Augmented
 
     if config.augment == "none" and config.augment_p is None:
-        return objective
-    if not isinstance(objective, Augmented):
+        return stages
+    if not any(isinstance(stage.objective, Augmented) for stage in stages):
         raise FastganError(
-            f"--augment: {type(objective).__name__} shows its discriminator nothing augmented; "
-            "derive it from fastgan.objectives.augmentation.Augmented"
+            f"--augment: {type(stages[-1].objective).__name__} shows its discriminator nothing "
+            "augmented; derive it from fastgan.objectives.augmentation.Augmented"
         )
-    return dataclasses.replace(objective, augment=config.augment, augment_p=config.augment_p)
+    wish: dict[str, Any] = {"augment": config.augment, "augment_p": config.augment_p}
+    return [
+        dataclasses.replace(stage, objective=dataclasses.replace(stage.objective, **wish))
+        if isinstance(stage.objective, Augmented)
+        else stage
+        for stage in stages
+    ]
 
 
 def make_trainer(
@@ -162,18 +168,15 @@ def stages_of(config: Config, images: ImageSpec, dataset: Dataset) -> list[Stage
         if "D" not in built.nets:
             raise FastganError("--freeze-d: there is no network D")
         freeze_first(built.nets["D"], config.freeze_d)
-    stages = [
-        dataclasses.replace(stage, objective=augmented(stage.objective, config))
-        for stage in built.stages
-    ]
+    stages = [*built.stages]
     if built.objective is not None:
         stages.append(
             Stage(
                 built.nets,
-                augmented(built.objective, config),
+                built.objective,
                 optimizers=built.optimizers,
                 schedules=built.schedules,
                 ema=built.ema,
             )
         )
-    return stages
+    return augmented(stages, config)

@@ -24,7 +24,8 @@ def _reals(session: Session) -> Tensor | None:
 
 def look_at_samples(session: Session) -> None:
     """Let the watch compare fresh and fixed samples with reals."""
-    if session.watch is None or not session.ranks.first:
+    watched = session.active.stage.objective.watched
+    if session.watch is None or not watched or not session.ranks.first:
         return
     reals = _reals(session)
     if reals is None:

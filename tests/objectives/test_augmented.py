@@ -21,6 +21,7 @@ from fastgan.ops.augment import diffaugment
 from fastgan.ops.random import stream_id
 from fastgan.recipes.dcgan import Dcgan
 from fastgan.recipes.training import augmented
+from fastgan.trainer.stages.stage import Stage
 
 POLICY = "color,translation,cutout"
 
@@ -113,11 +114,14 @@ def test_what_can_not_augment_says_so():
         fastgan.Adversarial(augment="cutout,color")
     with pytest.raises(fastgan.FastganError, match="Own has a g_loss of its own"):
         Own(augment="color").check({"G": None, "D": None})
-    assert augmented(fastgan.Adversarial("hinge"), Dcgan(augment="color")).augment == "color"
+    bare, other = Stage({}, Bare()), Stage({}, fastgan.Adversarial("hinge"))
+    before, after = augmented([bare, other], Dcgan(augment="color"))
+    assert before is bare
+    assert after.objective.augment == "color"
     with pytest.raises(
         fastgan.FastganError, match="Bare shows its discriminator nothing augmented"
     ):
-        augmented(Bare(), Dcgan(augment="color"))
+        augmented([bare], Dcgan(augment="color"))
     with pytest.raises(fastgan.FastganError, match="says nothing in Segmentation: give a fixed"):
         Segmentation(augment="ada")
     with pytest.raises(fastgan.FastganError, match="nothing to augment for"):

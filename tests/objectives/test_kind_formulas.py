@@ -7,14 +7,17 @@ import torch
 
 from fastgan.objectives import (
     Adversarial,
+    Autoencoding,
     Cosine,
     Detail,
     Growing,
     Information,
     Matching,
+    OnMaps,
     SemiSupervised,
 )
 from fastgan.objectives.base import Step
+from fastgan.ops.random import normal, stream_id
 
 
 def random(*shape, seed=0):
@@ -178,3 +181,64 @@ def test_matching():
     assert_same(objective.d_loss(step), gold, [w, table])
     terms = objective.g_loss(step)
     assert_same(terms, {"adv": -score(fake, text.detach()).mean()}, [w, table])
+
+
+def test_autoencoding():
+    """The decoder is given maps with noise of a known size, and the error is L1."""
+    real, w = random(3, 1, 2, 2), random(4, seed=3).requires_grad_()
+    objective = Autoencoding((1, 2, 2), blur=0.3)
+    encoder = lambda x: x * w.view(1, 1, 2, 2)
+    nets = {"encoder": encoder, "G": lambda maps: maps.square()}
+    position = torch.tensor(5)
+    step = Step(objective, nets, 9, batch={"image": real}, position=position)
+    terms = objective.ae_loss(step)
+    drawn = normal(9, position, 3, (1, 2, 2), stream=stream_id("/blur")).double()
+    made = (real * w.view(1, 1, 2, 2) + 0.3 * drawn) ** 2
+    assert_same(terms, {"l1": (made - real).abs().sum() / 12}, [w])
+    error = ((made - real) ** 2).sum() / 12
+    assert float(step.logged["/psnr"]) == pytest.approx(10 * math.log10(4 / error.item()), rel=1e-5)
+    shown = objective.panels(step, real)
+    for panel, gold in zip(shown, [real, encoder(real) ** 2, real], strict=True):
+        assert torch.equal(panel, gold)
+
+
+def test_on_maps():
+    """D sees maps, of reals and of G, each with noise of its own; no gradient reaches the encoder,
+    which is called once; samples are decoded."""
+    real, fake = random(4, 1, 4, 4, seed=1), random(4, 2, 2, 2, seed=2)
+    w, e = random(8, seed=3).requires_grad_(), random(1, seed=4).requires_grad_()
+    objective = OnMaps("hinge", (5,), r1=0.6, blur=0.2)
+    calls = []
+
+    def encoder(x):
+        calls.append(len(x))
+        return e * x.view(4, 1, 2, 2, 2, 2).mean((3, 5)).expand(-1, 2, -1, -1)
+
+    class G:
+        make_maps = staticmethod(lambda z: z[:, :1, None, None] + fake)
+
+        def __call__(self, z):
+            return self.make_maps(z).sum()
+
+    D = lambda maps: logits_of(maps, w)
+    position = torch.tensor(7)
+    nets, z = {"encoder": encoder, "D": D, "G": G()}, random(4, 5, seed=6)
+    step = Step(
+        objective, nets, 9, batch={"image": real}, noise={"z": z}, due={"r1": 1}, position=position
+    )
+    assert torch.equal(objective.generate(step), z[:, :1, None, None] + fake)
+    assert torch.equal(objective.sample(step), (z[:, :1, None, None] + fake).sum())
+    step._fake = fake.requires_grad_()
+    step.live = True
+    n = {
+        which: 0.2 * normal(9, position, 4, (2, 2, 2), stream=stream_id(f"/blur/{which}")).double()
+        for which in ("real", "fake")
+    }
+    maps = e.detach() * real.view(4, 1, 2, 2, 2, 2).mean((3, 5)).expand(-1, 2, -1, -1) + n["real"]
+    gold = {
+        "adv": (1 - D(maps)).clamp(min=0).mean() + (1 + D(fake + n["fake"])).clamp(min=0).mean(),
+        "r1": 0.3 * ((maps.flatten(1) @ w) ** 2 * (w @ w)).mean(),
+    }
+    assert_same(objective.d_loss(step), gold, [w, fake, e])
+    assert calls == [4]
+    assert_same(objective.g_loss(step), {"adv": -D(fake + n["fake"]).mean()}, [fake])

@@ -35,17 +35,24 @@ def few(tmp_path, monkeypatch):
         monkeypatch.setitem(rendered.RENDERED, name, (draw, 12 if name == "sprites" else 40))
 
 
-def seen(config, steps=1):
-    """What the first layer of each discriminator is given, and every number of the networks
-    afterwards."""
+def seen(config):
+    """What the first layer of each discriminator is given in as many steps as there are stages."""
     found = []
+
+    def note(one):
+        def hook(layer, given):
+            if layer is one:  # not its copy in the trial before a stage, which augments nothing
+                found.append(given[0])
+
+        return hook
+
     with make_trainer(config, resume=False, log=None, out=None) as trainer:
         for stage in trainer.stages:
             for name, net in stage.nets.items():
                 if name[0] in "DE":
                     first = next(m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear)))
-                    first.register_forward_pre_hook(lambda _, given: found.append(given[0]))
-        trainer.fit(steps)
+                    first.register_forward_pre_hook(note(first))
+        trainer.fit(len(trainer.stages))
     return found
 
 

@@ -15,6 +15,7 @@ TINY = {
     "biggan-small": {"width": 2, "latent": 8, "attention": 8, "n_critic": 1},
     "progressive": {"width": 2, "most": 4, "latent": 8, "stage_steps": 1},
     "lapgan": {"width": 2, "hidden": 8, "latent": 8},
+    "latent": {"width": 4, "maps": 2, "latent": 8, "base": 4, "stage_steps": 1},
     "text-to-image": {"width": 2, "latent": 4, "features": 4},
     "fastgan": {"width": 1, "latent": 8, "size": 32},
 }
