@@ -54,6 +54,11 @@ def check(data: Dataset) -> None:
     """Raises FastganError where `pick` would, without fitting anything."""
     if "image" not in data.fields:
         raise FastganError(f"{data.name} has no images to compare with")
+    if data.fields["image"].kind != "image":
+        raise FastganError(
+            f"{data.name} has samples that are no images, whose distance is not measured while a "
+            "run trains: leave evaluate_every out"
+        )
     if not _general(data) and len(data) < FEWEST:
         raise FastganError(f"{len(data)} images are too few to measure against: at least {FEWEST}")
 

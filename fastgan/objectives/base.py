@@ -12,6 +12,7 @@ from torch import nn
 
 from fastgan import arguments
 from fastgan.errors import FastganError
+from fastgan.objectives.medium import IMAGES, Medium
 from fastgan.ops import random
 
 if TYPE_CHECKING:
@@ -131,6 +132,9 @@ class Objective:
             faster.
         traversed: Names of noise, "codes.0" for one number of several, of which a run draws a
             picture with a row for each value of the rest.
+        medium: What samples are, and how they are drawn and written.
+        turns: Whether samples take each class in turn where none is asked for; False: they have the
+            classes that the generator gives them.
 
     Example:
         >>> import fastgan
@@ -161,6 +165,8 @@ class Objective:
     lazy: Mapping[str, int] = {}
     one_pass: bool | None = None
     traversed: tuple[str, ...] = ()
+    medium: Medium = IMAGES
+    turns: bool = True
 
     def phases(self) -> Sequence[Phase]:
         """The phases of one step, in order. One step is one update of the generator."""

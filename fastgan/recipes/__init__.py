@@ -33,6 +33,7 @@ RECIPES = {
     "astronomy": "fastgan.recipes.translation.astronomy:Astronomy",
     "segmentation": "fastgan.recipes.translation.segmentation:Segment",
     "video": "fastgan.recipes.translation.video:Video",
+    "tabular": "fastgan.recipes.media.tabular:Tabular",
     "aging": "fastgan.recipes.translation.aging:Aging",
 }
 
