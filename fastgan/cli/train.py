@@ -247,13 +247,14 @@ def say_start(
 
     objective = trainer.active.stage.objective
     shape = trainer.datasets["image"].fields["image"].shape
+    loss = getattr(objective, "loss", None)
     lines = start.screen(
         str(config.out),
         step=trainer.step,
         steps=None if config.steps == AS_LONG_AS_TIME_LASTS else config.steps,
         seconds=seconds,
         sample_every=config.sample_every,
-        loss=objective.loss if isinstance(objective, Adversarial) else None,
+        loss=loss if isinstance(objective, Adversarial) or loss == "wasserstein" else None,
         drawable=not objective.medium.drawn_by_pixel or shape[-1] in pictures.DRAWN,
     )
     at = start.INDENT

@@ -106,7 +106,11 @@ def correlation_difference(columns: Sequence[Column], made: np.ndarray, real: np
 def nearest(rows: np.ndarray, records: np.ndarray) -> np.ndarray:
     """(n,) distances of rows (n, f) to the closest of records (m, f)."""
     among = torch.from_numpy(records)
-    parts = [torch.cdist(part, among).amin(1) for part in torch.from_numpy(rows).split(256)]
+    exact = "donot_use_mm_for_euclid_dist"  # the other way tells equal rows apart
+    parts = [
+        torch.cdist(part, among, compute_mode=exact).amin(1)
+        for part in torch.from_numpy(rows).split(256)
+    ]
     return torch.cat(parts).numpy()
 
 
@@ -120,27 +124,51 @@ def independent(real: np.ndarray) -> Draw:
     return draw
 
 
+FITTED_TO = 5000
+"""Draws by which the copula's correlations are matched."""
+
+
 def gaussian_copula(real: np.ndarray) -> Draw:
-    """The real columns' own values, by the ranks of a normal distribution with the correlations of
-    the normal scores of the real ranks; equal values are ranked at random."""
-    n = len(real)
-    dice = np.random.default_rng(0)
+    """The real columns' own values, by the quantiles of a normal distribution whose correlations
+    are such that normal scores of what it draws correlate as those of the real rows do (Nelsen
+    2006, section 2.3; ties have the score of their mean rank)."""
+    n, width = real.shape
     ordered = np.sort(np.nan_to_num(real, nan=-np.inf), 0)
-    ranks = np.empty(real.shape)
-    for i, column in enumerate(real.T):
-        order = np.lexsort((dice.random(n), np.nan_to_num(column, nan=-np.inf)))
-        ranks[order, i] = np.arange(n)
-    scores = torch.special.ndtri(torch.from_numpy((ranks + 0.5) / n)).numpy()
-    root = np.linalg.cholesky(np.corrcoef(scores, rowvar=False) + 1e-9 * np.eye(real.shape[1]))
+    first = np.stack([np.searchsorted(c, c, side="left") for c in ordered.T], 1)
+    last = np.stack([np.searchsorted(c, c, side="right") for c in ordered.T], 1)
+    scores = torch.special.ndtri(torch.from_numpy((first + last) / (2 * n))).numpy()
+
+    def index_of(normal: np.ndarray) -> np.ndarray:
+        u = torch.special.ndtr(torch.from_numpy(normal)).numpy()
+        return np.minimum((u * n).astype(np.int64), n - 1)
+
+    def correlated(wanted: np.ndarray) -> np.ndarray:
+        return np.corrcoef(wanted, rowvar=False).reshape(width, width)
+
+    known = np.nan_to_num(real, nan=-np.inf)
+    rank = np.stack([np.searchsorted(a, b) for a, b in zip(ordered.T, known.T)], 1)
+    target = correlated(np.take_along_axis(scores, rank, 0))
+    plain = np.random.default_rng(0).standard_normal((FITTED_TO, width))
+    latent = target
+    for _ in range(5):
+        root = _root(latent)
+        made = np.take_along_axis(scores, index_of(plain @ root.T), 0)
+        latent = np.clip(latent + target - correlated(made), -0.999, 0.999)
+    root = _root(latent)
 
     def draw(count: int, seed: int) -> np.ndarray:
-        normal = np.random.default_rng([seed, 2]).standard_normal((count, real.shape[1])) @ root.T
-        u = torch.special.ndtr(torch.from_numpy(normal)).numpy()
-        index = np.minimum((u * n).astype(np.int64), n - 1)
-        made = np.take_along_axis(ordered, index, 0)
+        normal = np.random.default_rng([seed, 2]).standard_normal((count, width)) @ root.T
+        made = np.take_along_axis(ordered, index_of(normal), 0)
         return np.where(np.isfinite(made), made, np.nan)
 
     return draw
+
+
+def _root(correlations: np.ndarray) -> np.ndarray:
+    """A matrix R with R R^T the nearest correlations that can be, by dropping what is negative."""
+    values, vectors = np.linalg.eigh((correlations + correlations.T) / 2)
+    root = vectors * np.sqrt(values.clip(1e-9))
+    return root / np.linalg.norm(root, axis=1, keepdims=True)
 
 
 @dataclass(frozen=True)

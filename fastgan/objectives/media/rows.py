@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fastgan import arguments
 from fastgan.errors import FastganError
@@ -127,7 +126,7 @@ class ConditionalRows(Objective):
         """Conditions one-hot (B, slots)."""
         if slots is None:
             return like.new_zeros(len(like), self.slots, dtype=torch.float32)
-        return F.one_hot(slots, self.slots).float()
+        return (slots[:, None] == torch.arange(self.slots, device=slots.device)).float()
 
     def _made(self, step: Step, slots: Tensor | None) -> Tensor:
         z = step.noise.z
