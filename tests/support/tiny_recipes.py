@@ -19,7 +19,10 @@ TINY = {
     "fastgan": {"width": 1, "latent": 8, "size": 32},
 }
 
-MEDIA = {"tabular": {"width": 8, "latent": 4, "pack": 2}}
+MEDIA = {
+    "tabular": {"width": 8, "latent": 4, "pack": 2},
+    "voice": {"width": 1, "latent": 4, "length": 1024, "rate": 4000},
+}
 """Those that make no images."""
 
 
