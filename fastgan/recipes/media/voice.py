@@ -24,8 +24,8 @@ class Voice(Config):
     )
 
     data: str = run_option("vowels", "a folder of WAV files, or vowels, which are drawn here")
-    length: int = run_option(4096, "samples of a sound: 1024, 4096 or 16384")
-    rate: int = run_option(8000, "samples a second, to which files are brought", least=1000)
+    length: int = option(4096, "samples of a sound: 1024, 4096 or 16384")
+    rate: int = option(8000, "samples a second, to which files are brought", least=1000)
     steps: int = run_option(3000, "updates of the generator")
     batch_size: int = run_option(32, "sounds of a step")
     held_out: float = option(0.2, "share of the files kept from training", below=0.51)
