@@ -40,7 +40,8 @@ class Sound(Medium):
 
     def picture(self, samples: Tensor) -> Tensor:
         """(n, 1, 64, frames), low tones at the bottom, loud ones bright."""
-        return log_mel(samples[:, 0], self.rate).flip(1)[:, None]
+        hop = max(8, samples.shape[2] // 64)
+        return log_mel(samples[:, 0], self.rate, hop=hop).flip(1)[:, None]
 
     def encode(self, samples: Tensor, ending: str) -> bytes:
         """All sounds after each other, GAP apart."""

@@ -28,12 +28,14 @@ def bands(rate: int, window: int, count: int) -> Tensor:
     return (made / made.sum(1, keepdim=True)).float()
 
 
-def log_mel(sounds: Tensor, rate: int, *, window: int = 256, count: int = 64) -> Tensor:
-    """float32 (n, count, frames) in [0, 1] of sounds (n, length) in [-1, 1]: 0 is FLOOR, 1 a full
-    sine; Hann windows, each a quarter further, low bands first."""
+def log_mel(
+    sounds: Tensor, rate: int, *, window: int = 256, hop: int = 64, count: int = 64
+) -> Tensor:
+    """float32 (n, count, length / hop + 1) in [0, 1] of sounds (n, length) in [-1, 1]: 0 is FLOOR,
+    1 a full sine; Hann windows, each a hop further, low bands first."""
     hann = torch.hann_window(window, device=sounds.device)
     spectrum = torch.stft(
-        sounds.float(), window, window // 4, window=hann, return_complex=True, pad_mode="constant"
+        sounds.float(), window, hop, window=hann, return_complex=True, pad_mode="constant"
     )
     size = spectrum.abs() * (2 / hann.sum())
     mel = bands(rate, window, count).to(sounds.device) @ size

@@ -1,5 +1,5 @@
-"""How far generated sounds are from held-out ones, on log-mel spectrograms, with floor and
-ceiling."""
+"""How far generated sounds are from held-out ones, on log-mel spectrograms, with a
+floor and two baselines."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def measure(
     ways = {"generator": made, "held-out reals (floor)": rest}
     ways["noise of their spectrum"] = shaped_noise(train, count, seed)
     if untrained is not None:
-        ways["untrained (ceiling)"] = untrained
+        ways["untrained generator"] = untrained
     seen = features(reference, rate)
     rows = {}
     for name, sounds in ways.items():
