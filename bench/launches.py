@@ -143,10 +143,12 @@ package."""
 
 def names() -> list[str]:
     """Everything that can be counted: recipes as `fastgan train` starts them, but for those that
-    render their data by the operators counted, and the benchmark's suites of GPUs."""
+    render their data by the operators counted or make no images, and the benchmark's suites of
+    GPUs."""
     from fastgan.recipes import RECIPES
 
-    counted = [name for name, where in RECIPES.items() if ".translation." not in where]
+    left = (".translation.", ".media.")
+    counted = [name for name, where in RECIPES.items() if not any(one in where for one in left)]
     gpu = [name for name in suites.SUITES if not name.startswith("cpu-")]
     return [*(name for name in counted if name not in UNCOUNTED), *gpu]
 

@@ -72,6 +72,7 @@ def test_each_kind_trains_samples_and_goes_on_by_its_name_alone(name, wheel, tmp
     for arguments in (["sample", run], ["train", "--resume", run, "--steps", 4]):
         answers.append(wheel(tmp_path, *arguments))
         assert answers[-1]["code"] == 0, answers[-1]["printed"]
-    assert Image.open(tmp_path / "samples.png").width >= 16
+    if name == "auto" or recipes.find(name).makes == "images":
+        assert Image.open(tmp_path / "samples.png").width >= 16
     assert "going on at step 3" in answers[-1]["printed"]
     assert sum(answer["seconds"] for answer in answers) < SECONDS

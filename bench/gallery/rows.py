@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 SMALL = "--size 16 --batch-size 32"
+FACES = "--data faces --size 64"
 
 TRAININGS: Mapping[str, str] = {
     "dcgan": f"--recipe dcgan {SMALL} --base-width 32 --steps 2500",
@@ -41,6 +42,11 @@ TRAININGS: Mapping[str, str] = {
         )
         for alone in ("", without)
     },
+    "latent": f"--recipe latent {FACES} --stage-steps 250 --steps 650 --ema-decay 0.99",
+    "dcgan-faces-64": f"--recipe dcgan {FACES} --base-width 16 --r1 5 --batch-size 16 "
+    "--ema-decay 0.99 --steps 450",
+    "tabular": "--recipe tabular --steps 1500",
+    "voice": "--recipe voice --length 1024 --rate 4000 --batch-size 16 --steps 1500",
     "cyclegan": "--recipe cyclegan --width 16 --steps 800",
     "aging": "--recipe aging --size 16 --width 16 --steps 800",
 }
@@ -175,6 +181,7 @@ ROWS: tuple[Row, ...] = (
     sets("biggan-small", *CGAN),
     sets("progressive", *DCGAN),
     sets("stylegan2-small", *DCGAN),
+    Row("latent", "latent", (Measure(FD, FD, (Rival("dcgan", "dcgan-faces-64"),)),)),
     Row("projected", "", (), "its weights are an extra, its steps are for a GPU"),
     Row("lapgan", "lapgan", (Measure(FD, FD, (Rival("a gan of as many parameters", "gan-32"),)),)),
     Row(
@@ -207,6 +214,36 @@ ROWS: tuple[Row, ...] = (
                 ("KD of patches at t+10", "KD t+10", False),
                 ("PSNR at t+1, dB", "PSNR t+1", True),
             )
+        ),
+    ),
+    Row(
+        "tabular",
+        "tabular",
+        (
+            Measure(
+                "accuracy of a classifier fitted to generated rows, %",
+                "from generator/accuracy",
+                tuple(
+                    Rival(name, key=f"from {name}/accuracy")
+                    for name in ("columns one by one", "Gaussian copula", "real rows")
+                ),
+                True,
+                100,
+            ),
+        ),
+    ),
+    Row(
+        "voice",
+        "voice",
+        (
+            Measure(
+                "FD-mel",
+                "rows/generator/FD-mel",
+                (
+                    found("noise of their spectrum", "FD-mel"),
+                    found("untrained generator", "FD-mel"),
+                ),
+            ),
         ),
     ),
     Row(

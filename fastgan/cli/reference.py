@@ -69,6 +69,9 @@ def page() -> str:
             if f.metadata["group"] == "run" and f.default != common[k].default
         ]
         own = "\n\n" + fill(f"Other defaults: {', '.join(changed)}.") if changed else ""
+        if config.without:
+            left = ", ".join(f"`--{k.replace('_', '-')}`" for k in config.without)
+            own += "\n\n" + fill(f"It makes {config.makes}, and does not take {left}.")
         summary = config.summary[0].upper() + config.summary[1:]
         parts.append(f"## {name}\n\n{summary}.{own}\n\n{table(config, 'recipe')}")
     return "\n\n".join(part.strip() for part in parts) + "\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from fastgan.cli.completion import PATH
 from fastgan.cli.options import of_run, step_option
 from fastgan.errors import FastganError
 from fastgan.recipes.translation.base import FromImage
+
+if TYPE_CHECKING:
+    from fastgan.objectives.medium import Medium
 
 MOST = 10_000
 """Seeds of one command."""
@@ -28,9 +31,9 @@ HIGHEST, LARGEST = 4096, 2**26
 @click.option("--n", "count", type=int, help="how many images  [default: 64]")
 @click.option(
     "--out",
-    default="samples.png",
-    show_default=True,
-    help="a picture of them all (.png, .jpg or .webp), or a folder (ends in /) for one file each",
+    help="a picture of them all (.png, .jpg or .webp), or a folder (ends in /) for one file each; "
+    "rows: a .csv file; sounds: a .wav file or a folder  [default: samples.png, rows.csv, "
+    "voice.wav]",
 )
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="other seeds give other images"
@@ -78,7 +81,7 @@ HIGHEST, LARGEST = 4096, 2**26
 def command(
     run: str,
     count: int | None,
-    out: str,
+    out: str | None,
     seed: int,
     seeds: str | None,
     labels: tuple[str, ...],
@@ -111,16 +114,34 @@ def command(
     if seeds is not None and count is not None:
         raise FastganError("--seeds says how many images: leave --n out")
     chosen = None if seeds is None else seeds_of(seeds)
+    medium = load.medium_of(run, trust=trust)
+    out = medium.out if out is None else out
     path = files.path_of(out, "--out")
     refuse_own(path)
     into_folder = out.endswith("/") or files.kind(path) == "folder"
-    if not into_folder:
+    if not into_folder and path.suffix.lower() not in medium.endings:
+        if medium.endings and path.suffix.lower() not in pictures.FORMATS:
+            known = ", ".join(medium.endings)
+            raise FastganError(f"--out {out}: name it {known}, or .png for a picture of them")
         pictures.ending_of(path)
     if chosen is not None and labels:  # every seed in every class
         chosen, labels = [s for s in chosen for _ in labels], labels * len(chosen)
     n = len(chosen) if chosen is not None else 64 if count is None else count
     if n < 1:
-        raise FastganError(f"--n {n}: ask for at least one image")
+        raise FastganError(f"--n {n}: ask for at least one")
+    if not medium.drawn_by_pixel:
+        for flag, used in {
+            "--size": size is not None,
+            "--text": bool(text),
+            "--traverse": traverse is not None,
+            "--data": data is not None,
+            "--input": given is not None,
+            "--mask": mask is not None,
+        }.items():
+            if used:
+                medium.only_images(flag)
+        if into_folder and not medium.single:
+            raise FastganError(f"--out {out}: {medium.noun} go into one file, such as {medium.out}")
     scale = None if size is None else 1
     check_size(size, 100 if traverse is not None else n, into_folder)
     common: dict[str, Any] = {"step": step, "device": device, "trust": trust}
@@ -156,6 +177,8 @@ def command(
         truncation=truncation,
         **common,
     )
+    if not medium.drawn_by_pixel:
+        return write(medium, images, path, into_folder)
     facts = read_facts(files.path_of(run, "RUN"))
     captions, columns = captions_of(n, facts, turns, chosen) if data is None else ([], None)
 
@@ -166,6 +189,25 @@ def command(
         return pictures.grid(cells, scale=scale)
 
     save(out, path, images, picture, None, size)
+
+
+def write(medium: Medium, samples: Any, path: Path, into_folder: bool) -> None:
+    """Samples that are no images: a file of them all, a folder with one each, or a picture."""
+    from fastgan import files
+    from fastgan.monitor import pictures
+    from fastgan.monitor.pictures import formats
+
+    formats.make_parent(path)
+    if into_folder:
+        for i, one in enumerate(samples):
+            file = path / f"{i:06d}{medium.single}"
+            formats.make_parent(file)
+            files.replace(file, medium.encode(one[None], medium.single))
+    elif path.suffix.lower() in medium.endings:
+        files.replace(path, medium.encode(samples, path.suffix.lower()))
+    else:
+        formats.save_still(pictures.grid(medium.picture(samples)), path)
+    click.echo(f"{len(samples):,} {medium.noun} in {path}{'/' * into_folder}")
 
 
 def check_size(size: int | None, count: int, into_folder: bool) -> None:

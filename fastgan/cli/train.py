@@ -24,6 +24,7 @@ from fastgan.errors import FastganError, empty, printable
 from fastgan.monitor import start
 from fastgan.recipes import Config
 from fastgan.recipes.auto import AS_LONG_AS_TIME_LASTS, Auto
+from fastgan.recipes.config import without
 from fastgan.recipes.training import make_trainer
 from fastgan.runs import changes, layout
 from fastgan.runs.layout import REPORT
@@ -59,6 +60,10 @@ class TrainCommand(click.Command):
         if not isinstance(name, str):
             raise FastganError(f"{early['--config']}: recipe must be a text, not {name!r}")
         ctx.obj = (Auto if name == "auto" else recipes.find(name), file)
+        for name in ctx.obj[0].without:
+            flag = f"--{name.replace('_', '-')}"
+            if any(arg == flag or arg.startswith(f"{flag}=") for arg in args):
+                raise FastganError(without(ctx.obj[0], name))
         own = [p for p in self.params if p.name in OWN]
         self.params = [*own, *(auto.flags() if name == "auto" else options.flags(ctx.obj[0]))]
         return super().parse_args(ctx, args)
@@ -241,14 +246,16 @@ def say_start(
     from fastgan.objectives import Adversarial
 
     objective = trainer.active.stage.objective
+    shape = trainer.datasets["image"].fields["image"].shape
+    loss = getattr(objective, "loss", None)
     lines = start.screen(
         str(config.out),
         step=trainer.step,
         steps=None if config.steps == AS_LONG_AS_TIME_LASTS else config.steps,
         seconds=seconds,
         sample_every=config.sample_every,
-        loss=objective.loss if isinstance(objective, Adversarial) else None,
-        drawable=trainer.datasets["image"].fields["image"].shape[-1] in pictures.DRAWN,
+        loss=loss if isinstance(objective, Adversarial) or loss == "wasserstein" else None,
+        drawable=not objective.medium.drawn_by_pixel or shape[-1] in pictures.DRAWN,
     )
     at = start.INDENT
     echo("\n".join(click.style(line[:at], bold=True) + line[at:] for line in lines))

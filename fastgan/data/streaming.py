@@ -61,6 +61,8 @@ class Stream:
                 f"{batch_size}: "
                 f"lower --batch-size to {len(dataset)} or less, or add images"
             )
+        if flip and all(spec.kind != "image" for spec in dataset.fields.values()):
+            raise FastganError(f"{dataset.name} holds no images to mirror: leave --flip out")
         self.dataset, self.name, self.seed = dataset, name, int(seed)
         self.batch_size, self.rank, self.world = batch_size, rank, world
         self.local_size = batch_size // world

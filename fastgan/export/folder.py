@@ -13,7 +13,7 @@ from fastgan.monitor import pictures
 from fastgan.reports.reading import read_story
 from fastgan.runs.checkpoint import pack
 from fastgan.trainer.reuse.load import load
-from fastgan.trainer.reuse.restoring import CONFIG, EXPORT_FORMAT, WEIGHTS, open_run
+from fastgan.trainer.reuse.restoring import CONFIG, EXPORT_FORMAT, WEIGHTS, OpenRun, open_run
 
 
 def export_folder(run: str | Path, out: Path, *, trust: bool = False) -> float:
@@ -43,8 +43,9 @@ def export_folder(run: str | Path, out: Path, *, trust: bool = False) -> float:
         "step": opened.step,
     }
     picture = io.BytesIO()
-    pictures.save_grid(picture, images)
-    card = _card(out.name, story.config, opened.step, story.evaluation, opened.classes)
+    medium = opened.objective.medium
+    pictures.save_grid(picture, medium.picture(images))
+    card = _card(out.name, story.config, opened, story.evaluation)
     with files.explained(f"can't write {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
     files.make_folder(
@@ -60,12 +61,14 @@ def export_folder(run: str | Path, out: Path, *, trust: bool = False) -> float:
     return float((opened.images(64) - images).abs().max())
 
 
-def _card(name: str, config: dict, step: int, evaluation: dict, classes: list[str] | None) -> str:
+def _card(name: str, config: dict, opened: OpenRun, evaluation: dict) -> str:
+    medium, classes = opened.objective.medium, opened.classes
+    gives = "images in [-1, 1]" if medium.drawn_by_pixel else f"{medium.noun}, before `sample`"
     lines = [
         f"# {name}",
         "",
         f"The averaged generator of a GAN ({config.get('recipe', 'own networks')}), trained with "
-        f"fastgan for {step:,} steps.",
+        f"fastgan for {opened.step:,} steps.",
         "",
         f"- data: {Path(str(config.get('data', 'not recorded'))).name}; their licence is yours to "
         "add",
@@ -79,12 +82,12 @@ def _card(name: str, config: dict, step: int, evaluation: dict, classes: list[st
     lines += [
         "",
         "    import fastgan, torch",
-        f"    G = fastgan.load({name!r})   # images in [-1, 1]; config.json names its inputs",
+        f"    G = fastgan.load({name!r})   # {gives}; config.json names its inputs",
         "",
-        "It must not be used to pass its images off as photographs or as evidence, to imitate "
-        "people without their consent, or where an error of an image could harm anybody. It shows "
-        "what its data hold, their gaps and prejudices included, and may repeat single images of "
-        "them.",
+        f"It must not be used to pass its {medium.noun} off as real ones or as evidence, to "
+        "imitate people without their consent, or where an error of one could harm anybody. It "
+        "shows what its data hold, their gaps and prejudices included, and may repeat single ones "
+        "of them.",
         "",
     ]
     return "\n".join(lines)

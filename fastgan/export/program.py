@@ -34,6 +34,8 @@ def export_program(
     files.refuse_existing(out)
     write = {"torch": _torch, "onnx": _onnx}[kind]
     opened = open_run(run, device="cpu", trust=trust)
+    if uint8:
+        opened.objective.medium.only_images("--uint8")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of exporters, about their own future
         traced = trace(opened, uint8=uint8)

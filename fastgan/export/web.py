@@ -78,6 +78,7 @@ def export_web(run: str | Path, out: Path, *, trust: bool = False) -> tuple[Trac
     """
     files.refuse_existing(out)
     opened = open_run(run, device="cpu", trust=trust)
+    opened.objective.medium.only_images("--format web")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of exporters, about their own future
         traced = trace(opened, batch=1)

@@ -61,6 +61,11 @@ def has_images(data: Dataset) -> None:
     """Raises FastganError for data without images."""
     if "image" not in data.fields:
         raise FastganError(f"{data.name} has no images to compare with")
+    if data.fields["image"].kind != "image":
+        raise FastganError(
+            f"{data.name} has samples that are no images, whose distance is not measured while a "
+            "run trains: leave evaluate_every out"
+        )
 
 
 def pick(data: Dataset, device: torch.device) -> Instrument:

@@ -143,7 +143,7 @@ class Adversarial(Augmented):
             penalty = regularizers.zero_centred_penalty(seen("fake"), fake, *given)
             terms["r2"] = 0.5 * gamma * self.r2 * penalty
         if self.gp:
-            epsilon = step.rand("gradient-penalty", (1, 1, 1))
+            epsilon = step.rand("gradient-penalty", (1,) * (real.dim() - 1))
             terms["gp"] = self.gp * regularizers.gradient_penalty(
                 seen("mixed"), real, fake, epsilon, *given
             )

@@ -104,6 +104,8 @@ class Augmented(Objective):
         """Raises FastganError for what is no augmentation, or none for this objective."""
         arguments.text(self.augment, "augment")
         augment, p = self.augment, self.augment_p
+        if augment != NONE:
+            self.medium.only_images("augment (--augment)")
         if augment not in (NONE, ADA):
             try:
                 parse_policy(augment)

@@ -12,6 +12,7 @@ from torch import nn
 
 from fastgan import arguments
 from fastgan.errors import FastganError
+from fastgan.objectives.medium import IMAGES, Medium
 from fastgan.ops import random
 
 if TYPE_CHECKING:
@@ -132,6 +133,9 @@ class Objective:
         traversed: Names of noise, "codes.0" for one number of several, of which a run draws a
             picture with a row for each value of the rest.
         watched: Whether the watch looks at samples: not where nothing is trained to make them.
+        medium: What samples are, and how they are drawn and written.
+        turns: Whether samples take each class in turn where none is asked for; False: they have the
+            classes that the generator gives them.
 
     Example:
         >>> import fastgan
@@ -163,6 +167,8 @@ class Objective:
     one_pass: bool | None = None
     traversed: tuple[str, ...] = ()
     watched: ClassVar[bool] = True
+    medium: Medium = IMAGES
+    turns: bool = True
 
     def phases(self) -> Sequence[Phase]:
         """The phases of one step, in order. One step is one update of the generator."""

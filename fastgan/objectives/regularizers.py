@@ -44,8 +44,8 @@ def gradient_penalty(
     """E (|grad_x D(x)| - 1)^2 at x = epsilon*real + (1-epsilon)*fake (Gulrajani et al. 2017, eq.
     3). Multiply by lambda = 10.
 
-    epsilon: (B, 1, 1, 1) uniform in [0, 1), from `step.rand`. The root is taken of the sum + 1e-12,
-    so that a zero gradient has a finite derivative.
+    epsilon: (B, 1, ..., 1) uniform in [0, 1), from `step.rand`. The root is taken of the sum +
+    1e-12, so that a zero gradient has a finite derivative.
     """
     mixed = fake.detach() + epsilon * (real - fake.detach())
     gradient = input_gradient(discriminator, mixed, *conditions).float()

@@ -34,6 +34,8 @@ RECIPES = {
     "astronomy": "fastgan.recipes.translation.astronomy:Astronomy",
     "segmentation": "fastgan.recipes.translation.segmentation:Segment",
     "video": "fastgan.recipes.translation.video:Video",
+    "tabular": "fastgan.recipes.media.tabular:Tabular",
+    "voice": "fastgan.recipes.media.voice:Voice",
     "aging": "fastgan.recipes.translation.aging:Aging",
 }
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 class ImageSpec:
     """What a recipe must know of the data: side in pixels, channels, number of classes (0 without
     labels), channels of the images that its generator is given (0 without such); where images have
-    captions, the words they are made of and all captions."""
+    captions, the words they are made of and all captions. Where samples are no images: numbers in
+    one (size), and the data set itself."""
 
     size: int
     channels: int
@@ -33,6 +34,7 @@ class ImageSpec:
     source_channels: int = 0
     words: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
+    data: Dataset | None = None
 
 
 @dataclass
@@ -57,6 +59,10 @@ class Config(RunOptions):
     summary: ClassVar[str]
     generated: ClassVar[tuple[str, ...]] = ()
     """Values of --data that are no files: the recipe draws such images itself."""
+    makes: ClassVar[str] = "images"
+    """What its samples are, in the plural."""
+    without: ClassVar[tuple[str, ...]] = ()
+    """Options of every recipe that mean nothing to what this one makes: it has them not."""
     looks_through: ClassVar[str] = ""
     """The judge of `fastgan evaluate` that training sees through; what it says is circular."""
 
@@ -90,6 +96,12 @@ class Config(RunOptions):
     model: str | None = run_option(
         None, "pkg.mod:build, a function that returns your own (generator, discriminator)"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.without:
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise FastganError(without(type(self), name))
 
     def build(self, images: ImageSpec) -> RecipeParts:
         """Networks, objective and optimisers for these images. Raises FastganError where they do
@@ -146,10 +158,19 @@ class Config(RunOptions):
 
 
 def fields_of(config: type[Config]) -> dict[str, dataclasses.Field]:
-    """By name: data and length first, then how a run is computed."""
+    """By name: data and length first, then how a run is computed; those that it has not left
+    out."""
     shared = RunOptions.__dataclass_fields__
     fields = sorted(dataclasses.fields(config), key=lambda f: f.name in shared)
-    return {f.name: f for f in fields}
+    return {f.name: f for f in fields if f.name not in config.without}
+
+
+def without(config: type[Config], name: str) -> str:
+    """Why a recipe does not take an option that others have."""
+    return (
+        f"--{name.replace('_', '-')} is for recipes that make images, and {config.recipe} makes "
+        f"{config.makes}: leave it out"
+    )
 
 
 def merge(config: type[Config], values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -159,6 +180,8 @@ def merge(config: type[Config], values: Mapping[str, Any], where: str) -> dict[s
     given = {}
     for name, value in values.items():
         key = name.replace("-", "_")
+        if key in config.without:
+            raise FastganError(f"{where}: {without(config, key)}")
         if key not in known:
             near = difflib.get_close_matches(key, known, 1, 0.5)
             hint = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 from fastgan import files
@@ -42,13 +43,14 @@ def still_there(config: Config, run: str) -> None:
         and not built_in(config)
         and files.kind(files.path_of(config.data)) is None
     ):
-        raise moved(config.data, run)
+        raise moved(config.data, run, config.makes)
 
 
-def moved(data: str, run: object) -> FastganError:
+def moved(data: str, run: object, things: str = "images") -> FastganError:
     """Of the data of a run that are not where they were."""
     return FastganError(
-        f"{run} was trained on {data}, where nothing is now: say where the images are, with --data"
+        f"{run} was trained on {data}, where nothing is now: say where the {things} are, "
+        "with --data"
     )
 
 
@@ -96,6 +98,9 @@ def make_trainer(
         streams = config.streams()
         dataset = streams["image"]
         shape = dataset.fields["image"].shape
+        drawn = dataset.fields["image"].kind == "image"
+        if not drawn:
+            shape = (math.prod(shape), math.prod(shape), 1)
         if shape[0] != shape[1]:
             raise FastganError(
                 f"the images of {config.data} are {shape[0]}x{shape[1]}: give --size to make them "
@@ -106,7 +111,9 @@ def make_trainer(
         )
         # recorded for those who open the data again, unless sources have another number of channels
         channels = shape[2] if not source or source.shape[2] == shape[2] else config.channels
-        config = dataclasses.replace(config.settled(), size=shape[0], channels=channels)
+        config = config.settled()
+        if drawn:
+            config = dataclasses.replace(config, size=shape[0], channels=channels)
         images = ImageSpec(
             size=shape[0],
             channels=shape[2],
@@ -114,6 +121,7 @@ def make_trainer(
             source_channels=source.shape[2] if source else 0,
             words=tuple(getattr(dataset, "words", ())),
             captions=tuple(getattr(dataset, "captions", ())),
+            data=None if drawn else dataset,
         )
         chosen = config
 

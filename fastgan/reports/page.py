@@ -47,7 +47,7 @@ def build(story: Story) -> str:
     """The whole page. Raises FastganError where the package's own assets are missing."""
     curves, data = plots.panels(story)
     sections = [
-        _section("pictures", "Samples beside real images", _pictures(story)),
+        _section("pictures", "Samples beside real ones", _pictures(story)),
         _section("curves", "Curves", _events(story, curves)),
         _section("metrics", "Measured", _evaluation(story.evaluation)),
         _section("go-on", "How to continue", _commands(story)),
@@ -246,7 +246,7 @@ def _commands(story: Story) -> str:
             ("the same again", f"fastgan train --config {run}/config.toml --out {run}-again")
         )
     lines += [
-        ("more images", f"fastgan sample {run} --n 64 --seed 1 --out grid.png"),
+        ("more samples", f"fastgan sample {run} --n 64 --seed 1 --out grid.png"),
         ("measure", f"fastgan evaluate {run}"),
         ("use in Python", f"G = fastgan.load({str(story.path)!r})"),
     ]

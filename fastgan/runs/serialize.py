@@ -36,8 +36,10 @@ OURS = (
     "fastgan.ops.conv.modules",
     "fastgan.ops.resample",
     "fastgan.objectives.",
+    "fastgan.media.",
+    "fastgan.data.tables.columns",
 )
-"""Packages whose networks, objectives and schedules are made from any run."""
+"""Packages whose networks, objectives, media and schedules are made from any run."""
 
 LAYERS = frozenset(
     """

@@ -14,8 +14,8 @@ GRID = 64
 
 
 def _reals(session: Session) -> Tensor | None:
-    """The first images of the data, float (GRID, C, H, W) in [-1, 1] on the device; None where the
-    data have no stream "image"."""
+    """The first images of the data, float (GRID, C, H, W) in [-1, 1] on the device, or what the
+    batch holds for them; None where the data have no stream "image"."""
     if "image" not in session.datasets:
         return None
     seed = session.options.seed
@@ -30,8 +30,10 @@ def look_at_samples(session: Session) -> None:
     reals = _reals(session)
     if reals is None:
         return
-    live = session.sample(GRID, ema=False, seed=session.options.seed + session.step) * 2 - 1
-    fixed = session.sample(GRID) * 2 - 1
+    medium = session.active.stage.objective.medium
+    live = session.sample(GRID, ema=False, seed=session.options.seed + session.step)
+    live, fixed = medium.watched(live), medium.watched(session.sample(GRID))
+    reals = reals if medium.drawn_by_pixel else medium.watched(medium.finished(reals.cpu()))
     if live.shape[1:] == reals.shape[1:]:
         rates = session.active.rates.ahead(session.sequence.own_step(session.step))
         found = session.watch.observe_samples(session.step, live, fixed, reals.cpu(), rates)
@@ -41,7 +43,9 @@ def look_at_samples(session: Session) -> None:
 def draw_reals(session: Session) -> None:
     reals = _reals(session)
     if reals is not None:
-        session.reporter.picture("reals", session.step, (reals.float().cpu() + 1) / 2)
+        medium = session.active.stage.objective.medium
+        shown = medium.picture_of_reals(medium.finished(reals.cpu()))
+        session.reporter.picture("reals", session.step, shown)
 
 
 def conclude(session: Session) -> None:
@@ -68,4 +72,6 @@ def draw_samples(session: Session) -> None:
             scalar=stage.scalars(max(session.sequence.own_step(session.step), 0)),
         )
         session.reporter.picture(f"traversal-{name}", session.step, images)
-    session.reporter.picture("samples", session.step, session.sample(GRID, shown=True))
+    medium = stage.stage.objective.medium
+    samples = session.sample(medium.shown, shown=True)
+    session.reporter.picture("samples", session.step, medium.picture(samples))

@@ -77,7 +77,8 @@ def generate(
     noise: Mapping[str, Tensor] | None = None,
     shown: bool = False,
 ) -> Tensor:
-    """n images, float32 (n, C, H, W) in [0, 1], on the CPU.
+    """n images, float32 (n, C, H, W) in [0, 1], or what else the objective's medium says, on the
+    CPU.
 
     labels: int or n ints, for label-conditional generators. given: more of the batch by name, n
         rows each. noise: random inputs by name, (n, ...) each, instead of the seed's. Sample i
@@ -115,10 +116,10 @@ def generate(
             )
             step = Step(objective, nets, seed, batch=batch, noise=drawn, scalar=scalar)
             images = objective.sample(step)
-            if shown:
+            if shown and objective.medium.drawn_by_pixel:
                 images = beside(objective.panels(step, images))
             made.append(images.float().cpu()[: n - first])
-    return torch.cat(made).add(1).div(2).clamp(0, 1).contiguous()
+    return objective.medium.finished(torch.cat(made))
 
 
 def beside(panels: Sequence[Tensor]) -> Tensor:

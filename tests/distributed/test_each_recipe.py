@@ -16,6 +16,8 @@ OWN = {
     "progressive": "the deviation over a process's images",
     "text-to-image": "captions that don't match are those of the process's other images",
     "pix2pix": "dropout",
+    "tabular": "dropout, and packs are of a process's rows",
+    "voice": "the phases are shuffled by each process",
     "inpainting": "the mean over the holes of a process's images",
 }
 """Recipes of whose losses a part is each process's own."""

@@ -207,7 +207,8 @@ def options(folder: Path, chance: random.Random, scale: float, tally: Any) -> No
         recipe = chance.choice(sorted(recipes.RECIPES))
         cls = recipes.find(recipe)
         argv = ["train", "--recipe", recipe, "--dry-run", "--device", "cpu", "--out", "run"]
-        argv += ["--size", "16", "--data", "images.npz", "--batch-size", "4"]
+        argv += ["--batch-size", "4"]
+        argv += ["--size", "16", "--data", "images.npz"] if cls.makes == "images" else []
         fields = [f for f in dataclasses.fields(cls) if f.name not in ("device", "model", "out")]
         given = {
             f.name: drawn(f, chance) for f in chance.sample(fields, chance.choice([1, 1, 2, 4]))

@@ -9,7 +9,7 @@ import sys
 
 import torch
 import torch.distributed as dist
-from tiny_recipes import TINY
+from tiny_recipes import MEDIA, tiny
 
 from fastgan import recipes
 from fastgan.data import rendered
@@ -33,8 +33,9 @@ class Rows:
 
 def train(name):
     cls = recipes.find(name)
-    tiny = {"width": 4} if issubclass(cls, FromImage) else TINY[name]
-    config = cls(**{"size": 16, **COMMON, **tiny})
+    own = {"width": 4} if issubclass(cls, FromImage) else tiny(name)
+    size = {} if name in MEDIA else {"size": 16}
+    config = cls(**{**size, **COMMON, **own})
     rows, apart = Rows(), []
     with make_trainer(config, resume=False, log=None, out=None) as trainer:
         trainer.callbacks = Callbacks([rows])

@@ -20,7 +20,18 @@ TINY = {
     "fastgan": {"width": 1, "latent": 8, "size": 32},
 }
 
+MEDIA = {
+    "tabular": {"width": 8, "latent": 4, "pack": 2},
+    "voice": {"width": 1, "latent": 4, "length": 1024, "rate": 4000},
+}
+"""Those that make no images."""
+
+
+def tiny(name):
+    """Options of a tiny run of a recipe from noise, without those of images."""
+    return {**TINY, **MEDIA}[name]
+
 
 def flags(name):
-    """TINY[name] as they are typed."""
-    return [f"--{key.replace('_', '-')}={value}" for key, value in TINY[name].items()]
+    """`tiny(name)` as they are typed."""
+    return [f"--{key.replace('_', '-')}={value}" for key, value in tiny(name).items()]

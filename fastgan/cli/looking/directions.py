@@ -61,6 +61,7 @@ def command(
         raise FastganError(f"--reach must lie between 0 and 100, not {reach:g}")
     arguments.whole(seed, "--seed", 0, 2**32 - 1)
     opened = open_run(run, step=step, device=device, trust=trust)
+    opened.objective.medium.only_images("fastgan directions")
     numbers = seeds_of(which, "--which") if which is not None else [*range(1, FIRST + 1)]
     found = directions(opened, max(numbers), seed)
     known = len(found.vectors)

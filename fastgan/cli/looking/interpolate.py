@@ -66,6 +66,7 @@ def command(
         raise FastganError("--seeds says which keys: leave --keys out")
     arguments.whole(seed, "--seed", 0, 2**32 - 1)
     opened = open_run(run, step=step, device=device, trust=trust)
+    opened.objective.medium.only_images("fastgan interpolate")
     chosen = None if seeds is None else seeds_of(seeds)
     count = len(chosen) if chosen is not None else 8 if keys is None else keys
     drawn = opened.noise(count, seed, chosen)

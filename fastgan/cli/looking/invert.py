@@ -62,6 +62,7 @@ def command(
         formats.ending(kept, (".safetensors",))
     arguments.whole(seed, "--seed", 0, 2**32 - 1)
     opened = open_run(run, step=step, device=device, trust=trust)
+    opened.objective.medium.only_images("fastgan invert")
     number = None
     if label is not None:
         number = int(class_numbers(label, 1, opened.classes, run)[0])

@@ -51,6 +51,8 @@ def command(run: str, few: str, test: str | None, seeds: int, trust: bool, as_js
     config = of_run(run)
     if config is None:
         raise FastganError(f"{run} is no run of a recipe: its data are not known")
+    if config.makes != "images":
+        raise FastganError(f"fastgan supplement is for images, and this run makes {config.makes}")
 
     def opened(source: str) -> tuple[torch.Tensor, torch.Tensor, list[str], str]:
         found = data.open(source, size=size, channels=channels)

@@ -26,7 +26,7 @@ _FORMATS: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"ARROW1", "an Arrow file", "write its images into a folder"),
     (0, b"\0\0\1\0", "an icon", _CONVERT),
     (8, b"AVI ", "a film", "save its frames as images"),
-    (8, b"WAVE", "a sound", "give images"),
+    (8, b"WAVE", "a sound", "give images, or learn sounds with --recipe voice"),
     (8, b'{"', "a safetensors file", "save its arrays with numpy.savez"),
     (0, b"PAR1", "a Parquet file", "write its images into a folder"),
     (0, b"SQLite format 3\0", "an SQLite file", "write its images into a folder"),

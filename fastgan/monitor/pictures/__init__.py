@@ -3,6 +3,7 @@
 from fastgan.monitor.pictures.charts import curves, draw_curves
 from fastgan.monitor.pictures.grids import (
     DRAWN,
+    FORMATS,
     Target,
     ending_of,
     grid,
@@ -15,6 +16,7 @@ from fastgan.monitor.pictures.grids import (
 
 __all__ = [
     "DRAWN",
+    "FORMATS",
     "Target",
     "curves",
     "draw_curves",

@@ -14,6 +14,7 @@ from fastgan.data import Dataset
 from fastgan.devices import out_of_memory
 from fastgan.errors import FastganError
 from fastgan.objectives.base import Step
+from fastgan.objectives.medium import IMAGES, Medium
 from fastgan.precision import resolve
 from fastgan.runs.run_folder import read_facts
 from fastgan.runs.serialize import Untrusted, rebuild
@@ -165,6 +166,16 @@ def sample(
         if noise is not None and truncation is not None:
             noise = sampling.truncated(run.objective.noise, noise, truncation)
         return run.images(n, seed=seed, labels=labels, noise=noise, text=text)
+
+
+def medium_of(path: str | Path, *, trust: bool = False) -> Medium:
+    """What a run's samples are: how they are drawn, and which files hold them. Raises
+    FastganError."""
+    facts = read_facts(files.path_of(path, "the run folder"))
+    stage = facts["stages"][-1]
+    if "spec" not in stage["objective"]:
+        return IMAGES
+    return objective_of(stage, folders_of(facts, trust)).medium
 
 
 def walk(

@@ -90,7 +90,7 @@ class OpenRun:
         name, (n, ...) each, instead of the seed's. Raises FastganError."""
         if labels is not None:
             labels = class_numbers(labels, n, self.classes, self.path)
-        elif not self.datasets and self.facts["classes"]:
+        elif not self.datasets and self.facts["classes"] and self.objective.turns:
             labels = classes_in_turn(self.facts, n)
         with self.explained():
             self._check_noise(n)

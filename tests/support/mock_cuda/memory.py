@@ -62,7 +62,8 @@ def _parts(func: Any, name: str, args: Any, kwargs: Any) -> Callable[[], Any] | 
         return lambda: func.decompose(*args, **kwargs)
     if name == "convolution" and args[2] is not None and place(args[0]) == "cuda":
         # cuDNN leaves the bias to ATen: its result is rounded before it is added
-        return lambda: func(*args[:2], None, *args[3:]).add_(args[2][:, None, None])
+        bias = args[2].reshape(-1, *[1] * (args[0].dim() - 2))
+        return lambda: func(*args[:2], None, *args[3:]).add_(bias)
     return None
 
 

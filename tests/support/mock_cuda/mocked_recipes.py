@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 from run_support import in_a_hurry
-from tiny_recipes import TINY
+from tiny_recipes import MEDIA, tiny
 
 from fastgan import recipes
 from fastgan.data import rendered
@@ -34,8 +34,8 @@ def few(monkeypatch, tmp_path):
 def trained(name, device, impl, out):
     """The rows of metrics of a few steps, and why they run without a graph."""
     kind = recipes.find(name)
-    options = {"width": 4} if name in FROM_IMAGE else TINY[name]
-    options = {"size": 16, **options}
+    options = {"width": 4} if name in FROM_IMAGE else tiny(name)
+    options = options if name in MEDIA else {"size": 16, **options}
     if kind.data == "fashion-mnist":
         options["data"] = "few.npz"
     steps = STEPS.get(name, 2)

@@ -1,0 +1,1 @@
+"""Sounds: WAV files cut into windows, and vowels that are drawn."""

@@ -1,0 +1,1 @@
+"""Tables: rows of a CSV file as numbers that a network can make, and back."""

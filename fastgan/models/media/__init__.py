@@ -1,0 +1,1 @@
+"""Networks for what is no image."""

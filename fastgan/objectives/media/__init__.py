@@ -1,0 +1,1 @@
+"""Objectives of what is no image."""

@@ -1,0 +1,1 @@
+"""Recipes whose samples are no images."""
