@@ -225,7 +225,7 @@ ROWS: tuple[Row, ...] = (
                 "from generator/accuracy",
                 tuple(
                     Rival(name, key=f"from {name}/accuracy")
-                    for name in ("columns one by one", "Gaussian copula", "real rows")
+                    for name in ("independent columns", "Gaussian copula", "real rows")
                 ),
                 True,
                 100,

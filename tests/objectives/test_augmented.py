@@ -12,7 +12,7 @@ from torch import nn
 import fastgan
 from fastgan.objectives.augmentation import Strength
 from fastgan.objectives.base import Step
-from fastgan.objectives.pyramid import Detail
+from fastgan.objectives.staged.pyramid import Detail
 from fastgan.objectives.translation.frames import NextFrame
 from fastgan.objectives.translation.inpainting import Inpainting
 from fastgan.objectives.translation.paired import Translation

@@ -42,7 +42,7 @@ class Latent(Config):
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.frozen import autoencoder as models
         from fastgan.objectives import Autoencoding, Linear, OnMaps
-        from fastgan.objectives.autoencoding import carry
+        from fastgan.objectives.staged.autoencoding import carry
         from fastgan.trainer.optimization.optimizers import adam
         from fastgan.trainer.stages.stage import Stage
 

@@ -1,0 +1,1 @@
+"""Objectives of kinds that are trained in stages."""
