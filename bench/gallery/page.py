@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastgan.bench.gallery.measure import PICTURES, ROOT, kept
-from fastgan.bench.gallery.rows import ROWS, Measure, Rival, Row
+from fastgan.bench.gallery.measure import PICTURES, ROOT, kept, needed
+from fastgan.bench.gallery.rows import ROWS, TRAININGS, Measure, Rival, Row
 
 PAGE = ROOT / "docs" / "gallery.md"
 BEGIN, END = "<!-- gallery: begin -->", "<!-- gallery: end -->"
@@ -114,13 +114,11 @@ def table(rows: Sequence[Row] = ROWS) -> str:
 
 
 def commands(rows: Sequence[Row] = ROWS) -> str:
-    """The command of each training, its seed and folder left out."""
-    from fastgan.bench.gallery.measure import needed
-    from fastgan.bench.gallery.rows import TRAININGS
-
-    names = needed(row.kind for row in rows)
-    shown = [f"{name:<24}fastgan train {TRAININGS[name]}" for name in names if name in TRAININGS]
-    return "\n".join(["```text", *shown, "```"])
+    """The options of each training, its seed and folder left out."""
+    names = [name for name in needed(row.kind for row in rows) if name in TRAININGS]
+    lines = [("training", "options of `fastgan train`"), ("---", "---")]
+    lines += [(name, f"`{TRAININGS[name]}`") for name in names]
+    return "\n".join(f"| {name} | {options} |" for name, options in lines)
 
 
 def pictures(rows: Sequence[Row] = ROWS) -> str:

@@ -109,7 +109,7 @@ def test_the_page_is_written_between_its_marks(results, tmp_path):
     assert text.endswith("below\n")
     assert "old" not in text
     assert "FD-small 13.0" in text
-    assert "fastgan train --recipe dcgan" in text
+    assert "| dcgan | `--recipe dcgan" in text
 
 
 @pytest.mark.parametrize(
