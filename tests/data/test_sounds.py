@@ -1,6 +1,7 @@
 """WAV files as windows, and drawn vowels."""
 
 import io
+import random
 import struct
 import wave
 
@@ -56,6 +57,34 @@ def test_an_extensible_header_is_read_and_floats_are_refused():
     ):
         with pytest.raises(wav.Unreadable, match=message):
             wav.decode(bad)
+
+
+def test_damaged_files_are_read_or_unreadable():
+    dice = random.Random(0)
+    whole = [written(tone(300, 4000, 0.5), 4000, width, 2) for width in (1, 2, 3, 4)]
+    unreadable = 0
+    for _ in range(400):
+        data = bytearray(dice.choice(whole))
+        for _ in range(dice.randint(1, 4)):
+            if dice.random() < 0.3:
+                del data[dice.randint(1, len(data)) :]
+            data[dice.randrange(min(len(data), 60))] = dice.randrange(256)
+        try:
+            samples, rate = wav.decode(bytes(data))
+            assert np.isfinite(wav.resampled(samples[:100], rate, 4000)).all()
+        except wav.Unreadable:
+            unreadable += 1
+    assert 50 < unreadable < 400
+
+
+def test_rates_with_nothing_in_common_take_no_memory():
+    with pytest.raises(wav.Unreadable, match="use a usual rate"):
+        wav.resampled(np.zeros(1000, np.float32), 4_294_967_295, 44_100)
+
+
+def test_a_rate_that_is_none_of_sound_is_refused():
+    with pytest.raises(wav.Unreadable, match="at 1 Hz"):
+        wav.decode(written(tone(300, 4000, 0.1), 1, 2))
 
 
 def test_what_is_written_is_read_again():

@@ -18,6 +18,13 @@ CHUNK = 2**15
 EXTENSIBLE = 0xFFFE
 
 
+LOWEST_RATE = 1000
+"""Hz. Files of less say so by mistake, and would become very long."""
+
+LARGEST_FILTERS = 2**21
+"""Numbers in one half of the filters between two rates; 44,100 to 16,000 Hz has 13,000."""
+
+
 class Unreadable(Exception):
     """Why a file is left out."""
 
@@ -31,9 +38,10 @@ def decode(data: bytes) -> tuple[np.ndarray, int]:
         with wave.open(io.BytesIO(plain(data)), "rb") as file:
             channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
             raw = file.readframes(file.getnframes())
-    except (wave.Error, EOFError, struct.error) as error:
-        raise Unreadable(f"no PCM ({error}): write it as 16-bit PCM") from None
-    if not channels or not rate or width not in (1, 2, 3, 4):
+    except (wave.Error, EOFError, struct.error, RuntimeError) as error:
+        why = str(error) or "its chunks don't fit it"  # of a RuntimeError, which says nothing
+        raise Unreadable(f"no PCM ({why}): write it as 16-bit PCM") from None
+    if not channels or rate < LOWEST_RATE or width not in (1, 2, 3, 4):
         raise Unreadable(f"{channels} channels of {8 * width} bits at {rate} Hz")
     raw = raw[: len(raw) // (width * channels) * width * channels]
     if width == 1:  # the only one without a sign
@@ -73,13 +81,16 @@ def as_int16(samples: np.ndarray) -> np.ndarray:
 
 def resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     """float32 samples (n,) of one rate at another, (n * wanted / rate,) rounded up: a windowed sinc
-    below both rates' halves, one filter for each phase (Smith & Gossett 1984)."""
+    below both rates' halves, one filter for each phase (Smith & Gossett 1984). Raises Unreadable
+    for rates that would need too many."""
     if rate == wanted or not len(samples):
         return np.asarray(samples, np.float32)
     common = math.gcd(rate, wanted)
     up, down = wanted // common, rate // common
     cut = min(1.0, 0.94 * up / down)  # of the input's half rate, with room for the filter's slope
     half = math.ceil(TAPS / cut)
+    if up * half > LARGEST_FILTERS:
+        raise Unreadable(f"{rate:,} Hz have too little in common with {wanted:,}: use a usual rate")
     at = np.arange(-half + 1, half + 1)
     phases = np.arange(up)[:, None] / up
     away = phases - at
