@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from fastgan.errors import FastganError
 from fastgan.kernels import tuning
 from fastgan.models import resnet
 from fastgan.objectives import Adversarial
+from fastgan.trainer.optimization.optimizers import SGD
 from fastgan.trainer.stages.stage import Stage
 from mock_cuda.kernels import LAUNCHED
 
@@ -122,7 +124,9 @@ def test_residual_networks_run_by_layers_of_the_steps_own(penalty):
     def run(device):
         objective = Adversarial("hinge", (4,), **penalty)
         shown = np.random.default_rng(0).integers(0, 256, (32, 16, 16, 1), np.uint8)
-        t = trainer(residual, objective=objective, data=shown, latent_shape=(4,), device=device)
+        # Adam would make a step of lr of gradients that are rounding, on some CPUs of more
+        given = {"objective": objective, "data": shown, "optimizers": partial(SGD, lr=0.05)}
+        t = trainer(residual, latent_shape=(4,), device=device, **given)
         t.fit(2)
         assert device == "cpu" or t.active.graph_reason is None
         t.close()
@@ -134,7 +138,7 @@ def test_residual_networks_run_by_layers_of_the_steps_own(penalty):
     wanted = run("cpu")
     keys = [k for k in found if found[k].is_floating_point() and "norm" not in k]
     keys = [k for k in keys if not (k.startswith("G.blocks") and k.endswith("bias"))]  # as NOISE
-    assert apart({k: found[k] for k in keys}, {k: wanted[k] for k in keys}) < 1e-3
+    assert apart({k: found[k] for k in keys}, {k: wanted[k] for k in keys}) < 1e-4
 
 
 def test_every_stage_of_a_run_is_captured():
