@@ -19,10 +19,11 @@ def command(kinds: tuple[str, ...], seeds: int, page: bool) -> None:
     In a checkout: results lie in bench/results/gallery, a file a training; what is there already
     is not made again, so that it goes on where it stopped. All of it takes hours on a CPU.
     """
+    from fastgan import files
     from fastgan.bench.gallery import measure
     from fastgan.bench.gallery.page import PAGE, write
 
-    if not PAGE.is_file():
+    if files.kind(PAGE) != "file":
         raise FastganError("the gallery is made in a checkout of fastgan, where docs/ lies")
     if seeds < 1:
         raise FastganError(f"--seeds {seeds}: ask for at least one")
