@@ -122,7 +122,7 @@ def one_or_each(count: int, what: str, n: int) -> None:
 
 def samples(n: Any) -> int:
     """How many images to sample, from 1 on."""
-    if whole(n, "n") < 1:
+    if whole(n, "n", -(2**63)) < 1:
         raise FastganError(f"can't sample {n} images: ask for at least one")
     return int(n)
 
