@@ -169,6 +169,8 @@ def _keep(run: str, content: dict[str, bytes]) -> None:
 
 
 def _trained_on(run: Path) -> str:
+    from fastgan.data.opening import BUNDLED
+    from fastgan.data.rendered import RENDERED
     from fastgan.recipes.training import moved
 
     try:
@@ -176,7 +178,7 @@ def _trained_on(run: Path) -> str:
     except FastganError as error:
         raise FastganError(f"{error}: name the real images with --data") from error
     if not isinstance(named, str) or (
-        named != "fashion-mnist" and files.kind(files.path_of(named)) is None
+        named not in (BUNDLED, *RENDERED) and files.kind(files.path_of(named)) is None
     ):
         raise moved(named or "data", run)
     return named
