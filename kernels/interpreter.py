@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 
@@ -30,26 +31,35 @@ def _repeated_patches(interpreter: Any) -> None:
     launch has replaced already: once a launch is enough."""
     patch = getattr(interpreter, "_patch_lang", None)
     empty = getattr(interpreter, "_LangPatchScope", None)
-    if patch is None or empty is None or getattr(patch, "once", False):  # another Triton, or done
+    if patch is None or empty is None or isinstance(patch, _OnceALaunch):  # another Triton, or done
         return
-    languages = {id(interpreter.tl), id(interpreter.tl.core)}
-    replaced: set[int] = set()
+    interpreter._patch_lang = _OnceALaunch(
+        patch, empty, frozenset({id(interpreter.tl), id(interpreter.tl.core)})
+    )
 
-    def patch_once(fn: Any) -> Any:
-        seen = languages.intersection(map(id, fn.__globals__.values()))
-        if seen <= replaced:
-            return empty()
-        scope = patch(fn)
-        if not replaced:  # the launch itself, which takes all back when it ends
+
+class _OnceALaunch:
+    """The interpreter's `patch` for the first function of a launch, an empty scope for what that
+    one calls."""
+
+    def __init__(
+        self, patch: Callable[..., Any], empty: Callable[[], Any], languages: frozenset[int]
+    ) -> None:
+        self.patch, self.empty, self.languages = patch, empty, languages
+        self.replaced: set[int] = set()
+
+    def __call__(self, fn: Any) -> Any:
+        seen = self.languages.intersection(map(id, fn.__globals__.values()))
+        if seen <= self.replaced:
+            return self.empty()
+        scope = self.patch(fn)
+        if not self.replaced:  # the launch itself, which takes all back when it ends
             restore = scope.restore
 
             def restored() -> None:
-                replaced.clear()
+                self.replaced.clear()
                 restore()
 
             scope.restore = restored
-        replaced.update(seen)
+        self.replaced.update(seen)
         return scope
-
-    patch_once.once = True  # type: ignore[attr-defined]
-    interpreter._patch_lang = patch_once

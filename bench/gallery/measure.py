@@ -10,11 +10,13 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
+import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from fastgan import files
+from fastgan import files, machine
 from fastgan.bench.gallery.rows import ROWS, TRAININGS
 from fastgan.errors import FastganError
 
@@ -76,8 +78,6 @@ def keep(name: str, seed: int, found: dict[str, Any]) -> None:
 
 def one(name: str, seed: int, picture: str | None) -> dict[str, Any]:
     """Train, evaluate and throw the run away, but for its facts; a picture of it for that kind."""
-    from fastgan import machine
-
     if name == "gaussian":
         return gaussian(seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +86,6 @@ def one(name: str, seed: int, picture: str | None) -> dict[str, Any]:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         fastgan([*command, "--no-progress", "--sample-every", "1000000", "--out", run])
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        facts = json.loads(Path(run, "run.json").read_text("utf-8"))
         text = fastgan(["evaluate", run, "--json", "--seed", str(seed), "--n", str(SAMPLES)])
         if picture is not None:
             PICTURES.mkdir(parents=True, exist_ok=True)
@@ -97,12 +96,24 @@ def one(name: str, seed: int, picture: str | None) -> dict[str, Any]:
         "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "cpu": machine.cpu_name(),
         "threads": int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count(),
-        "run": {key: facts[key] for key in RUN_FACTS if key in facts},
+        **made_with(run),
         "evaluation": numbers(json.loads(text)),
     }
 
 
-RUN_FACTS = ("versions", "commit", "data", "fingerprint", "config")
+def made_with(run: str) -> dict[str, Any]:
+    """Versions, all options and the data's fingerprints, as a run's folder has them."""
+    facts = json.loads(Path(run, "run.json").read_text("utf-8"))
+    last = max(Path(run, "checkpoints").glob("step-*/state.json"))
+    state = json.loads(last.read_text("utf-8"))
+    options = tomllib.loads(Path(run, "config.toml").read_text("utf-8"))
+    return {
+        "fastgan": facts["fastgan"],
+        "commit": machine.commit(),
+        "versions": facts["versions"],
+        "data": state["identity"]["data"],
+        "options": {key: value for key, value in options.items() if key != "out"},
+    }
 
 
 def numbers(found: Any) -> Any:
@@ -127,11 +138,9 @@ def fastgan(arguments: list[str]) -> str:
 def gaussian(seed: int) -> dict[str, Any]:
     """No network: draws of a normal distribution with the mean and covariance of the pixels, of
     as many bundled images at the size of the gallery's dcgan."""
-    import time
-
     import torch
 
-    from fastgan import data, machine
+    from fastgan import data
     from fastgan.metrics.evaluate import evaluate
 
     reals = data.open("fashion-mnist", size=16)

@@ -137,3 +137,19 @@ def test_results_name_what_they_were_made_with():
     for path in measure.RESULTS.glob("*.json"):
         for found in json.loads(path.read_text("utf-8")).values():
             assert {"command", "cpu_seconds", "cpu", "evaluation"} <= set(found), path.name
+            if path.stem != "gaussian":
+                assert {"versions", "options", "data"} <= set(found), path.name
+
+
+def test_a_run_tells_its_options_versions_and_data(tmp_path):
+    run = str(tmp_path / "run")
+    argv = ["train", "--recipe", "dcgan", "--size", "16", "--base-width", "2", "--steps", "1"]
+    with pytest.raises(SystemExit) as done:
+        cli([*argv, "--device", "cpu", "--no-progress", "--out", run])
+    assert not done.value.code
+    found = measure.made_with(run)
+    assert found["options"]["base_width"] == 2
+    assert "out" not in found["options"]
+    assert found["data"]["image"]["images"] == 10_000
+    assert len(found["data"]["image"]["fingerprint"]) == 64
+    assert "torch" in found["versions"]
