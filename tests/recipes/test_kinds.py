@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from exact_resume import goes_on_exactly
 from run_support import in_a_hurry
 from tiny_recipes import TINY, flags
 
@@ -10,7 +11,6 @@ from fastgan import recipes
 from fastgan.cli import main as cli
 from fastgan.errors import FastganError
 from fastgan.recipes import ImageSpec
-from fastgan.recipes.training import make_trainer
 
 SLOW = dict.fromkeys(("sagan", "biggan-small"), pytest.mark.slow)
 """Spectral norm of every layer is set up anew at each opening of a run."""
@@ -79,21 +79,6 @@ def test_unlabelled_images_need_some_labels():
         semi_supervised().build(ImageSpec(8, 1))
 
 
-def states(trainer):
-    """Every tensor of the stage being trained, by a path of names."""
-    found = {}
-
-    def walk(path, value):
-        if torch.is_tensor(value):
-            found[path] = value
-        elif isinstance(value, dict):
-            for key, inner in value.items():
-                walk(f"{path}/{key}", inner)
-
-    walk("", trainer.active.state())
-    return found
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -113,16 +98,7 @@ def test_a_stopped_run_goes_on_exactly(name, tmp_path, monkeypatch):
     options["augment"] = "color,translation"
     few = {} if cls.generated else {"data": "few.npz"}
     config = cls(**{**options, **TINY[name], **few})
-    with make_trainer(config, resume=False, log=None, out="straight") as straight:
-        straight.fit(4)
-    with make_trainer(config, resume=False, log=None, out="parts") as first:
-        first.fit(2)
-    with make_trainer(config, resume=True, log=None, out="parts") as second:
-        second.fit(4)
-    expected, found = states(straight), states(second)
-    assert expected.keys() == found.keys()
-    for key in expected:
-        assert torch.equal(expected[key], found[key]), key
+    goes_on_exactly(config, 2, 4)
 
 
 @pytest.mark.slow

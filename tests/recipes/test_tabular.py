@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from exact_resume import goes_on_exactly
 from run_support import in_a_hurry
 from tiny_recipes import flags, tiny
 
@@ -15,7 +16,6 @@ from fastgan.cli import main as cli
 from fastgan.data.tables import drawn
 from fastgan.data.tables.reading import write_sheet
 from fastgan.errors import FastganError
-from fastgan.recipes.training import make_trainer
 
 FEW = ["--batch-size=8", "--device=cpu", *flags("tabular")]
 
@@ -140,15 +140,7 @@ def test_a_stopped_run_goes_on_exactly(tmp_path, monkeypatch):
     (tmp_path / "t.csv").write_bytes(write_sheet(drawn.draw(300)))
     options = {"data": "t.csv", "batch_size": 8, "steps": 4, "device": "cpu", "progress": False}
     config = recipes.find("tabular")(**options, **tiny("tabular"))
-    with make_trainer(config, resume=False, log=None, out="straight") as straight:
-        straight.fit(4)
-    with make_trainer(config, resume=False, log=None, out="parts") as first:
-        first.fit(2)
-    with make_trainer(config, resume=True, log=None, out="parts") as second:
-        second.fit(4)
-    for name in ("G", "D"):
-        a, b = (t.nets[name].state_dict() for t in (straight, second))
-        assert all(torch.equal(a[key], b[key]) for key in a)
+    straight, second = goes_on_exactly(config, 2, 4)
     assert torch.equal(straight.sample(8), second.sample(8))
 
 

@@ -5,6 +5,7 @@ import wave
 import numpy as np
 import pytest
 import torch
+from exact_resume import goes_on_exactly
 from run_support import in_a_hurry
 from tiny_recipes import flags, tiny
 from torch import nn
@@ -16,7 +17,6 @@ from fastgan.media.sounds import Sound
 from fastgan.models.media.waves import Critic, Generator, PhaseShuffle
 from fastgan.objectives.base import Step
 from fastgan.objectives.media.waves import Waves
-from fastgan.recipes.training import make_trainer
 
 FEW = ["--batch-size=4", "--device=cpu", *flags("voice")]
 
@@ -98,15 +98,7 @@ def test_a_stopped_run_goes_on_exactly(tmp_path, monkeypatch):
     folder(tmp_path / "sounds")
     options = {"data": "sounds", "batch_size": 4, "steps": 3, "device": "cpu", "progress": False}
     config = recipes.find("voice")(**options, **tiny("voice"))
-    with make_trainer(config, resume=False, log=None, out="straight") as straight:
-        straight.fit(3)
-    with make_trainer(config, resume=False, log=None, out="parts") as first:
-        first.fit(2)
-    with make_trainer(config, resume=True, log=None, out="parts") as second:
-        second.fit(3)
-    for name in ("G", "D"):
-        a, b = (t.nets[name].state_dict() for t in (straight, second))
-        assert all(torch.equal(a[key], b[key]) for key in a)
+    goes_on_exactly(config, 2, 3)
 
 
 @pytest.mark.parametrize("length", [1024, 4096, 16384])
