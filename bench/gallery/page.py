@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastgan.bench.gallery.measure import PICTURES, ROOT, kept, needed
+from fastgan.bench.gallery.measure import PICTURES, ROOT, SEEDS, kept, needed
 from fastgan.bench.gallery.rows import ROWS, TRAININGS, Measure, Rival, Row
 
 PAGE = ROOT / "docs" / "gallery.md"
@@ -96,12 +96,14 @@ def cells(row: Row) -> list[str]:
         for rival in one.rivals:
             other = rival_numbers(row, one, rival)
             if other is not None:
-                spent = [found["cpu_seconds"] for found in kept(rival.run or "").values()]
+                others_runs = kept(rival.run).values() if rival.run is not None else ()
+                spent = [found["cpu_seconds"] for found in others_runs]
                 price = f" ({sum(spent) / len(spent):.0f} s)" if spent else ""
                 others.append(f"{rival.label}{price}: {other}")
                 verdicts.append(verdict(mine, other, one.higher))
     joined = [";<br>".join(part) for part in (results, others, verdicts)]
-    count = f"{seconds:.0f}" + ("" if len(runs) > 1 else ", one seed")
+    missing = len(runs) < len(SEEDS)
+    count = f"{seconds:.0f}" + (f", {len(runs)} of {len(SEEDS)} seeds" if missing else "")
     return [name, count, *joined, row.remark]
 
 

@@ -72,7 +72,7 @@ def test_a_rival_of_the_same_evaluation_is_read_from_it(results):
     found = {"measures": {"mine": 0.5, "error of k-means": 0.4}}
     measure.keep("infogan", 0, {"cpu_seconds": 1.0, "evaluation": found})
     assert page.cells(row)[3:5] == ["k-means: 0.400", "**no**"]
-    assert page.cells(row)[1] == "1, one seed"
+    assert page.cells(row)[1] == "1, 1 of 3 seeds"
 
 
 def test_it_goes_on_where_it_stopped_and_keeps_each_training(results, monkeypatch):
