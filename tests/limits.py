@@ -1,5 +1,6 @@
-"""Limits of the tree, checked by `make lint`: lines a file and files a folder of the product, and
-private names, which stay in their module.
+"""Limits of the tree, checked by `make lint`: lines a file and files a folder of the product,
+private names, which stay in their module, and names of test files, which pytest tells apart by the
+name alone.
 
 Columns and complexity are ruff's to check. A file at its limit is split by what it is about, not
 where it happens to be full.
@@ -73,7 +74,15 @@ def private() -> list[str]:
     return found
 
 
+def twice() -> list[str]:
+    """One line for each name that two test files have: pytest imports the first for both."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        found.setdefault(path.name, []).append(str(path.relative_to(ROOT)))
+    return [f"{' and '.join(paths)}: one name" for paths in found.values() if len(paths) > 1]
+
+
 if __name__ == "__main__":
-    answer = broken() + private()
+    answer = broken() + private() + twice()
     print("\n".join(answer), end="\n" if answer else "")
     sys.exit(bool(answer))
