@@ -91,12 +91,13 @@ def one(name: str, seed: int, picture: str | None) -> dict[str, Any]:
             PICTURES.mkdir(parents=True, exist_ok=True)
             shown = str(PICTURES / f"{picture}.png")
             fastgan(["sample", run, "--n", "32", "--out", shown, "--device", "cpu"])
+        made = made_with(run)
     return {
         "command": "fastgan " + shlex.join(command),
         "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "cpu": machine.cpu_name(),
         "threads": int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count(),
-        **made_with(run),
+        **made,
         "evaluation": numbers(json.loads(text)),
     }
 

@@ -141,15 +141,16 @@ def test_results_name_what_they_were_made_with():
                 assert {"versions", "options", "data"} <= set(found), path.name
 
 
-def test_a_run_tells_its_options_versions_and_data(tmp_path):
-    run = str(tmp_path / "run")
-    argv = ["train", "--recipe", "dcgan", "--size", "16", "--base-width", "2", "--steps", "1"]
-    with pytest.raises(SystemExit) as done:
-        cli([*argv, "--device", "cpu", "--no-progress", "--out", run])
-    assert not done.value.code
-    found = measure.made_with(run)
-    assert found["options"]["base_width"] == 2
+def test_a_training_is_made_measured_and_thrown_away(results, monkeypatch):
+    options = "--recipe dcgan --size 16 --base-width 2 --steps 1"
+    monkeypatch.setattr(measure, "TRAININGS", {"tiny": options})
+    monkeypatch.setattr(measure, "SAMPLES", 100)
+    found = measure.one("tiny", 1, "dcgan")
+    assert found["evaluation"]["FD-small"] > 0
+    assert found["cpu_seconds"] > 0
+    assert (found["options"]["base_width"], found["options"]["seed"]) == (2, 1)
     assert "out" not in found["options"]
     assert found["data"]["image"]["images"] == 10_000
     assert len(found["data"]["image"]["fingerprint"]) == 64
     assert "torch" in found["versions"]
+    assert (measure.PICTURES / "dcgan.png").is_file()
