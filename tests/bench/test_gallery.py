@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from fastgan.bench.gallery import measure, page, rows
@@ -141,8 +142,11 @@ def test_results_name_what_they_were_made_with():
                 assert {"versions", "options", "data"} <= set(found), path.name
 
 
-def test_a_training_is_made_measured_and_thrown_away(results, monkeypatch):
-    options = "--recipe dcgan --size 16 --base-width 2 --steps 1"
+@pytest.mark.slow
+def test_a_training_is_made_measured_and_thrown_away(results, monkeypatch, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (200, 16, 16, 1), np.uint8)
+    np.savez(tmp_path / "images.npz", image=images)
+    options = f"--recipe dcgan --data {tmp_path / 'images.npz'} --base-width 2 --steps 1"
     monkeypatch.setattr(measure, "TRAININGS", {"tiny": options})
     monkeypatch.setattr(measure, "SAMPLES", 100)
     found = measure.one("tiny", 1, "dcgan")
@@ -150,7 +154,7 @@ def test_a_training_is_made_measured_and_thrown_away(results, monkeypatch):
     assert found["cpu_seconds"] > 0
     assert (found["options"]["base_width"], found["options"]["seed"]) == (2, 1)
     assert "out" not in found["options"]
-    assert found["data"]["image"]["images"] == 10_000
+    assert found["data"]["image"]["images"] == 200
     assert len(found["data"]["image"]["fingerprint"]) == 64
     assert "torch" in found["versions"]
     assert (measure.PICTURES / "dcgan.png").is_file()
