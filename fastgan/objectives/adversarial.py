@@ -115,37 +115,58 @@ class Adversarial(Augmented):
     def generate(self, step: Step) -> Tensor:
         return step.nets.G(step.noise.z, *self.conditions(step))
 
-    def shown(self, step: Step) -> tuple[Tensor, Tensor]:
-        """Reals and fakes as D is shown them."""
-        real, fake = self.reals(step), step.fake
+    def shown(
+        self, step: Step, images: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Reals and fakes, or `images` instead, as D is shown them."""
+        real, fake = images or (self.reals(step), step.fake)
         return self.augmented(step, real, "real"), self.augmented(step, fake, "fake")
 
+    def d_images(self, step: Step) -> tuple[Tensor, Tensor]:
+        """Reals and fakes before augmentation, leaves of the graph where R1 or R2 is due: one pass
+        of D gives logits and, differentiated, penalties."""
+        real, fake = self.reals(step), step.fake
+        if self.r1 and step.due("r1"):
+            real = real.detach().requires_grad_()
+        if self.r2:
+            fake = fake.detach().requires_grad_()
+        return real, fake
+
     def d_loss(self, step: Step) -> Mapping[str, Tensor]:
-        real_logits, fake_logits = step.pair("D", *self.shown(step), *self.conditions(step))
-        terms = {"adv": self.judged(step, real_logits, fake_logits), **self.penalties(step)}
+        images, given = self.d_images(step), self.conditions(step)
+        logits = step.pair("D", *self.shown(step, images), *given)
+        terms = {"adv": self.judged(step, *logits), **self.penalties(step, images, logits)}
         if self.drift:
-            terms["drift"] = self.drift * real_logits.float().square().mean()
+            terms["drift"] = self.drift * logits[0].float().square().mean()
         return terms
 
-    def penalties(self, step: Step) -> dict[str, Tensor]:
-        """The gradient regularisers that are on, of D behind the augmentation."""
-        real, fake, given = self.reals(step), step.fake, self.conditions(step)
+    def penalties(
+        self, step: Step, images: tuple[Tensor, Tensor], logits: tuple[Tensor, Tensor]
+    ) -> dict[str, Tensor]:
+        """The gradient regularisers that are on, of D behind the augmentation. images: what
+        `d_images` gave; logits: D's of these."""
         gamma = step.scalar.gamma if self.gamma is not None else 1.0
-        terms = {}
-
-        def seen(which: str) -> Callable[..., Tensor]:
-            return lambda images, *given: step.nets.D(self.augmented(step, images, which), *given)
-
+        due = {}  # weights, and which of reals and fakes
         if self.r1 and (every := step.due("r1")):
-            penalty = regularizers.zero_centred_penalty(seen("real"), real, *given)
-            terms["r1"] = 0.5 * gamma * self.r1 * every * penalty
+            due["r1"] = self.r1 * every, 0
         if self.r2:
-            penalty = regularizers.zero_centred_penalty(seen("fake"), fake, *given)
-            terms["r2"] = 0.5 * gamma * self.r2 * penalty
+            due["r2"] = self.r2, 1
+        squares = regularizers.squared_gradients(
+            [logits[i] for _, i in due.values()], [images[i] for _, i in due.values()]
+        )
+        terms = {
+            name: 0.5 * gamma * weight * square
+            for (name, (weight, _)), square in zip(due.items(), squares, strict=True)
+        }
         if self.gp:
+            real, fake = images
             epsilon = step.rand("gradient-penalty", (1,) * (real.dim() - 1))
             terms["gp"] = self.gp * regularizers.gradient_penalty(
-                seen("mixed"), real, fake, epsilon, *given
+                lambda mixed, *given: step.nets.D(self.augmented(step, mixed, "mixed"), *given),
+                real.detach(),
+                fake,
+                epsilon,
+                *self.conditions(step),
             )
         return terms
 

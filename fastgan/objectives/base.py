@@ -333,10 +333,10 @@ class Step:
         """`net` on reals and on fakes, real first, with separate batch statistics; one call where
         that is known to be the same.
 
-        Two calls too where an input requires gradients: the other half's would be computed in vain.
+        Two calls too where one of both requires gradients: the other's would be computed in vain.
         """
         module, one_pass = self.nets[net], self.one_pass.get(net)
-        if one_pass is not None and not (real.requires_grad or fake.requires_grad):
+        if one_pass is not None and real.requires_grad == fake.requires_grad:
             both = one_pass(module, real, fake, *conditions)
             if both is not None:
                 return both

@@ -39,12 +39,13 @@ class Reconstructing(Adversarial):
             raise FastganError("this objective needs a network 'R', which draws from D's features")
 
     def d_loss(self, step: Step) -> Mapping[str, Tensor]:
-        real, fake = self.shown(step)
+        images = self.d_images(step)
+        real, fake = self.shown(step, images)
         (real_logits, features), (fake_logits, _) = step.pair("D", real, fake, True)
         drawn = step.nets.R(features).float()
-        target = F.adaptive_avg_pool2d(real.float(), drawn.shape[-2:])
+        target = F.adaptive_avg_pool2d(real.detach().float(), drawn.shape[-2:])
         return {
             "adv": self.judged(step, real_logits, fake_logits),
             "reconstruction": self.reconstruction * F.l1_loss(drawn, target),
-            **self.penalties(step),
+            **self.penalties(step, images, (real_logits, fake_logits)),
         }

@@ -3,7 +3,7 @@ tensor, the mean over samples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -32,6 +32,19 @@ def zero_centred_penalty(
     return (
         input_gradient(discriminator, images, *conditions).float().square().flatten(1).sum(1).mean()
     )
+
+
+def squared_gradients(logits: Sequence[Tensor], images: Sequence[Tensor]) -> list[Tensor]:
+    """`zero_centred_penalty` of batches that D has seen already: E |grad_x D(x)|^2 of each.
+
+    images: leaves that require gradients; logits: D's of them, each of one batch alone.
+    """
+    if not images:
+        return []
+    total = torch.stack([some.float().sum() for some in logits]).sum()
+    with no_weight_gradients():
+        gradients = torch.autograd.grad(total, images, create_graph=True)
+    return [g.float().square().flatten(1).sum(1).mean() for g in gradients]
 
 
 def gradient_penalty(

@@ -72,7 +72,7 @@ def test_d_is_shown_reals_and_fakes_as_drawn_for_their_samples_in_both_phases(lo
                 stream=stream_id(f"{phase}/augment/{which}"),
             )
     objective.d_loss(step_of(objective, {"D": spy}, real, fake, 7))
-    wanted = [expected["D", w] for w in ("real", "fake", "real", "fake")]  # logits, R1, R2
+    wanted = [expected["D", w] for w in ("real", "fake")]  # of these logits, R1 and R2
     assert all(torch.equal(a, b) for a, b in zip(spy.seen, wanted, strict=True))
     spy.seen.clear()
     terms = objective.g_loss(step_of(objective, {"D": spy}, real, fake, 7, "G"))
@@ -270,3 +270,19 @@ def test_detail_is_that_of_the_changed_image_beside_the_changed_enlarged_one(opt
     for detail, coarse in seen:
         torch.testing.assert_close(detail + coarse, objective.augmented(step, x, "pair"))
     assert len(seen) == 2
+
+
+def test_penalties_of_the_logits_graph_are_those_of_calls_of_their_own():
+    torch.manual_seed(0)
+    D = nn.Sequential(nn.Flatten(), nn.Linear(192, 5), nn.Softplus(), nn.Linear(5, 1)).double()
+    objective = fastgan.Adversarial("hinge", (1,), r1=3.0, r2=0.5)
+    real, fake = pictures(1).double(), pictures(2).double()
+    found = objective.d_loss(step_of(objective, {"D": D}, real, fake))
+    for name, images, weight in (("r1", real, 1.5), ("r2", fake, 0.25)):
+        alone = weight * fastgan.objectives.zero_centred_penalty(D, images)
+        torch.testing.assert_close(found[name], alone)
+        mine, theirs = (
+            torch.autograd.grad(term, [p for p in D.parameters() if p.dim() == 2], retain_graph=True)
+            for term in (found[name], alone)
+        )
+        torch.testing.assert_close(mine, theirs)

@@ -382,7 +382,12 @@ def conditional_nets():
     ("options", "one", "two"),
     [
         ({}, [16, 8], [8, 8, 8]),
-        ({"n_critic": 2, "r1": 1.0, "lazy_r1": 2}, [16, 8, 16, 8, 8], [8, 8, 8, 8, 8, 8, 8]),
+        (
+            {"n_critic": 2, "r1": 1.0, "lazy_r1": 2},
+            [8, 8, 8, 8, 8],
+            [8, 8, 8, 8, 8],
+        ),  # reals have a graph that fakes don't need; no call for R1
+        ({"r1": 1.0, "r2": 1.0}, [16, 8], [8, 8, 8]),
         (
             {"loss": "relativistic"},
             [16, 8, 8],
@@ -392,7 +397,7 @@ def conditional_nets():
         ({"precision": "bf16"}, [16, 8], [8, 8, 8]),
         ({"conditional": True}, [16, 8], [8, 8, 8]),
     ],
-    ids=["dcgan", "lazy r1", "relativistic", "fp16", "bf16", "labels"],
+    ids=["dcgan", "lazy r1", "r1 and r2", "relativistic", "fp16", "bf16", "labels"],
 )
 def test_a_step_logs_and_learns_the_same(options, one, two):
     stages = [
