@@ -33,6 +33,7 @@ def needed(kinds: Iterable[str]) -> list[str]:
     wanted = set(kinds)
     for row in (row for row in ROWS if row.kind in wanted):
         found |= dict.fromkeys([row.run] if row.run else [])
+        found |= dict.fromkeys(one.run for one in row.measures if one.run is not None)
         found |= dict.fromkeys(
             rival.run for one in row.measures for rival in one.rivals if rival.run is not None
         )

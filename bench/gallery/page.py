@@ -65,7 +65,7 @@ def of(run: str, key: str, factor: float) -> Numbers | None:
 def rival_numbers(row: Row, one: Measure, rival: Rival) -> Numbers | None:
     if rival.value is not None:
         return Numbers((rival.value,))
-    return of(rival.run or row.run, rival.key or one.key, one.factor)
+    return of(rival.run or one.run or row.run, rival.key or one.key, one.factor)
 
 
 def verdict(mine: Numbers, other: Numbers, higher: bool) -> str:
@@ -89,7 +89,7 @@ def cells(row: Row) -> list[str]:
     seconds = math.fsum(found["cpu_seconds"] for found in runs) / len(runs)
     results, others, verdicts = [], [], []
     for one in row.measures:
-        mine = of(row.run, one.key, one.factor)
+        mine = of(one.run or row.run, one.key, one.factor)
         if mine is None:
             continue
         results.append(f"{one.label} {mine}")

@@ -1,5 +1,5 @@
-"""How well a clustering agrees with known classes, judged on samples that did not name the
-clusters."""
+"""How well codes that nobody labelled agree with what is known: a clustering with classes, judged
+on samples that did not name the clusters, and numbers with independent factors."""
 
 from __future__ import annotations
 
@@ -49,3 +49,48 @@ def k_means(x: Tensor, clusters: int, *, rounds: int = 50, tries: int = 4, seed:
         if (total := float(distance.square().sum())) < best:
             best, found = total, mine
     return found
+
+
+BINS = 20
+"""Parts of equal count that a continuous code is cut into."""
+
+
+def gap(codes: Tensor, factors: Tensor) -> float:
+    """The mutual information gap (Chen et al. 2018, arXiv 1802.04942, eq. 6) of codes (n, k >= 2)
+    about factors (int64 (n, m), levels from 0), in [0, 1].
+
+    The mean over factors of how much more the best code knows of it than the second best, as a
+    share of the factor's entropy. A code of more than `BINS` values is cut into that many.
+    """
+    binned = [binned_code(code) for code in codes.T]
+    gaps = []
+    for factor in factors.T:
+        known = sorted((information(code, factor) for code in binned), reverse=True)
+        gaps.append((known[0] - known[1]) / information(factor, factor))
+    return sum(gaps) / len(gaps)
+
+
+def binned_code(code: Tensor) -> Tensor:
+    """int64 (n,), the value's number or its part of `BINS` of equal count."""
+    values, numbers = code.unique(return_inverse=True)
+    if len(values) <= BINS:
+        return numbers
+    edges = code.double().quantile(torch.linspace(0, 1, BINS + 1, dtype=torch.double)[1:-1])
+    return torch.bucketize(code.double(), edges)
+
+
+def information(one: Tensor, other: Tensor) -> float:
+    """The mutual information of two int64 (n,) in nats, by counting; of one with itself its
+    entropy."""
+    width = int(other.max()) + 1
+    joint = torch.bincount(one * width + other, minlength=(int(one.max()) + 1) * width)
+    shares = joint.double().view(-1, width) / len(one)
+    apart = shares.sum(1, keepdim=True) * shares.sum(0, keepdim=True)
+    there = shares > 0
+    return float((shares[there] * (shares[there] / apart[there]).log()).sum())
+
+
+def principal(x: Tensor, count: int) -> Tensor:
+    """(n, count) principal components of float x (n, d), the largest first."""
+    centred = x - x.mean(0)
+    return centred @ torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -count:].flip(1)

@@ -282,7 +282,9 @@ def test_penalties_of_the_logits_graph_are_those_of_calls_of_their_own():
         alone = weight * fastgan.objectives.zero_centred_penalty(D, images)
         torch.testing.assert_close(found[name], alone)
         mine, theirs = (
-            torch.autograd.grad(term, [p for p in D.parameters() if p.dim() == 2], retain_graph=True)
+            torch.autograd.grad(
+                term, [p for p in D.parameters() if p.dim() == 2], retain_graph=True
+            )
             for term in (found[name], alone)
         )
         torch.testing.assert_close(mine, theirs)

@@ -1,5 +1,5 @@
 """Images that are drawn here, with an exact truth: galaxies, things before backgrounds with their
-masks, faces of known identity and age, moving sprites.
+masks, faces of known identity and age, moving sprites, forms whose factors are known.
 
 Everything is a function of (name, seed, number, side): the numbers come from fastgan's own
 generator, so that they are the same everywhere.
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fastgan.data.dataset import Dataset
+from fastgan.data.rendered.shapes import FORMS, inside
 from fastgan.errors import FastganError
 
 CHUNK = 256
@@ -21,6 +22,12 @@ CHUNK = 256
 AGES = ("child", "young", "middle", "older", "old")
 CLIP = 16
 """Frames of a rendered clip."""
+
+FACTORS, LEVELS = ("across", "down", "scale", "shade"), 10
+"""What differs between forms, besides the form."""
+
+CLASSES = {"faces": AGES, "forms": FORMS}
+"""Names of the labels."""
 
 
 def uniform(name: str, seed: int, count: int, numbers: int) -> np.ndarray:
@@ -200,11 +207,29 @@ def sprites(count: int, side: int, seed: int = 0) -> dict[str, np.ndarray]:
     return {"image": made.reshape(-1, side, side, 1), "label": label}
 
 
+def forms(count: int, side: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """One grey form each on black: "image" (n, side, side, 1), "label", the number of the form in
+    `FORMS`, and four factors of `LEVELS` even levels, "across", "down", "scale" and "shade", all
+    independent of each other."""
+    made = np.empty((count, side, side, 1), np.uint8)
+    u = uniform("forms", seed, count, 5)
+    label = (u[:, 0] * len(FORMS)).astype(np.int64)
+    factors = (u[:, 1:] * LEVELS).astype(np.int64)
+    y, x = (g[0] for g in _grid(3 * side))
+    for i, (across, down, scale, shade) in enumerate(factors / (LEVELS - 1)):
+        radius = 0.3 + 0.25 * scale
+        at = ((g - 0.8 * (where - 0.5)) / radius for g, where in ((x, across), (y, down)))
+        covered = inside(FORMS[label[i]], *at).reshape(side, 3, side, 3).mean((1, 3))
+        made[i, ..., 0] = _bytes(covered * (0.3 + 0.7 * shade))
+    return {"image": made, "label": label, **dict(zip(FACTORS, factors.T, strict=True))}
+
+
 RENDERED: dict[str, tuple[Callable[..., dict[str, np.ndarray]], int]] = {
     "galaxies": (galaxies, 3000),
     "composites": (composites, 3000),
     "faces": (faces, 3000),
     "sprites": (sprites, 400),
+    "forms": (forms, 4000),
 }
 """What `fastgan.data.open` draws by these names, and how many."""
 
@@ -222,4 +247,4 @@ def rendered(name: str, size: tuple[int, int] | None, channels: int | None) -> D
     made = arrays["image"].shape[3]
     if channels not in (None, made):
         raise FastganError(f"{name} have {made} channels, not {channels}: leave --channels out")
-    return Dataset(name, arrays, kinds, classes=AGES if name == "faces" else None)
+    return Dataset(name, arrays, kinds, classes=CLASSES.get(name))

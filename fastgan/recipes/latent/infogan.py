@@ -60,10 +60,12 @@ class InfoGan(Config):
 
     def beside_distances(self, run: str) -> dict[str, float]:
         """The error of the categorical code as a classifier, each value named on half of the images
-        and tested on the other, beside that of k-means on the pixels; without labels nothing."""
+        and tested on the other, beside that of k-means on the pixels; where images have factors,
+        the gap of mutual information of all codes, beside that of principal components. Without
+        labels nothing."""
         import torch
 
-        from fastgan.metrics.clusters import cluster_error, k_means
+        from fastgan.metrics.clusters import cluster_error, gap, k_means, principal
         from fastgan.trainer.reuse.load import load
 
         dataset = self.open_data()
@@ -72,10 +74,23 @@ class InfoGan(Config):
         D = load(run, network="D")
         pixels = torch.from_numpy(dataset.array("image").copy()).permute(0, 3, 1, 2)
         images = pixels.float() / 127.5 - 1
-        labels = torch.from_numpy(dataset.array("label").copy())
-        with torch.no_grad():
-            found = torch.cat([D(part)[1].argmax(1) for part in images.split(500)])
-        return {
-            "error of the code": cluster_error(found, labels),
-            "error of k-means": cluster_error(k_means(images.flatten(1), self.classes), labels),
+        known = {
+            name: torch.from_numpy(dataset.array(name).copy())
+            for name, field in dataset.fields.items()
+            if field.kind == "label"
         }
+        labels = known["label"]
+        with torch.no_grad():
+            parts = [D(part) for part in images.split(500)]
+        kinds = torch.cat([part[1].argmax(1) for part in parts])
+        flat = images.flatten(1)
+        found = {
+            "error of the code": cluster_error(kinds, labels),
+            "error of k-means": cluster_error(k_means(flat, self.classes), labels),
+        }
+        if len(known) > 1 and self.codes:
+            codes = torch.cat([kinds[:, None], torch.cat([part[2] for part in parts])], 1)
+            factors = torch.stack(list(known.values()), 1)
+            found["gap of the codes"] = gap(codes, factors)
+            found["gap of principal components"] = gap(principal(flat, self.codes + 1), factors)
+        return found
