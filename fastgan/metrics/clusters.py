@@ -60,14 +60,16 @@ def gap(codes: Tensor, factors: Tensor) -> float:
     about factors (int64 (n, m), levels from 0), in [0, 1].
 
     The mean over factors of how much more the best code knows of it than the second best, as a
-    share of the factor's entropy. A code of more than `BINS` values is cut into that many.
+    share of the factor's entropy; a factor of one level is left out. A code of more than `BINS`
+    values is cut into that many.
     """
     binned = [binned_code(code) for code in codes.T]
     gaps = []
     for factor in factors.T:
-        known = sorted((information(code, factor) for code in binned), reverse=True)
-        gaps.append((known[0] - known[1]) / information(factor, factor))
-    return sum(gaps) / len(gaps)
+        if entropy := information(factor, factor):
+            known = sorted((information(code, factor) for code in binned), reverse=True)
+            gaps.append((known[0] - known[1]) / entropy)
+    return sum(gaps) / max(len(gaps), 1)
 
 
 def binned_code(code: Tensor) -> Tensor:
@@ -76,7 +78,7 @@ def binned_code(code: Tensor) -> Tensor:
     if len(values) <= BINS:
         return numbers
     edges = code.double().quantile(torch.linspace(0, 1, BINS + 1, dtype=torch.double)[1:-1])
-    return torch.bucketize(code.double(), edges)
+    return torch.bucketize(code.double().contiguous(), edges)
 
 
 def information(one: Tensor, other: Tensor) -> float:

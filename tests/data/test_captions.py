@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastgan.data.sets import shapes
+from fastgan.data.rendered import shapes
 from fastgan.data.sets.captions import open_captioned, split
 from fastgan.errors import FastganError
 

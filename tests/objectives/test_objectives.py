@@ -31,10 +31,21 @@ def pictures(seed, n=40, size=16):
     return np.random.default_rng(seed).integers(0, 256, (n, size, size, 1), np.uint8)
 
 
+def attack(module, **options):
+    target = module.classifier(4)
+    target(torch.zeros(1, 1, 16, 16))  # a lazy layer takes its size
+    data = Aligned(image=pictures(0), label=np.arange(40) % 10)
+    return module.make_trainer(data, target, width=4, **options)
+
+
 KINDS = {
     "own_networks": lambda m, **o: m.make_trainer(pictures(0, size=28), width=4, **o),
     "wgan_gp": lambda m, **o: m.make_trainer(pictures(0), size=16, width=16, **o),
     "pix2pix": lambda m, **o: m.make_trainer(pictures(0), pictures(1), width=4, **o),
+    "simgan": lambda m, **o: m.make_trainer(
+        pictures(0), m.simulated(pictures(1)), size=16, width=4, **o
+    ),
+    "advgan": attack,
     "pyramid": lambda m, **o: m.make_trainer(pictures(0), steps=4, width=8, **o),
 }
 
@@ -119,7 +130,7 @@ def objectives_in(name):
     ]
 
 
-@pytest.mark.parametrize("name", ["wgan_gp", "pix2pix", "pyramid"])
+@pytest.mark.parametrize("name", ["wgan_gp", "pix2pix", "pyramid", "simgan", "advgan"])
 def test_objectives_are_short_and_use_public_names_only(name):
     source = (EXAMPLES / f"{name}.py").read_text()
     assert "engine" not in source

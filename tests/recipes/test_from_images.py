@@ -260,3 +260,21 @@ def test_rendered_faces_keep_the_person_and_change_the_age():
     assert some["identity"].tolist() == [3, 1]
     assert all((a != b).any() for a, b in itertools.pairwise(every))
     assert (rendered.faces(4, 16)["image"] == rendered.faces(4, 16)["image"]).all()
+
+
+def test_forms_are_their_factors():
+    made = rendered.forms(300, 16)
+    images = made["image"][..., 0].astype(float)
+    mass = images.sum((1, 2))
+    rows, columns = np.arange(16)[None, :, None], np.arange(16)[None, None]
+    for name, place in (("across", columns), ("down", rows)):
+        centre = (images * place).sum((1, 2)) / mass
+        assert np.corrcoef(centre, made[name])[0, 1] > 0.95, name
+    assert np.corrcoef(images.max((1, 2)), made["shade"])[0, 1] > 0.99
+    squares = made["label"] == 1
+    area = (images > 0).sum((1, 2))[squares]
+    assert np.corrcoef(area, made["scale"][squares])[0, 1] > 0.9
+    assert set(made["label"]) == {0, 1, 2, 3}
+    assert abs(np.corrcoef([made[name] for name in rendered.FACTORS]) - np.eye(4)).max() < 0.2
+    dataset = fastgan.data.open("forms", size=8)
+    assert dataset.classes == ["circle", "square", "triangle", "cross"]

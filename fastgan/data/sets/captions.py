@@ -12,7 +12,7 @@ import numpy as np
 from fastgan import files
 from fastgan.data.dataset import Dataset, printable
 from fastgan.data.opening import open_dataset
-from fastgan.data.sets import shapes
+from fastgan.data.rendered import shapes
 from fastgan.errors import FastganError
 
 GENERATED = "shapes"
