@@ -1,5 +1,5 @@
-"""Gradient regularisers of a discriminator. All are exact in second order and return a 0-dim
-tensor, the mean over samples."""
+"""Gradient regularisers of a discriminator. All return 0-dim tensors, means over samples, and all
+but `squared_difference` are exact in second order."""
 
 from __future__ import annotations
 
@@ -45,6 +45,14 @@ def squared_gradients(logits: Sequence[Tensor], images: Sequence[Tensor]) -> lis
     with no_weight_gradients():
         gradients = torch.autograd.grad(total, images, create_graph=True)
     return [g.float().square().flatten(1).sum(1).mean() for g in gradients]
+
+
+def squared_difference(logits: Tensor, moved: Tensor, sigma: float) -> Tensor:
+    """E ((D(x + sigma e) - D(x)) / sigma)^2, whose mean over normal e is E |grad_x D(x)|^2 as sigma
+    goes to 0: `zero_centred_penalty` without a second derivative (as in Lin et al. 2025, arXiv
+    2501.08316). logits: D(x), moved: D(x + sigma e)."""
+    change = (moved.float() - logits.float()).reshape(len(logits), -1).sum(1) / sigma
+    return change.square().mean()
 
 
 def gradient_penalty(

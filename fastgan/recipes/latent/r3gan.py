@@ -23,6 +23,9 @@ class R3Gan(Config):
     magnitude: bool = option(False, "weights of length 1 (magnitude-preserving, R3GAN2)")
     gamma: float = option(1.0, "weight of R1 and of R2 at the start")
     gamma_end: float = option(0.1, "their weight at the end of its fall")
+    perturb: float = option(
+        0.0, "R1 and R2 by noise of this size, without second derivatives; 0: exact"
+    )
     lr: float = option(2e-4, "learning rate of both networks at the start")
     lr_end: float = option(5e-5, "learning rate at the end of its fall")
     anneal_steps: int = option(20_000, "steps of these falls, half a cosine")
@@ -52,6 +55,7 @@ class R3Gan(Config):
                 r2=1.0,
                 gamma=Cosine(self.gamma, self.gamma_end, self.anneal_steps),
                 reuse=False,
+                perturb=self.perturb,
             ),
             optimizers=dict.fromkeys(nets, adam(self.lr, (self.beta1, self.beta2))),
             schedules={name: {"lr": rate} for name in nets},
