@@ -4,6 +4,7 @@ measurement."""
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,11 +101,43 @@ def cells(row: Row) -> list[str]:
                 spent = [found["cpu_seconds"] for found in others_runs]
                 price = f" ({sum(spent) / len(spent):.0f} s)" if spent else ""
                 others.append(f"{rival.label}{price}: {other}")
-                verdicts.append(verdict(mine, other, one.higher))
+                verdicts.append("" if rival.ceiling else verdict(mine, other, one.higher))
     joined = [";<br>".join(part) for part in (results, others, verdicts)]
     missing = len(runs) < len(SEEDS)
     count = f"{seconds:.0f}" + (f", {len(runs)} of {len(SEEDS)} seeds" if missing else "")
     return [name, count, *joined, row.remark]
+
+
+def won(row: Row) -> str | None:
+    """ "yes" where the row's first result is better than all it has to beat in every seed, "in the
+    mean" where some seeds overlap, "no", or None where something isn't measured."""
+    one = row.measures[0] if row.measures else None
+    mine = of(one.run or row.run, one.key, one.factor) if one is not None else None
+    if one is None or mine is None or len(mine.values) < len(SEEDS):
+        return None
+    found = set()
+    for rival in (rival for rival in one.rivals if not rival.ceiling):
+        other = rival_numbers(row, one, rival)
+        if other is None:
+            return None
+        found.add(verdict(mine, other, one.higher))
+    return "yes" if found == {"yes"} else "in the mean" if found <= {"yes", "in the mean"} else "no"
+
+
+def summary(rows: Sequence[Row] = ROWS) -> str:
+    """How many kinds beat what stands beside them, and which do not."""
+    by = {
+        answer: [row.kind for row in rows if won(row) == answer]
+        for answer in ("yes", "in the mean", "no", None)
+    }
+    means = f" ({', '.join(by['in the mean'])})" if by["in the mean"] else ""
+    lines = [
+        f"**{len(by['yes'])} of {len(rows)} kinds beat all that their first result is compared "
+        f"with in every seed**, {len(by['in the mean'])} more in the mean of the seeds{means}."
+    ]
+    lines += [f"Beaten: {', '.join(by['no'])}."] if by["no"] else []
+    lines += [f"Not measured: {', '.join(by[None])}."] if by[None] else []
+    return textwrap.fill(" ".join(lines), 100, break_on_hyphens=False)
 
 
 HEAD = ("kind", "CPU seconds", "result", "to beat", "beaten?", "")
@@ -137,5 +170,7 @@ def write(path: Path = PAGE) -> None:
     text = path.read_text("utf-8")
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    made = "\n\n".join([table(), "The trainings:", commands(), "Seed 0 of each:", pictures()])
+    made = "\n\n".join(
+        [summary(), table(), "The trainings:", commands(), "Seed 0 of each:", pictures()]
+    )
     path.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{after}", "utf-8")

@@ -76,6 +76,40 @@ def test_a_rival_of_the_same_evaluation_is_read_from_it(results):
     assert page.cells(row)[1] == "1, 1 of 3 seeds"
 
 
+def test_the_summary_counts_kinds_by_their_first_result(results):
+    row = rows.Row(
+        "sngan",
+        "sngan",
+        (
+            rows.Measure(
+                "FD-small",
+                "FD-small",
+                (
+                    rows.Rival("dcgan", "dcgan"),
+                    rows.Rival("a second", value=12.0),
+                    rows.Rival("reals", value=0.0, ceiling=True),
+                ),
+            ),
+            rows.Measure("other", "FD-small", (rows.Rival("zero", value=0.0),)),
+        ),
+    )
+    assert page.won(row) is None
+    put("sngan", 9.0, 10.0, 11.0)
+    assert page.won(row) is None
+    put("dcgan", 13.0, 14.0, 15.0)
+    assert page.won(row) == "yes"
+    assert page.cells(row)[4] == "yes;<br>yes;<br>;<br>**no**"
+    put("dcgan", 10.5, 14.0, 15.0)
+    assert page.won(row) == "in the mean"
+    text = page.summary([row, rows.sets("r3gan")])
+    assert text.startswith("**0 of 2 kinds beat all")
+    assert "1 more in the mean of the seeds (sngan)" in " ".join(text.split())
+    assert text.endswith("Not measured: r3gan.")
+    put("dcgan", 8.0, 8.0, 8.0)
+    assert page.won(row) == "no"
+    assert "Beaten: sngan." in page.summary([row])
+
+
 def test_it_goes_on_where_it_stopped_and_keeps_each_training(results, monkeypatch):
     made = []
 
