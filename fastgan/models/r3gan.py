@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from fastgan.models.dcgan import plan
 from fastgan.models.layers.grouped import GroupedBlock, convolution
+from fastgan.models.layers.heads import Head
 
 ATTENDED = 16
 """The largest side of a map with attention."""
@@ -124,7 +125,7 @@ class Discriminator(nn.Module):
         layers += blocks(widths[-1], count, here, group, heads, magnitude)
         self.blocks = nn.Sequential(*layers)
         self.pool = nn.Conv2d(widths[-1], widths[-1], side, groups=widths[-1], bias=False)
-        self.logit = nn.Linear(widths[-1], 1)
+        self.logit = Head(widths[-1], 1)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.logit(self.pool(self.blocks(self.first(images))).flatten(1))

@@ -168,6 +168,14 @@ def test_the_page_is_that_of_the_results():
     assert page.commands() in text
 
 
+def test_a_kind_that_is_beaten_says_so_before_its_commands():
+    for row in rows.ROWS:
+        if page.won(row) == "no":
+            head = (page.ROOT / "docs" / "kinds" / f"{row.kind}.md").read_text().split("```")[0]
+            assert "](../gallery.md)" in head, row.kind
+            assert "**" in head, row.kind
+
+
 def test_results_name_what_they_were_made_with():
     for path in measure.RESULTS.glob("*.json"):
         for found in json.loads(path.read_text("utf-8")).values():

@@ -3,6 +3,8 @@
 import itertools
 
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from fastgan.models import progressive, r3gan, sagan
 from fastgan.models.layers.attention import CosineAttention, SelfAttention
@@ -14,6 +16,7 @@ from fastgan.models.layers.equalized import (
     PixelNorm,
 )
 from fastgan.models.layers.grouped import GroupedBlock, MagnitudeConv2d
+from fastgan.models.layers.heads import Head
 from fastgan.models.srresnet import Translator
 
 
@@ -173,3 +176,18 @@ def test_a_class_affine_is_its_formula():
         for c in range(2):
             gold = x[i, c] * (1 + layer.gain.weight[k, c]) + layer.shift.weight[k, c]
             torch.testing.assert_close(made[i, c], gold)
+
+
+def test_a_head_is_in_fp32_where_autocast_is_not():
+    torch.manual_seed(0)
+    body, head = nn.Linear(8, 64), Head(64, 1)
+    x = torch.randn(5, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        h = body(x)
+        found = head(h)
+    assert (h.dtype, found.dtype) == (torch.bfloat16, torch.float32)
+    assert torch.equal(found, F.linear(h.float(), head.weight, head.bias))
+    plain = nn.Linear(64, 1).double()
+    same = Head(64, 1).double()
+    same.load_state_dict(plain.state_dict())
+    assert torch.equal(same(h.double()), plain(h.double()))
