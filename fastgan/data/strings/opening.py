@@ -90,14 +90,13 @@ def open_strings(
     else:
         found = read_strings(source, column, form == "smiles")
     strings, notes = kept(found, form, length or USUAL)
+    odd = look_at(source, strings) if form == "smiles" and source != drawn.NAME else []
     if len(strings) < FEWEST:
         why = f"; {'; '.join(notes)}" if notes else ""
         raise FastganError(
             f"{source} has {len(strings)} different strings that can be learned{why}: give at "
             f"least {FEWEST}"
         )
-    if form == "smiles" and source != drawn.NAME:
-        notes += look_at(source, strings)
     split = [symbols_of(text, form) for text in strings]
     alphabet = sorted({symbol for text in split for symbol in text})
     if len(alphabet) > MOST_SYMBOLS:
@@ -106,7 +105,7 @@ def open_strings(
             "strings with rare ones out"
         )
     longest = length or max(map(len, split))
-    return Strings(source, strings, alphabet, longest, form, notes)
+    return Strings(source, strings, alphabet, longest, form, notes + odd)
 
 
 def kept(found: Sequence[str], form: str, length: int) -> tuple[list[str], list[str]]:
