@@ -91,7 +91,7 @@ def test_strings_of_text_have_no_validity(fastgan, tmp_path):
         (["--form=poem"], "poem"),
         (["--length=2"], "strings of more than 2 symbols: see --length"),
         (["--column=x"], "--column x is for a .csv or .tsv file"),
-        (["--adversarial=0", "--likelihood=0"], "nothing would be learned"),
+        (["--adversarial=0", "--likelihood=0"], "give one of them a weight"),
     ],
 )
 def test_what_strings_have_no_use_for_is_one_line(fastgan, tmp_path, typed, message):

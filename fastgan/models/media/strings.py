@@ -56,7 +56,7 @@ class Generator(nn.Module):
             state = self.cell(written, state)
             drawn = straight_through(self.last(state), g[:, at], self.tau)
             written = going * drawn + (1 - going) * end
-            going = going * (1 - written[:, :1])
+            going = going * (1 - written[:, :1].detach())  # else its gradient drowns all
             made.append(written)
         return torch.stack(made, 1)
 

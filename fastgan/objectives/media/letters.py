@@ -64,7 +64,7 @@ class Letters(Adversarial):
         for name in ("adversarial", "likelihood"):
             arguments.number(getattr(self, name), name)
         if not self.adversarial and not self.likelihood:
-            raise FastganError("adversarial and likelihood are both 0: nothing would be learned")
+            raise FastganError("adversarial and likelihood are both 0: give one of them a weight")
         drawn = Noise((self.length, self.symbols), "uniform", 0.0, 1.0)
         self.noise = {**self.noise, "gumbel": drawn}
 
