@@ -33,12 +33,11 @@ class Strings(Dataset):
     """
 
     def __init__(
-        self, name: str, strings: Sequence[str], alphabet: Sequence[str], length: int, form: str,
-        notes: Sequence[str] = (),
+        self, name: str, strings: Sequence[str], codes: np.ndarray, alphabet: Sequence[str],
+        form: str, notes: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        self.strings, self.alphabet = list(strings), tuple(alphabet)
-        self.length, self.form = length, form
-        codes = encode(self.strings, self.alphabet, length, form)
+        self.strings, self.alphabet, self.form = list(strings), tuple(alphabet), form
+        self.length = codes.shape[1]
         super().__init__(name, {"image": codes}, {"image": "tensor"}, notes=notes)
 
     def describe(self) -> str:
@@ -50,7 +49,8 @@ class Strings(Dataset):
     def part(self, index: np.ndarray) -> Strings:
         """Those at index, int64 (b,), with the same alphabet."""
         some = [self.strings[i] for i in index]
-        return Strings(self.name, some, self.alphabet, self.length, self.form, self.guessed)
+        codes = self.array("image")[index]
+        return Strings(self.name, some, codes, self.alphabet, self.form, self.guessed)
 
 
 def symbols_of(text: str, form: str) -> list[str]:
@@ -97,22 +97,28 @@ def open_strings(
             f"{source} has {len(strings)} different strings that can be learned{why}: give at "
             f"least {FEWEST}"
         )
-    split = [symbols_of(text, form) for text in strings]
-    alphabet = sorted({symbol for text in split for symbol in text})
+    used: set[str] = set()
+    longest = 1
+    for text in strings:
+        symbols = symbols_of(text, form)
+        used.update(symbols)
+        longest = max(longest, len(symbols))
+    alphabet = sorted(used)
     if len(alphabet) > MOST_SYMBOLS:
         raise FastganError(
             f"{source} has {len(alphabet):,} different symbols, more than {MOST_SYMBOLS}: leave "
             "strings with rare ones out"
         )
-    longest = length or max(map(len, split))
-    return Strings(source, strings, alphabet, longest, form, notes + odd)
+    codes = encode(strings, alphabet, length or longest, form)
+    return Strings(source, strings, codes, alphabet, form, notes + odd)
 
 
 def kept(found: Sequence[str], form: str, length: int) -> tuple[list[str], list[str]]:
     """(the different strings of up to so many symbols, notes about the others)."""
     different = list(dict.fromkeys(found))
     plain = [text for text in different if len(text) <= LONGEST and text.isprintable()]
-    strings = [text for text in plain if len(symbols_of(text, form)) <= length]
+    fits = lambda text: len(text) <= length or len(symbols_of(text, form)) <= length
+    strings = [text for text in plain if fits(text)]
     notes = []
     if again := len(found) - len(different):
         notes.append(f"{again:,} strings that come again are learned once")

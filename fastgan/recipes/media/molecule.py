@@ -40,7 +40,7 @@ class Molecule(Config):
     width: int = option(128, "units of the generator")
     width_d: int = option(256, "units of each hidden layer of the critic")
     likelihood: float = option(1.0, "weight of the likelihood of the data; 0: the critic alone")
-    adversarial: float = option(0.1, "weight of the critic; 0: likelihood alone, no GAN")
+    adversarial: float = option(1.0, "weight of the critic; 0: likelihood alone, no GAN")
     tau: float = option(1.0, "temperature of the draws' gradient", least=0.01)
     gp: float = option(10.0, "weight of the gradient penalty")
     n_critic: int = option(1, "updates of the critic for one of the generator")
