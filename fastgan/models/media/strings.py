@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 def gumbel(u: Tensor) -> Tensor:
@@ -18,7 +17,8 @@ def straight_through(logits: Tensor, g: Tensor, tau: float) -> Tensor:
     / tau) (Jang et al. 2017, arXiv 1611.01144, section 2.2). g: `gumbel` numbers; then it is a draw
     from softmax(logits)."""
     soft = ((logits.float() + g) / tau).softmax(1)
-    hard = F.one_hot(soft.argmax(1), soft.shape[1]).to(soft.dtype)
+    largest = soft.argmax(1, keepdim=True)
+    hard = (largest == torch.arange(soft.shape[1], device=soft.device)).to(soft.dtype)
     return hard + (soft - soft.detach())
 
 
