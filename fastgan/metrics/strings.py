@@ -4,6 +4,7 @@ Polykovskiy et al. 2020, arXiv 1811.12823, section 3; n-grams: Shannon 1948)."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -26,6 +27,24 @@ Split = Callable[[str], Sequence[str]]
 """The symbols of a string."""
 
 END = ""
+
+
+DISTANCES = ("symbols", "pairs")
+
+
+class StringTable(Table):
+    """A table whose distances are shown below its shares, so that it fits a terminal."""
+
+    def __str__(self) -> str:
+        def some(distances: bool) -> dict[str, dict[str, float]]:
+            return {
+                name: {key: value for key, value in row.items() if (key in DISTANCES) is distances}
+                for name, row in self.rows.items()
+            }
+
+        shares, _, far = self.note.partition("\n\n")
+        below = "total variation from held-out strings"
+        return f"{Table(self.title, some(False), shares)}\n\n{Table(below, some(True), far)}"
 
 
 class Ngrams:
@@ -77,7 +96,8 @@ def grams(strings: Sequence[str], size: int, split: Split) -> Counter[tuple[str,
 def total_variation(a: Counter, b: Counter) -> float:
     """Half the sum of the absolute differences of shares: 0 alike, 1 without anything in common."""
     all_a, all_b = max(a.total(), 1), max(b.total(), 1)
-    return sum(abs(a[key] / all_a - b[key] / all_b) for key in a.keys() | b.keys()) / 2
+    apart = (abs(a[key] / all_a - b[key] / all_b) for key in a.keys() | b.keys())
+    return math.fsum(apart) / 2  # the same in any order of a set
 
 
 def rdkit_check() -> Callable[[str], bool] | None:
@@ -103,7 +123,7 @@ def told(
         row["valid %"] = 100 * len(good) / n
     row["unique %"] = 100 * len(different) / max(len(good), 1)
     row["new %"] = 100 * len(new) / max(len(different), 1)
-    for name, size in (("symbols", 1), ("pairs", 2)):
+    for name, size in zip(DISTANCES, (1, 2)):
         row[name] = total_variation(grams(made, size, split), grams(held_out, size, split))
     if form == "smiles" and (known := rdkit_check()):
         row["RDKit %"] = 100 * sum(map(known, made)) / n
@@ -120,7 +140,7 @@ def measure(
     count: int,
     longest: int,
     seed: int = 0,
-) -> Table:
+) -> StringTable:
     """`count` strings of each way, of n-grams fitted to `train`, and the held-out ones themselves.
 
     Distances are to one half of the held-out strings, which the seed picks; the other half is the
@@ -139,11 +159,10 @@ def measure(
         name: told(draw(count, seed), known, reference, split, form) for name, draw in every.items()
     }
     what = "valid, different and new" if form == "smiles" else "different and new"
-    note = f"good: {what}, of all; unique: of the valid; new: of these, not in training"
-    if form == "text":
-        note = f"good: {what}, of all; unique: of all; new: of these, not in training"
-    note += "\n  symbols, pairs: total variation from held-out strings, of single ones and of two"
+    of = "the valid" if form == "smiles" else "all"
+    note = f"good: {what}, of all; unique: of {of}; new: of these, not in training"
     if form == "smiles":
         note += "\n  valid: by fastgan's own check (docs/kinds/molecule.md)"
         note += "; RDKit: by RDKit" if rdkit_check() else ""
-    return Table(f"{title}: {count:,} strings of each", rows, note)
+    note += "\n\nsymbols: of single ones; pairs: of two, begin and end among them"
+    return StringTable(f"{title}: {count:,} strings of each", rows, note)
