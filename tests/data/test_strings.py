@@ -266,6 +266,14 @@ def test_sizes_are_bounded_packed_and_unpacked(here, monkeypatch):
             open_strings(name)
 
 
+def test_a_long_length_takes_no_memory_and_many_long_strings_are_refused(here, monkeypatch):
+    (here / "a.txt").write_text("\n".join(lines()))
+    assert open_strings("a.txt", length=10**12).fields["image"].shape == (24,)
+    monkeypatch.setattr(opening, "MOST", 150 * 24 - 1)
+    with pytest.raises(FastganError, match="give fewer strings, or a smaller --length"):
+        open_strings("a.txt")
+
+
 def test_more_symbols_than_numbers_and_columns_of_no_table_are_refused(here):
     (here / "a.txt").write_text("\n".join(chr(0x4E00 + i) for i in range(300)), "utf-8")
     with pytest.raises(

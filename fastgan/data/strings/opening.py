@@ -22,6 +22,9 @@ MOST_SYMBOLS = 200
 USUAL = 64
 """Symbols of the longest string where no length is asked for."""
 
+MOST = 2**31
+"""Bytes of all strings together."""
+
 LOOKED_AT = 2000
 """Strings that are checked before training, evenly taken from all."""
 
@@ -109,7 +112,11 @@ def open_strings(
             f"{source} has {len(alphabet):,} different symbols, more than {MOST_SYMBOLS}: leave "
             "strings with rare ones out"
         )
-    codes = encode(strings, alphabet, length or longest, form)
+    if len(strings) * longest > MOST:
+        raise FastganError(
+            f"{source} needs more than {MOST >> 30} GiB: give fewer strings, or a smaller --length"
+        )
+    codes = encode(strings, alphabet, longest, form)
     return Strings(source, strings, codes, alphabet, form, notes + odd)
 
 
