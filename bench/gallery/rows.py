@@ -50,6 +50,8 @@ TRAININGS: Mapping[str, str] = {
     "--ema-decay 0.99 --steps 450",
     "tabular": "--recipe tabular --steps 1500",
     "voice": "--recipe voice --length 1024 --rate 4000 --batch-size 16 --steps 1500",
+    "molecule": "--recipe molecule --steps 1200",
+    "molecule-alone": "--recipe molecule --steps 1200 --adversarial 0",
     "cyclegan": "--recipe cyclegan --width 16 --steps 800",
     "aging": "--recipe aging --size 16 --width 16 --steps 800",
 }
@@ -261,6 +263,22 @@ ROWS: tuple[Row, ...] = (
                     found("noise of their spectrum", "FD-mel"),
                     found("untrained generator", "FD-mel"),
                 ),
+            ),
+        ),
+    ),
+    Row(
+        "molecule",
+        "molecule",
+        (
+            Measure(
+                "valid, different and new, % of strings",
+                "rows/generator/good %",
+                (
+                    Rival("the likelihood alone", "molecule-alone"),
+                    found("symbols one by one", "good %"),
+                    found("5-gram", "good %"),
+                ),
+                True,
             ),
         ),
     ),

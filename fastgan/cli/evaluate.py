@@ -58,7 +58,7 @@ def command(
     """Measure images from RUN's averaged generator against the real ones.
 
     A kind that makes images from images is measured on held-out ones, beside its baseline (L1,
-    PSNR, SSIM, or what its page in docs/kinds says), rows of a table and sounds by measures of
+    PSNR, SSIM, or what its page in docs/kinds says), rows, sounds and strings by measures of
     their own. All others as sets: kernel and Frechet distance, precision, recall, density,
     coverage, memorisation, classes seen; docs/measuring.md says what each number means. The first
     time on some data a small network is fitted on it (about half a minute on two cores); it is

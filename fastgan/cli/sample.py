@@ -32,8 +32,8 @@ HIGHEST, LARGEST = 4096, 2**26
 @click.option(
     "--out",
     help="a picture of them all (.png, .jpg or .webp), or a folder (ends in /) for one file each; "
-    "rows: a .csv file; sounds: a .wav file or a folder  [default: samples.png, rows.csv, "
-    "voice.wav]",
+    "rows: a .csv file; sounds: a .wav file or a folder; strings: a .txt or .smi file  [default: "
+    "samples.png, rows.csv, voice.wav, strings.txt]",
 )
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="other seeds give other images"

@@ -36,6 +36,7 @@ RECIPES = {
     "video": "fastgan.recipes.translation.video:Video",
     "tabular": "fastgan.recipes.media.tabular:Tabular",
     "voice": "fastgan.recipes.media.voice:Voice",
+    "molecule": "fastgan.recipes.media.molecule:Molecule",
     "aging": "fastgan.recipes.translation.aging:Aging",
 }
 

@@ -89,7 +89,7 @@ class Labelled(torch.utils.data.Dataset):
 
 FROM_NOISE = [n for n in recipes.RECIPES if not issubclass(recipes.find(n), FromImage)]
 FROM_NOISE = [n for n in FROM_NOISE if recipes.find(n).makes == "images"]
-"""The others are in test_from_images.py and test_tabular.py."""
+"""The others are in test_from_images.py, test_tabular.py, test_voice.py and test_molecule.py."""
 
 
 @pytest.mark.parametrize("name", FROM_NOISE)

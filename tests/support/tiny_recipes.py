@@ -23,6 +23,7 @@ TINY = {
 MEDIA = {
     "tabular": {"width": 8, "latent": 4, "pack": 2},
     "voice": {"width": 1, "latent": 4, "length": 1024, "rate": 4000},
+    "molecule": {"width": 8, "latent": 4, "width_d": 8},
 }
 """Those that make no images."""
 

@@ -1,0 +1,1 @@
+"""Strings: lines of a file as rows of symbols, SMILES that are drawn, and a check of SMILES."""
