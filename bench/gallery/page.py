@@ -63,10 +63,22 @@ def of(run: str, key: str, factor: float) -> Numbers | None:
     return Numbers(have) if have else None
 
 
+def own(row: Row, one: Measure) -> Numbers | None:
+    """A result of a row, of each seed that is there."""
+    return of(one.run or row.run, one.key, one.factor)
+
+
 def rival_numbers(row: Row, one: Measure, rival: Rival) -> Numbers | None:
+    """The same of what it has to beat."""
     if rival.value is not None:
         return Numbers((rival.value,))
     return of(rival.run or one.run or row.run, rival.key or one.key, one.factor)
+
+
+def partial(numbers: Numbers) -> str:
+    """How many seeds there are, where they aren't all."""
+    count = len(numbers.values)
+    return f" ({count} of {len(SEEDS)} seeds)" if count < len(SEEDS) else ""
 
 
 def verdict(mine: Numbers, other: Numbers, higher: bool) -> str:
@@ -81,47 +93,51 @@ def verdict(mine: Numbers, other: Numbers, higher: bool) -> str:
     return "in the mean" if sign * (mine.mean - other.mean) > 0 else "**no**, in the mean"
 
 
+def spent(run: str) -> float | None:
+    """Mean CPU seconds of a training, or None where it isn't made."""
+    seconds = [found["cpu_seconds"] for found in kept(run).values()]
+    return math.fsum(seconds) / len(seconds) if seconds else None
+
+
 def cells(row: Row) -> list[str]:
-    """Kind, command and seconds, results, what was to beat, whether it was."""
-    runs = list(kept(row.run).values())
-    name = f"[{row.kind}](kinds/{row.kind}.md)"
-    if not runs:
+    """Kind, seconds, results, what was to beat, whether it was, the remark."""
+    name, seconds = f"[{row.kind}](kinds/{row.kind}.md)", spent(row.run)
+    if seconds is None:
         return [name, "", "not measured", "", "not measured", row.remark]
-    seconds = math.fsum(found["cpu_seconds"] for found in runs) / len(runs)
     results, others, verdicts = [], [], []
     for one in row.measures:
-        mine = of(one.run or row.run, one.key, one.factor)
+        mine = own(row, one)
         if mine is None:
             continue
-        results.append(f"{one.label} {mine}")
+        results.append(f"{one.label} {mine}{partial(mine)}")
         for rival in one.rivals:
             other = rival_numbers(row, one, rival)
             if other is not None:
-                others_runs = kept(rival.run).values() if rival.run is not None else ()
-                spent = [found["cpu_seconds"] for found in others_runs]
-                price = f" ({sum(spent) / len(spent):.0f} s)" if spent else ""
-                others.append(f"{rival.label}{price}: {other}")
+                cost = spent(rival.run) if rival.run is not None else None
+                price = f" ({cost:.0f} s)" if cost is not None else ""
+                few = partial(other) if rival.run is not None else ""
+                others.append(f"{rival.label}{price}: {other}{few}")
                 verdicts.append("" if rival.ceiling else verdict(mine, other, one.higher))
     joined = [";<br>".join(part) for part in (results, others, verdicts)]
-    missing = len(runs) < len(SEEDS)
-    count = f"{seconds:.0f}" + (f", {len(runs)} of {len(SEEDS)} seeds" if missing else "")
-    return [name, count, *joined, row.remark]
+    return [name, f"{seconds:.0f}", *joined, row.remark]
 
 
 def won(row: Row) -> str | None:
     """ "yes" where the row's first result is better than all it has to beat in every seed, "in the
-    mean" where some seeds overlap, "no", or None where something isn't measured."""
-    one = row.measures[0] if row.measures else None
-    mine = of(one.run or row.run, one.key, one.factor) if one is not None else None
-    if one is None or mine is None or len(mine.values) < len(SEEDS):
+    mean" where some seeds overlap, "no", or None where a seed of either isn't measured."""
+    if not row.measures:
         return None
-    found = set()
-    for rival in (rival for rival in one.rivals if not rival.ceiling):
-        other = rival_numbers(row, one, rival)
-        if other is None:
+    one = row.measures[0]
+    rivals = [rival for rival in one.rivals if not rival.ceiling]
+    mine, others = own(row, one), [rival_numbers(row, one, rival) for rival in rivals]
+    if mine is None or partial(mine):
+        return None
+    answers = set()
+    for rival, other in zip(rivals, others, strict=True):
+        if other is None or (rival.value is None and partial(other)):
             return None
-        found.add(verdict(mine, other, one.higher))
-    return "yes" if found == {"yes"} else "in the mean" if found <= {"yes", "in the mean"} else "no"
+        answers.add(verdict(mine, other, one.higher))
+    return next((a for a in ("yes", "in the mean") if answers <= {"yes", a}), "no")
 
 
 def summary(rows: Sequence[Row] = ROWS) -> str:
@@ -135,7 +151,7 @@ def summary(rows: Sequence[Row] = ROWS) -> str:
         f"**{len(by['yes'])} of {len(rows)} kinds beat all that their first result is compared "
         f"with in every seed**, {len(by['in the mean'])} more in the mean of the seeds{means}."
     ]
-    lines += [f"Beaten: {', '.join(by['no'])}."] if by["no"] else []
+    lines += [f"Not better than it: {', '.join(by['no'])}."] if by["no"] else []
     lines += [f"Not measured: {', '.join(by[None])}."] if by[None] else []
     return textwrap.fill(" ".join(lines), 100, break_on_hyphens=False)
 

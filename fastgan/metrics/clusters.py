@@ -66,8 +66,8 @@ def gap(codes: Tensor, factors: Tensor) -> float:
     binned = [binned_code(code) for code in codes.T]
     gaps = []
     for factor in factors.T:
-        if entropy := information(factor, factor):
-            known = sorted((information(code, factor) for code in binned), reverse=True)
+        if entropy := mutual_information(factor, factor):
+            known = sorted((mutual_information(code, factor) for code in binned), reverse=True)
             gaps.append((known[0] - known[1]) / entropy)
     return sum(gaps) / max(len(gaps), 1)
 
@@ -81,7 +81,7 @@ def binned_code(code: Tensor) -> Tensor:
     return torch.bucketize(code.double().contiguous(), edges)
 
 
-def information(one: Tensor, other: Tensor) -> float:
+def mutual_information(one: Tensor, other: Tensor) -> float:
     """The mutual information of two int64 (n,) in nats, by counting; of one with itself its
     entropy."""
     width = int(other.max()) + 1

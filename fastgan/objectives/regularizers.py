@@ -24,20 +24,11 @@ def input_gradient(
         return torch.autograd.grad(logits.float().sum(), images, create_graph=True)[0]
 
 
-def zero_centred_penalty(
-    discriminator: Callable[..., Tensor], images: Tensor, *conditions: Tensor
-) -> Tensor:
-    """E |grad_x D(x)|^2: R1 on reals, R2 on fakes (Mescheder et al. 2018, eq. 9). Multiply by gamma
-    / 2."""
-    return (
-        input_gradient(discriminator, images, *conditions).float().square().flatten(1).sum(1).mean()
-    )
-
-
 def squared_gradients(logits: Sequence[Tensor], images: Sequence[Tensor]) -> list[Tensor]:
     """`zero_centred_penalty` of batches that D has seen already: E |grad_x D(x)|^2 of each.
 
-    images: leaves that require gradients; logits: D's of them, each of one batch alone.
+    images: (B, C, H, W) leaves that require gradients; logits: D's of them, each of one batch
+    alone.
     """
     if not images:
         return []
@@ -45,6 +36,15 @@ def squared_gradients(logits: Sequence[Tensor], images: Sequence[Tensor]) -> lis
     with no_weight_gradients():
         gradients = torch.autograd.grad(total, images, create_graph=True)
     return [g.float().square().flatten(1).sum(1).mean() for g in gradients]
+
+
+def zero_centred_penalty(
+    discriminator: Callable[..., Tensor], images: Tensor, *conditions: Tensor
+) -> Tensor:
+    """E |grad_x D(x)|^2: R1 on reals, R2 on fakes (Mescheder et al. 2018, eq. 9). Multiply by gamma
+    / 2. `images` are detached first."""
+    leaf = images.detach().requires_grad_(True)
+    return squared_gradients([discriminator(leaf, *conditions)], [leaf])[0]
 
 
 def squared_difference(logits: Tensor, moved: Tensor, sigma: float) -> Tensor:

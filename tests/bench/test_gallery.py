@@ -73,7 +73,7 @@ def test_a_rival_of_the_same_evaluation_is_read_from_it(results):
     found = {"measures": {"mine": 0.5, "error of k-means": 0.4}}
     measure.keep("infogan", 0, {"cpu_seconds": 1.0, "evaluation": found})
     assert page.cells(row)[3:5] == ["k-means: 0.400", "**no**"]
-    assert page.cells(row)[1] == "1, 1 of 3 seeds"
+    assert page.cells(row)[1:3] == ["1", "error 0.500 (1 of 3 seeds)"]
 
 
 def test_the_summary_counts_kinds_by_their_first_result(results):
@@ -96,6 +96,8 @@ def test_the_summary_counts_kinds_by_their_first_result(results):
     assert page.won(row) is None
     put("sngan", 9.0, 10.0, 11.0)
     assert page.won(row) is None
+    put("dcgan", 13.0, 14.0)
+    assert page.won(row) is None
     put("dcgan", 13.0, 14.0, 15.0)
     assert page.won(row) == "yes"
     assert page.cells(row)[4] == "yes;<br>yes;<br>;<br>**no**"
@@ -107,7 +109,7 @@ def test_the_summary_counts_kinds_by_their_first_result(results):
     assert text.endswith("Not measured: r3gan.")
     put("dcgan", 8.0, 8.0, 8.0)
     assert page.won(row) == "no"
-    assert "Beaten: sngan." in page.summary([row])
+    assert "Not better than it: sngan." in page.summary([row])
 
 
 def test_it_goes_on_where_it_stopped_and_keeps_each_training(results, monkeypatch):

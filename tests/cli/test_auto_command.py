@@ -8,9 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_support import images
-
-from fastgan.cli import main as cli
+from run_support import commands, images
 
 WIDTHS = ["--width", "1", "--batch-size", "4", "--latent", "8", "--device", "cpu"]
 
@@ -20,14 +18,7 @@ def fastgan(tmp_path, monkeypatch, capfd):
     """fastgan(args...) -> (exit code, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
     np.save("images.npy", images(30, size=32, channels=3))
-
-    def run(*args):
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as done:
-            cli.main([str(a) for a in args])
-        return done.value.code or 0, *capfd.readouterr()
-
-    return run
+    return commands(capfd)
 
 
 def test_the_command_by_hand_says_what_auto_chose(fastgan):

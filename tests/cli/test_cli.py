@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from run_support import assert_same_run, images, in_a_hurry, leftovers, newest, rows
+from run_support import assert_same_run, commands, images, in_a_hurry, leftovers, newest, rows
 
 from fastgan.cli import main as cli
 
@@ -49,15 +49,7 @@ def place(tmp_path, monkeypatch):
 @pytest.fixture
 def fastgan(capfd):
     """fastgan(args...) -> (exit code, standard output, standard error)."""
-
-    def run(*args):
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as done:
-            cli.main([str(a) for a in args])
-        out, err = capfd.readouterr()
-        return done.value.code or 0, out, err
-
-    return run
+    return commands(capfd)
 
 
 @pytest.fixture(scope="module")

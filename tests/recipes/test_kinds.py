@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 from exact_resume import goes_on_exactly
-from run_support import in_a_hurry
+from run_support import commands, in_a_hurry
 from tiny_recipes import TINY, flags
 
 from fastgan import recipes
-from fastgan.cli import main as cli
 from fastgan.errors import FastganError
 from fastgan.recipes import ImageSpec
 
@@ -22,11 +21,11 @@ def fastgan(tmp_path, monkeypatch, capsys):
     in_a_hurry(monkeypatch)
     monkeypatch.chdir(tmp_path)
 
+    call = commands(capsys)
+
     def run(*args):
-        with pytest.raises(SystemExit) as done:
-            cli.main([str(a) for a in args])
-        out, err = capsys.readouterr()
-        assert not done.value.code, err
+        code, out, err = call(*args)
+        assert not code, err
         return out
 
     return run

@@ -5,11 +5,10 @@ import json
 import pytest
 import torch
 from exact_resume import goes_on_exactly
-from run_support import in_a_hurry
+from run_support import commands, in_a_hurry
 from tiny_recipes import flags, tiny
 
 from fastgan import recipes, sample
-from fastgan.cli import main as cli
 from fastgan.data.strings import drawn
 from fastgan.data.strings.opening import encode
 from fastgan.errors import FastganError
@@ -26,14 +25,7 @@ def fastgan(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.smi").write_text("\n".join(drawn.draw(200)))
     (tmp_path / "t.txt").write_text("\n".join(f"Ann é {i}" for i in range(150)), "utf-8")
-
-    def run(*args):
-        with pytest.raises(SystemExit) as done:
-            cli.main([str(a) for a in args])
-        out, err = capsys.readouterr()
-        return done.value.code or 0, out, err
-
-    return run
+    return commands(capsys)
 
 
 def made(fastgan, *more):

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 from exact_resume import goes_on_exactly
-from run_support import in_a_hurry
+from run_support import commands, in_a_hurry
 from tiny_recipes import flags, tiny
 
 from fastgan import recipes, sample
-from fastgan.cli import main as cli
 from fastgan.data.tables import drawn
 from fastgan.data.tables.reading import write_sheet
 from fastgan.errors import FastganError
@@ -26,14 +25,7 @@ def fastgan(tmp_path, monkeypatch, capsys):
     in_a_hurry(monkeypatch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "t.csv").write_bytes(write_sheet(drawn.draw(300)))
-
-    def run(*args):
-        with pytest.raises(SystemExit) as done:
-            cli.main([str(a) for a in args])
-        out, err = capsys.readouterr()
-        return done.value.code or 0, out, err
-
-    return run
+    return commands(capsys)
 
 
 def made(fastgan, *more):

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 from exact_resume import goes_on_exactly
-from run_support import in_a_hurry
+from run_support import commands, in_a_hurry
 from tiny_recipes import flags, tiny
 from torch import nn
 
 from fastgan import recipes
-from fastgan.cli import main as cli
 from fastgan.data.sounds import vowels, wav
 from fastgan.media.sounds import Sound
 from fastgan.models.media.waves import Critic, Generator, PhaseShuffle
@@ -35,14 +34,7 @@ def fastgan(tmp_path, monkeypatch, capsys):
     in_a_hurry(monkeypatch)
     monkeypatch.chdir(tmp_path)
     folder(tmp_path / "sounds")
-
-    def run(*args):
-        with pytest.raises(SystemExit) as done:
-            cli.main([str(a) for a in args])
-        out, err = capsys.readouterr()
-        return done.value.code or 0, out, err
-
-    return run
+    return commands(capsys)
 
 
 def test_sounds_are_learned_written_measured_and_gone_on_with(fastgan, tmp_path):

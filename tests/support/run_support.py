@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 import fastgan
+from fastgan.cli import main as cli
 from fastgan.monitor import pictures
 from fastgan.reports import page
 from fastgan.runs.checkpoint import Checkpoints, flatten
@@ -21,6 +23,19 @@ def in_a_hurry(monkeypatch):
     monkeypatch.setattr(pictures, "curves", lambda rows, file: file.write(b""))
     monkeypatch.setattr(page, "build", lambda story: "")
     monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+def commands(capture):
+    """call(*words) -> (exit code, standard output, standard error) of a fastgan command. capture:
+    pytest's capsys or capfd."""
+
+    def call(*words):
+        capture.readouterr()
+        with pytest.raises(SystemExit) as done:
+            cli.main([str(word) for word in words])
+        return done.value.code or 0, *capture.readouterr()
+
+    return call
 
 
 QUIET = {"progress": False, "device": "cpu"}
