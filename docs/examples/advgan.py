@@ -90,6 +90,7 @@ def fit(net, images, labels, steps=800):
 
 
 if __name__ == "__main__":
+    torch.manual_seed(0)
     clothes = fastgan.data.open("fashion-mnist")
     pixels, labels = clothes.array("image").copy(), torch.from_numpy(clothes.array("label").copy())
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1

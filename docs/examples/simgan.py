@@ -93,6 +93,7 @@ def accuracy(images, labels, reals, answers, steps=600):
 
 
 if __name__ == "__main__":
+    torch.manual_seed(0)
     clothes = fastgan.data.open("fashion-mnist")
     images, labels = clothes.array("image"), torch.from_numpy(clothes.array("label").copy())
     flat = simulated(images[:4000])  # simulated: these, with labels; real: the next, without
