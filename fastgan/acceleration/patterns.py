@@ -22,6 +22,7 @@ from fastgan.kernels.activations import ACTIVATIONS as TABLE
 from fastgan.kernels.activations import Activation
 from fastgan.ops import resample
 from fastgan.ops.norm import modules as norms
+from fastgan.ops.repeated import Repeated
 from fastgan.ops.spectral import modules as spectral
 
 FAMILIES = ("conv", "norm", "resample", "spectral")
@@ -143,6 +144,6 @@ def why_left(module: nn.Module, tree: Tree) -> str | None:
     if parametrize.is_parametrized(module):
         for name, chain in module.parametrizations.items():  # type: ignore[union-attr, operator]
             for part in chain:
-                if not isinstance(part, parametrizations._SpectralNorm):
+                if not isinstance(part, (parametrizations._SpectralNorm, Repeated)):
                     return f"its {name} is parametrized by {type(part).__name__}"
     return None

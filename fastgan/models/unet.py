@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fastgan.errors import FastganError
 from fastgan.models.dcgan import init_weights, one_hot
+from fastgan.ops.repeated import repeated
 
 
 def halvings(size: int) -> int:
@@ -27,6 +28,9 @@ class UNet(nn.Module):
 
     Encoder 4x4/2 convolutions down to a single pixel or an odd side (at most 7 levels), decoder
     with skip connections, dropout in its first three levels. Widths double inwards up to 8 * width.
+
+    repeat: the decoder repeats pixels before 3x3 convolutions (`ops.repeated`); False: 4x4 kernels
+        of their own, as in the article, which leave a grid.
     """
 
     def __init__(
@@ -36,10 +40,11 @@ class UNet(nn.Module):
         outputs: int = 3,
         width: int = 32,
         dropout: float = 0.5,
+        repeat: bool = True,
     ) -> None:
         super().__init__()
         self.size, self.inputs, self.outputs, self.width = size, inputs, outputs, width
-        self.dropout = dropout
+        self.dropout, self.repeat = dropout, repeat
         levels = min(halvings(size), 7)
         widths = [width * min(2**i, 8) for i in range(levels)]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
@@ -64,6 +69,9 @@ class UNet(nn.Module):
             )
         self.last = nn.Sequential(nn.ConvTranspose2d(2 * width, outputs, 4, 2, 1), nn.Tanh())
         self.apply(init_weights)
+        if repeat:
+            for layer in [m for m in self.modules() if isinstance(m, nn.ConvTranspose2d)]:
+                repeated(layer)
 
     def forward(self, source: Tensor) -> Tensor:
         skips = []

@@ -1,5 +1,6 @@
 """Images that are drawn here, with an exact truth: galaxies, things before backgrounds with their
-masks, faces of known identity and age, moving sprites, forms whose factors are known.
+masks, faces of known identity and age, moving sprites, forms whose factors are known,
+painted landscapes.
 
 Everything is a function of (name, seed, number, side): the numbers come from fastgan's own
 generator, so that they are the same everywhere.
@@ -13,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from fastgan.data.dataset import Dataset
+from fastgan.data.rendered.landscapes import landscapes
+from fastgan.data.rendered.numbers import in_bytes, uniform
 from fastgan.data.rendered.shapes import FORMS, inside
 from fastgan.errors import FastganError
 
@@ -30,26 +33,17 @@ CLASSES = {"faces": AGES, "forms": FORMS}
 """Names of the labels."""
 
 
-def uniform(name: str, seed: int, count: int, numbers: int) -> np.ndarray:
-    """(count, numbers) float64 in [0, 1); row i depends on (name, seed, i) alone."""
-    import torch
-
-    from fastgan.ops.random import stream_id, uniform_reference
-
-    drawn = uniform_reference(
-        seed, torch.zeros((), dtype=torch.int64), count, (numbers,), stream_id(f"rendered/{name}")
-    )
-    return drawn.double().numpy()
-
-
 def _grid(side: int) -> tuple[np.ndarray, np.ndarray]:
     """(y, x) of pixel centres in [-1, 1], (1, side, side) each."""
     at = (np.arange(side) + 0.5) / side * 2 - 1
     return at[None, :, None] + 0 * at[None, None, :], at[None, None, :] + 0 * at[None, :, None]
 
 
-def _bytes(values: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
+def _means(images: np.ndarray, times: int) -> np.ndarray:
+    """uint8 (n, H, W, C) -> (n, H / times, W / times, C)."""
+    n, height, width, channels = images.shape
+    shape = (n, height // times, times, width // times, times, channels)
+    return np.rint(images.reshape(shape).mean((2, 4))).astype(np.uint8)
 
 
 def galaxies(count: int, side: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -80,7 +74,7 @@ def galaxies(count: int, side: int, seed: int = 0) -> dict[str, np.ndarray]:
             flux = flux + np.where(there < 0.5, 0.3 + light, 0.0) * spot
         low, high = np.arcsinh(-1.0), np.arcsinh(40.0)
         stretched = (np.arcsinh(10 * np.clip(flux, -0.1, 4.0)) - low) / (high - low)
-        made[first : first + CHUNK, ..., 0] = _bytes(stretched)
+        made[first : first + CHUNK, ..., 0] = in_bytes(stretched)
     return {"image": made}
 
 
@@ -122,8 +116,8 @@ def composites(count: int, side: int, seed: int = 0) -> dict[str, np.ndarray]:
         shade = np.zeros((side, side))
         shade[top : top + part, left : left + part] = thing
         colour = (0.35 + 0.65 * shade[..., None]) * (0.2 + 0.8 * p[28:31])
-        source[i] = _bytes(np.where(mask[..., None] > 0, colour, scene))
-        image[i, ..., 0] = _bytes(mask)
+        source[i] = in_bytes(np.where(mask[..., None] > 0, colour, scene))
+        image[i, ..., 0] = in_bytes(mask)
     return {"image": image, "source": source}
 
 
@@ -146,7 +140,7 @@ def faces(
         part = slice(first, first + CHUNK)
         big = _face(identity[part].T[..., None, None, None], label[part], 2 * side)
         small = big.reshape(len(big), side, 2, side, 2, 3).mean((2, 4))
-        made[part] = _bytes(small)
+        made[part] = in_bytes(small)
     return {"image": made, "label": label, "identity": who.astype(np.int64)}
 
 
@@ -194,7 +188,7 @@ def sprites(count: int, side: int, seed: int = 0) -> dict[str, np.ndarray]:
     room = side - part
     for i, p in enumerate(uniform("sprites", seed, count, 12).reshape(count, 2, 6)):
         for sprite in p:
-            thing = _bytes(_resized(clothes[int(sprite[0] * len(clothes))], part))
+            thing = in_bytes(_resized(clothes[int(sprite[0] * len(clothes))], part))
             for t in range(CLIP):
                 top, left = (
                     room
@@ -220,7 +214,7 @@ def forms(count: int, side: int, seed: int = 0) -> dict[str, np.ndarray]:
         radius = 0.3 + 0.25 * scale
         at = ((g - 0.8 * (where - 0.5)) / radius for g, where in ((x, across), (y, down)))
         covered = inside(FORMS[label[i]], *at).reshape(side, 3, side, 3).mean((1, 3))
-        made[i, ..., 0] = _bytes(covered * (0.3 + 0.7 * shade))
+        made[i, ..., 0] = in_bytes(covered * (0.3 + 0.7 * shade))
     return {"image": made, "label": label, **dict(zip(FACTORS, factors.T, strict=True))}
 
 
@@ -230,20 +224,26 @@ RENDERED: dict[str, tuple[Callable[..., dict[str, np.ndarray]], int]] = {
     "faces": (faces, 3000),
     "sprites": (sprites, 400),
     "forms": (forms, 4000),
+    "landscapes": (landscapes, 1500),
 }
 """What `fastgan.data.open` draws by these names, and how many."""
+
+
+SMALLEST = 8
+"""Sides that are drawn as they are; smaller ones are means of larger pixels."""
 
 
 def rendered(name: str, size: tuple[int, int] | None, channels: int | None) -> Dataset:
     """One of `RENDERED`, 32 pixels wide where nothing is asked. Raises FastganError."""
     draw, count = RENDERED[name]
     height, width = size or (32, 32)
-    if height != width or height < 8:
-        raise FastganError(
-            f"{name} are drawn as squares of at least 8 pixels, not {height}x{width}"
-        )
-    arrays = draw(count, height)
+    if height != width:
+        raise FastganError(f"{name} are drawn as squares, not {height}x{width}")
+    times = -(-SMALLEST // height)
+    arrays = draw(count, height * times)
     kinds = {key: "image" if key in ("image", "source") else "label" for key in arrays}
+    if times > 1:
+        arrays |= {key: _means(arrays[key], times) for key in kinds if kinds[key] == "image"}
     made = arrays["image"].shape[3]
     if channels not in (None, made):
         raise FastganError(f"{name} have {made} channels, not {channels}: leave --channels out")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastgan.data.rendered import uniform
+from fastgan.data.rendered.numbers import uniform
 from fastgan.data.strings.smiles import symbols
 
 NAME = "molecules"

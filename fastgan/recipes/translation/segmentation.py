@@ -68,7 +68,7 @@ class Segment(FromImage):
         return self.built(
             images,
             lambda: {
-                "G": UNet(images.size, given, 1, self.width, 0.0),
+                "G": UNet(images.size, given, 1, self.width, 0.0, repeat=False),
                 "D": PatchDiscriminator(given, 0, self.width, norm=False, spectral=True),
             },
             Segmentation(adversarial=self.adversarial, pixel=self.cross_entropy),
