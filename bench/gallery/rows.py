@@ -17,7 +17,8 @@ TRAININGS: Mapping[str, str] = {
     "wgan-gp": f"--recipe wgan-gp {SMALL} --width 32 --n-critic 2 --steps 500",
     "r3gan": f"--recipe r3gan {SMALL} --lr 2e-3 --gamma 0.1 --steps 600",
     "sagan": f"--recipe sagan {SMALL} --width 16 --attention 8 --lr-d 2e-3 --steps 1000",
-    "biggan-small": f"--recipe biggan-small {SMALL} --width 16 --attention 8 --steps 500",
+    "biggan-small": f"--recipe biggan-small {SMALL} --width 16 --attention 8 --lr-d 2e-3 "
+    "--steps 700",
     "stylegan2-small": f"--recipe stylegan2-small {SMALL} --most 32 --path 0 --mixing 0 --r1 0.02 "
     "--ema-decay 0.99 --steps 1500",
     "progressive": f"--recipe progressive {SMALL} --most 32 --steps 1800",
