@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from fastgan.cli.completion import PATH
+from fastgan.cli.options import of_run
 from fastgan.errors import FastganError
 from fastgan.files import path_of
 
@@ -39,6 +40,7 @@ def command(run: str, kind: str, out: str, uint8: bool, trust: bool) -> None:
     normalisation are folded into the layers. What was written is loaded again and compared.
     """
     from fastgan.export.folder import export_folder
+    from fastgan.recipes.translation.base import FromImage
     from fastgan.runs.run_folder import refuse_own
 
     path = path_of(out, "--out")
@@ -50,7 +52,9 @@ def command(run: str, kind: str, out: str, uint8: bool, trust: bool) -> None:
     if uint8 and kind not in ("torch", "onnx"):
         raise FastganError(f"--uint8 is for torch and onnx, not for {kind}")
     if kind == "folder":
-        difference = export_folder(run, path, trust=trust)
+        config = of_run(run)
+        given = config.streams(held_out=True) if isinstance(config, FromImage) else None
+        difference = export_folder(run, path, given=given, trust=trust)
         click.echo(f"folder {path}: largest difference to the run's images {difference:.1e}")
         return
     if kind == "web":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import fastgan
 from fastgan import files
@@ -15,15 +17,22 @@ from fastgan.runs.checkpoint import pack
 from fastgan.trainer.reuse.load import load
 from fastgan.trainer.reuse.restoring import CONFIG, EXPORT_FORMAT, WEIGHTS, OpenRun, open_run
 
+if TYPE_CHECKING:
+    from fastgan.data import Dataset
 
-def export_folder(run: str | Path, out: Path, *, trust: bool = False) -> float:
+
+def export_folder(
+    run: str | Path, out: Path, *, given: Mapping[str, Dataset] | None = None, trust: bool = False
+) -> float:
     """Write the folder; returns the largest difference between images of the run and of what was
     written, in [0, 1].
 
-    trust: as for `load`. Raises FastganError where something lies at `out` already.
+    given: data by stream, of a run that makes images from images. trust: as for `load`. Raises
+    FastganError where something lies at `out` already.
     """
     files.refuse_existing(out)
     opened = open_run(run, device="cpu", trust=trust)
+    opened.datasets.update(given or {})
     stage = opened.facts["stages"][-1]
     if "G" not in opened.nets:
         raise FastganError(f"{run} has no network 'G' that could be exported")

@@ -37,6 +37,18 @@ def test_load_reads_what_export_wrote(run, tmp_path, capsys):
     assert "must not be used" in (out / "README.md").read_text()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["pix2pix", "inpainting", "aging", "video", "cyclegan"])
+def test_a_generator_of_images_from_images_takes_held_out_ones(recipe, tmp_path, capsys):
+    small = ["--size=16", "--width=2", "--batch-size=2", "--steps=1", "--device=cpu"]
+    with pytest.raises(SystemExit):
+        cli.main(["train", f"--recipe={recipe}", *small, f"--out={tmp_path / 'run'}"])
+    out = tmp_path / "mine"
+    assert export(tmp_path / "run", "--out", out) == 0
+    assert "largest difference to the run's images 0.0e+00" in capsys.readouterr().out
+    assert fastgan.load(out) is not None
+
+
 def test_bad_input_is_one_line(run, tmp_path, capsys):
     for argv in (["nope", "--out", tmp_path / "x"], [run, "--out", run]):
         assert export(*argv) == 2
