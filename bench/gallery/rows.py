@@ -140,13 +140,12 @@ def named(label: str, run: str | None = None) -> Measure:
 
 def told(rival: Rival) -> Measure:
     """How often the class of an image is the one that was asked for."""
-    return Measure(
-        "class as told, %",
-        "measures/samples of the class they were told (1000)",
-        (rival, Rival("held-out reals", key="measures/the same of held-out reals", ceiling=True)),
-        True,
-        100,
-    )
+    reals = Rival("held-out reals", key="measures/the same of held-out reals", ceiling=True)
+    key = "measures/samples of the class they were told (1000)"
+    return Measure("class as told, %", key, (rival, reals), higher=True, factor=100)
+
+
+CGAN = Rival("cgan", "cgan-long")
 
 
 def of_classes(kind: str) -> Row:
@@ -155,7 +154,6 @@ def of_classes(kind: str) -> Row:
 
 
 PSNR, SSIM = ("PSNR, dB", "PSNR dB"), ("SSIM", "SSIM")
-CGAN = Rival("cgan", "cgan-long")
 DCGAN = (Rival("dcgan", "dcgan"),)
 
 ROWS: tuple[Row, ...] = (

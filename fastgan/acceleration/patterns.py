@@ -21,8 +21,8 @@ from torch.nn.utils.spectral_norm import SpectralNorm as SpectralNormHook
 from fastgan.kernels.activations import ACTIVATIONS as TABLE
 from fastgan.kernels.activations import Activation
 from fastgan.ops import resample
+from fastgan.ops.conv.repeated import Repeated
 from fastgan.ops.norm import modules as norms
-from fastgan.ops.repeated import Repeated
 from fastgan.ops.spectral import modules as spectral
 
 FAMILIES = ("conv", "norm", "resample", "spectral")

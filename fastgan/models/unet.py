@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fastgan.errors import FastganError
 from fastgan.models.dcgan import init_weights, one_hot
-from fastgan.ops.repeated import repeated
+from fastgan.ops.conv.repeated import repeated
 
 
 def halvings(size: int) -> int:
@@ -29,8 +29,8 @@ class UNet(nn.Module):
     Encoder 4x4/2 convolutions down to a single pixel or an odd side (at most 7 levels), decoder
     with skip connections, dropout in its first three levels. Widths double inwards up to 8 * width.
 
-    repeat: the decoder repeats pixels before 3x3 convolutions (`ops.repeated`); False: 4x4 kernels
-        of their own, as in the article, which leave a grid.
+    repeat: the decoder repeats pixels before 3x3 convolutions (`ops.conv.repeated`); False: 4x4
+        kernels of their own, as in the article, which leave a grid.
     """
 
     def __init__(
