@@ -28,6 +28,13 @@ def test_it_is_repetition_and_a_3x3_convolution() -> None:
     torch.testing.assert_close(*gradients)
 
 
+def test_it_can_be_made_without_memory() -> None:
+    """As a run's networks are before their weights are read."""
+    with torch.device("meta"):
+        layer = repeated(nn.ConvTranspose2d(3, 5, 4, 2, 1))
+    assert layer.weight.shape == (3, 5, 4, 4)
+
+
 def test_a_constant_map_has_no_grid() -> None:
     """Inside, one input value everywhere makes one output value; free 4x4 kernels make four."""
     flat = torch.ones(1, 3, 8, 8)

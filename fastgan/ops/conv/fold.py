@@ -14,6 +14,7 @@ gradient is the transposed sum. The precedent is ProGAN's fused_scale (Karras et
 from __future__ import annotations
 
 import functools
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -41,9 +42,11 @@ def _fold(weight: Tensor, rows: tuple[tuple[float, ...], ...]) -> Tensor:
             f"only 3x3 convolutions fold with resampling, not a weight of {tuple(weight.shape)}"
         )
     wide = weight if weight.dtype == torch.float64 else weight.float()
-    with torch.autocast(
-        weight.device.type, enabled=False
-    ):  # products with 0, 1/2 and 1 in full precision
+    kind = (
+        weight.device.type
+    )  # products with 0, 1/2 and 1 in full precision; "meta" has no autocast
+    apart = torch.amp.is_autocast_available(kind)
+    with torch.autocast(kind, enabled=False) if apart else nullcontext():
         m = _matrix(rows, wide.dtype, weight.device)
         return torch.einsum("qa,oiab,rb->oiqr", m, wide, m)
 
