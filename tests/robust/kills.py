@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Timer
 from typing import Any
 
-import test_crash
+from fork_client import Server
 from PIL import Image
 from run_support import assert_same_run, images, leftovers, rows
 from tiny_recipes import flags
@@ -77,7 +77,7 @@ def every_recipe(
     folder: Path, processes: int, chance: random.Random, scale: float, tally: Any
 ) -> None:
     pictures(folder)
-    servers: list[test_crash.Server] = []
+    servers: list[Server] = []
     often, failures = max(1, round(13 * scale)), 0
     for recipe in recipes.RECIPES:
         if not servers or len(tally.failures) > failures:  # which leaves events unread
@@ -93,12 +93,12 @@ def every_recipe(
     close(servers)
 
 
-def server_in(folder: Path) -> test_crash.Server:
+def server_in(folder: Path) -> Server:
     folder.mkdir()
-    return test_crash.Server(folder)
+    return Server(folder)
 
 
-def close(servers: list[test_crash.Server]) -> None:
+def close(servers: list[Server]) -> None:
     for server in servers:
         server.process.stdin.close()
         try:
@@ -135,7 +135,7 @@ class Killed:
     """A run of `recipe` that is killed again and again, and the same one left alone."""
 
     def __init__(
-        self, recipe: str, servers: list[test_crash.Server], folder: Path, chance: random.Random
+        self, recipe: str, servers: list[Server], folder: Path, chance: random.Random
     ) -> None:
         self.recipe, self.servers, self.chance = recipe, servers, chance
         self.processes = len(servers)
@@ -258,7 +258,7 @@ class Start:
             with contextlib.suppress(ProcessLookupError):  # it was faster
                 os.kill(pid, signal.SIGKILL)
 
-    def follow(self, server: test_crash.Server) -> int:
+    def follow(self, server: Server) -> int:
         """The first process to its end: its status."""
         run, timer = self.run, self.kill_after(None)
         while (event := server.event())[0] != "ended":

@@ -23,16 +23,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "tests" / "runs")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 above = os.environ.get("PYTHONPATH")  # what is started from here uses this tree, too
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([above] if above else [])])
 
+import file_faults
+import fork_client
 import fuzz
 import kills
 import numpy as np
 import pytest
-import test_crash
 import torch
 from run_support import assert_same_run, images, in_a_hurry, leftovers, rows, tiny
 
@@ -76,13 +77,13 @@ def races(folder: Path, chance: random.Random, scale: float, tally: Tally) -> No
     for name in "ab":
         (folder / name).mkdir()
         np.save(folder / name / "images.npy", images(30))
-        servers.append(test_crash.Server(folder / name))
+        servers.append(fork_client.Server(folder / name))
     for n in range(max(1, round(20 * scale))):
         out = folder / f"run{n}"
 
         def race(out: Path = out) -> None:
             for server in servers:
-                server.begin(test_crash.command(out, 4))
+                server.begin(fork_client.command(out, 4))
                 time.sleep(chance.choice([0, 0, 0.02]))
             ends = []
             for server in servers:
@@ -110,12 +111,12 @@ def disks(folder: Path, chance: random.Random, scale: float, tally: Tally) -> No
     goes on to the same end when there is room."""
     with pytest.MonkeyPatch.context() as patch:
         in_a_hurry(patch)
-        with test_crash.trainer(folder / "straight") as t:
-            t.fit(test_crash.STEPS)
+        with file_faults.trainer(folder / "straight") as t:
+            t.fit(file_faults.STEPS)
         run = folder / "run"
-        faults = test_crash.Faults(patch, run)
-        with test_crash.trainer(run) as t:
-            t.fit(test_crash.STEPS)
+        faults = file_faults.Faults(patch, run)
+        with file_faults.trainer(run) as t:
+            t.fit(file_faults.STEPS)
         total = faults.count
         for at in chance.sample(range(1, total), min(total - 1, max(1, round(20 * scale)))):
 
@@ -125,15 +126,15 @@ def disks(folder: Path, chance: random.Random, scale: float, tally: Tally) -> No
                 faults.reset(at, lasting=True)
                 said = None
                 try:
-                    with test_crash.trainer(run) as t:
-                        t.fit(test_crash.STEPS)
+                    with file_faults.trainer(run) as t:
+                        t.fit(file_faults.STEPS)
                 except fuzz.FastganError as error:
                     said = str(error)
                 assert said is None or str(run) in said, said
                 faults.reset()
-                with test_crash.trainer(run, run.exists()) as t:
+                with file_faults.trainer(run, run.exists()) as t:
                     assert leftovers(run) == []
-                    t.fit(test_crash.STEPS)
+                    t.fit(file_faults.STEPS)
                 assert_same_run(folder / "straight", run)
                 tally.add("full disks")
 

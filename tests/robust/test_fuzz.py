@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "runs")]
+sys.path.insert(0, str(HERE))
 
 import soak  # noqa: E402
 

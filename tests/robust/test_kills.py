@@ -16,7 +16,7 @@ from fastgan.runs.run_folder import RunFolder
 from fastgan.trainer import pictures
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "runs")]
+sys.path.insert(0, str(HERE))
 
 import kills  # noqa: E402
 

@@ -1,99 +1,16 @@
 """Nothing is lost or left behind by kills of real processes and signals."""
 
-import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from fork_client import TINY, Server, command
 from run_support import assert_same_run, images, leftovers, newest, rows
-
-HERE = Path(__file__).parents[1] / "support"
-TINY = [
-    "--recipe",
-    "gan",
-    "--hidden-g",
-    "8",
-    "--hidden-d",
-    "4",
-    "--latent",
-    "4",
-    "--batch-size",
-    "8",
-    "--device",
-    "cpu",
-]
-EVERY_STEP = ["--checkpoint-every", "1", "--log-every", "2", "--sample-every", "5", "--keep", "2"]
-
-
-class Server:
-    """Talks to tests/support/fork_server.py: one child at a time."""
-
-    def __init__(self, folder):
-        self.log = folder / "log"
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, HERE / "fork_server.py"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-            cwd=folder,
-            env=environment,
-        )
-
-    def begin(self, argv, **options):
-        """Start `fastgan argv`; returns its pid."""
-        self.log.write_text("")
-        self.say(json.dumps({"argv": argv, "log": str(self.log), **options}))
-        return int(self.expect("pid"))
-
-    def say(self, line):
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-
-    def event(self):
-        line = self.process.stdout.readline()
-        assert line, "the server is gone"
-        return line.split()
-
-    def expect(self, word):
-        """The argument of the next event, which must be `word`."""
-        event = self.event()
-        assert event[0] == word, (event, self.log.read_text())
-        return event[1]
-
-    def until_started(self, go=True):
-        """All events until a trainer is ready; lets it go on."""
-        events = [self.event()]
-        while events[-1][0] != "started":
-            assert events[-1][0] != "ended", self.log.read_text()
-            events.append(self.event())
-        if go:
-            self.say("go")
-        return events
-
-    def until_end(self):
-        """All events up to the end, and the exit status."""
-        events = []
-        while (event := self.event())[0] != "ended":
-            events.append(event)
-        return events, int(event[1])
-
-    def run(self, argv, **options):
-        """A whole command: (step it began at, exit status)."""
-        self.begin(argv, **options)
-        event, step = self.event(), None
-        if event[0] == "started":
-            step = int(event[1])
-            self.say("go")
-            return step, self.until_end()[1]
-        return step, int(event[1])
 
 
 @pytest.fixture(scope="module")
@@ -104,20 +21,6 @@ def server(tmp_path_factory):
     yield server
     server.process.stdin.close()
     server.process.wait(10)
-
-
-def command(out, steps):
-    return [
-        "train",
-        *TINY,
-        *EVERY_STEP,
-        "--data",
-        "images.npy",
-        "--out",
-        str(out),
-        "--steps",
-        str(steps),
-    ]
 
 
 @pytest.mark.slow
