@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -142,8 +143,7 @@ class Writer:
         }
         with plain_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
-            self.path = directory / f"{os.getpid()}-{secrets.token_hex(6)}{PART}"
-            self._file = files.Lock(self.path, os.O_CREAT | os.O_EXCL).file
+            self.path, self._file = _new_part(directory)
 
     def _row_bytes(self, key: str) -> int:
         _, shape, dtype = self._fields[key]
@@ -357,6 +357,15 @@ def _alone(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
         finally:
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def _new_part(directory: Path) -> tuple[Path, io.FileIO]:
+    while True:
+        path = directory / f"{os.getpid()}-{secrets.token_hex(6)}{PART}"
+        lock = files.Lock(path, os.O_CREAT | os.O_EXCL)
+        if lock.held is not False:
+            return path, lock.file
+        lock.close()  # a cleaner came between making and locking: it removes this one
 
 
 def _aligned(offset: int) -> int:

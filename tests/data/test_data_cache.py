@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import fastgan.data as data
+from fastgan import files
 from fastgan.data import building, cache
 from fastgan.data.dataset import RowDigest
 from fastgan.errors import FastganError
@@ -200,7 +201,7 @@ def test_a_killed_build_leaves_nothing_wrong(folder, store):
 def test_two_processes_build_one_entry_and_cleaning_spares_the_living(folder, store):
     builders = [run(SLOW.format(folder=str(folder), delay=0.06)) for _ in range(2)]
     deadline = time.time() + 60
-    while not list(store.glob("*.part")) and time.time() < deadline:
+    while not any(p.stat().st_size for p in store.glob("*.part")) and time.time() < deadline:
         time.sleep(0.005)
     cache.clean(store)
     assert list(store.glob("*.part"))  # the live builder's
@@ -212,6 +213,27 @@ def test_two_processes_build_one_entry_and_cleaning_spares_the_living(folder, st
     )  # the second waited for the first
     assert len(list(store.glob("*.fgdata"))) == 1
     assert not list(store.glob("*.part"))
+
+
+def test_a_cleaner_between_making_and_locking_takes_nothing(store, monkeypatch):
+    real, taken = files._lock_descriptor, []
+
+    def second(descriptor):
+        if taken:
+            return real(descriptor)
+        taken.extend(store.glob("*.part"))
+        with open(taken[0], "rb") as cleaner:
+            assert real(cleaner.fileno())
+            held = real(descriptor)
+            taken[0].unlink()
+        return held
+
+    monkeypatch.setattr(files, "_lock_descriptor", second)
+    writer = cache.Writer(store, {"image": ("image", (2,), "uint8")}, 1)
+    assert taken
+    assert writer.path not in taken
+    cache.clean(store)
+    assert writer.path.exists()
 
 
 def test_without_locks_two_builders_still_end_with_a_right_entry(folder, store, monkeypatch):
