@@ -198,10 +198,18 @@ def test_a_killed_build_leaves_nothing_wrong(folder, store):
     assert not list(store.glob("*.lock"))
 
 
+def being_written(store):
+    for part in store.glob("*.part"):
+        with contextlib.suppress(FileNotFoundError), contextlib.closing(files.Lock(part, 0)) as one:
+            if one.held is False:
+                return True
+    return False
+
+
 def test_two_processes_build_one_entry_and_cleaning_spares_the_living(folder, store):
     builders = [run(SLOW.format(folder=str(folder), delay=0.06)) for _ in range(2)]
     deadline = time.time() + 60
-    while not any(p.stat().st_size for p in store.glob("*.part")) and time.time() < deadline:
+    while not being_written(store) and time.time() < deadline:
         time.sleep(0.005)
     cache.clean(store)
     assert list(store.glob("*.part"))  # the live builder's
