@@ -68,6 +68,7 @@ def command(
     """
     from fastgan import data as datasets
     from fastgan.metrics.evaluate import evaluate
+    from fastgan.metrics.modes import count_modes
     from fastgan.monitor import pictures
     from fastgan.trainer.reuse.load import samples_of
 
@@ -97,6 +98,7 @@ def command(
         )
     report = evaluate(images, reals, count, untrained=untrained, seed=seed, name=run)
     measured = config.beside_distances(run) if config is not None and not config.model else {}
+    measured |= count_modes(reals, run)
     found = {**at, **report.as_dict(), "measures": measured}
     if circular := config.looks_through if config is not None and report.general else "":
         found["circular"] = circular

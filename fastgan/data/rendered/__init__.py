@@ -1,6 +1,6 @@
 """Images that are drawn here, with an exact truth: galaxies, things before backgrounds with their
 masks, faces of known identity and age, moving sprites, forms whose factors are known,
-painted landscapes.
+painted landscapes, clothes of which three are an image.
 
 Everything is a function of (name, seed, number, side): the numbers come from fastgan's own
 generator, so that they are the same everywhere.
@@ -17,6 +17,7 @@ from fastgan.data.dataset import Dataset
 from fastgan.data.rendered.landscapes import landscapes
 from fastgan.data.rendered.numbers import in_bytes, uniform
 from fastgan.data.rendered.shapes import FORMS, inside
+from fastgan.data.rendered.stacked import stacked
 from fastgan.errors import FastganError
 
 CHUNK = 256
@@ -225,6 +226,7 @@ RENDERED: dict[str, tuple[Callable[..., dict[str, np.ndarray]], int]] = {
     "sprites": (sprites, 400),
     "forms": (forms, 4000),
     "landscapes": (landscapes, 1500),
+    "stacked": (stacked, 20_000),
 }
 """What `fastgan.data.open` draws by these names, and how many."""
 
