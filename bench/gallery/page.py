@@ -81,15 +81,20 @@ def partial(numbers: Numbers) -> str:
     return f" ({count} of {len(SEEDS)} seeds)" if count < len(SEEDS) else ""
 
 
-def verdict(mine: Numbers, other: Numbers, higher: bool) -> str:
-    """ "yes" or "no" where every seed says so, "in the mean" or "not in the mean" where seeds
-    overlap."""
+def verdict(mine: Numbers, other: Numbers, higher: bool, paired: bool = False) -> str:
+    """ "yes" or "no" where every seed says so, of each other or, if paired, of itself; "in the
+    mean" or "not in the mean" where seeds overlap."""
     sign = 1 if higher else -1
     a, b = ([sign * value for value in one.values] for one in (mine, other))
     if min(a) > max(b):
         return "yes"
     if max(a) < min(b):
         return "**no**"
+    if paired and len(a) == len(b):
+        if all(x > y for x, y in zip(a, b, strict=True)):
+            return "yes, seed by seed"
+        if all(x < y for x, y in zip(a, b, strict=True)):
+            return "**no**, seed by seed"
     return "in the mean" if sign * (mine.mean - other.mean) > 0 else "**no**, in the mean"
 
 
@@ -117,7 +122,8 @@ def cells(row: Row) -> list[str]:
                 price = f" ({cost:.0f} s)" if cost is not None else ""
                 few = partial(other) if rival.run is not None else ""
                 others.append(f"{rival.label}{price}: {other}{few}")
-                verdicts.append("" if rival.ceiling else verdict(mine, other, one.higher))
+                answer = verdict(mine, other, one.higher, rival.paired)
+                verdicts.append("" if rival.ceiling else answer)
     joined = [";<br>".join(part) for part in (results, others, verdicts)]
     return [name, f"{seconds:.0f}", *joined, row.remark]
 
@@ -136,7 +142,7 @@ def won(row: Row) -> str | None:
     for rival, other in zip(rivals, others, strict=True):
         if other is None or (rival.value is None and partial(other)):
             return None
-        answers.add(verdict(mine, other, one.higher))
+        answers.add(verdict(mine, other, one.higher, rival.paired).split(",")[0])
     return next((a for a in ("yes", "in the mean") if answers <= {"yes", a}), "no")
 
 

@@ -66,13 +66,15 @@ TRAININGS: Mapping[str, str] = {
 class Rival:
     """What a kind has to beat: a number of another training (run), of the same evaluation (key
     alone), or one that is known without any (value). ceiling: what can be reached at best, shown
-    beside it and not to be beaten."""
+    beside it and not to be beaten. paired: the same training but for one term, so that a seed has
+    to beat that seed: it draws the same weights, data and labels."""
 
     label: str
     run: str | None = None
     key: str | None = None
     value: float | None = None
     ceiling: bool = False
+    paired: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def found(name: str, key: str) -> Rival:
 
 def generator(label: str, key: str, run: str, *more: Rival, higher: bool = True) -> Measure:
     """A number of a kind that makes images from images, beside the same network alone."""
-    rivals = (Rival("the same network alone", f"{run}-alone"), *more)
+    rivals = (Rival("the same network alone", f"{run}-alone", paired=True), *more)
     return Measure(label, f"rows/generator/{key}", rivals, higher)
 
 
@@ -189,7 +191,7 @@ ROWS: tuple[Row, ...] = (
             Measure(
                 "error with 100 labels, %",
                 "measures/error on 2000 held-out images",
-                (Rival("the labels alone", "semi-supervised-alone"),),
+                (Rival("the labels alone", "semi-supervised-alone", paired=True),),
                 factor=100,
             ),
         ),
@@ -282,7 +284,7 @@ ROWS: tuple[Row, ...] = (
                 "valid, different and new, % of strings",
                 "rows/generator/good %",
                 (
-                    Rival("the likelihood alone", "molecule-alone"),
+                    Rival("the likelihood alone", "molecule-alone", paired=True),
                     found("symbols one by one", "good %"),
                     found("5-gram", "good %"),
                 ),

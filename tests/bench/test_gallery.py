@@ -55,6 +55,20 @@ def test_a_verdict_says_whether_seeds_overlap(mine, other, said):
     assert verdict(*mirrored, higher=True) == said
 
 
+@pytest.mark.parametrize(
+    ("mine", "other", "said"),
+    [
+        ((1, 2, 5), (2, 3, 6), "yes, seed by seed"),
+        ((2, 3, 6), (1, 2, 5), "**no**, seed by seed"),
+        ((1, 2, 5), (2, 3, 5), "in the mean"),
+        ((1, 2), (2, 3, 5), "in the mean"),
+        ((1, 2, 3), (4, 5, 6), "yes"),
+    ],
+)
+def test_the_same_training_without_a_term_is_compared_seed_by_seed(mine, other, said):
+    assert verdict(Numbers(mine), Numbers(other), False, paired=True) == said
+
+
 def test_a_row_shows_its_rival_its_price_and_what_is_missing(results):
     row = rows.sets("sngan", rows.Rival("dcgan", "dcgan"))
     assert "not measured" in page.cells(row)
