@@ -16,6 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = ("fastgan", "kernels", "bench")
 LINES = 400
+RECIPE = 150
+"""Lines of a file that defines a recipe."""
 FILES = 16
 OTHERS = {"_C", "_device", "_fields", "_parameters", "_scale", "_step_supports_amp_scaling"}
 OTHERS |= {"_version"}
@@ -36,9 +38,11 @@ def broken() -> list[str]:
             if len(files) > FILES:
                 found.append(f"{name}: {len(files)} files, {FILES} at most")
             for file in files:
-                lines = len(file.read_text("utf-8").splitlines())
-                if lines > LINES:
-                    found.append(f"{name / file.name}: {lines} lines, {LINES} at most")
+                text = file.read_text("utf-8")
+                lines = len(text.splitlines())
+                most = RECIPE if "    recipe: ClassVar[str] = " in text else LINES
+                if lines > most:
+                    found.append(f"{name / file.name}: {lines} lines, {most} at most")
     return found
 
 

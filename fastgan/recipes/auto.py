@@ -3,7 +3,6 @@ device and the time. What was measured for this choice is in docs/auto-recipe.md
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,12 +10,10 @@ from typing import Any, ClassVar
 from fastgan import recipes
 from fastgan.data.glance import Glance
 from fastgan.errors import FastganError
+from fastgan.recipes.choice import FEW, Choice, flag, reasons
 from fastgan.recipes.config import Config, fields_of
 
 CANDIDATES = ("fastgan", "dcgan", "cgan")
-FEW = 5000
-"""Fewer images than this are few: D learns them by heart within the time that people wait."""
-
 A_CLASS = 500
 """A network that is told the class needs about so many images of each."""
 
@@ -37,32 +34,6 @@ class Auto(Config):
 
     recipe: ClassVar[str] = "auto"
     summary: ClassVar[str] = "chooses another recipe from the images, the device and the time"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """recipe: its name. values: the options that differ from its defaults. why: at most five
-    lines."""
-
-    recipe: str
-    values: dict[str, Any]
-    why: list[str]
-
-    seconds: float | None
-
-    def command(self) -> str:
-        """What says this choice by hand."""
-        words = ["fastgan train --recipe", self.recipe]
-        for name, value in sorted(self.values.items(), key=lambda item: item[0] != "data"):
-            if isinstance(value, bool):
-                words.append(flag(name) if value else flag(f"no_{name}"))
-            else:
-                words += [flag(name), shlex.quote(str(value))]
-        return " ".join([*words, *([f"--for {self.seconds:g}s"] if self.seconds else [])])
-
-
-def flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def choose(
@@ -95,30 +66,7 @@ def choose(
         values["sample_every"] = 100 if small else 500
     values |= given
     shown = {k: v for k, v in values.items() if v != fields_of(recipes.find(recipe))[k].default}
-    augment = values.get("augment", fields_of(recipes.find(recipe))["augment"].default)
-    time = "no limit of time" if seconds is None else f"{_minutes(seconds)}"
-    kind = "grey" if (given.get("channels") or seen.channels) == 1 else "colour"
-    labels = f"{seen.classes} classes" if seen.classes else "no labels"
-    why = [
-        f"auto: {seen.images:,} {kind} images of about {seen.side} pixels, {labels}; "
-        f"{'a GPU' if gpu else 'no GPU'}, {time}",
-        f"  {recipe}: {because}",
-        f"  {side} pixels, batch {values['batch_size']}, width "
-        f"{values.get('width') or values['base_width']}: what {'a GPU' if gpu else 'a CPU'} gets "
-        "through in the time",
-        f"  augmentation {augment}: "
-        + (
-            "it would cost the first minutes"
-            if augment == "none" and few
-            else "D would learn so few by heart"
-            if few
-            else "there are many images"
-        )
-        + ("" if recipe == "fastgan" else f"; R1 {values['r1']:g} keeps D from winning at once"),
-        "  no flips: add --flip where a mirrored image is as good"
-        if not values.get("flip")
-        else "  flips, as asked for",
-    ]
+    why = reasons(seen, gpu, seconds, recipe, because, values)
     return Choice(recipe, shown, why, seconds)
 
 
@@ -156,9 +104,3 @@ def _side(side: int, most: int) -> int:
     if 28 <= side < 32:
         return 28
     return max((s for s in SIDES if s <= min(side, most)), default=32)
-
-
-def _minutes(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:g} seconds"
-    return f"{seconds / 60:g} minutes" if seconds < 7200 else f"{seconds / 3600:g} hours"
