@@ -16,6 +16,9 @@ COUNT = 4000
 FEWEST = 64
 """Patches on each side, below which nothing is said."""
 
+BATCH = 250
+"""Images that are cut at once."""
+
 NOISE = (2 / 255) ** 2 / 12
 """The variance of 8 bits in [-1, 1], added to every direction's before it is scaled to 1."""
 
@@ -79,6 +82,18 @@ class Patches:
             there, back = (kernel_distance(made[h], real[~h]) for h in (half, ~half))
             found[name] = (there + back) / 2
         return found
+
+
+def between(reals: Tensor, sets: dict[str, Tensor], seed: int = 0) -> dict[str, float]:
+    """The distance of each set's patches, and of "" for the reals themselves, the floor: images
+    float (n, C, H, W) in [0, 1], as many of each as of the fewest. Empty where those are too
+    few."""
+    count = min(len(reals), *(len(images) for images in sets.values()))
+    patches = Patches(count, seed)
+    for first in range(0, count, BATCH):
+        rows = slice(first, min(first + BATCH, count))
+        patches.add(reals[rows] * 2 - 1, {name: x[rows] * 2 - 1 for name, x in sets.items()})
+    return patches.distances()
 
 
 def _cut(images: Tensor) -> Tensor:

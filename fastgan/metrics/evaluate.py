@@ -25,6 +25,7 @@ from fastgan.errors import FastganError
 from fastgan.judges import efficientnet, instruments
 from fastgan.judges.classifier import EPOCHS, FEATURES, SIDE, Classifier
 from fastgan.judges.neighbours import NEAR, K
+from fastgan.judges.patches import between
 from fastgan.judges.scores import RESAMPLES, Scores
 from fastgan.metrics.judged import Judged, Split, judge
 
@@ -65,9 +66,10 @@ class Report:
     """What `evaluate` found.
 
     small: by the classifier's features. general: by those of EfficientNet-Lite0, None where the
-    extra is missing or images have an opacity. n_floor: reals held apart, as many as there were
-    samples where possible. worst: uint8 (2, pairs, C, H, W), samples above the reals that they are
-    nearest to.
+    extra is missing or images have an opacity. close: kernel distances of patches of 8x8 pixels
+    ("samples", "floor", "untrained"), of images larger than the classifier sees, which would miss a
+    grid of pixels. n_floor: reals held apart, as many as there were samples where possible. worst:
+    uint8 (2, pairs, C, H, W), samples above the reals that they are nearest to.
     """
 
     source: str
@@ -78,6 +80,7 @@ class Report:
     n_data: int
     small: Judged
     general: Judged | None
+    close: dict[str, float]
     balance: Balance | None
     classifier_accuracy: float
     protocol: str
@@ -112,14 +115,17 @@ class Report:
         head: dict[str, Any] = {"source": self.source, "data": self.data, "judge": self.best.name}
         head["n"] = self.n
         head |= {"n_reference": self.n_reference, "n_floor": self.n_floor, "n_data": self.n_data}
-        for one in filter(None, (self.general, self.small)):
+        for judged in filter(None, (self.general, self.small)):
             for score in ("kd", "fd"):
+                title = f"{score.upper()}-{judged.name}"
                 head |= {
-                    f"{score.upper()}-{one.name}": getattr(one.samples, score),
-                    f"{score.upper()}-{one.name} floor": getattr(one.floor, score),
+                    title: getattr(judged.samples, score),
+                    f"{title} floor": getattr(judged.floor, score),
                 }
-                if one.untrained is not None:
-                    head[f"{score.upper()}-{one.name} untrained"] = getattr(one.untrained, score)
+                if judged.untrained is not None:
+                    head[f"{title} untrained"] = getattr(judged.untrained, score)
+        for one, value in self.close.items():
+            head["KD-patches" if one == "samples" else f"KD-patches {one}"] = value
         for score in ("precision", "recall", "density", "coverage"):
             head[score] = getattr(self.best.samples, score)
         head |= {"memorised": self.best.copies.closer, "near_copies": self.best.copies.near}
@@ -145,7 +151,7 @@ class Report:
         lines = [
             f"{self.source}: {self.n:,} samples against {self.data}",
             "",
-            *_table([one for one in (self.general, self.small) if one is not None]),
+            *_table([one for one in (self.general, self.small) if one is not None], self.close),
             *_copies(self.best, self.n_data),
         ]
         if self.general is None:
@@ -174,9 +180,17 @@ def _wrapped(text: str) -> list[str]:
     return [f"  {line}" for line in lines]
 
 
-def _table(judged: list[Judged]) -> list[str]:
+def _table(judged: list[Judged], close: dict[str, float]) -> list[str]:
     """79 columns: a row a score, the generator's with its standard error between floor and
     ceiling."""
+
+    def line(title: str, values: list[float | None], better: str) -> str:
+        cells = [
+            f"{'-' if v is None or math.isnan(v) else f'{v:.4g}':>{w}}"
+            for v, w in zip(values, (12, 10, 12, 12))
+        ]
+        return f"  {title:<20}{''.join(cells)}  {better}"
+
     lines = [f"  {'':<20}{'samples':>12}{'+-':>10}{'floor':>12}{'untrained':>12}"]
     rows = [(one, name) for one in judged for name in ("kd", "fd")]
     rows += [(judged[0], name) for name in ("precision", "recall", "density", "coverage")]
@@ -184,11 +198,10 @@ def _table(judged: list[Judged]) -> list[str]:
         title = f"{name.upper()}-{one.name}" if name in ("kd", "fd") else name
         found = [one.samples, one.error, one.floor, one.untrained]
         values = [None if s is None else getattr(s, name) for s in found]
-        cells = [
-            f"{'-' if v is None or math.isnan(v) else f'{v:.4g}':>{w}}"
-            for v, w in zip(values, (12, 10, 12, 12))
-        ]
-        lines.append(f"  {title:<20}{''.join(cells)}  {_BETTER[name]}")
+        lines.append(line(title, values, _BETTER[name]))
+    if close:
+        values = [close["samples"], None, close["floor"], close.get("untrained")]
+        lines.insert(1 + 2 * len(judged), line("KD-patches", values, "lower"))
     return lines
 
 
@@ -289,6 +302,7 @@ def evaluate(
         n_data=len(reals),
         small=small,
         general=general,
+        close=_close_up(images, split, untrained, seed),
         balance=class_balance(images, classifier) if classifier.task == "classes" else None,
         classifier_accuracy=classifier.accuracy,
         protocol=_protocol(classifier, images, split, general is not None),
@@ -297,11 +311,21 @@ def evaluate(
     )
 
 
+def _close_up(
+    images: Tensor, split: Split, untrained: Tensor | None, seed: int
+) -> dict[str, float]:
+    if max(images.shape[2:]) <= SIDE:
+        return {}
+    sets = {"samples": images, **({} if untrained is None else {"untrained": untrained})}
+    reals = split.reals[split.reference[: len(images)]].float() / 255
+    return {name or "floor": value for name, value in between(reals, sets, seed).items()}
+
+
 def _protocol(classifier: Classifier, images: Tensor, split: Split, general: bool) -> str:
-    size = "x".join(map(str, images.shape[2:]))
+    size, large = "x".join(map(str, images.shape[2:])), max(images.shape[2:]) > SIDE
     resize = (
         f"{size} brought down to {SIDE} (bilinear, antialiased)"
-        if max(images.shape[2:]) > SIDE
+        if large
         else f"{size}, not resized"
     )
     taught = (
@@ -310,6 +334,9 @@ def _protocol(classifier: Classifier, images: Tensor, split: Split, general: boo
         else "four rotations (there are no labels)"
     )
     side, wide = efficientnet.SIDE, efficientnet.WIDTH
+    close = (
+        "patches: 8x8 pixels of the images as they are. " if max(images.shape[2:]) > SIDE else ""
+    )
     more = (
         f"EffLite0: {min(len(split.reference), GENERAL):,} of these; {wide} "
         f"features of EfficientNet-Lite0 on ImageNet, images scaled to "
@@ -322,7 +349,7 @@ def _protocol(classifier: Classifier, images: Tensor, split: Split, general: boo
         f"{len(split.reference):,} reals. {more}small: images {resize}; "
         f"{FEATURES} features of a CNN fitted on the reals to tell {taught} ({EPOCHS} epochs, "
         f"{100 * classifier.accuracy:.1f} % right on {classifier.held_out:,} held-out; key "
-        f"{classifier.key}). Neighbours: k = {K}. +- is the standard error, by {RESAMPLES} random "
-        "halves of the samples. Not FID, not KID (--fid FILE has those): comparable only for equal "
-        "keys and numbers."
+        f"{classifier.key}). {close}Neighbours: k = {K}. +- is the standard error, by {RESAMPLES} "
+        "random halves of the samples. Not FID, not KID (--fid FILE has those): comparable only "
+        "for equal keys and numbers."
     )

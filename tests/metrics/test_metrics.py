@@ -220,11 +220,29 @@ def test_a_report_states_floor_protocol_and_what_it_is_not(tmp_path, briefly):
         "Memorisation",
     ):
         assert part in text, part
+    assert "patches" not in text
     assert max(map(len, text.splitlines())) <= 80
     assert (
         json.loads(json.dumps(report.as_dict()))["balance"]["classes_seen"]
         == report.balance.classes_seen()
     )
+
+
+def test_patches_are_compared_where_images_are_larger_than_the_network_sees(tmp_path, briefly):
+    dice = np.random.default_rng(0)
+    coarse = torch.from_numpy(dice.random((400, 3, 5, 5), dtype=np.float32))
+    made = torch.nn.functional.interpolate(coarse, size=40, mode="bilinear") * 0.9
+    pixels = made.mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    np.save(tmp_path / "large.npy", pixels[:250])
+    data = fastgan.data.open(tmp_path / "large.npy")
+    noise = torch.rand(150, 3, 40, 40, generator=torch.Generator().manual_seed(1))
+    report = evaluate(made[250:], data, 120, untrained=noise, cache=tmp_path / "cache")
+    found = report.as_dict()
+    assert abs(found["KD-patches"]) < 0.02
+    assert abs(found["KD-patches floor"]) < 0.02
+    assert found["KD-patches untrained"] > 0.1
+    assert "KD-patches" in str(report)
+    assert max(map(len, str(report).splitlines())) <= 80
 
 
 def test_the_general_network_is_a_second_instrument_and_a_copy_is_shown(
