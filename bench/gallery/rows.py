@@ -23,7 +23,8 @@ TRAININGS: Mapping[str, str] = {
     "--steps 700",
     "stylegan2-small": f"--recipe stylegan2-small --data landscapes {SMALL_64} --most 32 --path 0 "
     "--mixing 0 --r1 0.2 --steps 185",
-    "progressive": f"--recipe progressive {SMALL} --most 32 --steps 1800",
+    "progressive": f"--recipe progressive --data landscapes {SMALL_64} --most 32 --lr 2e-3 "
+    "--loss non-saturating --gp 0 --drift 0 --r1 5 --stage-steps 55 --steps 330",
     "infogan": "--recipe infogan --steps 1500",
     "infogan-forms": "--recipe infogan --data forms --classes 4 --codes 4 --batch-size 64 "
     "--base-width 16 --steps 1000",
@@ -206,7 +207,7 @@ ROWS: tuple[Row, ...] = (
     sets("r3gan", *DCGAN),
     of_classes("sagan"),
     of_classes("biggan-small"),
-    sets("progressive", *DCGAN),
+    on_landscapes("progressive"),
     on_landscapes("stylegan2-small"),
     on_landscapes(
         "latent",
