@@ -56,6 +56,8 @@ TRAININGS: Mapping[str, str] = {
     "latent-faces": f"--recipe latent --data faces {LATENT}",
     "dcgan-landscapes-64": f"--recipe dcgan --data landscapes {DCGAN_64.format(600)}",
     "dcgan-faces-64": f"--recipe dcgan --data faces {DCGAN_64.format(450)}",
+    "projected": "--recipe projected --data landscapes --size 64 --width 8 --seen 48 --lr 5e-4 "
+    "--ema-decay 0.99 --steps 90",
     "tabular": "--recipe tabular --steps 1500",
     "voice": "--recipe voice --length 1024 --rate 4000 --batch-size 16 --steps 1500",
     "molecule": "--recipe molecule --steps 1200",
@@ -214,7 +216,7 @@ ROWS: tuple[Row, ...] = (
         "latent",
         Measure(f"{FD}, drawn faces", FD, (Rival("dcgan", "dcgan-faces-64"),), run="latent-faces"),
     ),
-    Row("projected", "", (), "its weights are an extra, its steps are for a GPU"),
+    on_landscapes("projected"),
     Row("lapgan", "lapgan", (Measure(FD, FD, (Rival("a gan of as many parameters", "gan-32"),)),)),
     Row(
         "text-to-image",
