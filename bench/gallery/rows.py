@@ -29,8 +29,8 @@ TRAININGS: Mapping[str, str] = {
     "infogan": "--recipe infogan --steps 1500",
     "infogan-forms": "--recipe infogan --data forms --classes 4 --codes 4 --batch-size 64 "
     "--base-width 16 --steps 1000",
-    "lapgan": "--recipe lapgan --steps 1500",
-    "gan-32": "--recipe gan --size 32 --hidden-g 211 --hidden-d 31 --steps 3000",
+    "lapgan": "--recipe lapgan --width 16 --stage-steps 1500 --steps 4000 --lr 5e-4",
+    "gan-32": "--recipe gan --size 32 --hidden-g 211 --hidden-d 31 --steps 9000",
     "semi-supervised": "--recipe semi-supervised --width 100 --hidden 250 --steps 4000",
     "semi-supervised-alone": "--recipe semi-supervised --width 100 --hidden 250 --steps 4000 "
     "--unlabelled 0",

@@ -14,9 +14,10 @@ FRAMES = 3000
 """Frames of the longest walk."""
 
 
-def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
+def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
     """Between two latents (n, ...) on the great circle through their directions (White 2016): the
-    norm stays that of the latents the generator knows. Straight where they have one direction."""
+    norm stays that of the latents the generator knows. Straight where they have one direction.
+    t: of all, or (n, 1)."""
     x, y = a.flatten(1).double(), b.flatten(1).double()
     cosine = torch.nn.functional.cosine_similarity(x, y, dim=1).clamp(-1, 1)[:, None]
     angle = torch.acos(cosine)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from fastgan.recipes.config import Config
 
 SAMPLES = 1000
+PAIRS = 500
+"""Of latents, for path lengths."""
 
 
 def class_accuracy(config: Config, run: str) -> dict[str, float]:
@@ -96,3 +98,41 @@ def reconstruction(config: Config, run: str) -> dict[str, float]:
         "their PSNR in dB": float(torch.cat(ratio).mean()),
         "their FD-small": frechet_distance(torch.cat(made), torch.cat(reference)),
     }
+
+
+def order_of_styles(config: Config, run: str) -> dict[str, float]:
+    """How far images move for a small step between latents, in the features of the small judge, and
+    how well a linear classifier tells from a latent which class the image has (1: always), in the
+    space of styles w and in that of latents z. Without labels only the first."""
+    import torch
+
+    from fastgan.judges import instruments
+    from fastgan.latent.walk import slerp
+    from fastgan.metrics.styles import path_length, separability
+    from fastgan.models.stylegan2 import Generator
+    from fastgan.trainer.reuse.load import load
+
+    dataset, G = config.open_data(), cast(Generator, load(run))
+    judge = instruments.fitted(dataset, instruments.reals_of(dataset))
+    dice = torch.Generator().manual_seed(0)
+    z = torch.randn(2 * SAMPLES, G.latent, generator=dice)
+    w = G.map(z)
+
+    def images(styles: torch.Tensor) -> torch.Tensor:
+        parts = [G.synthesis(p[:, None].expand(-1, G.layers, -1)) for p in styles.split(100)]
+        return ((torch.cat(parts) + 1) / 2).clamp(0, 1)
+
+    def halves(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return points[:PAIRS], points[PAIRS : 2 * PAIRS]
+
+    found = {
+        "path length in w": path_length(lambda p: judge.features(images(p)), torch.lerp, halves(w)),
+        "path length in z": path_length(
+            lambda p: judge.features(images(G.map(p))), slerp, halves(z)
+        ),
+    }
+    if judge.task == "classes":
+        answers = judge.predict(images(w))
+        for name, points in (("w", w), ("z", z)):
+            found[f"separability of the class in {name}"] = separability(points, answers)
+    return found

@@ -58,3 +58,8 @@ class StyleGan2Small(Config):
             ),
             optimizers={n: adam(self.lr * c, (0.0, self.beta2**c)) for n, c in share.items()},
         )
+
+    def beside_distances(self, run: str) -> dict[str, float]:
+        from fastgan.recipes.latent.judging import order_of_styles
+
+        return order_of_styles(self, run)
