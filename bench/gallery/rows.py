@@ -17,7 +17,7 @@ TRAININGS: Mapping[str, str] = {
     "gan": "--recipe gan --size 16 --hidden-g 256 --hidden-d 64 --batch-size 100 --steps 5000",
     "sngan": f"--recipe sngan {SMALL} --width-g 32 --width-d 32 --n-critic 1 --steps 1000",
     "wgan-gp": f"--recipe wgan-gp {SMALL} --width 32 --n-critic 2 --steps 500",
-    "r3gan": f"--recipe r3gan --data landscapes {SMALL_64} --width 8 --group 8 --lr 2e-3 "
+    "r3gan": f"--recipe r3gan --data landscapes {SMALL_64} --width 8 --group 8 --lr 1e-3 "
     "--gamma 0.5 --steps 90",
     "sagan": f"--recipe sagan {SMALL} --width 16 --attention 8 --lr-d 2e-3 --steps 1000",
     "biggan-small": f"--recipe biggan-small {SMALL} --width 16 --attention 8 --lr-d 2e-3 "
