@@ -27,7 +27,7 @@ def path_length(
     latents of each pair.
     """
     dice = torch.Generator().manual_seed(seed)
-    t = torch.rand(len(ends[0]), 1, generator=dice) * (1 - STEP)
+    t = torch.rand(len(ends[0]), 1, generator=dice, dtype=ends[0].dtype) * (1 - STEP)
     here, there = (see(between(*ends, at)).double() for at in (t, t + STEP))
     return float(((there - here) / STEP).square().sum(1).mean())
 
