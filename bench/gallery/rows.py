@@ -211,7 +211,14 @@ ROWS: tuple[Row, ...] = (
     of_classes("sagan"),
     of_classes("biggan-small"),
     on_landscapes("progressive"),
-    on_landscapes("stylegan2-small"),
+    on_landscapes(
+        "stylegan2-small",
+        Measure(
+            "path length in w",
+            "measures/path length in w",
+            (Rival("in z", key="measures/path length in z"),),
+        ),
+    ),
     on_landscapes(
         "latent",
         Measure(f"{FD}, drawn faces", FD, (Rival("dcgan", "dcgan-faces-64"),), run="latent-faces"),
