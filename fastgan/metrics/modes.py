@@ -35,7 +35,7 @@ def count_modes(reals: Dataset, run: str) -> dict[str, float]:
     from fastgan.judges import instruments
     from fastgan.trainer.reuse.load import sample
 
-    if "mode" not in reals.fields:
+    if reals.name != "stacked" or "mode" not in reals.fields:
         return {}
     side = reals.fields["image"].shape[0]
     clothes = data.open("fashion-mnist", size=side)
