@@ -23,7 +23,7 @@ TRAININGS: Mapping[str, str] = {
     "biggan-small": f"--recipe biggan-small {SMALL} --width 16 --attention 8 --lr-d 2e-3 "
     "--steps 700",
     "stylegan2-small": f"--recipe stylegan2-small --data landscapes {SMALL_64} --most 32 --path 0 "
-    "--mixing 0 --r1 0.2 --steps 185",
+    "--mixing 0 --r1 5 --lr 4e-3 --steps 185",
     "progressive": f"--recipe progressive --data landscapes {SMALL_64} --most 32 --lr 2e-3 "
     "--loss non-saturating --gp 0 --drift 0 --r1 5 --stage-steps 45 --steps 270",
     "infogan": "--recipe infogan --steps 1500",
