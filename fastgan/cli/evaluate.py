@@ -7,7 +7,7 @@ import io
 import json
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,9 @@ from fastgan.cli.completion import PATH
 from fastgan.cli.options import of_run, read_file, step_option
 from fastgan.errors import FastganError, printable
 from fastgan.runs.layout import COPIES, EVALUATION
+
+if TYPE_CHECKING:
+    from fastgan.recipes.config import Config
 
 
 @click.command(epilog="Example: fastgan evaluate runs/mine --n 2000")
@@ -71,6 +74,7 @@ def command(
     from fastgan.metrics.modes import count_modes
     from fastgan.monitor import pictures
     from fastgan.trainer.reuse.load import samples_of
+    from fastgan.trainer.reuse.subject import Subject
 
     if count < 1:
         raise FastganError(f"--n {count}: ask for at least one sample")
@@ -90,15 +94,15 @@ def command(
         raise FastganError(f"--n {count}: distances of fewer than 100 samples say nothing")
     images, untrained = samples_of(run, count, seed=seed, step=step, trust=trust)
     _, channels, height, width = images.shape
-    if data is None and config is not None and config.data in config.generated:
-        reals = dataclasses.replace(config, size=height, channels=channels).open_data()
+    named = data or _trained_on(files.path_of(run, "RUN"), config)
+    if config is not None and not config.model and height == width:
+        reals = dataclasses.replace(config, data=named, size=height, channels=channels).open_data()
     else:
-        reals = datasets.open(
-            data or _trained_on(files.path_of(run, "RUN")), size=(height, width), channels=channels
-        )
+        reals = datasets.open(named, size=(height, width), channels=channels)
     report = evaluate(images, reals, count, untrained=untrained, seed=seed, name=run)
-    measured = config.beside_distances(run) if config is not None and not config.model else {}
-    measured |= count_modes(reals, run)
+    subject = Subject(run, reals, seed, step, trust)
+    measured = config.beside_distances(subject) if config is not None and not config.model else {}
+    measured |= count_modes(subject)
     found = {**at, **report.as_dict(), "measures": measured}
     if circular := config.looks_through if config is not None and report.general else "":
         found["circular"] = circular
@@ -170,11 +174,13 @@ def _keep(run: str, content: dict[str, bytes]) -> None:
         click.echo(printable(f"fastgan: {error}; nothing is kept there"), err=True)
 
 
-def _trained_on(run: Path) -> str:
+def _trained_on(run: Path, config: Config | None) -> str:
     from fastgan.data.opening import BUNDLED
     from fastgan.data.rendered import RENDERED
-    from fastgan.recipes.training import moved
+    from fastgan.recipes.training import built_in, moved
 
+    if config is not None and built_in(config):
+        return config.data
     try:
         named = read_file(str(run / "config.toml"), follow=False).get("data")
     except FastganError as error:

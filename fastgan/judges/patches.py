@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -18,12 +16,6 @@ COUNT = 4000
 FEWEST = 64
 """Patches on each side, below which nothing is said."""
 
-BATCH = 250
-"""Images that are cut at once."""
-
-REACH = 3.0
-"""Of patches of sets: an untrained generator may be anywhere."""
-
 NOISE = (2 / 255) ** 2 / 12
 """The variance of 8 bits in [-1, 1], added to every direction's before it is scaled to 1."""
 
@@ -36,11 +28,8 @@ class Patches:
     fit or to download.
     """
 
-    def __init__(self, images: int, seed: int = 0, reach: float = math.inf) -> None:
-        """`images`: how many there will be in all. reach: how far from the targets' mean a patch
-        can be at most, in root mean squares of the targets' own; farther ones are drawn in, so that
-        sets far from smooth targets keep a distance that says something."""
-        self.reach = reach
+    def __init__(self, images: int, seed: int = 0) -> None:
+        """`images`: how many there will be in all."""
         self.each = max(1, COUNT // max(images, 1))
         self.dice = torch.Generator().manual_seed(seed)
         self.found: dict[str, list[Tensor]] = {}
@@ -80,29 +69,13 @@ class Patches:
         variance, directions = torch.linalg.eigh(torch.cov(targets.T))
         scale = directions / (variance.clamp_min(0) + NOISE).sqrt()
 
-        def scaled(patches: Tensor) -> Tensor:
-            x = (patches.double() - mean) @ scale
-            return x / (1 + x.square().mean(1, keepdim=True) / self.reach**2).sqrt()
-
-        real = scaled(targets)
+        real = (targets - mean) @ scale
         found = {}
         for name, parts in self.found.items():
-            made = scaled(torch.cat(parts))
+            made = (torch.cat(parts).double() - mean) @ scale
             there, back = (kernel_distance(made[h], real[~h]) for h in (half, ~half))
             found[name] = (there + back) / 2
         return found
-
-
-def between(reals: Tensor, sets: dict[str, Tensor], seed: int = 0) -> dict[str, float]:
-    """The distance of each set's patches, and of "" for the reals themselves, the floor: images
-    float (n, C, H, W) in [0, 1], as many of each as of the fewest. Empty where those are too
-    few."""
-    count = min(len(reals), *(len(images) for images in sets.values()))
-    patches = Patches(count, seed, REACH)
-    for first in range(0, count, BATCH):
-        rows = slice(first, min(first + BATCH, count))
-        patches.add(reals[rows] * 2 - 1, {name: x[rows] * 2 - 1 for name, x in sets.items()})
-    return patches.distances()
 
 
 def _cut(images: Tensor) -> Tensor:

@@ -24,12 +24,13 @@ from fastgan.data import Dataset
 from fastgan.errors import FastganError
 from fastgan.judges import efficientnet, instruments
 from fastgan.judges.classifier import EPOCHS, FEATURES, SIDE, Classifier
+from fastgan.judges.close_up import close_up
 from fastgan.judges.neighbours import NEAR, K
-from fastgan.judges.patches import between
 from fastgan.judges.scores import RESAMPLES, Scores
 from fastgan.metrics.judged import Judged, Split, judge
 
 MIN_SHARE = 0.02
+CLOSE = "FD-patches"
 GENERAL = 2000
 """Reference reals of the general network, which takes 20 ms of a core for each image."""
 
@@ -66,10 +67,11 @@ class Report:
     """What `evaluate` found.
 
     small: by the classifier's features. general: by those of EfficientNet-Lite0, None where the
-    extra is missing or images have an opacity. close: kernel distances of patches of 8x8 pixels
-    ("samples", "floor", "untrained"), of images larger than the classifier sees, which would miss a
-    grid of pixels. n_floor: reals held apart, as many as there were samples where possible. worst:
-    uint8 (2, pairs, C, H, W), samples above the reals that they are nearest to.
+    extra is missing or images have an opacity. close: Frechet distances of patches of 8x8
+    pixels ("samples", "floor", "untrained"; 1 is one flat colour), of images larger than the
+    classifier sees, which would miss a grid of pixels. n_floor: reals held apart, as many as there
+    were samples where possible. worst: uint8 (2, pairs, C, H, W), samples above the reals that they
+    are nearest to.
     """
 
     source: str
@@ -125,7 +127,7 @@ class Report:
                 if judged.untrained is not None:
                     head[f"{title} untrained"] = getattr(judged.untrained, score)
         for one, value in self.close.items():
-            head["KD-patches" if one == "samples" else f"KD-patches {one}"] = value
+            head[CLOSE if one == "samples" else f"{CLOSE} {one}"] = value
         for score in ("precision", "recall", "density", "coverage"):
             head[score] = getattr(self.best.samples, score)
         head |= {"memorised": self.best.copies.closer, "near_copies": self.best.copies.near}
@@ -201,7 +203,7 @@ def _table(judged: list[Judged], close: dict[str, float]) -> list[str]:
         lines.append(line(title, values, _BETTER[name]))
     if close:
         values = [close["samples"], None, close["floor"], close.get("untrained")]
-        lines.insert(1 + 2 * len(judged), line("KD-patches", values, "lower"))
+        lines.insert(1 + 2 * len(judged), line(CLOSE, values, "lower"))
     return lines
 
 
@@ -283,6 +285,7 @@ def evaluate(
             name, features, images, few if name != instruments.SMALL else split, untrained, seed
         )
 
+    close = _close_up(images, split, untrained, seed)
     small = through(instruments.SMALL, classifier.features)
     net = efficientnet.load() if images.shape[1] in (1, 3) else None
     general = (
@@ -302,10 +305,10 @@ def evaluate(
         n_data=len(reals),
         small=small,
         general=general,
-        close=_close_up(images, split, untrained, seed),
+        close=close,
         balance=class_balance(images, classifier) if classifier.task == "classes" else None,
         classifier_accuracy=classifier.accuracy,
-        protocol=_protocol(classifier, images, split, general is not None),
+        protocol=_protocol(classifier, images, split, general is not None, bool(close)),
         key=classifier.key,
         worst=torch.stack(worst, 1),
     )
@@ -316,12 +319,14 @@ def _close_up(
 ) -> dict[str, float]:
     if max(images.shape[2:]) <= SIDE:
         return {}
-    sets = {"samples": images, **({} if untrained is None else {"untrained": untrained})}
-    reals = split.reals[split.reference[: len(images)]].float() / 255
-    return {name or "floor": value for name, value in between(reals, sets, seed).items()}
+    reals, floor = (split.reals[rows].float() / 255 for rows in (split.reference, split.floor))
+    sets = {"samples": images, "floor": floor}
+    return close_up(reals, sets | ({} if untrained is None else {"untrained": untrained}), seed)
 
 
-def _protocol(classifier: Classifier, images: Tensor, split: Split, general: bool) -> str:
+def _protocol(
+    classifier: Classifier, images: Tensor, split: Split, general: bool, close: bool
+) -> str:
     size, large = "x".join(map(str, images.shape[2:])), max(images.shape[2:]) > SIDE
     resize = (
         f"{size} brought down to {SIDE} (bilinear, antialiased)"
@@ -334,9 +339,7 @@ def _protocol(classifier: Classifier, images: Tensor, split: Split, general: boo
         else "four rotations (there are no labels)"
     )
     side, wide = efficientnet.SIDE, efficientnet.WIDTH
-    close = (
-        "patches: 8x8 pixels of the images as they are. " if max(images.shape[2:]) > SIDE else ""
-    )
+    patches = "patches: 8x8 pixels of the images as they are, 1 is one flat colour. "
     more = (
         f"EffLite0: {min(len(split.reference), GENERAL):,} of these; {wide} "
         f"features of EfficientNet-Lite0 on ImageNet, images scaled to "
@@ -349,7 +352,7 @@ def _protocol(classifier: Classifier, images: Tensor, split: Split, general: boo
         f"{len(split.reference):,} reals. {more}small: images {resize}; "
         f"{FEATURES} features of a CNN fitted on the reals to tell {taught} ({EPOCHS} epochs, "
         f"{100 * classifier.accuracy:.1f} % right on {classifier.held_out:,} held-out; key "
-        f"{classifier.key}). {close}Neighbours: k = {K}. +- is the standard error, by {RESAMPLES} "
-        "random halves of the samples. Not FID, not KID (--fid FILE has those): comparable only "
-        "for equal keys and numbers."
+        f"{classifier.key}). {patches if close else ''}Neighbours: k = {K}. +- is the standard "
+        f"error, by {RESAMPLES} random halves of the samples. Not FID, not KID (--fid FILE has "
+        "those): comparable only for equal keys and numbers."
     )

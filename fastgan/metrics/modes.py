@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastgan.data import Dataset
 from fastgan.data.rendered.stacked import KINDS
+from fastgan.trainer.reuse.subject import Subject
 
 SAMPLES = 10_000
 """Of a thousand modes drawn evenly, so many leave out 0.05."""
@@ -28,13 +28,14 @@ def coverage(made: Tensor, real: Tensor) -> tuple[int, float]:
     return int(there.sum()), float(divergence)
 
 
-def count_modes(reals: Dataset, run: str) -> dict[str, float]:
-    """Modes of `SAMPLES` samples of a run on `reals`, as a classifier of one colour sees them, and
-    of as many reals; nothing for a set without counted modes."""
+def count_modes(subject: Subject) -> dict[str, float]:
+    """Modes of `SAMPLES` samples, as a classifier of one colour sees them, and of as many reals;
+    how far their shares are from those of other reals, beside how far the reals' are. Nothing
+    for a set without counted modes."""
     from fastgan import data
     from fastgan.judges import instruments
-    from fastgan.trainer.reuse.load import sample
 
+    reals = subject.reals
     if reals.name != "stacked" or "mode" not in reals.fields:
         return {}
     side = reals.fields["image"].shape[0]
@@ -42,16 +43,18 @@ def count_modes(reals: Dataset, run: str) -> dict[str, float]:
     judge = instruments.fitted(clothes, instruments.reals_of(clothes))
 
     def seen(images: Tensor) -> Tensor:
-        kinds = judge.predict(images.flatten(0, 1)[:, None])
-        return modes_of(kinds.reshape(-1, images.shape[1]))
+        kinds = [judge.predict(part.flatten(0, 1)[:, None]) for part in images.split(1000)]
+        return modes_of(torch.cat(kinds).reshape(-1, images.shape[1]))
 
-    some = instruments.reals_of(reals)[:SAMPLES].float() / 255
-    made, real = seen(sample(run, SAMPLES, seed=0)), seen(some)
-    truth = torch.from_numpy(reals.array("mode").copy())[:SAMPLES]
-    count, divergence = coverage(made, real)
+    pixels = instruments.reals_of(reals)[: 2 * SAMPLES]
+    real = torch.cat([seen(part.float() / 255) for part in pixels.split(1000)])
+    some, others = real[: len(real) // 2], real[len(real) // 2 :]
+    truth = torch.from_numpy(reals.array("mode").copy())[: len(real)]
+    count, divergence = coverage(seen(subject.sample(SAMPLES)), others)
     return {
         f"modes in {SAMPLES} samples": count,
-        "modes in as many reals": len(real.unique()),
+        f"modes in {len(some)} reals": coverage(some, others)[0],
         "divergence from the reals' modes, nats": divergence,
+        "the same of reals": coverage(some, others)[1],
         "reals whose mode is seen right": float((real == truth).float().mean()),
     }

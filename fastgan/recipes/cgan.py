@@ -4,10 +4,13 @@ convolutions)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from fastgan.recipes.config import ImageSpec, RecipeParts, load_networks
 from fastgan.recipes.dcgan import Dcgan
+
+if TYPE_CHECKING:
+    from fastgan.trainer.reuse.subject import Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class Cgan(Dcgan):
             },
         )
 
-    def beside_distances(self, run: str) -> dict[str, float]:
+    def beside_distances(self, subject: Subject) -> dict[str, float]:
         from fastgan.recipes.latent.judging import class_accuracy
 
-        return class_accuracy(self, run)
+        return class_accuracy(subject)

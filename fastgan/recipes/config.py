@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from fastgan.data import Dataset
     from fastgan.objectives import Objective
+    from fastgan.trainer.reuse.subject import Subject
     from fastgan.trainer.stages.stage import Stage
 
 
@@ -147,7 +148,7 @@ class Config(RunOptions):
         """
         return None
 
-    def beside_distances(self, run: str) -> dict[str, float]:
+    def beside_distances(self, subject: Subject) -> dict[str, float]:
         """What `fastgan evaluate` tells of a run besides the distances of sets: name -> number."""
         return {}
 

@@ -238,10 +238,10 @@ def test_patches_are_compared_where_images_are_larger_than_the_network_sees(tmp_
     noise = torch.rand(150, 3, 40, 40, generator=torch.Generator().manual_seed(1))
     report = evaluate(made[250:], data, 120, untrained=noise, cache=tmp_path / "cache")
     found = report.as_dict()
-    assert abs(found["KD-patches"]) < 0.02
-    assert abs(found["KD-patches floor"]) < 0.02
-    assert found["KD-patches untrained"] > 0.1
-    assert "KD-patches" in str(report)
+    assert abs(found["FD-patches"]) < 0.02
+    assert abs(found["FD-patches floor"]) < 0.02
+    assert found["FD-patches untrained"] > 0.1
+    assert "FD-patches" in str(report)
     assert max(map(len, str(report).splitlines())) <= 80
 
 

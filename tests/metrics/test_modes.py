@@ -62,6 +62,6 @@ def test_evaluate_counts_the_modes_of_a_run(few, tmp_path):
     assert told.exit_code == 0, told.output
     found = json.loads(told.output)["measures"]
     assert 1 <= found["modes in 200 samples"] <= 200
-    assert found["modes in as many reals"] > 100
+    assert found["modes in 150 reals"] > 75
     assert 0.05 < found["reals whose mode is seen right"] <= 1
-    assert found["divergence from the reals' modes, nats"] > 0
+    assert 0 < found["the same of reals"] < found["divergence from the reals' modes, nats"]

@@ -15,6 +15,7 @@ from fastgan.cli import main as cli
 from fastgan.models.frozen import autoencoder as models
 from fastgan.recipes.latent.judging import reconstruction
 from fastgan.recipes.training import make_trainer
+from fastgan.trainer.reuse.subject import Subject
 
 FIRST = 3
 """Steps of the first stage."""
@@ -90,8 +91,10 @@ def test_samples_are_what_the_decoder_makes_of_maps():
         images = G.decoder(maps)
         assert torch.equal(images, G(z))
         assert maps.shape[1:] == encoder(images).shape[1:] == (2, 8, 8)
-    torch.testing.assert_close(fastgan.sample("run", 5, seed=7), images.add(1).div(2).clamp(0, 1))
-    assert torch.equal(fastgan.sample("run", 5, seed=7), sampled)
+    again = fastgan.sample("run", 5, seed=7)
+    torch.testing.assert_close(again, images.add(1).div(2).clamp(0, 1))
+    # the trainer's convolutions may be in another layout: a rounding of the last place
+    torch.testing.assert_close(again, sampled, rtol=0, atol=3e-7)
 
 
 def test_maps_have_unit_variance_and_the_checkpoint_says_by_what():
@@ -120,8 +123,8 @@ def test_reconstructions_bound_the_samples(monkeypatch):
     """What is said of a run, and L1 and PSNR of a decoder that is known."""
     with trainer("run") as run:
         run.fit(FIRST + 1)
-    config = recipes.find("latent")(data="few.npz", size=16, channels=3)
-    found = reconstruction(config, "run")
+    reals = fastgan.data.open("few.npz", size=16, channels=3)
+    found = reconstruction(Subject("run", reals))
     assert set(found) == {"L1 of reconstructions", "their PSNR in dB", "their FD-small"}
 
     class Grey(torch.nn.Module):
@@ -130,9 +133,9 @@ def test_reconstructions_bound_the_samples(monkeypatch):
 
     monkeypatch.setattr(
         "fastgan.trainer.reuse.load.load",
-        lambda path, network="G": Grey() if network == "G" else torch.nn.Identity(),
+        lambda path, network, **rest: Grey() if network == "G" else torch.nn.Identity(),
     )
-    far = reconstruction(config, "run")
+    far = reconstruction(Subject("run", reals))
     assert far["L1 of reconstructions"] == pytest.approx(0.25, abs=0.01)
     assert far["their PSNR in dB"] == pytest.approx(10 * np.log10(12), abs=0.2)
 

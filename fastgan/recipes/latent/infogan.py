@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from fastgan.recipes.config import Config, ImageSpec, RecipeParts, load_networks, option, run_option
+
+if TYPE_CHECKING:
+    from fastgan.trainer.reuse.subject import Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +61,7 @@ class InfoGan(Config):
             ema=("G", "D"),
         )
 
-    def beside_distances(self, run: str) -> dict[str, float]:
+    def beside_distances(self, subject: Subject) -> dict[str, float]:
         """The error of the categorical code as a classifier, each value named on half of the images
         and tested on the other, beside that of k-means on the pixels; where images have factors,
         the gap of mutual information of all codes, beside that of principal components. Without
@@ -66,12 +69,11 @@ class InfoGan(Config):
         import torch
 
         from fastgan.metrics.clusters import cluster_error, gap, k_means, principal
-        from fastgan.trainer.reuse.load import load
 
-        dataset = self.open_data()
+        dataset = subject.reals
         if "label" not in dataset.fields:
             return {}
-        D = load(run, network="D")
+        D = subject.load("D")
         pixels = torch.from_numpy(dataset.array("image").copy()).permute(0, 3, 1, 2)
         images = pixels.float() / 127.5 - 1
         known = {

@@ -5,24 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from fastgan.recipes.config import Config
+    from fastgan.trainer.reuse.subject import Subject
 
 SAMPLES = 1000
 PAIRS = 500
 """Of latents, for path lengths."""
 
 
-def class_accuracy(config: Config, run: str) -> dict[str, float]:
+def class_accuracy(subject: Subject) -> dict[str, float]:
     """The share of samples whose class a classifier of the reals names as told, beside its share on
     held-out reals; nothing without labels. The classifier is that of `fastgan evaluate`."""
     import torch
 
     from fastgan import paths
     from fastgan.judges.classifier import cached
-    from fastgan.trainer.reuse.load import sample
 
-    dataset = config.open_data()
-    if "label" not in dataset.fields or not dataset.classes:
+    dataset = subject.reals
+    if not subject.labelled or not dataset.classes:
         return {}
     reals = torch.from_numpy(dataset.array("image").copy()).permute(0, 3, 1, 2).contiguous()
     judge = cached(
@@ -33,27 +32,27 @@ def class_accuracy(config: Config, run: str) -> dict[str, float]:
         classes=dataset.classes,
     )
     told = torch.arange(SAMPLES) % len(dataset.classes)
-    seen = judge.predict(sample(run, SAMPLES, seed=0, labels=told))
+    seen = judge.predict(subject.sample(SAMPLES, labels=told))
     return {
         f"samples of the class they were told ({SAMPLES})": float((seen == told).float().mean()),
         "the same of held-out reals": judge.accuracy,
     }
 
 
-def called_real(config: Config, run: str) -> dict[str, float]:
+def called_real(subject: Subject) -> dict[str, float]:
     """The share of samples that a classifier, fitted to tell others of them from reals, calls real,
     beside that of held-out reals. 2,000 of each where there are as many, half of them for the
     fit."""
     import torch
 
     from fastgan.judges.classifier import fit
-    from fastgan.trainer.reuse.load import sample
 
-    pixels = config.open_data().array("image")
+    pixels = subject.reals.array("image")
     each = min(len(pixels), 2 * SAMPLES)
-    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))[:each]
+    dice = torch.Generator().manual_seed(subject.seed)
+    order = torch.randperm(len(pixels), generator=dice)[:each]
     reals = torch.from_numpy(pixels[order.numpy()]).permute(0, 3, 1, 2).contiguous()
-    fakes = sample(run, each, seed=0).mul(255).round().byte()
+    fakes = subject.sample(each).mul(255).round().byte()
     if fakes.shape != reals.shape or each < 100:
         return {}
     half = each // 2
@@ -65,7 +64,7 @@ def called_real(config: Config, run: str) -> dict[str, float]:
     return dict(zip(("samples called real", "held-out reals called real"), shares))
 
 
-def reconstruction(config: Config, run: str) -> dict[str, float]:
+def reconstruction(subject: Subject) -> dict[str, float]:
     """How far images are from what a run's "encoder" and decoder make of them, which is as near as
     its samples can come: L1 and PSNR, images in [0, 1], and FD-small of 1,000 reconstructions or
     half of all against others, as `fastgan evaluate` splits them. The autoencoder has seen all."""
@@ -75,12 +74,11 @@ def reconstruction(config: Config, run: str) -> dict[str, float]:
     from fastgan.judges.distances import frechet_distance
     from fastgan.metrics import fidelity
     from fastgan.metrics.judged import Split
-    from fastgan.trainer.reuse.load import load
 
-    dataset = config.open_data()
+    dataset = subject.reals
     reals = instruments.reals_of(dataset)
-    split = Split.of(reals, SAMPLES, 0)
-    encoder, G = load(run, network="encoder"), load(run)
+    split = Split.of(reals, SAMPLES, subject.seed)
+    encoder, G = subject.load("encoder"), subject.load()
     decoder = getattr(G, "decoder", G)  # a run in its first stage has nothing else
     features = instruments.fitted(dataset, reals).features
     far, ratio, made, reference = [], [], [], []
@@ -100,39 +98,40 @@ def reconstruction(config: Config, run: str) -> dict[str, float]:
     }
 
 
-def order_of_styles(config: Config, run: str) -> dict[str, float]:
+def order_of_styles(subject: Subject) -> dict[str, float]:
     """How far images move for a small step between latents, in the features of the small judge, and
-    how well a linear classifier tells from a latent which class the image has (1: always), in the
-    space of styles w and in that of latents z. Without labels only the first."""
+    how uncertain the class of an image is beside what a linear classifier tells from its latent, in
+    the space of styles w and in that of latents z (1: certain; without the latent: as classes are
+    among the samples). Without labels only the first."""
     import torch
 
     from fastgan.judges import instruments
     from fastgan.latent.walk import slerp
-    from fastgan.metrics.styles import path_length, separability
+    from fastgan.metrics.styles import path_length, perplexity, separability
     from fastgan.models.stylegan2 import Generator
-    from fastgan.trainer.reuse.load import load
 
-    dataset, G = config.open_data(), cast(Generator, load(run))
-    judge = instruments.fitted(dataset, instruments.reals_of(dataset))
-    dice = torch.Generator().manual_seed(0)
+    G = cast(Generator, subject.load())
+    judge = instruments.fitted(subject.reals, instruments.reals_of(subject.reals))
+    dice = torch.Generator().manual_seed(subject.seed)
     z = torch.randn(2 * SAMPLES, G.latent, generator=dice)
     w = G.map(z)
 
     def images(styles: torch.Tensor) -> torch.Tensor:
-        parts = [G.synthesis(p[:, None].expand(-1, G.layers, -1)) for p in styles.split(100)]
-        return ((torch.cat(parts) + 1) / 2).clamp(0, 1)
+        return ((G.synthesis(styles[:, None].expand(-1, G.layers, -1)) + 1) / 2).clamp(0, 1)
+
+    def features(styles: torch.Tensor) -> torch.Tensor:
+        return torch.cat([judge.features(images(part)) for part in styles.split(100)])
 
     def halves(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return points[:PAIRS], points[PAIRS : 2 * PAIRS]
 
     found = {
-        "path length in w": path_length(lambda p: judge.features(images(p)), torch.lerp, halves(w)),
-        "path length in z": path_length(
-            lambda p: judge.features(images(G.map(p))), slerp, halves(z)
-        ),
+        "path length in w": path_length(features, torch.lerp, halves(w)),
+        "path length in z": path_length(lambda p: features(G.map(p)), slerp, halves(z)),
     }
     if judge.task == "classes":
-        answers = judge.predict(images(w))
+        answers = torch.cat([judge.predict(images(part)) for part in w.split(100)])
         for name, points in (("w", w), ("z", z)):
             found[f"separability of the class in {name}"] = separability(points, answers)
+        found["the same without the latent"] = perplexity(answers[len(answers) // 2 :])
     return found

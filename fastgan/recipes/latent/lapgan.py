@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from fastgan.errors import FastganError
 from fastgan.recipes.config import Config, ImageSpec, RecipeParts, option, run_option
+
+if TYPE_CHECKING:
+    from fastgan.trainer.reuse.subject import Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,7 @@ class Lapgan(Config):
             )
         return RecipeParts(stages=stages)
 
-    def beside_distances(self, run: str) -> dict[str, float]:
+    def beside_distances(self, subject: Subject) -> dict[str, float]:
         from fastgan.recipes.latent.judging import called_real
 
-        return called_real(self, run)
+        return called_real(subject)

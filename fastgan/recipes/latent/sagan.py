@@ -4,10 +4,13 @@ learning rates (Zhang et al. 2019, arXiv 1805.08318; Brock et al. 2019, arXiv 18
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from fastgan.ops.loss_table import LOSSES
 from fastgan.recipes.config import Config, ImageSpec, RecipeParts, load_networks, option, run_option
+
+if TYPE_CHECKING:
+    from fastgan.trainer.reuse.subject import Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +56,10 @@ class Sagan(Config):
             },
         )
 
-    def beside_distances(self, run: str) -> dict[str, float]:
+    def beside_distances(self, subject: Subject) -> dict[str, float]:
         from fastgan.recipes.latent.judging import class_accuracy
 
-        return class_accuracy(self, run)
+        return class_accuracy(subject)
 
 
 @dataclass(frozen=True, kw_only=True)

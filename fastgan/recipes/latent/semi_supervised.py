@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from fastgan.data import Dataset
+    from fastgan.trainer.reuse.subject import Subject
 
 UNLABELLED = (
     "recipe semi-supervised needs labels of some images: put the images of each class into a "
@@ -83,15 +84,20 @@ class SemiSupervisedGan(Config):
             ),
         }
 
+    def apart(self, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the images to learn from and of the held-out ones; a function of the seed."""
+        import numpy as np
+
+        mixed = np.random.default_rng(self.seed).permutation(len(dataset))
+        count = int(len(dataset) * self.held_out)
+        return mixed[count:], mixed[:count]
+
     def split(self, dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Indices of the images to learn from, those of them with labels, and the held-out ones; a
         function of the seed."""
         import numpy as np
 
-        labels, order = dataset.array("label"), np.random.default_rng(self.seed).permutation
-        mixed = order(len(dataset))
-        apart = int(len(dataset) * self.held_out)
-        rest, held_out = mixed[apart:], mixed[:apart]
+        labels, (rest, held_out) = dataset.array("label"), self.apart(dataset)
         count = len(dataset.classes or ())
         if self.labels < count:
             raise FastganError(
@@ -108,19 +114,17 @@ class SemiSupervisedGan(Config):
                 )
         return rest, np.concatenate(chosen), held_out
 
-    def beside_distances(self, run: str) -> dict[str, float]:
+    def beside_distances(self, subject: Subject) -> dict[str, float]:
         """The classifier's error on the held-out images."""
         import torch
 
-        from fastgan.trainer.reuse.load import load
-
-        dataset = self.open_data()
-        held_out = self.split(dataset)[2]
-        if not len(held_out):
+        dataset = subject.reals
+        held_out = self.apart(dataset)[1]
+        if not subject.labelled or not len(held_out):
             return {}
         pixels = torch.from_numpy(dataset.array("image")[held_out]).permute(0, 3, 1, 2)
         labels = torch.from_numpy(dataset.array("label")[held_out])
-        D = load(run, network="D")
+        D = subject.load("D")
         with torch.no_grad():
             parts = [D(part)[1].argmax(1) for part in (pixels.float() / 127.5 - 1).split(500)]
         return {

@@ -4,9 +4,12 @@ arXiv 1912.04958)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from fastgan.recipes.config import Config, ImageSpec, RecipeParts, load_networks, option, run_option
+
+if TYPE_CHECKING:
+    from fastgan.trainer.reuse.subject import Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,7 @@ class StyleGan2Small(Config):
             optimizers={n: adam(self.lr * c, (0.0, self.beta2**c)) for n, c in share.items()},
         )
 
-    def beside_distances(self, run: str) -> dict[str, float]:
+    def beside_distances(self, subject: Subject) -> dict[str, float]:
         from fastgan.recipes.latent.judging import order_of_styles
 
-        return order_of_styles(self, run)
+        return order_of_styles(subject)

@@ -11,6 +11,7 @@ from fastgan.recipes.config import Config, ImageSpec, RecipeParts, option, run_o
 
 if TYPE_CHECKING:
     from fastgan.data.sets.captions import Captioned
+    from fastgan.trainer.reuse.subject import Subject
 
 PROMPTS = 256
 """Captions of the data that a run keeps, for samples without --text."""
@@ -68,14 +69,16 @@ class TextToImage(Config):
             ema=("G", "T"),
         )
 
-    def beside_distances(self, run: str) -> dict[str, float]:
+    def beside_distances(self, subject: Subject) -> dict[str, float]:
         """R-precision of samples of the data's captions and of held-out reals, beside chance."""
         import torch
 
+        from fastgan.data.sets.captions import Captioned
         from fastgan.metrics import retrieval
-        from fastgan.trainer.reuse.load import sample
 
-        dataset = self.open_data()
+        dataset = subject.reals
+        if not isinstance(dataset, Captioned):
+            return {}
         tokens = torch.from_numpy(dataset.array("tokens"))
         reals = torch.from_numpy(dataset.array("image").copy()).permute(0, 3, 1, 2)
         order = torch.randperm(len(reals), generator=torch.Generator().manual_seed(0))
@@ -85,7 +88,7 @@ class TextToImage(Config):
         judge = retrieval.fit(reals[rest], tokens[rest], words=len(dataset.words))
         distinct = tokens.unique(dim=0)
         told = apart[:500]
-        made = sample(run, len(told), text=[dataset.captions[i] for i in told])
+        made = subject.sample(len(told), text=[dataset.captions[i] for i in told])
         count = min(retrieval.CANDIDATES, len(distinct))
         return {
             f"R-precision of samples, 1 of {count}": retrieval.r_precision(
