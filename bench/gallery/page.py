@@ -11,17 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from fastgan.bench.gallery.measure import PICTURES, ROOT, SEEDS, kept, needed
-from fastgan.bench.gallery.rows import ROWS, TRAININGS, Measure, Rival, Row
+from fastgan.bench.gallery.rows import CLOSE, FD, LONGER, ROWS, TRAININGS, Measure, Rival, Row
 
 PAGE = ROOT / "docs" / "gallery.md"
 BEGIN, END = "<!-- gallery: begin -->", "<!-- gallery: end -->"
+BEGIN_LONGER, END_LONGER = "<!-- longer: begin -->", "<!-- longer: end -->"
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """One number of several seeds."""
+    """One number of several seeds, by default of the first ones."""
 
     values: tuple[float, ...]
+    seeds: tuple[int, ...] = ()
+
+    @property
+    def by_seed(self) -> dict[int, float]:
+        return dict(zip(self.seeds or range(len(self.values)), self.values, strict=True))
 
     @property
     def mean(self) -> float:
@@ -58,9 +64,9 @@ def at(found: Mapping[str, Any], key: str) -> float | None:
 
 def of(run: str, key: str, factor: float) -> Numbers | None:
     """That number of each seed of a training, or None where it isn't known."""
-    every = [at(found["evaluation"], key) for found in kept(run).values()]
-    have = tuple(value * factor for value in every if value is not None)
-    return Numbers(have) if have else None
+    every = {seed: at(found["evaluation"], key) for seed, found in kept(run).items()}
+    have = {seed: value * factor for seed, value in every.items() if value is not None}
+    return Numbers(tuple(have.values()), tuple(have)) if have else None
 
 
 def own(row: Row, one: Measure) -> Numbers | None:
@@ -90,10 +96,11 @@ def verdict(mine: Numbers, other: Numbers, higher: bool, paired: bool = False) -
         return "yes"
     if max(a) < min(b):
         return "**no**"
-    if paired and len(a) == len(b):
-        if all(x > y for x, y in zip(a, b, strict=True)):
+    same, those = mine.by_seed, other.by_seed
+    if paired and set(same) == set(those):
+        if all(sign * (value - those[seed]) > 0 for seed, value in same.items()):
             return "yes, seed by seed"
-        if all(x < y for x, y in zip(a, b, strict=True)):
+        if all(sign * (value - those[seed]) < 0 for seed, value in same.items()):
             return "**no**, seed by seed"
     return "in the mean" if sign * (mine.mean - other.mean) > 0 else "**no**, in the mean"
 
@@ -102,6 +109,11 @@ def spent(run: str) -> float | None:
     """Mean CPU seconds of a training, or None where it isn't made."""
     seconds = [found["cpu_seconds"] for found in kept(run).values()]
     return math.fsum(seconds) / len(seconds) if seconds else None
+
+
+def price(seconds: float | None) -> str:
+    """What stands behind the name of another training."""
+    return "" if seconds is None else f" ({seconds:.0f} s)"
 
 
 def cells(row: Row) -> list[str]:
@@ -114,14 +126,14 @@ def cells(row: Row) -> list[str]:
         mine = own(row, one)
         if mine is None:
             continue
-        results.append(f"{one.label} {mine}{partial(mine)}")
+        own_cost = spent(one.run) if one.run is not None else None
+        results.append(f"{one.label}{price(own_cost)} {mine}{partial(mine)}")
         for rival in one.rivals:
             other = rival_numbers(row, one, rival)
             if other is not None:
                 cost = spent(rival.run) if rival.run is not None else None
-                price = f" ({cost:.0f} s)" if cost is not None else ""
                 few = partial(other) if rival.run is not None else ""
-                others.append(f"{rival.label}{price}: {other}{few}")
+                others.append(f"{rival.label}{price(cost)}: {other}{few}")
                 answer = verdict(mine, other, one.higher, rival.paired)
                 verdicts.append("" if rival.ceiling else answer)
     joined = [";<br>".join(part) for part in (results, others, verdicts)]
@@ -173,9 +185,29 @@ def table(rows: Sequence[Row] = ROWS) -> str:
 def commands(rows: Sequence[Row] = ROWS) -> str:
     """The options of each training, its seed and folder left out."""
     names = [name for name in needed(row.kind for row in rows) if name in TRAININGS]
-    lines = [("training", "options of `fastgan train`"), ("---", "---")]
-    lines += [(name, f"`{TRAININGS[name]}`") for name in names]
-    return "\n".join(f"| {name} | {options} |" for name, options in lines)
+    lines = [("training", "options of `fastgan train`", "CPU"), ("---", "---", "---")]
+    lines += [(name, f"`{TRAININGS[name]}`", machines(name)) for name in names]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def machines(name: str) -> str:
+    """The CPUs that a training was made on."""
+    return ", ".join(sorted({found["cpu"] for found in kept(name).values()}))
+
+
+def longer() -> str:
+    """Three minutes of the kinds for larger images, those that are there."""
+    lines: list[tuple[str, ...]] = [
+        ("kind", "options of `fastgan train`", "CPU seconds", FD, CLOSE)
+    ]
+    lines += [("---", "---", "---:", "---:", "---:")]
+    for kind, options in LONGER.items():
+        name = f"longer-{kind}"
+        if (seconds := spent(name)) is not None:
+            found = (of(name, key, 1) for key in (FD, CLOSE))
+            numbers = ["not measured" if one is None else str(one) for one in found]
+            lines.append((kind, f"`{options}`", f"{seconds:.0f}", *numbers))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def pictures(rows: Sequence[Row] = ROWS) -> str:
@@ -189,10 +221,12 @@ def pictures(rows: Sequence[Row] = ROWS) -> str:
 
 def write(path: Path = PAGE) -> None:
     """Put the tables, commands and pictures into the page, between its marks."""
-    text = path.read_text("utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    made = "\n\n".join(
-        [summary(), table(), "The trainings:", commands(), "Seed 0 of each:", pictures()]
-    )
-    path.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{after}", "utf-8")
+    parts = [summary(), table(), "The trainings:", commands(), "Seed 0 of each:", pictures()]
+    text = put(path.read_text("utf-8"), BEGIN, END, "\n\n".join(parts))
+    path.write_text(put(text, BEGIN_LONGER, END_LONGER, longer()), "utf-8")
+
+
+def put(text: str, begin: str, end: str, made: str) -> str:
+    """The text with what stands between two marks replaced."""
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n\n{made}\n\n{end}{rest.split(end)[1]}"

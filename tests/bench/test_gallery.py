@@ -22,7 +22,8 @@ def results(tmp_path, monkeypatch):
 
 def put(name, *values, key="FD-small", seconds=10.0):
     for seed, value in enumerate(values):
-        measure.keep(name, seed, {"cpu_seconds": seconds, "evaluation": {key: value}})
+        found = {"cpu": "a CPU", "cpu_seconds": seconds, "evaluation": {key: value}}
+        measure.keep(name, seed, found)
 
 
 def test_every_kind_has_one_row_and_trainings_that_exist():
@@ -30,7 +31,7 @@ def test_every_kind_has_one_row_and_trainings_that_exist():
     assert len(kinds) == len(set(kinds))
     assert set(RECIPES) <= set(kinds)
     names = {name for name in measure.needed(kinds) if name != "gaussian"}
-    assert names == set(rows.TRAININGS)
+    assert names | {f"longer-{kind}" for kind in rows.LONGER} == set(rows.TRAININGS)
 
 
 def test_numbers_have_three_digits_that_count_and_their_spread():
@@ -67,6 +68,20 @@ def test_a_verdict_says_whether_seeds_overlap(mine, other, said):
 )
 def test_the_same_training_without_a_term_is_compared_seed_by_seed(mine, other, said):
     assert verdict(Numbers(mine), Numbers(other), False, paired=True) == said
+
+
+def test_seeds_are_compared_with_themselves_where_one_is_missing():
+    mine, other = Numbers((1, 5), (0, 2)), Numbers((2, 3, 6), (0, 1, 2))
+    assert verdict(mine, other, False, paired=True) == "in the mean"
+    assert verdict(mine, Numbers((2, 6), (0, 2)), False, paired=True) == "yes, seed by seed"
+    assert verdict(mine, Numbers((2, 6), (0, 1)), False, paired=True) == "in the mean"
+
+
+def test_a_result_of_another_training_has_its_own_price(results):
+    row = rows.Row("latent", "latent", (rows.Measure("faces", "FD-small", run="latent-faces"),))
+    put("latent", 1.0, seconds=79.0)
+    put("latent-faces", 5.0, 5.0, 5.0, seconds=99.0)
+    assert page.cells(row)[1:3] == ["79", "faces (99 s) 5.00 ± 0.00"]
 
 
 def test_a_row_shows_its_rival_its_price_and_what_is_missing(results):
@@ -152,15 +167,19 @@ def test_an_evaluation_keeps_its_numbers_alone():
 
 def test_the_page_is_written_between_its_marks(results, tmp_path):
     target = tmp_path / "gallery.md"
-    target.write_text(f"above\n{page.BEGIN}\nold\n{page.END}\nbelow\n")
+    marks = f"{page.BEGIN_LONGER}\nold\n{page.END_LONGER}"
+    target.write_text(f"above\n{page.BEGIN}\nold\n{page.END}\nbetween\n{marks}\nbelow\n")
     put("dcgan", 13.0)
+    put("longer-r3gan", 3.25, seconds=200.0)
     page.write(target)
     text = target.read_text()
     assert text.startswith("above\n")
     assert text.endswith("below\n")
     assert "old" not in text
     assert "FD-small 13.0" in text
+    assert "\nbetween\n" in text
     assert "| dcgan | `--recipe dcgan" in text
+    assert "| 200 | 3.25 | not measured |" in text
 
 
 @pytest.mark.parametrize(
