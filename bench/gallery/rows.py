@@ -48,8 +48,8 @@ TRAININGS: Mapping[str, str] = {
     "wgan-gp": f"--recipe wgan-gp {SMALL} --width 32 --n-critic 2 --steps 500",
     "r3gan": f"{R3GAN_64} --steps 90",
     "sagan": f"--recipe sagan {SMALL} --width 16 --attention 8 --lr-d 2e-3 --steps 1000",
-    "biggan-small": f"--recipe biggan-small {SMALL} --width 16 --attention 8 --lr-d 2e-3 "
-    "--steps 700",
+    "biggan-small": f"--recipe biggan-small {SMALL} --width 16 --attention 8 --lr-g 1e-3 --lr-d 2e-3 "
+    "--n-critic 1 --ema-decay 0.99 --steps 700",
     "stylegan2-small": f"{STYLES_64} --steps 185",
     "stylegan2-small-forms": "--recipe stylegan2-small --data forms --size 32 --batch-size 32 "
     "--ema-decay 0.99 --most 32 --path 0 --mixing 0 --r1 1 --lr 4e-3 --steps 400",
