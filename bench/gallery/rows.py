@@ -47,9 +47,12 @@ TRAININGS: Mapping[str, str] = {
     "sngan": f"--recipe sngan {SMALL} --width-g 32 --width-d 32 --n-critic 1 --steps 1000",
     "wgan-gp": f"--recipe wgan-gp {SMALL} --width 32 --n-critic 2 --steps 500",
     "r3gan": f"{R3GAN_64} --steps 90",
+    "r3gan-stacked": f"--recipe r3gan --data stacked {SMALL} --ema-decay 0.99 --width 8 --group 8 "
+    "--lr 1e-3 --gamma 0.5 --steps 500",
+    "dcgan-stacked": f"--recipe dcgan --data stacked {SMALL} --base-width 32 --steps 2500",
     "sagan": f"--recipe sagan {SMALL} --width 16 --attention 8 --lr-d 2e-3 --steps 1000",
-    "biggan-small": f"--recipe biggan-small {SMALL} --width 16 --attention 8 --lr-g 1e-3 --lr-d 2e-3 "
-    "--n-critic 1 --ema-decay 0.99 --steps 700",
+    "biggan-small": f"--recipe biggan-small {SMALL} --width 16 --attention 8 --lr-g 1e-3 "
+    "--lr-d 2e-3 --n-critic 1 --ema-decay 0.99 --steps 700",
     "stylegan2-small": f"{STYLES_64} --steps 185",
     "stylegan2-small-forms": "--recipe stylegan2-small --data forms --size 32 --batch-size 32 "
     "--ema-decay 0.99 --most 32 --path 0 --mixing 0 --r1 1 --lr 4e-3 --steps 400",
@@ -135,6 +138,7 @@ class Row:
 
 
 FD, CLOSE = "FD-small", "FD-patches"
+MODES = "measures/modes in 10000 samples"
 GAUSSIAN = Rival("a Gaussian of the pixels", "gaussian")
 
 
@@ -236,7 +240,16 @@ ROWS: tuple[Row, ...] = (
             ),
         ),
     ),
-    on_landscapes("r3gan"),
+    on_landscapes(
+        "r3gan",
+        Measure(
+            "modes of 1,000 stacked clothes",
+            MODES,
+            (Rival("dcgan", "dcgan-stacked"),),
+            True,
+            run="r3gan-stacked",
+        ),
+    ),
     of_classes("sagan"),
     of_classes("biggan-small"),
     on_landscapes("progressive"),

@@ -10,10 +10,13 @@ from typing import Any, ClassVar
 from fastgan import recipes
 from fastgan.data.glance import Glance
 from fastgan.errors import FastganError
-from fastgan.recipes.choice import FEW, Choice, flag, reasons
+from fastgan.recipes.choice import Choice, flag, reasons
 from fastgan.recipes.config import Config, fields_of
 
 CANDIDATES = ("fastgan", "dcgan", "cgan")
+FEW = 5000
+"""Fewer images than this are few: D learns them by heart within the time that people wait."""
+
 A_CLASS = 500
 """A network that is told the class needs about so many images of each."""
 
@@ -66,7 +69,7 @@ def choose(
         values["sample_every"] = 100 if small else 500
     values |= given
     shown = {k: v for k, v in values.items() if v != fields_of(recipes.find(recipe))[k].default}
-    why = reasons(seen, gpu, seconds, recipe, because, values)
+    why = reasons(seen, recipe, values, because, few=few, gpu=gpu, seconds=seconds)
     return Choice(recipe, shown, why, seconds)
 
 

@@ -11,9 +11,6 @@ from fastgan import recipes
 from fastgan.data.glance import Glance
 from fastgan.recipes.config import fields_of
 
-FEW = 5000
-"""Fewer images than this are few: D learns them by heart within the time that people wait."""
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -43,18 +40,20 @@ def flag(name: str) -> str:
 
 def reasons(
     seen: Glance,
+    recipe: str,
+    values: Mapping[str, Any],
+    because: str,
+    *,
+    few: bool,
     gpu: bool,
     seconds: float | None,
-    recipe: str,
-    because: str,
-    values: Mapping[str, Any],
 ) -> list[str]:
-    """Five lines that say what was seen and why these options of a recipe were chosen."""
+    """Five lines that say what was seen and why these options of a recipe were chosen; few: whether
+    D learns so few images by heart."""
     augment = values.get("augment", fields_of(recipes.find(recipe))["augment"].default)
     time = "no limit of time" if seconds is None else f"{_minutes(seconds)}"
     kind = "grey" if (values.get("channels") or seen.channels) == 1 else "colour"
     labels = f"{seen.classes} classes" if seen.classes else "no labels"
-    few = seen.images < FEW
     return [
         f"auto: {seen.images:,} {kind} images of about {seen.side} pixels, {labels}; "
         f"{'a GPU' if gpu else 'no GPU'}, {time}",
