@@ -93,6 +93,7 @@ TRAININGS: Mapping[str, str] = {
     "molecule": "--recipe molecule --steps 1200",
     "molecule-alone": "--recipe molecule --steps 1200 --adversarial 0",
     "cyclegan": "--recipe cyclegan --width 16 --steps 800",
+    "pix2pix-two-colours": "--recipe pix2pix --data two-colours --width 16 --steps 1500",
     "aging": "--recipe aging --size 16 --width 16 --steps 800",
     **{f"longer-{kind}": options for kind, options in LONGER.items()},
 }
@@ -362,7 +363,10 @@ ROWS: tuple[Row, ...] = (
             Measure(
                 "PSNR to the known map, dB",
                 "rows/generator/PSNR dB",
-                (Rival("source as it is", key="rows/source as it is/PSNR dB"),),
+                (
+                    Rival("source as it is", key="rows/source as it is/PSNR dB"),
+                    Rival("pix2pix, told the pairs", "pix2pix-two-colours", ceiling=True),
+                ),
                 True,
             ),
         ),

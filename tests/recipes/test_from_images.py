@@ -107,6 +107,16 @@ def noise(seed, *shape):
 TINY = ["--width", 4, "--batch-size", 4, "--steps", 1, "--size", 16]
 
 
+def test_pix2pix_knows_the_pairs_that_cyclegan_is_not_told():
+    pairs = recipes.find("pix2pix")(data="two-colours", size=16).streams()["image"]
+    blue = pairs.array("source")[..., 2:].astype(int)  # printed on black
+    assert not pairs.array("source")[..., :2].max(where=blue == 0, initial=0)
+    red = pairs.array("image")[..., :1].astype(int)
+    assert np.corrcoef(blue.ravel(), red.ravel())[0, 1] > 0.999
+    apart = recipes.find("cyclegan")(size=16).streams()
+    assert np.array_equal(pairs.array("source"), apart["source"].array("image"))
+
+
 def test_pix2pix_reads_pairs_in_two_folders_and_side_by_side(tmp_path):
     for i in range(20):
         a, b = noise(i, 16, 16), noise(100 + i, 16, 16, 3)

@@ -136,6 +136,13 @@ def reprinted(source: Dataset) -> Dataset:
     return _printed(source.array("image")[..., 2:], "b")
 
 
+def two_colours_paired(size: int | None) -> Dataset:
+    """The sources of `two_colours`, each as "source" beside the "image" that it should become."""
+    source = two_colours(size)["source"]
+    arrays = {"source": source.array("image"), "image": reprinted(source).array("image")}
+    return Dataset("two-colours", arrays, dict.fromkeys(arrays, "image"))
+
+
 def _printed(grey: np.ndarray, kind: str) -> Dataset:
     ink, paper = (np.array(part[kind], np.uint32) for part in (INK, PAPER))
     colours = (grey * ink + (255 - grey.astype(np.uint32)) * paper + 127) // 255

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from fastgan.data.sets.pairs import LAYOUTS, layout_of, open_pairs
+from fastgan.data.sets.pairs import LAYOUTS, layout_of, open_pairs, two_colours_paired
 from fastgan.ops.loss_table import LOSSES
 from fastgan.recipes.config import ImageSpec, RecipeParts, option
 from fastgan.recipes.translation.base import FromImage
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class Pix2Pix(FromImage):
     recipe: ClassVar[str] = "pix2pix"
     summary: ClassVar[str] = "images from images in pairs: U-Net, PatchGAN, L1"
+    generated: ClassVar[tuple[str, ...]] = ("two-colours",)
 
     pairs: str = option(
         "auto",
@@ -36,6 +37,8 @@ class Pix2Pix(FromImage):
         return layout_of(source) if self.pairs == "auto" else self.pairs
 
     def everything(self, source: str) -> dict[str, Dataset]:
+        if source in self.generated:
+            return {"image": two_colours_paired(self.size)}
         layout = self.layout(source)
         if layout == "edges":
             return super().everything(source)
