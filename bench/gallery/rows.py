@@ -168,9 +168,9 @@ def generator(label: str, key: str, run: str, *more: Rival, higher: bool = True)
 
 
 def from_image(kind: str, *exact: tuple[str, str], free: tuple[str, ...] = ()) -> Row:
-    """A kind that is for images that look real: the kernel distance of patches decides, exactness
+    """A kind that is for images that look real: the distance of patches decides, exactness
     stands beside it. free: what needs no training."""
-    measures = [("KD of patches", "KD patches", False), *((*one, True) for one in exact)]
+    measures = [(CLOSE, CLOSE, False), *((*one, True) for one in exact)]
     return Row(
         kind,
         kind,
@@ -305,10 +305,10 @@ ROWS: tuple[Row, ...] = (
         "video",
         (
             generator("SSIM at t+1", "SSIM t+1", "video", found("repeat the last", "SSIM t+1")),
-            generator("KD of patches at t+10", "KD t+10", "video", higher=False),
+            generator("FD-patches at t+10", "FD t+10", "video", higher=False),
             generator("PSNR at t+1, dB", "PSNR t+1", "video", found("repeat the last", "PSNR t+1")),
         ),
-        "a repeated frame is a real one, so that its KD says nothing",
+        "a repeated frame is a real one, so that its patches say nothing",
     ),
     Row(
         "tabular",

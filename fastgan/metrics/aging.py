@@ -8,8 +8,8 @@ from torch import Tensor
 
 from fastgan.data import Dataset
 from fastgan.data.rendered import AGES, faces
-from fastgan.judges.patches import Patches
-from fastgan.metrics.fidelity import ABOUT_KD, KD, TARGETS, Table
+from fastgan.judges.patches import CLOSE, Patches
+from fastgan.metrics.fidelity import ABOUT_CLOSE, TARGETS, Table
 from fastgan.trainer.reuse.load import walk
 
 
@@ -19,7 +19,7 @@ def aging(run: str, held_out: Dataset, *, seed: int = 0, trust: bool = False) ->
     Age reached: the nearest (L1) of the five drawings of that person has the age asked for; chance
     is 0.2. Identity kept: the nearest drawing of that age among all n persons is of that person;
     chance is 1 / n. L1: to the drawing of that person at that age, in units of the range. The
-    kernel distance of `Patches` is to those drawings, too.
+    distance of `Patches` is to those drawings, too.
     """
     who = held_out.array("identity")
     side, n = held_out.fields["image"].shape[0], len(held_out)
@@ -40,11 +40,11 @@ def aging(run: str, held_out: Dataset, *, seed: int = 0, trust: bool = False) ->
     right = drawn[torch.arange(n), torch.from_numpy(target)].view(shape) * 2 - 1
     patches.add(right, {name: images.view(shape) * 2 - 1 for name, images in ways.items()})
     for name, distance in patches.distances().items():
-        rows.setdefault(name or TARGETS, {})[KD] = distance
+        rows.setdefault(name or TARGETS, {})[CLOSE] = distance
     return Table(
         f"{run}: {n:,} held-out persons",
         rows,
-        f"nearest drawings: chance is 0.2 of ages and {1 / n:.3g} of identities\n  {ABOUT_KD}",
+        f"nearest drawings: chance is 0.2 of ages and {1 / n:.3g} of identities\n  {ABOUT_CLOSE}",
     )
 
 

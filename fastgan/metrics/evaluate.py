@@ -24,13 +24,12 @@ from fastgan.data import Dataset
 from fastgan.errors import FastganError
 from fastgan.judges import efficientnet, instruments
 from fastgan.judges.classifier import EPOCHS, FEATURES, SIDE, Classifier
-from fastgan.judges.close_up import close_up
 from fastgan.judges.neighbours import NEAR, K
+from fastgan.judges.patches import CLOSE, close_up
 from fastgan.judges.scores import RESAMPLES, Scores
 from fastgan.metrics.judged import Judged, Split, judge
 
 MIN_SHARE = 0.02
-CLOSE = "FD-patches"
 GENERAL = 2000
 """Reference reals of the general network, which takes 20 ms of a core for each image."""
 

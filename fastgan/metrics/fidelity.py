@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastgan.data import Dataset
-from fastgan.judges.patches import Patches
+from fastgan.judges.patches import CLOSE, Patches
 from fastgan.objectives.base import Step
 from fastgan.trainer.reuse.load import walk
 
@@ -90,11 +90,13 @@ class Table:
 
 Candidate = Callable[[Step], Tensor]
 
-KD = "KD patches"
 TARGETS = "targets"
-"""The row of the right images themselves: the floor of `KD`, all other measures being perfect."""
+"""The row of the right images themselves: the floor of `CLOSE`, all else being perfect."""
 
-ABOUT_KD = f"{KD}: do they look real? Lower is better; targets against other targets are the floor"
+ABOUT_CLOSE = (
+    f"{CLOSE}: do they look real? 0 is alike, 1 one flat colour; targets against other "
+    "targets\n  are the floor"
+)
 
 
 def head(datasets: Mapping[str, Dataset], n: int) -> dict[str, Dataset]:
@@ -122,7 +124,7 @@ def fidelity(
     trust: bool = False,
 ) -> Table:
     """L1, PSNR and SSIM (in `where`: L1 and PSNR; or other `measures`) of what a run makes of the
-    data sets, and of baselines, which are functions of the step; as_sets: and the kernel distance
+    data sets, and of baselines, which are functions of the step; as_sets: and the distance
     of `Patches` to the targets, of `TARGETS` as well."""
     patches = Patches(max(map(len, datasets.values())), seed) if as_sets else None
     ways_of = measures or {"L1": l1, "PSNR dB": psnr, "SSIM": ssim}
@@ -147,8 +149,8 @@ def fidelity(
     note = "means over images; L1 of a range of 1"
     if patches is not None and (of_sets := patches.distances()):
         for name, distance in of_sets.items():
-            rows.setdefault(name or TARGETS, {})[KD] = distance
-        note += f"\n  {ABOUT_KD}"
+            rows.setdefault(name or TARGETS, {})[CLOSE] = distance
+        note += f"\n  {ABOUT_CLOSE}"
     return Table(f"{run}: {count:,} held-out images", rows, note)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastgan.data import Dataset
 from fastgan.judges.patches import Patches
-from fastgan.metrics.fidelity import ABOUT_KD, TARGETS, Table, psnr, ssim
+from fastgan.metrics.fidelity import ABOUT_CLOSE, TARGETS, Table, psnr, ssim
 from fastgan.trainer.reuse.load import walk
 
 
@@ -32,7 +32,7 @@ def recursion(
     seed: int = 0,
     trust: bool = False,
 ) -> Table:
-    """PSNR, SSIM, sharpness and the kernel distance of `Patches` at `times` frames ahead, where
+    """PSNR, SSIM, sharpness and the distance of `Patches` at `times` frames ahead, where
     each frame is made from those made before it, beside repeating the last one that was given.
 
     `batch["image"]` holds the frames to come as channels. Raises FastganError.
@@ -63,10 +63,10 @@ def recursion(
     table = {name: dict(zip(columns, values)) for name, values in means.items()}
     for ahead, judge in patches.items():
         for name, distance in judge.distances().items():
-            table.setdefault(name or TARGETS, {})[f"KD t+{ahead}"] = distance
+            table.setdefault(name or TARGETS, {})[f"FD t+{ahead}"] = distance
     return Table(
         f"{run}: {count:,} held-out windows",
         table,
         "PSNR in dB; sharp is the mean slope as a share of the truth's\n"
-        f"  KD is of patches. {ABOUT_KD}",
+        f"  FD is FD-patches. {ABOUT_CLOSE}",
     )

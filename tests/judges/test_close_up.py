@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from fastgan.judges.classifier import shrink
-from fastgan.judges.close_up import COUNT, VISIBLE, close_up
 from fastgan.judges.distances import frechet_distance
+from fastgan.judges.patches import COUNT, VISIBLE, close_up
 
 
 def smooth(count, seed):
