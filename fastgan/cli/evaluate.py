@@ -95,9 +95,15 @@ def command(
     images, untrained = samples_of(run, count, seed=seed, step=step, trust=trust)
     _, channels, height, width = images.shape
     named = data or _trained_on(files.path_of(run, "RUN"), config)
+    reals = None
     if config is not None and not config.model and height == width:
-        reals = dataclasses.replace(config, data=named, size=height, channels=channels).open_data()
-    else:
+        mine = dataclasses.replace(config, data=named, size=height, channels=channels)
+        try:
+            reals = mine.open_data()
+        except FastganError:
+            if data is None:
+                raise  # else images without what the kind learns from: distances are left
+    if reals is None:
         reals = datasets.open(named, size=(height, width), channels=channels)
     report = evaluate(images, reals, count, untrained=untrained, seed=seed, name=run)
     subject = Subject(run, reals, seed, step, trust)

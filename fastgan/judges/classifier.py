@@ -84,7 +84,8 @@ class Classifier:
     """A fitted network. accuracy: share of right answers on held-out reals. task: "classes", or
         "rotations" for unlabelled data.
 
-    key: identifies data, network and training; scores are comparable only where it is equal.
+    key: identifies data, network and training; scores are comparable only where it is equal,
+        and made on one kind of CPU: others round the fit differently.
     """
 
     network: Network

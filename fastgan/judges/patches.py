@@ -15,11 +15,14 @@ SIDE = 8
 """Pixels: where details are, and few enough that a few hundred images hold thousands of patches."""
 
 COUNT = 8000
-"""Patches of a set, at most: 0.04 of reals against reals of painted landscapes, most of it because
-the images are few."""
+"""Patches of a set. The distance of equal sets falls with it: 0.04 of colour images, 0.01 of grey
+ones, which is what a floor shows."""
 
-FEWEST = 64
-"""Images of a set, or patches on each side, below which nothing is said."""
+FEWEST = 32
+"""Images of a set below which nothing is said."""
+
+A_DIRECTION = 5
+"""Patches on each side for every direction, below which equal sets would look far apart."""
 
 VISIBLE = 4 / 255
 """Of the range from black to white: a direction in which patches differ less counts less."""
@@ -83,7 +86,7 @@ class Patches:
         if not self.found:
             return {}
         half, real = torch.cat(self.halves), torch.cat(self.found[""]).double()
-        if min(int(half.sum()), int((~half).sum())) < FEWEST:
+        if min(int(half.sum()), int((~half).sum())) < A_DIRECTION * real.shape[1]:
             return {}
         directions = Directions(real)
         if directions.whole == 0:
@@ -96,30 +99,27 @@ class Patches:
         return found
 
 
-def close_up(reals: Tensor, sets: dict[str, Tensor], seed: int = 0) -> dict[str, float]:
-    """How far the patches of each set are from those of the reals, float (n, C, H, W) in [0, 1]:
-    blur lies between 0 and 1, noise and grids go beyond. Empty for images smaller than a patch,
-    fewer than FEWEST of them, or reals of one colour."""
-    if min(reals.shape[2:]) < SIDE or min(map(len, (reals, *sets.values()))) < FEWEST:
-        return {}
-    real = _some(reals, seed)
+def close_up(real: Tensor, sets: dict[str, Tensor]) -> dict[str, float]:
+    """How far the patches of each set, as `some_patches` draws them, are from those of the reals:
+    blur lies between 0 and 1, noise and grids can go beyond. Empty for reals of one colour."""
     directions = Directions(real)
     if directions.whole == 0:
         return {}
-    made = {name: _some(images, seed + 1) for name, images in sets.items()}
-    return {name: directions.distance(patches, real) for name, patches in made.items()}
+    return {name: directions.distance(patches, real) for name, patches in sets.items()}
+
+
+def some_patches(images: Tensor, seed: int, rows: Tensor | None = None) -> Tensor:
+    """(COUNT, C * 64) patches in [0, 1], float64, from random places of images (n, C, H, W), those
+    at `rows` or all: uint8, or floats in [0, 1]. Sides of SIDE pixels at least."""
+    height, width = images.shape[2:]
+    dice, at = torch.Generator().manual_seed(seed), torch.arange(SIDE)
+    which = torch.randint(len(images if rows is None else rows), (COUNT, 1, 1), generator=dice)
+    y = torch.randint(height - SIDE + 1, (COUNT, 1, 1), generator=dice) + at[:, None]
+    x = torch.randint(width - SIDE + 1, (COUNT, 1, 1), generator=dice) + at
+    patches = images[which if rows is None else rows[which], :, y, x].flatten(1).cpu().double()
+    return patches / 255 if images.dtype == torch.uint8 else patches
 
 
 def _cut(images: Tensor) -> Tensor:
     """(B, C, H, W) -> a view of all patches, (B, C, H - 7, W - 7, 8, 8)."""
     return images.unfold(2, SIDE, 1).unfold(3, SIDE, 1)
-
-
-def _some(images: Tensor, seed: int) -> Tensor:
-    """(COUNT, C * 64) patches of (n, C, H, W) from random places, in float64."""
-    count, _, height, width = images.shape
-    dice, at = torch.Generator().manual_seed(seed), torch.arange(SIDE)
-    which = torch.randint(count, (COUNT, 1, 1), generator=dice)
-    y = torch.randint(height - SIDE + 1, (COUNT, 1, 1), generator=dice) + at[:, None]
-    x = torch.randint(width - SIDE + 1, (COUNT, 1, 1), generator=dice) + at
-    return images.detach().cpu()[which, :, y, x].flatten(1).double()

@@ -25,7 +25,8 @@ from fastgan.errors import FastganError
 from fastgan.judges import efficientnet, instruments
 from fastgan.judges.classifier import EPOCHS, FEATURES, SIDE, Classifier
 from fastgan.judges.neighbours import NEAR, K
-from fastgan.judges.patches import CLOSE, close_up
+from fastgan.judges.patches import CLOSE, FEWEST, close_up, some_patches
+from fastgan.judges.patches import SIDE as PATCH
 from fastgan.judges.scores import RESAMPLES, Scores
 from fastgan.metrics.judged import Judged, Split, judge
 
@@ -316,11 +317,14 @@ def evaluate(
 def _close_up(
     images: Tensor, split: Split, untrained: Tensor | None, seed: int
 ) -> dict[str, float]:
-    if max(images.shape[2:]) <= SIDE:
+    reals, few = split.reals, min(len(images), len(split.reference), len(split.floor)) < FEWEST
+    if few or max(images.shape[2:]) <= SIDE or min(images.shape[2:]) < PATCH:
         return {}
-    reals, floor = (split.reals[rows].float() / 255 for rows in (split.reference, split.floor))
-    sets = {"samples": images, "floor": floor}
-    return close_up(reals, sets | ({} if untrained is None else {"untrained": untrained}), seed)
+    sets = {"samples": some_patches(images, seed + 1)}
+    sets |= {"floor": some_patches(reals, seed + 1, split.floor)}
+    if untrained is not None:
+        sets["untrained"] = some_patches(untrained, seed + 1)
+    return close_up(some_patches(reals, seed, split.reference), sets)
 
 
 def _protocol(

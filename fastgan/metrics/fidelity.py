@@ -1,5 +1,5 @@
 """How near images are to the right ones (L1, PSNR, SSIM), and how like real ones they look (a
-kernel distance of patches), on held-out data, beside baselines."""
+distance of patches), on held-out data, beside baselines."""
 
 from __future__ import annotations
 

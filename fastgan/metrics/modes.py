@@ -54,7 +54,7 @@ def count_modes(subject: Subject) -> dict[str, float]:
     return {
         f"modes in {SAMPLES} samples": count,
         f"modes in {len(some)} reals": coverage(some, others)[0],
-        "divergence from the reals' modes, nats": divergence,
-        "the same of reals": coverage(some, others)[1],
+        "divergence of their shares, nats": divergence,
+        "divergence of the reals' shares, nats": coverage(some, others)[1],
         "reals whose mode is seen right": float((real == truth).float().mean()),
     }

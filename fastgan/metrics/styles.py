@@ -34,8 +34,8 @@ def path_length(
 
 def separability(points: Tensor, answers: Tensor) -> float:
     """exp H(answer | what a linear classifier of the point says): 1 where hyperplanes part the
-    answers, and `perplexity` of the answers where the point tells nothing of them, so that of few
-    answers even a bad space has a low one: compare the two.
+    answers. Where the point tells nothing, it is how uncertain they are anyway: compare with that
+    of shuffled points.
 
     points: float (n, d), answers: int64 (n,), as a classifier of the images gave them. The linear
     classifier, multinomial logistic regression here where the paper has an SVM, is fitted on the
@@ -63,10 +63,3 @@ def separability(points: Tensor, answers: Tensor) -> float:
     there = joint > 0
     entropy = -(joint[there] * (joint / known.clamp_min(1e-12))[there].log()).sum()
     return float(entropy.exp())
-
-
-def perplexity(answers: Tensor) -> float:
-    """exp H of int64 (n,) answers: their number where all come alike often, 1 where one does."""
-    shares = torch.bincount(answers).double() / len(answers)
-    shares = shares[shares > 0]
-    return float((-(shares * shares.log()).sum()).exp())

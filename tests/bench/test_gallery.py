@@ -100,7 +100,7 @@ def test_a_rival_of_the_same_evaluation_is_read_from_it(results):
     rival = rows.Rival("k-means", key="measures/error of k-means")
     row = rows.Row("infogan", "infogan", (rows.Measure("error", "measures/mine", (rival,)),))
     found = {"measures": {"mine": 0.5, "error of k-means": 0.4}}
-    measure.keep("infogan", 0, {"cpu_seconds": 1.0, "evaluation": found})
+    measure.keep("infogan", 0, {"cpu": "a CPU", "cpu_seconds": 1.0, "evaluation": found})
     assert page.cells(row)[3:5] == ["k-means: 0.400", "**no**"]
     assert page.cells(row)[1:3] == ["1", "error 0.500 (1 of 3 seeds)"]
 
@@ -201,6 +201,24 @@ def test_the_page_is_that_of_the_results():
     text = page.PAGE.read_text("utf-8")
     assert page.table() in text
     assert page.commands() in text
+
+
+def test_every_number_of_a_row_is_in_the_results():
+    """A measure that was renamed would be left out of the page."""
+    for row in rows.ROWS:
+        for one in row.measures:
+            name = one.run or row.run
+            if measure.kept(name):
+                assert page.own(row, one) is not None, (row.kind, one.label)
+                for rival in (rival for rival in one.rivals if rival.key):
+                    assert page.rival_numbers(row, one, rival) is not None, (row.kind, rival.label)
+
+
+def test_seconds_are_of_the_cpu_that_made_most_seeds(results):
+    for seed, (cpu, seconds) in enumerate([("slow", 400.0), ("quick", 190.0), ("slow", 420.0)]):
+        found = {"cpu": cpu, "cpu_seconds": seconds, "evaluation": {}}
+        measure.keep("infogan", seed, found)
+    assert page.spent("infogan") == 410
 
 
 def test_a_kind_that_is_beaten_says_so_before_its_commands():

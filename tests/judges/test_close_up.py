@@ -6,7 +6,12 @@ from torch.nn import functional as F
 
 from fastgan.judges.classifier import shrink
 from fastgan.judges.distances import frechet_distance
-from fastgan.judges.patches import COUNT, VISIBLE, close_up
+from fastgan.judges.patches import COUNT, VISIBLE, close_up, some_patches
+
+
+def distances(reals, sets):
+    drawn = {name: some_patches(images, 1) for name, images in sets.items()}
+    return close_up(some_patches(reals, 0), drawn)
 
 
 def smooth(count, seed):
@@ -28,7 +33,7 @@ def test_what_lacks_detail_lies_between_the_reals_and_one_colour():
     reals, others = textured(200, 0), textured(200, 1)
     one = reals.mean((0, 2, 3), keepdim=True).expand_as(reals)
     sets = {"others": others, "bit": blurred(others, 3), "much": blurred(others, 7), "one": one}
-    found = close_up(reals, sets)
+    found = distances(reals, sets)
     assert 0 <= found["others"] < 0.05
     assert found["others"] + 0.2 < found["bit"] < found["much"] < found["one"]
     assert found["one"] == pytest.approx(1, abs=0.02)
@@ -41,14 +46,14 @@ def test_a_grid_that_the_small_network_never_sees_is_further_than_one_colour():
     grid = others + 0.03 * (1 - 2 * ((at[:, None] + at) % 2))
     assert (shrink(grid) - shrink(others)).abs().max() < 0.004
     noise = torch.randn(others.shape, generator=torch.Generator().manual_seed(2))
-    found = close_up(reals, {"grid": grid, "seen": others + 0.05 * noise})
+    found = distances(reals, {"grid": grid, "seen": others + 0.05 * noise})
     assert found["grid"] > 1
     assert found["seen"] > 1
 
 
 def test_what_no_eye_can_see_counts_little():
     reals, others = smooth(200, 0), smooth(200, 1)
-    found = close_up(reals, {"others": others, "rounded": (others * 255).round() / 255})
+    found = distances(reals, {"others": others, "rounded": (others * 255).round() / 255})
     assert found["rounded"] == pytest.approx(found["others"], abs=0.01)
 
 
@@ -65,10 +70,16 @@ def test_the_distance_is_frechets_of_the_scaled_patches():
         torch.linalg.inv(torch.cov(b.T) + VISIBLE**2 * torch.eye(64, dtype=torch.float64))
     )
     expected = frechet_distance(a @ root, b @ root) / float((b @ root).var(0).sum())
-    assert close_up(reals, {"made": made})["made"] == pytest.approx(expected, rel=1e-6)
+    assert distances(reals, {"made": made})["made"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_patches_of_few_small_or_flat_images_say_nothing():
-    few, small, flat = torch.rand(63, 1, 8, 8), torch.rand(64, 1, 8, 7), torch.ones(64, 1, 8, 8)
-    for images in (few, small, flat):
-        assert close_up(images, {"samples": images}) == {}
+def test_reals_of_one_colour_say_nothing():
+    flat = torch.full((64, 1, 8, 8), 0.5)
+    assert distances(flat, {"samples": torch.rand(64, 1, 8, 8)}) == {}
+
+
+def test_rows_and_bytes_are_the_same_images():
+    images = torch.randint(256, (50, 3, 16, 20), dtype=torch.uint8)
+    rows = torch.tensor([7, 3, 40])
+    expected = some_patches(images[rows].double() / 255, 5)
+    assert torch.equal(some_patches(images, 5, rows), expected)

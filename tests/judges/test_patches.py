@@ -63,8 +63,8 @@ def test_patches_are_taken_where_they_are_told_to():
 
 def test_the_distance_is_frechets_of_scaled_patches_in_both_directions():
     dice = torch.Generator().manual_seed(3)
-    targets, made = (torch.rand(200, 1, SIDE, SIDE, generator=dice) * 2 - 1 for _ in "ab")
-    patches = Patches(200)
+    targets, made = (torch.rand(800, 1, SIDE, SIDE, generator=dice) * 2 - 1 for _ in "ab")
+    patches = Patches(800)
     patches.add(targets, {"made": made})
     half = patches.halves[0]
     a, b = (x.flatten(1).double().add(1).div(2) for x in (made, targets))
@@ -77,8 +77,8 @@ def test_the_distance_is_frechets_of_scaled_patches_in_both_directions():
 
 
 def test_too_few_patches_say_nothing():
-    few = Patches(2)
-    few.add(torch.zeros(2, 1, SIDE, SIDE), {"made": torch.zeros(2, 1, SIDE, SIDE)})
+    few, images = Patches(500), torch.rand(500, 1, SIDE, SIDE)  # a distance of 64 directions
+    few.add(images, {"made": images})
     assert few.distances() == {}
     small = Patches(2)
     small.add(torch.zeros(2, 1, 4, 4), {})

@@ -64,4 +64,8 @@ def test_evaluate_counts_the_modes_of_a_run(few, tmp_path):
     assert 1 <= found["modes in 200 samples"] <= 200
     assert found["modes in 150 reals"] > 75
     assert 0.05 < found["reals whose mode is seen right"] <= 1
-    assert 0 < found["the same of reals"] < found["divergence from the reals' modes, nats"]
+    assert (
+        0
+        < found["divergence of the reals' shares, nats"]
+        < found["divergence of their shares, nats"]
+    )

@@ -113,6 +113,11 @@ def test_pix2pix_knows_the_pairs_that_cyclegan_is_not_told():
     assert not pairs.array("source")[..., :2].max(where=blue == 0, initial=0)
     red = pairs.array("image")[..., :1].astype(int)
     assert np.corrcoef(blue.ravel(), red.ravel())[0, 1] > 0.999
+    back = recipes.find("pix2pix")(data="two-colours", size=16, reverse=True).streams()["image"]
+    assert np.array_equal(back.array("source"), pairs.array("image"))
+    for wish, said in (({"pairs": "edges"}, "leave --pairs out"), ({"channels": 1}, "3 channels")):
+        with pytest.raises(fastgan.FastganError, match=said):
+            recipes.find("pix2pix")(data="two-colours", size=16, **wish).streams()
     apart = recipes.find("cyclegan")(size=16).streams()
     assert np.array_equal(pairs.array("source"), apart["source"].array("image"))
 

@@ -123,9 +123,12 @@ INK = {"a": (80, 160, 255), "b": (255, 200, 60)}
 PAPER = {"a": (0, 0, 0), "b": (0, 0, 90)}
 
 
-def two_colours(size: int | None) -> dict[str, Dataset]:
+def two_colours(size: int | None, channels: int | None = None) -> dict[str, Dataset]:
     """Every other bundled image printed blue on black as "source", the rest yellow on dark blue as
-    "image": unpaired, with a known map, `reprinted`."""
+    "image": unpaired, with a known map, `reprinted`. Raises FastganError for channels other than
+    3."""
+    if channels not in (None, 3):
+        raise FastganError("two-colours has 3 channels: leave --channels out")
     clothes = open_dataset("fashion-mnist", size=size, labels=False)
     grey = clothes.array("image")
     return {"image": _printed(grey[1::2], "b"), "source": _printed(grey[::2], "a")}
@@ -136,10 +139,14 @@ def reprinted(source: Dataset) -> Dataset:
     return _printed(source.array("image")[..., 2:], "b")
 
 
-def two_colours_paired(size: int | None) -> Dataset:
-    """The sources of `two_colours`, each as "source" beside the "image" that it should become."""
-    source = two_colours(size)["source"]
-    arrays = {"source": source.array("image"), "image": reprinted(source).array("image")}
+def two_colours_paired(
+    size: int | None, channels: int | None = None, reverse: bool = False
+) -> Dataset:
+    """The sources of `two_colours`, each as "source" beside the "image" that it should become, or
+    the other way round."""
+    source = two_colours(size, channels)["source"]
+    both = [source.array("image"), reprinted(source).array("image")]
+    arrays = dict(zip(("source", "image"), both[::-1] if reverse else both, strict=True))
     return Dataset("two-colours", arrays, dict.fromkeys(arrays, "image"))
 
 

@@ -17,21 +17,12 @@ def class_accuracy(subject: Subject) -> dict[str, float]:
     held-out reals; nothing without labels. The classifier is that of `fastgan evaluate`."""
     import torch
 
-    from fastgan import paths
-    from fastgan.judges.classifier import cached
+    from fastgan.judges import instruments
 
-    dataset = subject.reals
-    if not subject.labelled or not dataset.classes:
+    if not subject.labelled:
         return {}
-    reals = torch.from_numpy(dataset.array("image").copy()).permute(0, 3, 1, 2).contiguous()
-    judge = cached(
-        reals,
-        torch.from_numpy(dataset.array("label").copy()),
-        fingerprint=dataset.fingerprint,
-        folder=paths.cache_dir() / "metrics",
-        classes=dataset.classes,
-    )
-    told = torch.arange(SAMPLES) % len(dataset.classes)
+    judge = instruments.fitted(subject.reals, instruments.reals_of(subject.reals))
+    told = torch.arange(SAMPLES) % len(judge.names)
     seen = judge.predict(subject.sample(SAMPLES, labels=told))
     return {
         f"samples of the class they were told ({SAMPLES})": float((seen == told).float().mean()),
@@ -101,13 +92,13 @@ def reconstruction(subject: Subject) -> dict[str, float]:
 def order_of_styles(subject: Subject) -> dict[str, float]:
     """How far images move for a small step between latents, in the features of the small judge, and
     how uncertain the class of an image is beside what a linear classifier tells from its latent, in
-    the space of styles w and in that of latents z (1: certain; without the latent: as classes are
-    among the samples). Without labels only the first."""
+    the space of styles w, in that of latents z, and in shuffled w, which tell nothing (1: certain).
+    Without labels only the first."""
     import torch
 
     from fastgan.judges import instruments
     from fastgan.latent.walk import slerp
-    from fastgan.metrics.styles import path_length, perplexity, separability
+    from fastgan.metrics.styles import path_length, separability
     from fastgan.models.stylegan2 import Generator
 
     G = cast(Generator, subject.load())
@@ -133,5 +124,6 @@ def order_of_styles(subject: Subject) -> dict[str, float]:
         answers = torch.cat([judge.predict(images(part)) for part in w.split(100)])
         for name, points in (("w", w), ("z", z)):
             found[f"separability of the class in {name}"] = separability(points, answers)
-        found["the same without the latent"] = perplexity(answers[len(answers) // 2 :])
+        shuffled = w[torch.randperm(len(w), generator=dice)]
+        found["separability of the class in shuffled w"] = separability(shuffled, answers)
     return found

@@ -36,7 +36,7 @@ class CycleGan(FromImage):
         from fastgan.data.sets.pairs import open_two, two_colours
 
         if source == "two-colours":
-            return two_colours(self.size)
+            return two_colours(self.size, self.channels)
         return open_two(source, **self.opening())
 
     def baselines(self) -> Mapping[str, Callable]:

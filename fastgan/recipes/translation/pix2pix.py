@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fastgan.data.sets.pairs import LAYOUTS, layout_of, open_pairs, two_colours_paired
+from fastgan.errors import FastganError
 from fastgan.ops.loss_table import LOSSES
 from fastgan.recipes.config import ImageSpec, RecipeParts, option
 from fastgan.recipes.translation.base import FromImage
@@ -38,7 +39,9 @@ class Pix2Pix(FromImage):
 
     def everything(self, source: str) -> dict[str, Dataset]:
         if source in self.generated:
-            return {"image": two_colours_paired(self.size)}
+            if self.pairs != "auto":
+                raise FastganError(f"{source} are pairs already: leave --pairs out")
+            return {"image": two_colours_paired(self.size, self.channels, self.reverse)}
         layout = self.layout(source)
         if layout == "edges":
             return super().everything(source)
