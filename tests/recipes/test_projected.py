@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_recipes import flags
 
 import fastgan
 from fastgan import recipes
@@ -68,6 +69,21 @@ def test_odd_channels_and_sides_are_one_line():
         recipes.find("projected")(seen=16).build(ImageSpec(32, 3))
 
 
+def test_a_run_is_sampled_and_measured_where_the_weights_are_missing(monkeypatch, tmp_path):
+    from fastgan.trainer.reuse.load import samples_of
+
+    run = str(tmp_path / "run")
+    options = ["--batch-size=4", "--steps=1", "--device=cpu", "--no-watch", *flags("projected")]
+    with pytest.raises(SystemExit) as done:
+        main(["train", "--recipe=projected", *options, "--no-progress", f"--out={run}"])
+    assert not done.value.code
+    monkeypatch.setattr(projected, "eye", WITH_WEIGHTS)
+    monkeypatch.setattr(efficientnet, "installed", lambda: None)
+    images, untrained = samples_of(run, 4)
+    assert untrained is not None
+    assert images.shape == untrained.shape == (4, 1, 32, 32)
+
+
 @pytest.mark.parametrize(("general", "told"), [(True, "EffLite0"), (None, None)])
 def test_evaluate_marks_the_judge_that_training_looked_through(
     general, told, tmp_path, monkeypatch, capsys
@@ -76,7 +92,7 @@ def test_evaluate_marks_the_judge_that_training_looked_through(
     report = SimpleNamespace(general=general, as_dict=dict, worst=torch.zeros(2, 1, 1, 32, 32))
     monkeypatch.setattr(evaluate, "of_run", lambda run: config)
     monkeypatch.setattr(evaluate, "_measured_at", lambda *_: {})
-    monkeypatch.setattr(evaluate, "_trained_on", lambda _: "fashion-mnist")
+    monkeypatch.setattr(evaluate, "_trained_on", lambda *_: "fashion-mnist")
     module = importlib.import_module("fastgan.metrics.evaluate")
     monkeypatch.setattr(module, "evaluate", lambda *_, **__: report)
     images = torch.zeros(100, 1, 32, 32)

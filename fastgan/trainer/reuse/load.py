@@ -17,7 +17,7 @@ from fastgan.objectives.base import Step
 from fastgan.objectives.medium import IMAGES, Medium
 from fastgan.precision import resolve
 from fastgan.runs.run_folder import read_facts
-from fastgan.runs.serialize import Untrusted, rebuild
+from fastgan.runs.serialize import rebuild
 from fastgan.trainer import sampling
 from fastgan.trainer.networks import load_network
 from fastgan.trainer.reuse.restoring import (
@@ -233,7 +233,7 @@ def _untrained(run: Path, n: int, seed: int, trust: bool) -> Tensor | None:
         for name, spec in specs.items():
             try:
                 nets[name] = rebuild(spec, folders)
-            except Untrusted:
+            except FastganError:  # such as a discriminator whose frozen weights aren't here
                 if name in stage["ema"]:
                     raise
     objective = objective_of(stage, folders)
