@@ -132,7 +132,7 @@ def test_reconstructions_bound_the_samples(monkeypatch):
             return torch.zeros(len(maps), 3, 16, 16)
 
     monkeypatch.setattr(
-        "fastgan.trainer.reuse.load.load",
+        "fastgan.trainer.reuse.subject.load",
         lambda path, network, **rest: Grey() if network == "G" else torch.nn.Identity(),
     )
     far = reconstruction(Subject("run", reals))
