@@ -28,7 +28,7 @@ def dcgan_64(data: str, steps: int) -> str:
 
 
 LONGER: Mapping[str, str] = {
-    "dcgan": dcgan_64("landscapes", 1650),
+    "dcgan": dcgan_64("landscapes", 980),
     "fastgan": f"--recipe fastgan --data landscapes {SMALL_64} --width 8 --steps 360",
     "r3gan": f"{R3GAN_64} --steps 230",
     "progressive": f"{GROWING_64} --stage-steps 150 --steps 900",
