@@ -6,31 +6,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 SMALL = "--size 16 --batch-size 32"
-SMALL_64 = "--size 64 --batch-size 16 --ema-decay 0.99"
+SMALL_64 = "--size 64 --batch-size 8 --ema-decay 0.99"
 LATENT = "--size 64 --stage-steps 250 --steps 650 --ema-decay 0.99"
-R3GAN_64 = f"--recipe r3gan --data landscapes {SMALL_64} --width 8 --group 8 --lr 1e-3 --gamma 0.5"
+R3GAN_64 = (
+    "--recipe r3gan --data landscapes --size 64 --ema-decay 0.99 --width 8 --group 8 --lr 1e-3 "
+    "--gamma 0.5"
+)
 STYLES_64 = (
-    "--recipe stylegan2-small --data landscapes --size 64 --batch-size 8 --ema-decay 0.99 "
-    "--most 32 --path 0 --mixing 0 --r1 2.5 --lr 4e-3"
+    f"--recipe stylegan2-small --data landscapes {SMALL_64} --most 32 --path 0 --mixing 0 --r1 2.5 "
+    "--lr 4e-3"
 )
 GROWING_64 = (
-    f"--recipe progressive --data landscapes {SMALL_64} --most 32 --lr 2e-3 --loss non-saturating "
-    "--gp 0 --drift 0 --r1 5"
+    "--recipe progressive --data landscapes --size 64 --batch-size 16 --ema-decay 0.99 --most 32 "
+    "--lr 2e-3 --loss non-saturating --gp 0 --drift 0 --r1 5"
 )
 PROJECTED_64 = (
     "--recipe projected --data landscapes --size 64 --width 8 --seen 48 --lr 5e-4 --ema-decay 0.99"
 )
 
 
-def dcgan_64(data: str, steps: int) -> str:
+def dcgan_64(data: str, steps: int, batch: int = 8) -> str:
     """Options of what the kinds for larger images are compared with."""
-    return f"--recipe dcgan --data {data} {SMALL_64} --base-width 16 --r1 5 --steps {steps}"
+    shape = f"--size 64 --batch-size {batch} --ema-decay 0.99 --base-width 16"
+    return f"--recipe dcgan --data {data} {shape} --r1 5 --steps {steps}"
 
 
 LONGER: Mapping[str, str] = {
-    "dcgan": dcgan_64("landscapes", 980),
-    "fastgan": f"--recipe fastgan --data landscapes {SMALL_64} --width 8 --steps 360",
-    "r3gan": f"{R3GAN_64} --steps 230",
+    "dcgan": dcgan_64("landscapes", 1650, batch=16),
+    "fastgan": f"--recipe fastgan --data landscapes {SMALL_64} --width 8 --steps 750",
+    "r3gan": f"{R3GAN_64} --batch-size 16 --steps 230",
     "progressive": f"{GROWING_64} --stage-steps 150 --steps 900",
     "stylegan2-small": f"{STYLES_64} --steps 750",
     "latent": "--recipe latent --data landscapes --size 64 --stage-steps 500 --steps 1900 "
@@ -46,7 +50,7 @@ TRAININGS: Mapping[str, str] = {
     "gan": "--recipe gan --size 16 --hidden-g 256 --hidden-d 64 --batch-size 100 --steps 5000",
     "sngan": f"--recipe sngan {SMALL} --width-g 32 --width-d 32 --n-critic 1 --steps 1000",
     "wgan-gp": f"--recipe wgan-gp {SMALL} --width 32 --n-critic 2 --steps 500",
-    "r3gan": f"{R3GAN_64} --steps 90",
+    "r3gan": f"{R3GAN_64} --batch-size 16 --steps 90",
     "sagan": f"--recipe sagan {SMALL} --width 16 --attention 8 --lr-d 2e-3 --steps 1000",
     "biggan-small": f"--recipe biggan-small {SMALL} --width 16 --attention 8 --lr-g 1e-3 "
     "--lr-d 2e-3 --n-critic 1 --ema-decay 0.99 --steps 700",
@@ -63,7 +67,7 @@ TRAININGS: Mapping[str, str] = {
     "semi-supervised-alone": "--recipe semi-supervised --width 100 --hidden 250 --steps 4000 "
     "--unlabelled 0",
     "text-to-image": "--recipe text-to-image --size 16 --lr-g 2e-4 --steps 2500",
-    "fastgan": f"--recipe fastgan --data landscapes {SMALL_64} --width 8 --steps 170",
+    "fastgan": f"--recipe fastgan --data landscapes {SMALL_64} --width 8 --steps 355",
     "fastgan-faces": "--recipe fastgan --data faces --size 32 --width 8 --steps 1500",
     "dcgan-faces": "--recipe dcgan --data faces --size 32 --base-width 32 --batch-size 16 "
     "--steps 2500",
@@ -82,8 +86,8 @@ TRAININGS: Mapping[str, str] = {
     },
     "latent": f"--recipe latent --data landscapes {LATENT}",
     "latent-faces": f"--recipe latent --data faces {LATENT}",
-    "dcgan-landscapes-64": dcgan_64("landscapes", 600),
-    "dcgan-faces-64": dcgan_64("faces", 450),
+    "dcgan-landscapes-64": dcgan_64("landscapes", 1130),
+    "dcgan-faces-64": dcgan_64("faces", 450, batch=16),
     "projected": f"{PROJECTED_64} --steps 90",
     "tabular": "--recipe tabular --steps 1500",
     "voice": "--recipe voice --length 1024 --rate 4000 --batch-size 16 --steps 1500",

@@ -1,6 +1,7 @@
 """The gallery: numbers, verdicts, going on where it stopped."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -212,6 +213,17 @@ def test_every_number_of_a_row_is_in_the_results():
                 assert page.own(row, one) is not None, (row.kind, one.label)
                 for rival in (rival for rival in one.rivals if rival.key):
                     assert page.rival_numbers(row, one, rival) is not None, (row.kind, rival.label)
+
+
+def test_results_are_of_the_options_that_the_page_shows():
+    def told(command):
+        words = shlex.split(command)
+        return sorted(zip(words[::2], words[1::2], strict=True))
+
+    for name, options in rows.TRAININGS.items():
+        for seed, found in measure.kept(name).items():
+            command = found["command"].removeprefix("fastgan train ")
+            assert told(command) == told(f"{options} --seed {seed} --device cpu"), name
 
 
 def test_seconds_are_of_the_cpu_that_made_most_seeds(results):
