@@ -153,7 +153,7 @@ def on_landscapes(kind: str, *more: Measure) -> Row:
     rival = Rival("dcgan with R1", "dcgan-landscapes-64")
     flat = Rival("one flat colour", value=1)
     mine = (Measure(f"{FD}, landscapes", FD, (rival,)), Measure(CLOSE, CLOSE, (rival, flat)))
-    return Row(kind, kind, (*mine, *more), "of two minutes at most; [of three](#longer)")
+    return Row(kind, kind, (*mine, *more), "of about two minutes; [of three](#longer)")
 
 
 def found(name: str, key: str) -> Rival:

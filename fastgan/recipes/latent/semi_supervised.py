@@ -119,13 +119,13 @@ class SemiSupervisedGan(Config):
         import numpy as np
         import torch
 
-        from fastgan.data import Dataset as Subset
+        from fastgan.data import Dataset
 
         dataset = subject.reals
         if not subject.labelled:
             return {}
         rest, rows = self.apart(dataset)
-        seen = Subset(dataset.name, {"image": dataset.array("image")[rest]}, {"image": "image"})
+        seen = Dataset(dataset.name, {"image": dataset.array("image")[rest]}, {"image": "image"})
         own = seen.fingerprint == subject.learned_from("image")
         if not own:
             rows = np.arange(len(dataset))
