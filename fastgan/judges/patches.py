@@ -40,11 +40,14 @@ class Directions:
         self.scale = directions / deviation
         self.whole = float((variance.clamp_min(0) / deviation.square()).sum())
 
+    def __call__(self, patches: Tensor) -> Tensor:
+        """float64 (n, d) patches in these directions."""
+        return (patches - self.mean) @ self.scale
+
     def distance(self, made: Tensor, real: Tensor) -> float:
-        """The Frechet distance of two sets of patches, float64 (n, d) and (m, d), as a share of
+        """The Frechet distance of two sets in these directions, (n, d) and (m, d), as a share of
         the variance of those that the directions are of: 1 is the mean of these everywhere."""
-        a, b = ((patches - self.mean) @ self.scale for patches in (made, real))
-        return frechet_distance(a, b) / self.whole
+        return frechet_distance(made, real) / self.whole
 
 
 class Patches:
@@ -91,9 +94,9 @@ class Patches:
         directions = Directions(real)
         if directions.whole == 0:
             return {}
-        found = {}
+        real, found = directions(real), {}
         for name, parts in self.found.items():
-            made = torch.cat(parts).double()
+            made = directions(torch.cat(parts).double())
             there, back = (directions.distance(made[h], real[~h]) for h in (half, ~half))
             found[name] = (there + back) / 2
         return found
@@ -105,7 +108,8 @@ def close_up(real: Tensor, sets: dict[str, Tensor]) -> dict[str, float]:
     directions = Directions(real)
     if directions.whole == 0:
         return {}
-    return {name: directions.distance(patches, real) for name, patches in sets.items()}
+    scaled = directions(real)
+    return {name: directions.distance(directions(x), scaled) for name, x in sets.items()}
 
 
 def some_patches(images: Tensor, seed: int, rows: Tensor | None = None) -> Tensor:
