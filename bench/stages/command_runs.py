@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from fastgan.bench.stages.plan import KINDS, StageRow
+from fastgan.bench.stages.parts import KINDS
+from fastgan.bench.stages.plan import StageRow
 from fastgan.bench.store import Store
 from fastgan.errors import FastganError
 from fastgan.runs.checkpoint import Checkpoints

@@ -66,7 +66,7 @@ def rows(toy: bool) -> Iterable[StageRow]:
                 if key not in known:
                     known.add(key)
                     yield StageRow(
-                        key, lambda s=sample, c=compiled: row(s, c, toy), 90 if compiled else 15
+                        key, lambda s=sample, c=compiled: row(s, c, toy), 25 if compiled else 15
                     )
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from fastgan.bench.benchmark import QUICKLY
 from fastgan.bench.iterations import rows as rows_
-from fastgan.bench.stages import plan, proof
+from fastgan.bench.stages import parts, plan, proof
 from fastgan.bench.stages.iteration_times import WARM
 from fastgan.verify import registry
 
@@ -84,7 +84,7 @@ def note_headline(found: Rehearsal, name: str, built: set[str], now: float) -> N
 
 
 def run_part(
-    found: Rehearsal, part: plan.Part, rows: Sequence[tuple[str, float]], now: float
+    found: Rehearsal, part: parts.Part, rows: Sequence[tuple[str, float]], now: float
 ) -> float:
     """When a part that starts now ends."""
     start = now + IMPORT

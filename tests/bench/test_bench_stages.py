@@ -16,7 +16,7 @@ pytest.importorskip("triton")
 from fastgan import machine
 from fastgan.bench import __main__ as front
 from fastgan.bench.experiments import conv_edges, first_gpu_look
-from fastgan.bench.stages import plan, proof, rehearsal
+from fastgan.bench.stages import parts, plan, proof, rehearsal
 from fastgan.bench.store import Store
 from fastgan.errors import FastganError
 from fastgan.kernels import tuning
@@ -48,7 +48,7 @@ def test_the_plan_reaches_the_headline_whatever_its_parts_take():
     """Each part takes its seconds and the grace: the first iteration has its own in the first call
     all the same."""
     at, reached = 0.0, {}
-    for group in plan.PLAN:
+    for group in parts.PLAN:
         reached.update({(part.stage, part.rows): at for part in group})
         at += max(part.seconds for part in group) + plan.GRACE
     headline = ("suites", "dcgan-64-b128$")
@@ -58,7 +58,7 @@ def test_the_plan_reaches_the_headline_whatever_its_parts_take():
 
 @pytest.mark.parametrize(
     "part",
-    [part for group in plan.PLAN for part in group],
+    [part for group in parts.PLAN for part in group],
     ids=lambda part: f"{part.stage} {part.rows}",
 )
 def test_every_part_of_the_plan_names_rows_that_exist(part, monkeypatch):
@@ -83,7 +83,7 @@ def test_a_rehearsal_has_the_headline_in_the_first_call_and_is_what_the_page_say
 
 
 def test_a_rehearsal_counts_no_row_that_the_clock_kills():
-    part = plan.Part("norm", "", 20.0)
+    part = parts.Part("norm", "", 20.0)
     found = rehearsal.Rehearsal(1.5)
     end = rehearsal.run_part(found, part, [("first", 10.0), ("second", 40.0)], 0.0)
     assert found.known == {"norm": {"first"}}
@@ -149,7 +149,7 @@ def test_a_row_the_clock_killed_is_told_from_one_that_took_the_process_down(
         plan, "subprocess", SimpleNamespace(Popen=Child, TimeoutExpired=subprocess.TimeoutExpired)
     )
     monkeypatch.setattr(plan.os, "killpg", lambda *args: None)
-    assert plan.supervise(plan.Part("look", "", 1.0), str(tmp_path), True) == [
+    assert plan.supervise(parts.Part("look", "", 1.0), str(tmp_path), True) == [
         "look : not finished"
     ]
     store = Store(str(tmp_path))

@@ -19,6 +19,7 @@ from fastgan.bench.stages import (
     conv_directions,
     iteration_times,
     norm_forms,
+    parts,
     plan,
     proof,
     recipe_runs,
@@ -84,7 +85,7 @@ def test_a_failed_row_is_stored_and_a_lost_device_ends_the_stage(monkeypatch, tm
 
     stage = types.SimpleNamespace(rows=lambda toy: [plan.StageRow("one", fails, 1.0)])
     monkeypatch.setattr(plan.importlib, "import_module", lambda name: stage)
-    part = plan.Part("norm", "", 60.0)
+    part = parts.Part("norm", "", 60.0)
     assert plan.stage(part, str(tmp_path / "a"), True, tmp_path / "state") == 0
     assert "illegal memory access" in Store(str(tmp_path / "a")).latest("norm")[0]["failed"]
 
