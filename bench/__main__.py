@@ -104,8 +104,8 @@ def parser() -> Parser:
         const="",
         metavar="NAMES",
         help="what is missing of these (comma-separated), by default of the whole plan in order of "
-        "worth: look verify warm suites recipes directions norm conv kernels commands same; --budget: "
-        "$BUDGET or 400",
+        "worth: look verify warm suites recipes directions norm conv kernels commands same; "
+        "--budget: $BUDGET or 400",
     )
     stages.add_argument("--out", metavar="DIR", help="the results ($OUT, else bench/results)")
     stages.add_argument(

@@ -1,5 +1,5 @@
-"""Normalisation at the shapes of DCGAN-64: one launch or several, how many warps and programs;
-inputs lie in L2, as in a step.
+"""Normalisation at the shapes of DCGAN-64: one launch or several, chained or not, how many
+programs; inputs lie in L2, as in a step.
 
 fastgan bench --stages norm
 """
@@ -17,7 +17,7 @@ from fastgan.bench.stages.plan import StageRow
 from fastgan.bench.store import Store
 from fastgan.kernels import tuning
 from fastgan.kernels.norm import backward as norm_backward
-from fastgan.kernels.norm import backward_sums, moments, tiles
+from fastgan.kernels.norm import backward_sums, chain, moments, tiles
 from fastgan.kernels.norm import forward as norm
 from fastgan.verify.check import one_line
 from fastgan.verify.timing import measure
@@ -37,20 +37,13 @@ ONE = {"norm_one_launch": {"MAX_ROWS": 1 << 30}}
 SEVERAL = {"norm_one_launch": {"MAX_ROWS": 0}}
 
 
-def forms(direction: str) -> Iterator[tuple[str, dict[str, dict[str, int]], int]]:
-    """(name, tuning overrides, programs of a reducing pass)."""
-    yield "as shipped", {}, tiles.SPLIT_PROGRAMS
-    for programs in (132, 264, 528, 1056):
-        yield f"several launches, {programs} programs", SEVERAL, programs
-    kernel = f"norm_segment_{direction}"
-    for channels in (8, 16, 32):
-        for warps, rows in ((8, 128), (16, 256), (16, 512), (32, 512)):
-            tile = {"BLOCK_R": rows, "BLOCK_C": channels, "num_warps": warps, "num_stages": 1}
-            yield (
-                f"one launch, {channels} channels, {rows} rows, {warps} warps",
-                {**ONE, kernel: tile},
-                512,
-            )
+def forms() -> Iterator[tuple[str, dict[str, dict[str, int]], int, bool]]:
+    """(name, tuning overrides, programs of a reducing pass, whether launches are chained)."""
+    yield "as shipped", {}, tiles.SPLIT_PROGRAMS, True
+    yield "as shipped, not chained", {}, tiles.SPLIT_PROGRAMS, False
+    for programs in (132, 264, 1056):
+        yield f"several launches, {programs} programs", SEVERAL, programs, True
+    yield "one launch", ONE, tiles.SPLIT_PROGRAMS, True
 
 
 def row(shape: tuple[int, int, int, int], direction: str, toy: bool) -> dict[str, Any]:
@@ -81,12 +74,11 @@ def row(shape: tuple[int, int, int, int], direction: str, toy: bool) -> dict[str
 
     found: dict[str, float] = {}
     failed: dict[str, str] = {}
-    for name, overrides, programs in forms(direction):
-        if toy and not name.startswith(("as", "several launches, 132")):
-            continue
+    for name, overrides, programs, chained in forms():
         with contextlib.ExitStack() as stack:
             stack.enter_context(tuning.override(overrides))
             stack.enter_context(mock.patch.object(tiles, "SPLIT_PROGRAMS", programs))
+            stack.enter_context(mock.patch.object(chain, "ON", chained))
             tuning.forget()
             try:
                 found[name] = time(call)

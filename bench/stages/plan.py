@@ -74,7 +74,7 @@ STAGES = {
     ),
     "norm": (
         "fastgan.bench.stages.norm_forms",
-        "normalisation: one launch or several, warps and programs, at DCGAN-64's shapes",
+        "normalisation: one launch or several, chained or not, at DCGAN-64's shapes",
     ),
     "conv": (
         "fastgan.bench.experiments.conv_edges",

@@ -94,7 +94,7 @@ class Style(Adversarial):
             noise = step.rand("path", tuple(images.shape[1:]), "normal")
             lengths = path_lengths(images, styles, noise)
             total = step.total(
-                torch.stack([lengths.detach().sum(), lengths.new_tensor(len(lengths))])
+                torch.stack([lengths.detach().sum(), lengths.new_full((), len(lengths))])
             )
             mean = step.nets[NET].towards(total[0] / total[1])
             step.log("path_length", mean)

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from fastgan.kernels.common import cdiv, tl, triton
+from fastgan.kernels.norm import chain
 from fastgan.kernels.norm.backward_sums import load_dp, merge_sums, reduce
+from fastgan.kernels.norm.chain import wait_for_last
 from fastgan.kernels.norm.tiles import (
     SIZES,
     Vectors,
@@ -67,6 +69,7 @@ def dx_kernel(
     SLOPE: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    CHAINED: tl.constexpr = False,
 ):
     pid = (
         tl.num_programs(0) - 1 - tl.program_id(0)
@@ -94,6 +97,7 @@ def dx_kernel(
     at = base + (lane[:, None] * C + c[None, :])
     keep = (lane < L - tile * BLOCK_R)[:, None] & (c < C)[None, :]
     dp, x = load_dp(dz_ptr, x_ptr, at, keep, mean, scale, beta, HAS_STATS, ACT, SLOPE)
+    wait_for_last(CHAINED)
     if HAS_SUMS:
         slot = stats_row * 2 * C + c
         sum0 = tl.load(sums_ptr + slot, mask=c < C, other=0.0)
@@ -181,9 +185,10 @@ def dx(
     act: str,
     slope: float,
     weighted: bool = False,
+    chained: bool = False,
 ) -> Tensor:
     """dx of dz, x [ROWS, C]: through the statistics with `sums` [S, 2, C], else dp gamma rstd; one
-    launch, two reads, one write."""
+    launch, two reads, one write. chained: directly after `reduce`, which made the sums."""
     given = Vectors(weight, bias, mean, var)
     at, every = given.layout(x)
     config, tiles, grid = tiled("norm_dx", at)
@@ -204,6 +209,7 @@ def dx(
         WEIGHTED=weighted,
         ACT=act,
         SLOPE=slope,
+        **(chain.following(x.device) if chained else {}),
         **config,
     )
     return out
@@ -220,7 +226,7 @@ def train_backward(
     slope: float,
 ) -> tuple[Tensor, Tensor]:
     """(dx, sums [A, 2, C] of dp and dp xhat) through the statistics [2, S, C] of x [ROWS, C]; one
-    launch for short segments, else two (three with gamma per sample): sums, dx.
+    launch for short segments, else three (four with gamma per sample): sums, merge, dx.
     """
     segments, sets = stats.shape[1], sets_of(weight, bias)
     mean, var = stats.unbind(0)
@@ -231,9 +237,9 @@ def train_backward(
         through = sums
         if sets > segments:
             through = merge_sums(sums, segments, sets // segments, weight)
-        return dx(
-            dz, x, weight, bias, mean, var, through, eps, act, slope, weighted=sets > segments
-        ), sums
+        weighted = sets > segments
+        given = (dz, x, weight, bias, mean, var, through, eps, act, slope)
+        return dx(*given, weighted=weighted, chained=not weighted), sums
     out = torch.empty_like(x)
     sums = torch.empty(segments, 2, at.channels, dtype=torch.float32, device=x.device)
     segment_backward_kernel[(cdiv(at.channels, config["BLOCK_C"]), segments)](

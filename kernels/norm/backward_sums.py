@@ -9,7 +9,8 @@ from torch import Tensor
 
 from fastgan.kernels.activations import act_grad
 from fastgan.kernels.common import cdiv, tl, triton
-from fastgan.kernels.norm.tickets import GROUP, is_last, ring, tickets_of
+from fastgan.kernels.norm import chain
+from fastgan.kernels.norm.chain import let_next_begin, wait_for_last
 from fastgan.kernels.norm.tiles import (
     SIZES,
     Vectors,
@@ -44,29 +45,12 @@ def load_dp(
     return dp, x
 
 
-@triton.jit
-def merged_sums(part_ptr, slot, count, c, C, GROUP: tl.constexpr):
-    """The two sums of `count` parts, which lie at `slot` and on."""
-    sum0 = tl.zeros((GROUP, c.shape[0]), tl.float32)
-    sum1 = tl.zeros((GROUP, c.shape[0]), tl.float32)
-    base = part_ptr + slot.to(tl.int64) * 2 * C + c
-    for t in range(0, count, GROUP):
-        i = t + tl.arange(0, GROUP)
-        keep = (i < count)[:, None] & (c < C)[None, :]
-        at = base[None, :] + i[:, None] * (2 * C)
-        sum0 += tl.load(at, mask=keep, other=0.0, cache_modifier=".cg")
-        sum1 += tl.load(at + C, mask=keep, other=0.0, cache_modifier=".cg")
-    return tl.sum(sum0, 0), tl.sum(sum1, 0)
-
-
 @triton.jit(do_not_specialize=SIZES)
 def reduce_kernel(
     dz_ptr,
     x_ptr,
     dx_ptr,
     part_ptr,
-    sums_ptr,
-    tickets_ptr,
     weight_ptr,
     bias_ptr,
     mean_ptr,
@@ -74,8 +58,6 @@ def reduce_kernel(
     C,
     L,
     SPLITS,
-    SEGMENTS,
-    TICKET,
     WEIGHT_EVERY,
     STATS_EVERY,
     eps,
@@ -83,15 +65,15 @@ def reduce_kernel(
     HAS_BIAS: tl.constexpr,
     HAS_STATS: tl.constexpr,
     WRITE_DX: tl.constexpr,
-    MERGE: tl.constexpr,
-    GROUP: tl.constexpr,
     ACT: tl.constexpr,
     SLOPE: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    CHAINED: tl.constexpr = False,
 ):
-    """Partial (sum dp, sum dp xhat) of a split, which with MERGE the last ones add up (tickets.py);
-    with WRITE_DX also dx = dp gamma rstd, in the same reading."""
+    """Partial (sum dp, sum dp xhat) of a split; with WRITE_DX also dx = dp gamma rstd, in the same
+    reading."""
+    let_next_begin(CHAINED)
     segment, split = tl.program_id(0) // SPLITS, tl.program_id(0) % SPLITS
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     lane = tl.arange(0, BLOCK_R)
@@ -126,28 +108,6 @@ def reduce_kernel(
     slot = (segment * SPLITS + split).to(tl.int64) * 2 * C + c
     tl.store(part_ptr + slot, tl.sum(sum0, 0), mask=c < C)
     tl.store(part_ptr + slot + C, tl.sum(sum1, 0) * rstd, mask=c < C)
-    if MERGE:
-        groups = tl.cdiv(SPLITS, GROUP)
-        own_ptr = tickets_ptr + TICKET + tl.program_id(1) * (SEGMENTS * (groups + 1) + 1)
-        own_ptr += segment * (groups + 1)
-        group = split // GROUP
-        first = group * GROUP
-        members = tl.minimum(SPLITS - first, GROUP)
-        if is_last(own_ptr + group, members):
-            a, b = merged_sums(part_ptr, segment * SPLITS + first, members, c, C, GROUP)
-            last = groups == 1
-            if groups > 1:
-                upper = SEGMENTS * SPLITS + segment * groups
-                slot = (upper + group).to(tl.int64) * 2 * C + c
-                tl.store(part_ptr + slot, a, mask=c < C)
-                tl.store(part_ptr + slot + C, b, mask=c < C)
-                last = is_last(own_ptr + groups, groups)
-                if last:
-                    a, b = merged_sums(part_ptr, upper, groups, c, C, GROUP)
-            if last:
-                slot = segment.to(tl.int64) * 2 * C + c
-                tl.store(sums_ptr + slot, a, mask=c < C)
-                tl.store(sums_ptr + slot + C, b, mask=c < C)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -160,9 +120,12 @@ def merge_sums_kernel(
     HAS_WEIGHT: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    CHAINED: tl.constexpr = False,
 ):
     """sums[segment] = the sum of its SPLITS partial pairs, each times its own row of `weight`
     [SEGMENTS * SPLITS, C] with HAS_WEIGHT."""
+    let_next_begin(CHAINED)
+    wait_for_last(CHAINED)
     segment = tl.program_id(1)
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     sum0 = tl.zeros((BLOCK_T, BLOCK_C), tl.float32)
@@ -185,14 +148,23 @@ def merge_sums_kernel(
     tl.store(sums_ptr + slot + C, tl.sum(sum1, 0), mask=c < C)
 
 
-def merge_sums(part: Tensor, segments: int, parts: int, weight: Tensor | None = None) -> Tensor:
+def merge_sums(
+    part: Tensor, segments: int, parts: int, weight: Tensor | None = None, chained: bool = False
+) -> Tensor:
     """[segments, 2, C]: `part` [segments * parts, 2, C] summed over parts, each times its row of
-    `weight`."""
+    `weight`. chained: directly after the kernel that makes the parts."""
     channels = part.shape[-1]
     sums = torch.empty(segments, 2, channels, dtype=torch.float32, device=part.device)
     config = merge_config(channels, parts, part.device)
     merge_sums_kernel[(cdiv(channels, config["BLOCK_C"]), segments)](
-        part, sums, pointer(weight, part), channels, parts, HAS_WEIGHT=weight is not None, **config
+        part,
+        sums,
+        pointer(weight, part),
+        channels,
+        parts,
+        HAS_WEIGHT=weight is not None,
+        **(chain.following(part.device) if chained else {}),
+        **config,
     )
     return sums
 
@@ -210,38 +182,28 @@ def reduce(
     write_dx: bool,
 ) -> tuple[Tensor | None, Tensor]:
     """(dx = dp gamma rstd if `write_dx`, sums [A, 2, C] of dp and dp xhat) of dz, x [ROWS, C]; one
-    reading, one launch."""
+    reading, two launches (one where no split is needed)."""
     given = Vectors(weight, bias, mean, var)
     at, every = given.layout(x)
     config, parts, grid = split("norm_backward_once" if write_dx else "norm_reduce", at)
-    rows = at.segments * (parts + (cdiv(parts, GROUP) if parts > 1 else 0))
-    part = torch.empty(rows, 2, at.channels, dtype=torch.float32, device=x.device)
-    sums, tickets, first = part, part, 0
-    if parts > 1:
-        sums = torch.empty(at.segments, 2, at.channels, dtype=torch.float32, device=x.device)
-        tickets, first = ring(x.device).take(grid[1] * tickets_of(at.segments, parts))
+    part = torch.empty(at.segments * parts, 2, at.channels, dtype=torch.float32, device=x.device)
     dx = torch.empty_like(x) if write_dx else None
     reduce_kernel[grid](
         dz,
         x,
         pointer(dx, x),
         part,
-        sums,
-        tickets,
         *given.pointers(x),
         at.channels,
         at.rows,
         parts,
-        at.segments,
-        first,
         *every,
         eps,
         **given.flags(),
         WRITE_DX=write_dx,
-        MERGE=parts > 1,
-        GROUP=GROUP,
         ACT=act,
         SLOPE=slope,
+        **chain.first(x.device),
         **config,
     )
-    return dx, sums
+    return dx, part if parts == 1 else merge_sums(part, at.segments, parts, chained=True)

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from fastgan.kernels.activations import act
 from fastgan.kernels.common import cdiv, tl, triton
+from fastgan.kernels.norm import chain
+from fastgan.kernels.norm.chain import wait_for_last
 from fastgan.kernels.norm.moments import count_first, moments
 from fastgan.kernels.norm.tiles import (
     SIZES,
@@ -60,6 +62,7 @@ def apply_kernel(
     SLOPE: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    CHAINED: tl.constexpr = False,
 ):
     pid = (
         tl.num_programs(0) - 1 - tl.program_id(0)
@@ -71,6 +74,7 @@ def apply_kernel(
     offset = lane[:, None] * C + c[None, :]
     keep = (lane < L - tile * BLOCK_R)[:, None] & (c < C)[None, :]
     x = tl.load(x_ptr + base + offset, mask=keep, other=0.0)
+    wait_for_last(CHAINED)
     mean, rstd, gamma, beta = channel_vectors(
         weight_ptr,
         bias_ptr,
@@ -121,7 +125,7 @@ def segment_forward_kernel(
     lane = tl.arange(0, BLOCK_R)
     offset = lane[:, None] * C + c[None, :]
     pitch = tl.cast(C, tl.int64)
-    count_batches(tracked_ptr, SEGMENTS, tl.program_id(0), RUNNING, CUMULATIVE, TRACKED)
+    count_batches(tracked_ptr, SEGMENTS, RUNNING, CUMULATIVE, TRACKED)
     first, last = tl.program_id(1), tl.program_id(1) + 1
     if RUNNING:
         first, last = 0, SEGMENTS
@@ -171,11 +175,13 @@ def apply(
     eps: float,
     act: str,
     slope: float,
+    chained: bool = False,
 ) -> Tensor:
     """act((x - mean) / sqrt(var + eps) weight + bias) of x [ROWS, C], or act(x weight + bias)
     without statistics; one launch, one read, one write.
 
     weight, bias: [C] or [P, C]; mean, var: [C] or [S, C], S and P dividing each other's larger.
+    chained: directly after `moments`, which made mean and var.
     """
     given = Vectors(weight, bias, mean, var)
     at, every = given.layout(x)
@@ -193,6 +199,7 @@ def apply(
         **given.flags(),
         ACT=act,
         SLOPE=slope,
+        **(chain.following(x.device) if chained else {}),
         **config,
     )
     return z
@@ -211,14 +218,15 @@ def train_forward(
     momentum: float | None = 0.1,
 ) -> tuple[Tensor, Tensor]:
     """(z like x, statistics [2, segments, C]) of x [ROWS, C] normalised by its own moments; one
-    launch for short segments, else two."""
+    launch for short segments, else three."""
     sets = sets_of(weight, bias)
     at = rows_of(x, segments)
     config = one_launch("norm_segment_forward", at) if sets in (1, segments) else None
     if config is None:
         stats = moments(x, segments, running, tracked, momentum)
         batch_mean, batch_var = stats.unbind(0)
-        return apply(x, weight, bias, batch_mean, batch_var, eps, act, slope), stats
+        z = apply(x, weight, bias, batch_mean, batch_var, eps, act, slope, chained=True)
+        return z, stats
     count_first(tracked, segments, running, momentum)
     z = torch.empty_like(x)
     stats = torch.empty(2, segments, at.channels, dtype=torch.float32, device=x.device)

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from fastgan.kernels.common import cdiv, tl, triton
-from fastgan.kernels.norm.tickets import GROUP, is_last, ring, tickets_of
+from fastgan.kernels.norm import chain
+from fastgan.kernels.norm.chain import let_next_begin, wait_for_last
 from fastgan.kernels.norm.tiles import (
     SIZES,
     count_batches,
+    merge_config,
     merge_lanes,
     pointer,
     rows_of,
@@ -21,69 +23,20 @@ from fastgan.kernels.norm.tiles import (
 )
 
 
-@triton.jit
-def merged_moments(
-    part_ptr, slot, first, count, unit, SPLITS, L, c, C, BLOCK_R: tl.constexpr, GROUP: tl.constexpr
-):
-    """(rows, mean, M2) of parts first .. first + count - 1, which lie at `slot` and on, by Chan's
-    merge about the first one's mean. A part is `unit` of the SPLITS splits of L rows, or what is
-    left of them; a split has had tiles of BLOCK_R rows in turns."""
-    live = (c < C)[None, :]
-    turns = L // (SPLITS * BLOCK_R)
-    rest = L - turns * SPLITS * BLOCK_R
-    rows = tl.zeros((GROUP, 1), tl.float32)
-    mean = tl.zeros((GROUP, c.shape[0]), tl.float32)
-    m2 = tl.zeros((GROUP, c.shape[0]), tl.float32)
-    base = part_ptr + slot.to(tl.int64) * 2 * C + c
-    pivot = tl.load(base, mask=c < C, other=0.0, cache_modifier=".cg")
-    for t in range(0, count, GROUP):
-        i = t + tl.arange(0, GROUP)
-        begin = (first + i) * unit
-        splits = tl.minimum(tl.maximum(SPLITS - begin, 0), unit)
-        more = tl.minimum(tl.maximum(rest - begin * BLOCK_R, 0), splits * BLOCK_R)
-        n = tl.where(i < count, splits * turns * BLOCK_R + more, 0).to(tl.float32)[:, None]
-        at = base[None, :] + i[:, None] * (2 * C)
-        keep = (i < count)[:, None] & live
-        found = tl.load(at, mask=keep, other=0.0, cache_modifier=".cg")
-        d = tl.where(keep, found - pivot[None, :] - mean, 0.0)
-        share = n / tl.maximum(rows + n, 1.0)
-        within = tl.load(at + C, mask=keep, other=0.0, cache_modifier=".cg")
-        m2 += within + d * d * rows * share
-        mean += d * share
-        rows += n
-    whole = tl.sum(rows)
-    mean, m2 = merge_lanes(rows, mean, m2, whole)
-    return whole, mean + pivot, m2
-
-
 @triton.jit(do_not_specialize=SIZES)
 def moments_kernel(
     x_ptr,
     part_ptr,
-    stats_ptr,
-    running_mean_ptr,
-    running_var_ptr,
-    tracked_ptr,
-    tickets_ptr,
     C,
     L,
     SPLITS,
-    SEGMENTS,
-    TICKET,
-    momentum,
-    RUNNING: tl.constexpr,
-    CUMULATIVE: tl.constexpr,
-    TRACKED: tl.constexpr,
-    GROUP: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    CHAINED: tl.constexpr = False,
 ):
-    """A split's part of the moments, merged by the last ones (tickets.py). With RUNNING the last of
-    all segments takes them into the running statistics, in order (real, then fake)."""
+    let_next_begin(CHAINED)
     segment, split = tl.program_id(0) // SPLITS, tl.program_id(0) % SPLITS
-    block = tl.program_id(1)
-    c = block * BLOCK_C + tl.arange(0, BLOCK_C)
-    live = c < C
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     # Splits interleave tile by tile: memory is read in order, and its end is still in L2 when the
     # next pass starts there.
     base = segment.to(tl.int64) * L * C
@@ -92,44 +45,72 @@ def moments_kernel(
     )
     mean, m2 = merge_lanes(count, mean, m2, tl.sum(count))
     slot = (segment * SPLITS + split).to(tl.int64) * 2 * C + c
-    tl.store(part_ptr + slot, pivot + mean, mask=live)
-    tl.store(part_ptr + slot + C, m2, mask=live)
-    groups = tl.cdiv(SPLITS, GROUP)
-    ticket_ptr = tickets_ptr + TICKET + block * (SEGMENTS * (groups + 1) + 1)
-    own_ptr = ticket_ptr + segment * (groups + 1)
-    group = split // GROUP
-    first = group * GROUP
-    members = tl.minimum(SPLITS - first, GROUP)
-    if is_last(own_ptr + group, members):
-        n, mean, m2 = merged_moments(
-            *(part_ptr, segment * SPLITS + first, first, members, 1, SPLITS, L, c, C),
-            *(BLOCK_R, GROUP),
+    tl.store(part_ptr + slot, pivot + mean, mask=c < C)
+    tl.store(part_ptr + slot + C, m2, mask=c < C)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def merge_moments_kernel(
+    part_ptr,
+    stats_ptr,
+    running_mean_ptr,
+    running_var_ptr,
+    tracked_ptr,
+    C,
+    L,
+    SPLITS,
+    SEGMENTS,
+    TILE_ROWS,
+    momentum,
+    RUNNING: tl.constexpr,
+    CUMULATIVE: tl.constexpr,
+    TRACKED: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    CHAINED: tl.constexpr = False,
+):
+    let_next_begin(CHAINED)
+    wait_for_last(CHAINED)
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    live = (c < C)[None, :]
+    first, last = tl.program_id(1), tl.program_id(1) + 1
+    if RUNNING:  # updates are ordered (real, then fake): one program goes through the segments
+        first, last = 0, SEGMENTS
+    count_batches(tracked_ptr, SEGMENTS, RUNNING, CUMULATIVE, TRACKED)
+    whole_turns = L // (SPLITS * TILE_ROWS)
+    rest = L - whole_turns * SPLITS * TILE_ROWS
+    for segment in range(first, last):
+        count = tl.zeros((BLOCK_T, 1), tl.float32)
+        mean = tl.zeros((BLOCK_T, BLOCK_C), tl.float32)
+        m2 = tl.zeros((BLOCK_T, BLOCK_C), tl.float32)
+        pivot = tl.load(
+            part_ptr + (segment * SPLITS).to(tl.int64) * 2 * C + c, mask=c < C, other=0.0
         )
-        last = groups == 1
-        if groups > 1:
-            upper = SEGMENTS * SPLITS + segment * groups
-            slot = (upper + group).to(tl.int64) * 2 * C + c
-            tl.store(part_ptr + slot, mean, mask=live)
-            tl.store(part_ptr + slot + C, m2, mask=live)
-            last = is_last(own_ptr + groups, groups)
-            if last:
-                n, mean, m2 = merged_moments(
-                    *(part_ptr, upper, 0, groups, GROUP, SPLITS, L, c, C), *(BLOCK_R, GROUP)
-                )
-        if last:
-            tl.store(stats_ptr + segment * C + c, mean, mask=live)
-            tl.store(stats_ptr + (SEGMENTS + segment) * C + c, m2 / n, mask=live)
-            if RUNNING:  # noqa: SIM102  # decided by the compiler, the other one on the device
-                if is_last(ticket_ptr + SEGMENTS * (groups + 1), SEGMENTS):
-                    for s in range(SEGMENTS):
-                        factor = running_factor(tracked_ptr, s, SEGMENTS, momentum, CUMULATIVE)
-                        at = stats_ptr + s * C + c
-                        mean = tl.load(at, mask=live, other=0.0, cache_modifier=".cg")
-                        var = tl.load(at + SEGMENTS * C, mask=live, other=0.0, cache_modifier=".cg")
-                        update_running(
-                            running_mean_ptr, running_var_ptr, c, C, mean, var, n, factor
-                        )
-                    count_batches(tracked_ptr, SEGMENTS, block, RUNNING, CUMULATIVE, TRACKED)
+        for t in range(0, SPLITS, BLOCK_T):
+            split = t + tl.arange(0, BLOCK_T)
+            rows = whole_turns * TILE_ROWS + tl.minimum(
+                tl.maximum(rest - split * TILE_ROWS, 0), TILE_ROWS
+            )
+            n = tl.where(split < SPLITS, rows, 0).to(tl.float32)[:, None]
+            slot = (segment * SPLITS + split).to(tl.int64)[:, None] * 2 * C + c[None, :]
+            keep = (split < SPLITS)[:, None] & live
+            d = tl.where(
+                keep, tl.load(part_ptr + slot, mask=keep, other=0.0) - pivot[None, :] - mean, 0.0
+            )
+            share = n / tl.maximum(count + n, 1.0)
+            m2 += tl.load(part_ptr + slot + C, mask=keep, other=0.0) + d * d * count * share
+            mean += d * share
+            count += n
+        mean, m2 = merge_lanes(count, mean, m2, L.to(tl.float32))
+        mean += pivot
+        var = m2 / L.to(tl.float32)
+        tl.store(stats_ptr + segment * C + c, mean, mask=c < C)
+        tl.store(stats_ptr + (SEGMENTS + segment) * C + c, var, mask=c < C)
+        if RUNNING:
+            factor = running_factor(tracked_ptr, segment, SEGMENTS, momentum, CUMULATIVE)
+            update_running(
+                running_mean_ptr, running_var_ptr, c, C, mean, var, L.to(tl.float32), factor
+            )
 
 
 def count_first(
@@ -150,7 +131,7 @@ def moments(
     tracked: Tensor | None = None,
     momentum: float | None = 0.1,
 ) -> Tensor:
-    """fp32 [2, segments, C] mean and biased variance of x [ROWS, C]; one launch. `running` (mean,
+    """fp32 [2, segments, C] mean and biased variance of x [ROWS, C]; two launches. `running` (mean,
     var) [C] is updated in place, segment by segment;
     `tracked` (int64, 0-dim) is increased by `segments`; momentum=None takes 1/count from it.
     """
@@ -158,30 +139,28 @@ def moments(
     at = rows_of(x, segments)
     channels, rows = at.channels, at.rows
     config, parts, grid = split("norm_moments", at, 4)
-    rows_of_parts = segments * (parts + cdiv(parts, GROUP))
-    part = torch.empty(rows_of_parts, 2, channels, dtype=torch.float32, device=x.device)
+    part = torch.empty(segments * parts, 2, channels, dtype=torch.float32, device=x.device)
     stats = torch.empty(2, segments, channels, dtype=torch.float32, device=x.device)
+    moments_kernel[grid](x, part, channels, rows, parts, **chain.first(x.device), **config)
+    merge = merge_config(channels, parts, x.device)
     mean, var = running or (stats, stats)
-    tickets, first = ring(x.device).take(grid[1] * tickets_of(segments, parts))
-    moments_kernel[grid](
-        x,
+    merge_moments_kernel[(cdiv(channels, merge["BLOCK_C"]), 1 if running else segments)](
         part,
         stats,
         mean,
         var,
         pointer(tracked, stats),
-        tickets,
         channels,
         rows,
         parts,
         segments,
-        first,
+        config["BLOCK_R"],
         momentum or 0.0,
         RUNNING=running is not None,
         CUMULATIVE=momentum is None,
         TRACKED=tracked is not None,
-        GROUP=GROUP,
-        **config,
+        **chain.following(x.device),
+        **merge,
     )
     return stats
 

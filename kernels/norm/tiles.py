@@ -14,7 +14,7 @@ from fastgan.kernels.common import cdiv, next_power_of_2, tl, triton
 
 # Sizes that change with the batch: one binary serves them all. C stays specialised, so that
 # channels load in 16-byte vectors.
-SIZES = ["L", "TILES", "SPLITS", "WEIGHT_EVERY", "STATS_EVERY", "SEGMENTS", "TICKET", "momentum"]
+SIZES = ["L", "TILES", "SPLITS", "WEIGHT_EVERY", "STATS_EVERY", "SEGMENTS", "momentum"]
 
 SPLIT_PROGRAMS = 512
 """Programs of a reducing pass: four for each of an H100's 132 processors, all resident at once, 32
@@ -120,15 +120,10 @@ def running_factor(tracked_ptr, segment, SEGMENTS, momentum, CUMULATIVE: tl.cons
 
 @triton.jit
 def count_batches(
-    tracked_ptr,
-    SEGMENTS,
-    block,
-    RUNNING: tl.constexpr,
-    CUMULATIVE: tl.constexpr,
-    TRACKED: tl.constexpr,
+    tracked_ptr, SEGMENTS, RUNNING: tl.constexpr, CUMULATIVE: tl.constexpr, TRACKED: tl.constexpr
 ):
     # a cumulative factor reads the count, so there the host has it increased by a launch before
-    if (RUNNING and TRACKED and not CUMULATIVE) and block == 0:
+    if (RUNNING and TRACKED and not CUMULATIVE) and tl.program_id(0) == 0:
         tl.store(tracked_ptr, tl.load(tracked_ptr) + SEGMENTS)
 
 

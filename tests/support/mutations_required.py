@@ -107,25 +107,20 @@ REQUIRED = (
         *(
             "batch_norm",
             NORM,
-            "splits = tl.minimum(tl.maximum(SPLITS - begin, 0), unit)",
-            "splits = tl.minimum(tl.maximum(SPLITS - 1 - begin, 0), unit)",
+            "n = tl.where(split < SPLITS, rows, 0)",
+            "n = tl.where(split < SPLITS - 1, rows, 0)",
         ),
         case="split",
     ),
     Mutation(
         "dropped last split: norm backward",
-        *("batch_norm", NORM, "keep = (i < count)[:, None]", "keep = (i < count - 1)[:, None]"),
-        after="def merged_sums",
-        case="split",
-    ),
-    Mutation(
-        "merged before the last part is there",
         *(
             "batch_norm",
             NORM,
-            'scope="gpu") == count - 1',
-            'scope="gpu") == tl.maximum(count - 2, 0)',
+            "keep = (split < SPLITS)[:, None]",
+            "keep = (split < SPLITS - 1)[:, None]",
         ),
+        after="def merge_sums_kernel",
         case="split",
     ),
     Mutation(

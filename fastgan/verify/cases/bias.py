@@ -6,7 +6,6 @@ import torch
 
 from fastgan.kernels.norm import backward_sums
 from fastgan.kernels.norm import forward as norm
-from fastgan.kernels.norm.tickets import GROUP
 from fastgan.kernels.norm.tiles import tile_config
 from fastgan.ops.bias import add_bias, add_bias_reference
 from fastgan.verify.registry import Case, Kwargs, Op, Variant, register
@@ -35,9 +34,7 @@ def _variants() -> list[Variant]:
         # vectors that are not there are given as the map
         without = dict.fromkeys(("weight_ptr", "bias_ptr", "mean_ptr", "var_ptr"), kind)
         maps = {"x_ptr": kind, "z_ptr": kind, **without, "bias_ptr": "*fp32"}
-        sums = {"dz_ptr": kind, "x_ptr": kind, "dx_ptr": kind, "part_ptr": "*fp32"}
-        sums |= {"sums_ptr": "*fp32", "tickets_ptr": "*i32", **without}
-        turns = dict.fromkeys(("SPLITS", "SEGMENTS", "TICKET"), "i32")
+        sums = {"dz_ptr": kind, "x_ptr": kind, "dx_ptr": kind, "part_ptr": "*fp32", **without}
         for what, kernel, signature, constexprs, tuned, config in (
             (
                 "added",
@@ -50,8 +47,8 @@ def _variants() -> list[Variant]:
             (
                 "summed",
                 backward_sums.reduce_kernel,
-                {**sums, **sizes, **turns, **every},
-                {**chosen, "HAS_BIAS": False, "WRITE_DX": False, "MERGE": True, "GROUP": GROUP},
+                {**sums, **sizes, "SPLITS": "i32", **every},
+                {**chosen, "HAS_BIAS": False, "WRITE_DX": False},
                 "norm_reduce",
                 tile_config(width, 128, 1 << 16),
             ),

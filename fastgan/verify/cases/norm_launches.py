@@ -12,7 +12,6 @@ from fastgan.kernels.activations import ACTIVATIONS
 from fastgan.kernels.norm import backward as backward_kernels
 from fastgan.kernels.norm import backward_sums, moments
 from fastgan.kernels.norm import forward as forward_kernels
-from fastgan.kernels.norm.tickets import GROUP
 from fastgan.kernels.norm.tiles import MERGE_CONFIG, one_launch_tile, tile_config
 from fastgan.verify.registry import Bound, Kwargs, Variant
 
@@ -86,9 +85,6 @@ def variants() -> list[Variant]:
     flags = {"HAS_WEIGHT": True, "HAS_BIAS": True}
     two = {"C": size, "L": size}
     every = {"WEIGHT_EVERY": size, "STATS_EVERY": size, "eps": "fp32"}
-    merged = {"part_ptr": fp32, "sums_ptr": fp32, "tickets_ptr": "*i32"}
-    tree = {"MERGE": True, "GROUP": GROUP}
-    turns = {"SPLITS": size, "SEGMENTS": size, "TICKET": size}
     out: list[Variant] = []
 
     def add(
@@ -128,19 +124,8 @@ def variants() -> list[Variant]:
         add(
             f"moments {name}",
             moments.moments_kernel,
-            {
-                "x_ptr": kind,
-                "part_ptr": fp32,
-                "stats_ptr": fp32,
-                **running,
-                "tickets_ptr": "*i32",
-                **two,
-                "SPLITS": size,
-                "SEGMENTS": size,
-                "TICKET": size,
-                "momentum": "fp32",
-            },
-            {"RUNNING": True, "CUMULATIVE": True, "TRACKED": True, "GROUP": GROUP},
+            {"x_ptr": kind, "part_ptr": fp32, **two, "SPLITS": size},
+            {},
             "norm_moments",
             tile(vectors=4),
         )
@@ -166,8 +151,8 @@ def variants() -> list[Variant]:
                 add(
                     f"reduce{' and dx' if write else ''} {act} {name}",
                     backward_sums.reduce_kernel,
-                    {**pair, **merged, **vectors, **two, **turns, **every},
-                    {**chosen, "HAS_STATS": True, "WRITE_DX": write, **tree},
+                    {**pair, "part_ptr": fp32, **vectors, **two, "SPLITS": size, **every},
+                    {**chosen, "HAS_STATS": True, "WRITE_DX": write},
                     tuned,
                     tile(),
                 )
@@ -219,6 +204,15 @@ def variants() -> list[Variant]:
             tile(num_warps=8),
         )
     merge = dict(MERGE_CONFIG)
+    parts = {"SPLITS": size, "SEGMENTS": size, "TILE_ROWS": size, "momentum": "fp32"}
+    add(
+        "merge moments",
+        moments.merge_moments_kernel,
+        {"part_ptr": fp32, "stats_ptr": fp32, **running, **two, **parts},
+        {"RUNNING": True, "CUMULATIVE": True, "TRACKED": True},
+        "norm_merge",
+        merge,
+    )
     sums = {"part_ptr": fp32, "sums_ptr": fp32, "weight_ptr": fp32, "C": size, "SPLITS": size}
     add(
         "merge sums",

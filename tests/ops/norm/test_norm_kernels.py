@@ -1,4 +1,4 @@
-"""The kernels of normalisation: layouts, tiles of every candidate, parts of a sum, tickets."""
+"""The kernels of normalisation: layouts, tiles of every candidate, parts of a sum."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from torch import nn
 from fastgan.kernels import tuning
 from fastgan.kernels.common import INTERPRET, has_triton
 from fastgan.kernels.norm import backward as backward_kernels
-from fastgan.kernels.norm import backward_sums, tickets
+from fastgan.kernels.norm import backward_sums
 from fastgan.kernels.norm import forward as forward_kernels
 from fastgan.kernels.norm import moments as forward_kernels_moments
 from fastgan.kernels.norm.moments import moments_backward
@@ -238,15 +238,15 @@ def test_running_statistics_are_seen_by_the_next_segment():
 
 @interpreted
 @pytest.mark.parametrize(("rows", "groups"), [(528, 1), (272, 2), (50, 2)])
-def test_parts_are_merged_in_a_tree_by_the_last_programs(rows, groups):
-    """33 parts in three groups, 17 in two for each of two segments, and few in none."""
+def test_parts_of_several_programs_are_merged(rows, groups):
+    """33 parts, 17 for each of two segments, and few."""
     small = {"BLOCK_R": 4, "BLOCK_C": 4, "num_warps": 1, "num_stages": 1}
     torch.manual_seed(0)
     x, dz = (channels_last(torch.randn(groups, 3, rows, 1) + 3.0) for _ in range(2))
     running, tracked = (torch.zeros(3), torch.ones(3)), torch.tensor(0)
     once = {"norm_one_launch": {"MAX_ROWS": 0}}
     with tuning.override({**once, "norm_moments": small, "norm_reduce": small}):
-        for _ in range(2):  # tickets are zeros again
+        for _ in range(2):
             stats = forward_kernels_moments.moments(x, groups, running, tracked, 0.5)
             _, sums = backward_sums.reduce(
                 dz, x, None, None, *stats.unbind(0), 1e-5, "identity", 0.0, False
@@ -267,14 +267,3 @@ def test_parts_are_merged_in_a_tree_by_the_last_programs(rows, groups):
     close(running[0].double(), want_mean, 1e-6)
     close(running[1].double(), want_var, 1e-6)
     assert tracked == 2 * groups
-    assert not tickets.ring(x.device).zeros.any()
-
-
-def test_launches_side_by_side_have_tickets_of_their_own(monkeypatch):
-    monkeypatch.setattr(tickets, "SLOTS", 64)
-    ring = tickets.Ring(torch.device("cpu"))
-    begins = [ring.take(3)[1] for _ in range(22)]
-    assert begins == [*range(0, 63, 3), 0]
-    buffer, first = ring.take(5)  # of too many for a ring
-    assert (len(buffer), first) == (5, 0)
-    assert buffer is not ring.zeros

@@ -455,6 +455,9 @@ def install() -> None:
         "pin_memory": _pin,
         "is_pinned": lambda self, device=None: place(self) == "pinned",
         "record_stream": lambda self, stream: None,
+        "new_tensor": lambda self, data, **how: torch.tensor(
+            data, **{"dtype": self.dtype, "device": self.device, **how}
+        ),
         "numpy": _on_host("numpy"),
         "tolist": _on_host("tolist"),
     }

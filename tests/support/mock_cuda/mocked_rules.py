@@ -138,6 +138,7 @@ READS = {
     "copy": lambda x: torch.empty(2).copy_(x),
     "from the host": lambda x: x.copy_(torch.ones(2)),
     "made on the host": lambda x: torch.tensor([1.0, 2.0], device="cuda"),
+    "made on the host for a tensor": lambda x: x.new_tensor(2.0),
     "nonzero": lambda x: x.nonzero(),
     "mask": lambda x: x[x > 0],
     "synchronize": lambda x: torch.cuda.synchronize(),

@@ -1,0 +1,52 @@
+"""Kernels that begin while the one before them ends: programmatic dependent launch, from sm_90 on
+(CUDA C++ Programming Guide, the section of that name; `griddepcontrol` in PTX).
+
+The first of a chain lets the next begin at once. A next one reads what was there before the chain
+began, then waits until the kernel before it has ended and its stores are seen; only after that it
+reads them, or writes anything. Such a kernel is launched so behind a known kernel alone: one that
+began early behind a foreign one would find its inputs half written.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+
+from fastgan.kernels.common import INTERPRET, tl, triton
+
+ON = True
+"""Off for measurements."""
+
+
+@functools.cache
+def _capable(device: torch.device) -> bool:
+    return (
+        device.type == "cuda"
+        and not INTERPRET
+        and torch.version.hip is None
+        and torch.cuda.get_device_capability(device) >= (9, 0)
+    )
+
+
+def first(device: torch.device) -> dict[str, Any]:
+    """Arguments of the first kernel of a chain."""
+    return {"CHAINED": True} if ON and _capable(device) else {}
+
+
+def following(device: torch.device) -> dict[str, Any]:
+    """Arguments and launch options of a kernel that comes directly after one of the chain."""
+    return {"CHAINED": True, "launch_pdl": True} if ON and _capable(device) else {}
+
+
+@triton.jit
+def let_next_begin(CHAINED: tl.constexpr):
+    if CHAINED:
+        tl.extra.cuda.gdc_launch_dependents()
+
+
+@triton.jit
+def wait_for_last(CHAINED: tl.constexpr):
+    if CHAINED:
+        tl.extra.cuda.gdc_wait()
