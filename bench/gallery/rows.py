@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 SMALL = "--size 16 --batch-size 32"
 SMALL_64 = "--size 64 --batch-size 8 --ema-decay 0.99"
-LATENT = "--size 64 --stage-steps 250 --steps 650 --ema-decay 0.99"
+LATENT = f"{SMALL_64} --stage-steps 400 --steps 1500"
 R3GAN_64 = (
     "--recipe r3gan --data landscapes --size 64 --ema-decay 0.99 --width 8 --group 8 --lr 1e-3 "
     "--gamma 0.5"
@@ -37,8 +37,7 @@ LONGER: Mapping[str, str] = {
     "r3gan": f"{R3GAN_64} --batch-size 16 --steps 230",
     "progressive": f"{GROWING_64} --stage-steps 150 --steps 900",
     "stylegan2-small": f"{STYLES_64} --steps 750",
-    "latent": "--recipe latent --data landscapes --size 64 --stage-steps 500 --steps 1900 "
-    "--ema-decay 0.99",
+    "latent": f"--recipe latent --data landscapes {SMALL_64} --stage-steps 700 --steps 2600",
     "projected": f"{PROJECTED_64} --steps 200",
 }
 """Options of three minutes by kind, seed 0 alone: places among kinds change with time."""
@@ -87,10 +86,10 @@ TRAININGS: Mapping[str, str] = {
     "latent": f"--recipe latent --data landscapes {LATENT}",
     "latent-faces": f"--recipe latent --data faces {LATENT}",
     "dcgan-landscapes-64": dcgan_64("landscapes", 1130),
-    "dcgan-faces-64": dcgan_64("faces", 450, batch=16),
+    "dcgan-faces-64": dcgan_64("faces", 1130),
     "projected": f"{PROJECTED_64} --steps 90",
     "tabular": "--recipe tabular --steps 1500",
-    "voice": "--recipe voice --length 1024 --rate 4000 --batch-size 16 --steps 1500",
+    "voice": "--recipe voice --length 1024 --rate 4000 --batch-size 16 --steps 3500",
     "molecule": "--recipe molecule --steps 1200",
     "molecule-alone": "--recipe molecule --steps 1200 --adversarial 0",
     "cyclegan": "--recipe cyclegan --width 16 --steps 800",

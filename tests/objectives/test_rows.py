@@ -1,5 +1,6 @@
 """The objective of tables against its formulas, written out in float64."""
 
+import dataclasses
 import math
 
 import pytest
@@ -8,7 +9,12 @@ from torch import nn
 
 from fastgan.errors import FastganError
 from fastgan.objectives.base import Step
-from fastgan.objectives.media.rows import ConditionalRows, condition_loss, gumbel_softmax
+from fastgan.objectives.media.rows import (
+    ConditionalRows,
+    class_loss,
+    condition_loss,
+    gumbel_softmax,
+)
 
 GROUPS, NUMBERS, PACK, B = (2, 3, 2), 2, 2, 5
 OBJECTIVE = ConditionalRows(
@@ -105,6 +111,46 @@ def test_the_critics_loss_is_the_written_out_one():
     found = torch.autograd.grad(sum(terms.values()), list(step.nets.D.parameters()))
     for mine, theirs in zip(found, torch.autograd.grad(adv + gp, of_d)):
         torch.testing.assert_close(mine.double(), theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_a_classifier_learns_reals_and_judges_fakes_by_what_is_beside_their_class():
+    """Label 1 is columns 2 to 4: blanked for C, and its shares are what C must say."""
+    objective = dataclasses.replace(OBJECTIVE, classified=0.7)
+    assert [phase.name for phase in objective.phases()] == ["C", "D", "G"]
+    step = float_step()
+    step.nets["C"] = nn.Sequential(nn.Linear(WIDTH, 4), nn.Tanh(), nn.Linear(4, 3))
+    C, of_c = judge(step.nets["C"])
+    kept = torch.ones(WIDTH).double()
+    kept[2:5] = 0
+
+    def loss(rows):
+        said = C(rows * kept)
+        return -(rows[:, 2:5] * (said - said.exp().sum(1, keepdim=True).log())).sum(1).mean()
+
+    real = loss(step.batch.image.double())
+    (found,) = objective.c_loss(step).values()
+    assert found.item() == pytest.approx(real.item(), abs=1e-6)
+    mine = torch.autograd.grad(found, list(step.nets["C"].parameters()))
+    for a, b in zip(mine, torch.autograd.grad(real, of_c)):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-6)
+    term = objective.g_loss(step)["class"]
+    rows, _, of_g = reference(step)
+    fake = 0.7 * loss(rows[:, :WIDTH])
+    assert term.item() == pytest.approx(fake.item(), abs=1e-6)
+    mine = torch.autograd.grad(term, list(step.nets.G.parameters()))
+    for a, b in zip(mine, torch.autograd.grad(fake, of_g)):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-6)
+    with pytest.raises(FastganError, match="needs a network 'C'"):
+        objective.check({"G": 1, "D": 2})
+    with pytest.raises(FastganError, match="classified needs a label"):
+        dataclasses.replace(objective, label=-1)
+
+
+def test_the_classes_loss_is_least_where_it_says_the_shares():
+    shares = torch.tensor([[0.7, 0.2, 0.1]])
+    least = class_loss(shares.log(), shares)
+    assert least.item() == pytest.approx(-(shares * shares.log()).sum().item(), abs=1e-6)
+    assert class_loss(torch.zeros(1, 3), shares) > least
 
 
 def test_samples_have_the_datas_own_frequencies_or_the_class_asked_for():

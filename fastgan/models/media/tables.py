@@ -46,3 +46,17 @@ class Critic(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         return self.layers(rows)
+
+
+class Classifier(nn.Module):
+    """Rows without their class, (B, inputs) -> logits (B, classes)."""
+
+    def __init__(self, inputs: int, classes: int, width: int = 256) -> None:
+        super().__init__()
+        self.inputs, self.classes, self.width = inputs, classes, width
+        self.layers = nn.Sequential(
+            nn.Linear(inputs, width), nn.LeakyReLU(0.2), nn.Linear(width, classes)
+        )
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.layers(rows)

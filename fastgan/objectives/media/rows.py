@@ -1,5 +1,6 @@
 """Rows of a table: a conditional generator against a critic of packs of rows (Xu et al. 2019, arXiv
-1907.00503; packs: Lin et al. 2018, arXiv 1712.04086)."""
+1907.00503; packs: Lin et al. 2018, arXiv 1712.04086; a classifier beside: Zhao et al. 2021,
+"CTAB-GAN", arXiv 2102.08369)."""
 
 from __future__ import annotations
 
@@ -39,9 +40,17 @@ def condition_loss(logits: Tensor, slots: Tensor, groups: Sequence[int]) -> Tens
     return -torch.cat(parts, 1).gather(1, slots[:, None]).mean()
 
 
+def class_loss(logits: Tensor, classes: Tensor) -> Tensor:
+    """-sum of classes * log softmax(logits), mean over rows: both (B, classes), the latter shares
+    that add up to 1 (Zhao et al. 2021, section 3.2)."""
+    return -(classes * logits.float().log_softmax(1)).sum(1).mean()
+
+
 @dataclass
 class ConditionalRows(Objective):
-    """The Wasserstein loss with a gradient penalty on packs of rows, and the condition's loss.
+    """The Wasserstein loss with a gradient penalty on packs of rows, the condition's loss, and with
+    `classified` that of a network "C" (B, width) -> (B, classes), which learns the class of real
+    rows whose own group is blanked, and must find that of a fake in the rest of it.
 
     The batch holds "image", rows (B, width): one-hot groups, then numbers in [-1, 1]; and, where
     `told` is not 0, "condition", the slot int64 (B,) of one value of the row. "G" maps (z,
@@ -54,6 +63,7 @@ class ConditionalRows(Objective):
         told: How many of the first groups a condition may be of.
         chances: For each of these, how often each value is in the data: conditions of samples.
         label: The group of the classes that samples can be asked of; -1: none.
+        classified: The weight of the class that C sees in a fake; 0: there is no C.
         latent: The numbers of one latent vector.
         pack: Rows that the critic sees together. Rows that fill no pack are joined by the first.
         gp: The weight of the gradient penalty.
@@ -67,6 +77,7 @@ class ConditionalRows(Objective):
     told: int = 0
     chances: tuple[tuple[float, ...], ...] = ()
     label: int = -1
+    classified: float = 0.0
     latent: int = 128
     pack: int = 10
     gp: float = 10.0
@@ -80,6 +91,9 @@ class ConditionalRows(Objective):
     def __post_init__(self) -> None:
         for name in ("pack", "n_critic", "latent"):
             arguments.whole(getattr(self, name), name, 1)
+        arguments.number(self.classified, "classified")
+        if self.classified and self.label < 0:
+            raise FastganError("classified needs a label: the group of the classes")
         self.noise = {"z": Noise((self.latent,))}
         if self.groups:
             self.noise["gumbel"] = Noise((sum(self.groups),), "uniform", 0.0, 1.0)
@@ -92,7 +106,9 @@ class ConditionalRows(Objective):
         return sum(self.groups[: self.told])
 
     def phases(self) -> Sequence[Phase]:
+        own = (Phase("C", ("C",), self.c_loss),) if self.classified else ()
         return (
+            *own,
             Phase("D", ("D",), self.d_loss, repeat=self.n_critic),
             Phase("G", ("G",), self.g_loss, fresh=self.n_critic > 1),
         )
@@ -147,6 +163,17 @@ class ConditionalRows(Objective):
     def fakes(self, step: Step) -> Tensor:
         return step.fake[:, : sum(self.groups) + self.numbers]
 
+    def classes_apart(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(rows (B, width) whose classes are blanked, their classes (B, classes))."""
+        first = sum(self.groups[: self.label])
+        last = first + self.groups[self.label]
+        blank = torch.zeros_like(rows[:, first:last])
+        return torch.cat([rows[:, :first], blank, rows[:, last:]], 1), rows[:, first:last]
+
+    def c_loss(self, step: Step) -> Mapping[str, Tensor]:
+        rest, classes = self.classes_apart(step.batch["image"].float())
+        return {"class": class_loss(step.nets.C(rest), classes)}
+
     def d_loss(self, step: Step) -> Mapping[str, Tensor]:
         real = self.packed(step, step.batch["image"])
         fake = self.packed(step, self.fakes(step))
@@ -163,10 +190,14 @@ class ConditionalRows(Objective):
             logits = step.fake[:, sum(self.groups) + self.numbers :]
             told = condition_loss(logits, step.batch["condition"], self.groups[: self.told])
             terms["condition"] = told
+        if self.classified:
+            rest, classes = self.classes_apart(self.fakes(step))
+            terms["class"] = self.classified * class_loss(step.nets.C(rest), classes)
         return terms
 
     def check(self, nets: Mapping[str, Any]) -> None:
-        if missing := [name for name in ("G", "D") if name not in nets]:
+        wanted = ("G", "D", "C") if self.classified else ("G", "D")
+        if missing := [name for name in wanted if name not in nets]:
             raise FastganError(f"the objective ConditionalRows needs a network {missing[0]!r}")
 
     def check_images(self, fake: Tensor, step: Step) -> None:

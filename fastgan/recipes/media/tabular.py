@@ -40,6 +40,9 @@ class Tabular(Config):
     pack: int = option(4, "rows that the critic judges together")
     dropout: float = option(0.2, "share of the critic's hidden units dropped", below=1)
     gp: float = option(10.0, "weight of the gradient penalty")
+    classifier: float = option(
+        1.0, "weight of the class that a classifier sees in a row; 0: none, as in CTGAN"
+    )
     tau: float = option(0.2, "temperature of the softmax of kinds and modes", least=0.01)
     n_critic: int = option(3, "updates of the critic for one of the generator")
     lr: float = option(5e-4, "learning rate of both networks")
@@ -82,7 +85,7 @@ class Tabular(Config):
         from fastgan.data.tables.columns import Layout
         from fastgan.data.tables.conditions import Rows
         from fastgan.media.tables import Table as Medium
-        from fastgan.models.media.tables import Critic, Generator
+        from fastgan.models.media.tables import Classifier, Critic, Generator
         from fastgan.objectives.media.rows import ConditionalRows
         from fastgan.trainer.optimization.optimizers import adam
 
@@ -91,12 +94,14 @@ class Tabular(Config):
             raise FastganError("recipe tabular needs a table: see docs/kinds/tabular.md")
         layout = Layout.of(rows.columns)
         counts = [rows.columns[i].counts for i in layout.discrete]
+        label = layout.discrete.index(rows.target) if rows.classes else -1
         objective = ConditionalRows(
             groups=layout.groups,
             numbers=len(layout.continuous),
             told=len(layout.discrete),
             chances=tuple(tuple(n / sum(of) for n in of) for of in counts),
-            label=layout.discrete.index(rows.target) if rows.classes else -1,
+            label=label,
+            classified=self.classifier if rows.classes else 0.0,
             latent=self.latent,
             pack=self.pack,
             gp=self.gp,
@@ -109,6 +114,8 @@ class Tabular(Config):
             "G": Generator(self.latent, objective.slots, layout.width, self.width),
             "D": Critic(seen, self.width, self.dropout),
         }
+        if objective.classified:
+            nets["C"] = Classifier(layout.width, layout.groups[label], self.width)
         return RecipeParts(
             nets=nets,
             objective=objective,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastgan.errors import FastganError
+from fastgan.ops.loss_table import LOSSES
 from fastgan.recipes.config import Config, ImageSpec, RecipeParts, option, run_option
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Voice(Config):
     recipe: ClassVar[str] = "voice"
-    summary: ClassVar[str] = "short sounds: WaveGAN's convolutions, phase shuffle, Wasserstein"
+    summary: ClassVar[str] = "short sounds: WaveGAN's convolutions and phase shuffle, R1"
     generated: ClassVar[tuple[str, ...]] = ("vowels",)
     makes: ClassVar[str] = "sounds"
     without: ClassVar[tuple[str, ...]] = (
@@ -32,11 +33,13 @@ class Voice(Config):
     latent: int = option(100, "numbers in a latent vector")
     width: int = option(8, "channels of the layer next to the sound; inner ones double")
     shuffle: int = option(2, "samples that the critic's maps are moved by; 0: none", least=0)
-    gp: float = option(10.0, "weight of the gradient penalty")
-    n_critic: int = option(2, "updates of the critic for one of the generator")
-    lr: float = option(2e-4, "learning rate of both networks")
-    beta1: float = option(0.5, "Adam's first decay", below=1)
-    beta2: float = option(0.9, "Adam's second decay", below=1)
+    loss: str = option("non-saturating", "adversarial loss", choices=tuple(LOSSES))
+    gp: float = option(0.0, "weight of the gradient penalty between reals and fakes")
+    r1: float = option(1.0, "gamma of the R1 penalty; 0 is off")
+    n_critic: int = option(1, "updates of the critic for one of the generator")
+    lr: float = option(1e-3, "learning rate of both networks")
+    beta1: float = option(0.0, "Adam's first decay", below=1)
+    beta2: float = option(0.99, "Adam's second decay", below=1)
 
     def sounds(self, data: str | None = None) -> Sounds:
         """The windows of --data, or of other files. Raises FastganError."""
@@ -65,9 +68,10 @@ class Voice(Config):
         return RecipeParts(
             nets=nets,
             objective=Waves(
-                "wasserstein",
+                self.loss,
                 (self.latent,),
                 gp=self.gp,
+                r1=self.r1,
                 n_critic=self.n_critic,
                 medium=Sound(images.data.rate),
             ),
