@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from fastgan.errors import FastganError, printable
 from fastgan.objectives.base import Objective
@@ -252,12 +253,32 @@ def foreign(value: Any) -> Iterator[str]:
         yield from foreign(inner)
 
 
+class Unfilled(TorchFunctionMode):
+    """On the meta device, which knows shapes alone, without what initialisers compute the values of
+    spectral norm and of orthogonal weights by: half a second a network, in Python."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        given = kwargs or {}
+        if args and isinstance(args[0], torch.Tensor) and args[0].is_meta:
+            if func is torch.mv:
+                return args[0].new_empty(len(args[0]))
+            if func is nn.functional.normalize:
+                return args[0] if given.get("out") is None else given["out"]
+            if func is torch.linalg.qr:
+                rows, columns = args[0].shape
+                least = min(rows, columns)
+                return args[0].new_empty(rows, least), args[0].new_empty(least, columns)
+        return func(*args, **given)
+
+
 def serialize_network(module: nn.Module) -> dict[str, Any]:
     """{"spec": ...} where the module can be made again with the same state_dict keys and shapes,
     else {"why_not": reason}."""
     try:
         spec = serialize(module)
-        with torch.device("meta"):
+        with torch.device("meta"), Unfilled():
             again = rebuild(spec, {})
     except Exception as error:
         return {"why_not": str(error).splitlines()[0] if str(error) else type(error).__name__}
