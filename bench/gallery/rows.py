@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 SMALL = "--size 16 --batch-size 32"
 SMALL_64 = "--size 64 --batch-size 8 --ema-decay 0.99"
-LATENT = f"{SMALL_64} --stage-steps 400 --steps 1500"
+LATENT = f"{SMALL_64} --stage-steps 350 --steps 1300"
 R3GAN_64 = (
     "--recipe r3gan --data landscapes --size 64 --ema-decay 0.99 --width 8 --group 8 --lr 1e-3 "
     "--gamma 0.5"
@@ -89,7 +89,7 @@ TRAININGS: Mapping[str, str] = {
     "dcgan-faces-64": dcgan_64("faces", 1130),
     "projected": f"{PROJECTED_64} --steps 90",
     "tabular": "--recipe tabular --steps 1500",
-    "voice": "--recipe voice --length 1024 --rate 4000 --batch-size 16 --steps 3500",
+    "voice": "--recipe voice --length 1024 --rate 4000 --batch-size 16 --steps 3000",
     "molecule": "--recipe molecule --steps 1200",
     "molecule-alone": "--recipe molecule --steps 1200 --adversarial 0",
     "cyclegan": "--recipe cyclegan --width 16 --steps 800",

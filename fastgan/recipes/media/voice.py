@@ -35,7 +35,7 @@ class Voice(Config):
     shuffle: int = option(2, "samples that the critic's maps are moved by; 0: none", least=0)
     loss: str = option("non-saturating", "adversarial loss", choices=tuple(LOSSES))
     gp: float = option(0.0, "weight of the gradient penalty between reals and fakes")
-    r1: float = option(1.0, "gamma of the R1 penalty; 0 is off")
+    r1: float = option(0.3, "gamma of the R1 penalty; 0 is off")
     n_critic: int = option(1, "updates of the critic for one of the generator")
     lr: float = option(1e-3, "learning rate of both networks")
     beta1: float = option(0.0, "Adam's first decay", below=1)
