@@ -4,6 +4,7 @@ without the script that made it and without pickle.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
@@ -254,8 +255,8 @@ def foreign(value: Any) -> Iterator[str]:
 
 
 class Unfilled(TorchFunctionMode):
-    """On the meta device, which knows shapes alone, without what initialisers compute the values of
-    spectral norm and of orthogonal weights by: half a second a network, in Python."""
+    """On the meta device, without what initialisers compute the values of spectral norm and of
+    orthogonal weights by: a second a network, in Python."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -273,12 +274,19 @@ class Unfilled(TorchFunctionMode):
         return func(*args, **given)
 
 
+@contextlib.contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Within it networks are made without memory, on the meta device."""
+    with torch.device("meta"), Unfilled():
+        yield
+
+
 def serialize_network(module: nn.Module) -> dict[str, Any]:
     """{"spec": ...} where the module can be made again with the same state_dict keys and shapes,
     else {"why_not": reason}."""
     try:
         spec = serialize(module)
-        with torch.device("meta"), Unfilled():
+        with shapes_alone():
             again = rebuild(spec, {})
     except Exception as error:
         return {"why_not": str(error).splitlines()[0] if str(error) else type(error).__name__}

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch.nn import functional as F
 
-from fastgan import arguments
 from fastgan.errors import FastganError
 from fastgan.objectives.augmentation import NONE, Augmented
 from fastgan.objectives.base import Noise, Phase
 from fastgan.objectives.losses import LOSSES
-from fastgan.objectives.regularizers import squared_gradients
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,19 +38,15 @@ class Detail(Augmented):
         side: The pixels of a side at this level.
         latent: The numbers of one latent vector of "G".
         loss: A name of `fastgan.objectives.LOSSES` that needs no reals in G's phase.
-        r1: The weight gamma of the gradient penalty gamma / 2 E |grad D|^2 on the detail of reals
-            (Mescheder et al. 2018, arXiv 1801.04406).
     """
 
     level: int = 1
     side: int = 16
     latent: int = 100
     loss: str = "non-saturating"
-    r1: float = 0.0
     noise: Mapping[str, Noise] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        arguments.number(self.r1, "r1")
         self.check_augment()
         grains = {
             f"grain{k}": Noise((1, *[self.side // 2 ** (self.level - k)] * 2), "uniform")
@@ -89,15 +83,10 @@ class Detail(Augmented):
 
     def d_loss(self, step: Step) -> Mapping[str, Tensor]:
         coarse = self.coarse(step)
-        real = (step.batch["image"] - coarse).requires_grad_(bool(self.r1))
+        real = step.batch["image"] - coarse
         details = [self.seen(step, detail, coarse) for detail in (real, step.fake)]
         seen = self.augmented(step, coarse, "pair")
-        logits = step.pair(f"D{self.level}", *details, seen)
-        terms = {"adv": self.judged(step, *logits)}
-        if self.r1:
-            (square,) = squared_gradients(logits[:1], [real])
-            terms["r1"] = 0.5 * self.r1 * square
-        return terms
+        return {"adv": self.judged(step, *step.pair(f"D{self.level}", *details, seen))}
 
     def g_loss(self, step: Step) -> Mapping[str, Tensor]:
         coarse = self.coarse(step)

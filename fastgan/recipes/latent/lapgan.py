@@ -27,7 +27,6 @@ class Lapgan(Config):
     latent: int = option(100, "numbers in a latent vector of the smallest level")
     hidden: int = option(400, "units of its two perceptrons' hidden layers")
     width: int = option(32, "channels of the convolutional networks of the other levels")
-    r1: float = option(0.0, "gamma of the R1 penalty of every level; 0 is off")
     lr_first: float = option(1e-3, "learning rate of its perceptrons")
     lr: float = option(2e-4, "learning rate of the networks of the other levels")
     beta1: float = option(0.5, "Adam's first decay", below=1)
@@ -66,9 +65,9 @@ class Lapgan(Config):
             stages.append(
                 Stage(
                     {**generators, f"D{level or ''}": judge},
-                    Detail(level, side, self.latent, r1=self.r1)
+                    Detail(level, side, self.latent)
                     if level
-                    else Adversarial(latent_shape=(self.latent,), latent="uniform", r1=self.r1),
+                    else Adversarial(latent_shape=(self.latent,), latent="uniform"),
                     steps=self.settled().stage_steps if level < self.levels - 1 else None,
                     data=self.data,
                     size=side,
