@@ -34,8 +34,16 @@ COMPILED = (
     "(update|adam|average|uniform|normal|images).* torch.compile",
 )
 """Rows of operators beside what a compiler makes of them, in as many processes."""
-KINDS = ("dcgan", "fastgan", "r3gan", "stylegan2-small", "sngan", "progressive")
-"""Recipes that are compared by `fastgan train`."""
+KINDS = {
+    "dcgan": "--r1 5",
+    "fastgan": "",
+    "r3gan": "",
+    "stylegan2-small": "",
+    "sngan": "",
+    "progressive": "--stage-steps 1500 --steps 1000000",
+}
+"""Options of the recipes that are compared on drawn landscapes: R1 is what dcgan is strongest with
+on them."""
 RIVALS = ("c", "f", "f2:nchw", "i")
 """The tuned loop, what PyTorch is fastest by, and ours."""
 PLAN: tuple[tuple[Part, ...], ...] = (
@@ -68,4 +76,4 @@ PLAN: tuple[tuple[Part, ...], ...] = (
     tuple(Part("same", f"seed {seed}", 90) for seed in range(5)),
     (Part("norm", "", 40),),
 )
-"""What has to exist after the first call, in order. A group takes as long as its longest part."""
+"""In order. A group takes as long as its longest part."""

@@ -14,7 +14,7 @@ from fastgan.cli.completion import PATH
 from fastgan.errors import FastganError
 from fastgan.recipes import Config
 from fastgan.recipes.config import as_dict, fields_of, merge
-from fastgan.trainer.run_options import checked, type_of
+from fastgan.trainer.run_options import checked, of_before, type_of
 
 
 class Step(click.ParamType):
@@ -114,7 +114,8 @@ def of_run(run: str) -> Config | None:
 
     try:
         file = read_file(str(files.path_of(run, "RUN") / "config.toml"), follow=False)
-        return assemble(recipes.find(str(file.get("recipe"))), file, {}, f"{run}/config.toml")
+        cls = recipes.find(str(file.get("recipe")))
+        return assemble(cls, {**of_before(cls), **file}, {}, f"{run}/config.toml")
     except (FastganError, ValueError):  # a name that no file can have is told by what reads it next
         return None
 

@@ -28,6 +28,7 @@ from fastgan.recipes.config import without
 from fastgan.recipes.training import make_trainer
 from fastgan.runs import changes, layout
 from fastgan.runs.layout import REPORT
+from fastgan.trainer.run_options import of_before
 
 if TYPE_CHECKING:
     from fastgan.trainer.trainer import Trainer
@@ -198,7 +199,8 @@ def command(
                 f"--resume goes on with the run as it was: {named} can't be changed (a new run "
                 f"with its weights: --init-from {shlex.quote(resume)})"
             )
-        config = options.assemble(cls, {**file, "out": resume}, given, f"{resume}/config.toml")
+        kept = {**of_before(cls), **file, "out": resume}
+        config = options.assemble(cls, kept, given, f"{resume}/config.toml")
     elif cls is Auto:
         if given["out"] is not None and not dry_run:
             refuse_existing(given["out"])

@@ -8,12 +8,13 @@ import contextlib
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
+from torch.nn.utils import parametrizations
 
 from fastgan.errors import FastganError, printable
 from fastgan.objectives.base import Objective
@@ -254,30 +255,30 @@ def foreign(value: Any) -> Iterator[str]:
         yield from foreign(inner)
 
 
-class Unfilled(TorchFunctionMode):
-    """On the meta device, without what initialisers compute the values of spectral norm and of
-    orthogonal weights by: a second a network, in Python."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        given = kwargs or {}
-        if args and isinstance(args[0], torch.Tensor) and args[0].is_meta:
-            if func is torch.mv:
-                return args[0].new_empty(len(args[0]))
-            if func is nn.functional.normalize:
-                return args[0] if given.get("out") is None else given["out"]
-            if func is torch.linalg.qr:
-                rows, columns = args[0].shape
-                least = min(rows, columns)
-                return args[0].new_empty(rows, least), args[0].new_empty(least, columns)
-        return func(*args, **given)
+@contextlib.contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Within it networks are made without memory, on the meta device, and without what orthogonal
+    weights and spectral norm would compute there: a second a network, in Python."""
+    with (
+        torch.device("meta"),
+        _left_out(nn.init, "orthogonal_", result=lambda weight: weight),
+        _left_out(parametrizations._SpectralNorm, "_power_method", result=lambda weight: None),
+    ):
+        yield
 
 
 @contextlib.contextmanager
-def shapes_alone() -> Iterator[None]:
-    """Within it networks are made without memory, on the meta device."""
-    with torch.device("meta"), Unfilled():
+def _left_out(owner: Any, name: str, result: Callable[[torch.Tensor], Any]) -> Iterator[None]:
+    """A function of `owner` does nothing to tensors that have no memory."""
+    real = getattr(owner, name)
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        tensor = next((a for a in args if isinstance(a, torch.Tensor)), None)
+        if tensor is None or not tensor.is_meta:
+            return real(*args, **kwargs)
+        return result(tensor)
+
+    with mock.patch.object(owner, name, function):
         yield
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, get_args, get_origin, get_type_hints
 
 from fastgan import arguments
@@ -22,16 +22,27 @@ def option(
     least: float | None = None,
     most: float | None = None,
     below: float | None = None,
+    before: Any = None,
 ) -> Any:
     """A field of options: its help text and which values it takes, of the type it is declared with.
 
     choices: of a text. least, most, below: of a number. Without them a count is at least 1, or 0
-    where 0 is its default, and any other number at least 0; all are finite and fit 64 bits.
+    where 0 is its default, and any other number at least 0; all are finite and fit 64 bits. before:
+    what runs had whose config.toml is older than the option, where that is not its default.
     """
-    bounds = {"least": least, "most": most, "below": below}
+    bounds = {"least": least, "most": most, "below": below, "before": before}
     return field(
         default=default, metadata={"help": help, "choices": choices, "group": group, **bounds}
     )
+
+
+def of_before(options: type) -> dict[str, Any]:
+    """Values of the options that a run may be older than."""
+    return {
+        one.name: one.metadata["before"]
+        for one in fields(options)
+        if one.metadata.get("before") is not None
+    }
 
 
 def run_option(default: Any, help: str, **values: Any) -> Any:

@@ -102,6 +102,8 @@ def jobs(ops: Sequence[Op], targets: Sequence[str], defaults: bool = False) -> l
     for op in ops:
         for i, variant in enumerate(variants_of(op.name)):
             for target in targets:
+                if int(target.removeprefix("sm_")) < variant.least:
+                    continue
                 entries = tuning.entries(variant.tuned, target) if variant.tuned else ()
                 shipped = [{**variant.configs[0], **e.config} for e in entries if e.config]
                 for config in [*variant.configs[: 1 if defaults else None], *shipped]:

@@ -118,6 +118,7 @@ class Variant:
         PyTorch's allocator.
     ``tuned``: the name under which the launcher asks :mod:`fastgan.kernels.tuning`; committed
         entries are then compiled too.
+    ``least``: the lowest compute capability that it is for, such as 90.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Variant:
     aligned: Sequence[str] | None = None
     needs_tensor_cores: bool = False
     tuned: str | None = None
+    least: int = 0
 
 
 @dataclass(frozen=True)

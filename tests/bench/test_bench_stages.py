@@ -10,13 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from run_support import commands
 
 pytest.importorskip("triton")
 
 from fastgan import machine
 from fastgan.bench import __main__ as front
 from fastgan.bench.experiments import conv_edges, first_gpu_look
-from fastgan.bench.stages import parts, plan, proof, rehearsal
+from fastgan.bench.stages import command_runs, parts, plan, proof, rehearsal
 from fastgan.bench.store import Store
 from fastgan.errors import FastganError
 from fastgan.kernels import tuning
@@ -262,3 +263,35 @@ def test_a_copy_without_git_takes_its_commit_from_the_environment(tmp_path, monk
     assert machine.commit() == ""
     monkeypatch.setenv("FASTGAN_COMMIT", "abc1234")
     assert machine.commit() == "abc1234"
+
+
+def test_a_stopped_run_is_held_against_a_whole_one_and_a_repeated_one(monkeypatch, capsys):
+    """In this process; on a CPU all three are the same to the bit."""
+    call = commands(capsys)
+    typed = []
+
+    def here(*words):
+        typed.append(words)
+        code, out, err = call(*words, *(["--device=cpu"] if "--recipe" in words else []))
+        assert code == 0, err
+        return out
+
+    monkeypatch.setattr(command_runs, "command", here)
+    monkeypatch.setattr(command_runs, "RESUMED", ("gan",))
+    first = next(iter(command_runs.rows(True)))
+    found = first.run()
+    assert [words[1] for words in typed] == ["--recipe", "--recipe", "--recipe", "--resume"]
+    assert found["resumed"]["differ"] == found["again"]["differ"] == 0
+    assert found["resumed"]["tensors"] > 8
+    assert "2 steps: resumed the same bits" in found["shown"]
+
+
+def test_a_command_that_fails_is_its_last_line():
+    with pytest.raises(FastganError, match=r"sample ended with 2: .*no-such-run is not a run"):
+        command_runs.command("sample", "no-such-run")
+
+
+def test_tensors_of_two_checkpoints_are_compared_by_path():
+    one = {"nets": {"G": {"w": torch.ones(4)}}, "more": [torch.zeros(2)]}
+    assert {name for name, _ in command_runs.tensors(one)} == {"/nets/G/w", "/more/0"}
+    assert command_runs.distance(torch.full((4,), 1.5), torch.ones(4)) == 0.5

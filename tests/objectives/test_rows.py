@@ -115,7 +115,7 @@ def test_the_critics_loss_is_the_written_out_one():
 
 def test_a_classifier_learns_reals_and_judges_fakes_by_what_is_beside_their_class():
     """Label 1 is columns 2 to 4: blanked for C, and its shares are what C must say."""
-    objective = dataclasses.replace(OBJECTIVE, classified=0.7)
+    objective = dataclasses.replace(OBJECTIVE, classifier=0.7)
     assert [phase.name for phase in objective.phases()] == ["C", "D", "G"]
     step = float_step()
     step.nets["C"] = nn.Sequential(nn.Linear(WIDTH, 4), nn.Tanh(), nn.Linear(4, 3))
@@ -142,7 +142,7 @@ def test_a_classifier_learns_reals_and_judges_fakes_by_what_is_beside_their_clas
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-6)
     with pytest.raises(FastganError, match="needs a network 'C'"):
         objective.check({"G": 1, "D": 2})
-    with pytest.raises(FastganError, match="classified needs a label"):
+    with pytest.raises(FastganError, match="classifier needs a label"):
         dataclasses.replace(objective, label=-1)
 
 

@@ -157,3 +157,22 @@ def test_a_table_of_kinds_alone_has_no_numbers(tmp_path, fastgan):
     (tmp_path / "t.csv").write_text("\n".join(lines))
     made(fastgan)
     assert fastgan("sample", "run", "--n=3")[0] == 0
+
+
+def test_a_run_that_is_older_than_the_classifier_goes_on_without(fastgan, tmp_path):
+    made(fastgan, "--classifier=0")
+    config = tmp_path / "run" / "config.toml"
+    text = config.read_text()
+    assert "classifier = 0.0\n" in text
+    config.write_text(text.replace("classifier = 0.0\n", ""))
+    facts = (tmp_path / "run" / "run.json").read_text()
+    assert "classifier" not in facts.replace('"classifier": 0.0', "")
+    code, out, err = fastgan("train", "--resume=run", "--steps=4")
+    assert code == 0, err
+    assert "going on at step 3" in out
+
+
+def test_a_target_that_is_a_number_has_no_classifier(fastgan, tmp_path):
+    made(fastgan, "--target=age")
+    nets = json.loads((tmp_path / "run" / "run.json").read_text())["stages"][0]["nets"]
+    assert sorted(nets) == ["D", "G"]

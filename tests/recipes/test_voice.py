@@ -145,3 +145,18 @@ def test_a_picture_has_low_tones_at_the_bottom():
     assert torch.equal(
         Sound(8000).finished(torch.tensor([[[32767]]], dtype=torch.int16)), torch.ones(1, 1, 1)
     )
+
+
+def test_a_run_that_is_older_than_the_options_goes_on_as_it_was(fastgan, tmp_path):
+    """Its config.toml has neither loss nor r1: it was trained by the Wasserstein loss."""
+    old = ["--loss=wasserstein", "--r1=0", "--gp=10"]
+    begin = ["train", "--recipe=voice", "--data=sounds", "--steps=2", "--out=run", *FEW, *old]
+    assert fastgan(*begin)[0] == 0
+    config = tmp_path / "run" / "config.toml"
+    lines = config.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith(("loss = ", "r1 = "))]
+    assert len(kept) == len(lines) - 2
+    config.write_text("".join(kept))
+    code, out, err = fastgan("train", "--resume=run", "--steps=3")
+    assert code == 0, err
+    assert "going on at step 2" in out

@@ -76,3 +76,17 @@ def build_wrongly(size):
 
 def build_nothing():
     return None
+
+
+class Prepared(nn.Module):
+    """Computes its first weights by what is left out of initialisers elsewhere."""
+
+    def __init__(self):
+        super().__init__()
+        first = torch.linalg.qr(torch.randn(3, 4, 4), mode="complete").Q[0]
+        self.weight = nn.Parameter(first)
+        with torch.no_grad():
+            self.unit = nn.functional.normalize(self.weight)
+        self.register_buffer("product", torch.mv(self.weight.detach(), torch.ones(4)))
+        self.norm = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4))
+        nn.init.orthogonal_(self.norm.parametrizations.weight.original)

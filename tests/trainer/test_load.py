@@ -115,6 +115,7 @@ def test_what_can_t_be_made_again_is_named_with_the_remedy(kind, tmp_path):
 def test_a_default_that_was_used_is_no_difference():
     assert "spec" in serialize_network(own_networks.Renamed())
     assert "spec" in serialize_network(own_networks.Deep())
+    assert "spec" in serialize_network(own_networks.Prepared())
 
 
 def test_another_network_another_step_other_weights(tmp_path):

@@ -49,7 +49,7 @@ def class_loss(logits: Tensor, classes: Tensor) -> Tensor:
 @dataclass
 class ConditionalRows(Objective):
     """The Wasserstein loss with a gradient penalty on packs of rows, the condition's loss, and with
-    `classified` that of a network "C" (B, width) -> (B, classes), which learns the class of real
+    `classifier` that of a network "C" (B, width) -> (B, classes), which learns the class of real
     rows whose own group is blanked, and must find that of a fake in the rest of it.
 
     The batch holds "image", rows (B, width): one-hot groups, then numbers in [-1, 1]; and, where
@@ -63,7 +63,7 @@ class ConditionalRows(Objective):
         told: How many of the first groups a condition may be of.
         chances: For each of these, how often each value is in the data: conditions of samples.
         label: The group of the classes that samples can be asked of; -1: none.
-        classified: The weight of the class that C sees in a fake; 0: there is no C.
+        classifier: The weight of the class that C sees in a fake; 0: there is no C.
         latent: The numbers of one latent vector.
         pack: Rows that the critic sees together. Rows that fill no pack are joined by the first.
         gp: The weight of the gradient penalty.
@@ -77,7 +77,7 @@ class ConditionalRows(Objective):
     told: int = 0
     chances: tuple[tuple[float, ...], ...] = ()
     label: int = -1
-    classified: float = 0.0
+    classifier: float = field(default=0.0, metadata={"later": True})
     latent: int = 128
     pack: int = 10
     gp: float = 10.0
@@ -91,9 +91,9 @@ class ConditionalRows(Objective):
     def __post_init__(self) -> None:
         for name in ("pack", "n_critic", "latent"):
             arguments.whole(getattr(self, name), name, 1)
-        arguments.number(self.classified, "classified")
-        if self.classified and self.label < 0:
-            raise FastganError("classified needs a label: the group of the classes")
+        arguments.number(self.classifier, "classifier")
+        if self.classifier and self.label < 0:
+            raise FastganError("classifier needs a label: the group of the classes")
         self.noise = {"z": Noise((self.latent,))}
         if self.groups:
             self.noise["gumbel"] = Noise((sum(self.groups),), "uniform", 0.0, 1.0)
@@ -106,7 +106,7 @@ class ConditionalRows(Objective):
         return sum(self.groups[: self.told])
 
     def phases(self) -> Sequence[Phase]:
-        own = (Phase("C", ("C",), self.c_loss),) if self.classified else ()
+        own = (Phase("C", ("C",), self.c_loss),) if self.classifier else ()
         return (
             *own,
             Phase("D", ("D",), self.d_loss, repeat=self.n_critic),
@@ -190,13 +190,13 @@ class ConditionalRows(Objective):
             logits = step.fake[:, sum(self.groups) + self.numbers :]
             told = condition_loss(logits, step.batch["condition"], self.groups[: self.told])
             terms["condition"] = told
-        if self.classified:
+        if self.classifier:
             rest, classes = self.classes_apart(self.fakes(step))
-            terms["class"] = self.classified * class_loss(step.nets.C(rest), classes)
+            terms["class"] = self.classifier * class_loss(step.nets.C(rest), classes)
         return terms
 
     def check(self, nets: Mapping[str, Any]) -> None:
-        wanted = ("G", "D", "C") if self.classified else ("G", "D")
+        wanted = ("G", "D", "C") if self.classifier else ("G", "D")
         if missing := [name for name in wanted if name not in nets]:
             raise FastganError(f"the objective ConditionalRows needs a network {missing[0]!r}")
 

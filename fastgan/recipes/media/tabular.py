@@ -1,4 +1,5 @@
-"""Tables: rows like those of a CSV file (Xu et al. 2019, "CTGAN", arXiv 1907.00503)."""
+"""Tables: rows like those of a CSV file (Xu et al. 2019, "CTGAN", arXiv 1907.00503; a classifier
+beside: Zhao et al. 2021, "CTAB-GAN", arXiv 2102.08369)."""
 
 from __future__ import annotations
 
@@ -41,11 +42,11 @@ class Tabular(Config):
     dropout: float = option(0.2, "share of the critic's hidden units dropped", below=1)
     gp: float = option(10.0, "weight of the gradient penalty")
     classifier: float = option(
-        1.0, "weight of the class that a classifier sees in a row; 0: none, as in CTGAN"
+        1.0, "weight of the class that a classifier sees in a row; 0: none, as CTGAN", before=0.0
     )
     tau: float = option(0.2, "temperature of the softmax of kinds and modes", least=0.01)
     n_critic: int = option(3, "updates of the critic for one of the generator")
-    lr: float = option(5e-4, "learning rate of both networks")
+    lr: float = option(5e-4, "learning rate of all networks")
     beta1: float = option(0.5, "Adam's first decay", below=1)
     beta2: float = option(0.9, "Adam's second decay", below=1)
 
@@ -101,7 +102,7 @@ class Tabular(Config):
             told=len(layout.discrete),
             chances=tuple(tuple(n / sum(of) for n in of) for of in counts),
             label=label,
-            classified=self.classifier if rows.classes else 0.0,
+            classifier=self.classifier if rows.classes else 0.0,
             latent=self.latent,
             pack=self.pack,
             gp=self.gp,
@@ -114,7 +115,7 @@ class Tabular(Config):
             "G": Generator(self.latent, objective.slots, layout.width, self.width),
             "D": Critic(seen, self.width, self.dropout),
         }
-        if objective.classified:
+        if objective.classifier:
             nets["C"] = Classifier(layout.width, layout.groups[label], self.width)
         return RecipeParts(
             nets=nets,

@@ -33,9 +33,11 @@ class Voice(Config):
     latent: int = option(100, "numbers in a latent vector")
     width: int = option(8, "channels of the layer next to the sound; inner ones double")
     shuffle: int = option(2, "samples that the critic's maps are moved by; 0: none", least=0)
-    loss: str = option("non-saturating", "adversarial loss", choices=tuple(LOSSES))
+    loss: str = option(
+        "non-saturating", "adversarial loss", choices=tuple(LOSSES), before="wasserstein"
+    )
     gp: float = option(0.0, "weight of the gradient penalty between reals and fakes")
-    r1: float = option(0.3, "gamma of the R1 penalty; 0 is off")
+    r1: float = option(0.3, "gamma of the R1 penalty; 0 is off", before=0.0)
     n_critic: int = option(1, "updates of the critic for one of the generator")
     lr: float = option(1e-3, "learning rate of both networks")
     beta1: float = option(0.0, "Adam's first decay", below=1)

@@ -103,18 +103,14 @@ def variants() -> list[Variant]:
         out.append(
             Variant(name, kernel, signature, constexprs, configs, [*aligned, "C"], tuned=tuned)
         )
+        one = functools.partial(
+            Variant, kernel=kernel, signature=signature, configs=[default], tuned=tuned
+        )
         if chief:
-            out.append(
-                Variant(
-                    f"{name} odd channels",
-                    kernel,
-                    signature,
-                    constexprs,
-                    [default],
-                    aligned,
-                    tuned=tuned,
-                )
-            )
+            out.append(one(f"{name} odd channels", constexprs=constexprs, aligned=aligned))
+        if chief and "CHAINED" in kernel.arg_names:
+            chained, whole = {**constexprs, "CHAINED": True}, [*aligned, "C"]
+            out.append(one(f"{name} chained", constexprs=chained, aligned=whole, least=90))
 
     for kind, dtype in (("*bf16", torch.bfloat16), ("*fp32", torch.float32)):
         tile = functools.partial(tile_config, dtype.itemsize, 128, 1 << 16)

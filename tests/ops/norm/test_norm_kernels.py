@@ -236,6 +236,35 @@ def test_running_statistics_are_seen_by_the_next_segment():
     assert "barrier" in loop[stored : loop.index("tt.store", stored + 1)]
 
 
+@pytest.mark.skipif(INTERPRET or not has_triton, reason="compiles, so not under the interpreter")
+@pytest.mark.parametrize("name", ["merge moments", "merge sums", "apply", "dx"])
+def test_a_chained_kernel_waits_before_it_writes_or_reads_what_the_last_one_made(name):
+    """In the machine's order: the wait stands before every store, and before the loads of parts,
+    statistics or sums, of which there are some behind it."""
+    from triton import compile as build
+    from triton.backends.compiler import GPUTarget
+
+    from fastgan.verify import aot, registry
+
+    registry.load(["norm"])
+    found = [
+        v
+        for v in registry.ops("batch_norm")[0].kernels()
+        if v.name.startswith(name) and v.name.endswith("chained")
+    ]
+    assert {v.least for v in found} == {90}
+    source, options = aot.source_of(found[0], found[0].configs[0])
+    ptx = build(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
+    before, after = ptx.split("griddepcontrol.wait")
+    assert "st.global" not in before
+    assert "ld.global" in after
+    if name.startswith("merge"):
+        assert "ld.global" not in before
+        assert "griddepcontrol.launch_dependents" in before
+    else:
+        assert "ld.global" in before
+
+
 @interpreted
 @pytest.mark.parametrize(("rows", "groups"), [(528, 1), (272, 2), (50, 2)])
 def test_parts_of_several_programs_are_merged(rows, groups):

@@ -116,6 +116,7 @@ def install() -> None:
             setattr(torch.accelerator, name, value)
     torch.Generator = streams.Generator
     torch._C._host_emptyCache = lambda: None
+    torch._C._cuda_getDriverVersion = lambda: 13000
     torch.autocast = torch.amp.autocast = Autocast
     enabled, dtype = torch.is_autocast_enabled, torch.get_autocast_dtype
     torch.is_autocast_enabled = lambda device_type="cpu": enabled(_kind(device_type))

@@ -15,6 +15,9 @@ from mock_cuda.memory import below, flat, place, record
 LAUNCHED: list[str] = []
 """The names of the kernels that ran, in order."""
 
+LET_BEGIN = ("moments_kernel", "merge_moments_kernel", "reduce_kernel", "merge_sums_kernel")
+"""Kernels that let the next one begin early."""
+
 
 def _tensors(value: Any) -> list[Tensor]:
     """Tensors among a launch's arguments, descriptors' bases included."""
@@ -85,7 +88,9 @@ def install() -> None:
 
     def launch(executor: Any, *args: Any, **kwargs: Any) -> None:
         name = executor.fn.__name__
-        kwargs.pop("launch_pdl", None)  # one kernel after the other is one of the orders it allows
+        # one kernel after the other is one of the orders it allows, behind one that lets it begin
+        if kwargs.pop("launch_pdl", False) and not (LAUNCHED and LAUNCHED[-1] in LET_BEGIN):
+            raise RuntimeError(f"{name} may begin before {LAUNCHED[-1:]} has written its inputs")
         tensors = _tensors(list(args) + list(kwargs.values()))
         if not tensors:
             return run(executor, *args, **kwargs)
