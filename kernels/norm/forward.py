@@ -33,10 +33,9 @@ from fastgan.kernels.norm.tiles import (
     pointer,
     preactivation,
     rows_of,
-    running_factor,
     sets_of,
+    store_statistics,
     tiled,
-    update_running,
     welford_rows,
 )
 
@@ -136,13 +135,10 @@ def segment_forward_kernel(
         mean, m2 = merge_lanes(count, mean, m2, n)
         mean += pivot
         var = m2 / n
-        tl.store(stats_ptr + segment * C + c, mean, mask=c < C)
-        tl.store(stats_ptr + (SEGMENTS + segment) * C + c, var, mask=c < C)
-        if RUNNING:
-            factor = running_factor(tracked_ptr, segment, SEGMENTS, momentum, CUMULATIVE)
-            update_running(
-                running_mean_ptr, running_var_ptr, c, C, mean, var, L.to(tl.float32), factor
-            )
+        store_statistics(
+            *(stats_ptr, running_mean_ptr, running_var_ptr, tracked_ptr, segment, SEGMENTS, c, C),
+            *(mean, var, n, momentum, RUNNING, CUMULATIVE),
+        )
         _, _, gamma, beta = channel_vectors(
             weight_ptr,
             bias_ptr,

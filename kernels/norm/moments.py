@@ -15,10 +15,9 @@ from fastgan.kernels.norm.tiles import (
     merge_lanes,
     pointer,
     rows_of,
-    running_factor,
     split,
+    store_statistics,
     tiled,
-    update_running,
     welford_rows,
 )
 
@@ -104,13 +103,10 @@ def merge_moments_kernel(
         mean, m2 = merge_lanes(count, mean, m2, L.to(tl.float32))
         mean += pivot
         var = m2 / L.to(tl.float32)
-        tl.store(stats_ptr + segment * C + c, mean, mask=c < C)
-        tl.store(stats_ptr + (SEGMENTS + segment) * C + c, var, mask=c < C)
-        if RUNNING:
-            factor = running_factor(tracked_ptr, segment, SEGMENTS, momentum, CUMULATIVE)
-            update_running(
-                running_mean_ptr, running_var_ptr, c, C, mean, var, L.to(tl.float32), factor
-            )
+        store_statistics(
+            *(stats_ptr, running_mean_ptr, running_var_ptr, tracked_ptr, segment, SEGMENTS, c, C),
+            *(mean, var, L.to(tl.float32), momentum, RUNNING, CUMULATIVE),
+        )
 
 
 def count_first(

@@ -148,6 +148,32 @@ def update_running(running_mean_ptr, running_var_ptr, c, C, mean, var, n, factor
     tl.debug_barrier()  # another thread may load them for the next segment
 
 
+@triton.jit
+def store_statistics(
+    stats_ptr,
+    running_mean_ptr,
+    running_var_ptr,
+    tracked_ptr,
+    segment,
+    SEGMENTS,
+    c,
+    C,
+    mean,
+    var,
+    n,
+    momentum,
+    RUNNING: tl.constexpr,
+    CUMULATIVE: tl.constexpr,
+):
+    """A segment's fp32 mean and biased variance of channels c, of n rows, into stats [2, SEGMENTS,
+    C]; with RUNNING the running statistics take them in."""
+    tl.store(stats_ptr + segment * C + c, mean, mask=c < C)
+    tl.store(stats_ptr + (SEGMENTS + segment) * C + c, var, mask=c < C)
+    if RUNNING:
+        factor = running_factor(tracked_ptr, segment, SEGMENTS, momentum, CUMULATIVE)
+        update_running(running_mean_ptr, running_var_ptr, c, C, mean, var, n, factor)
+
+
 def tile_config(
     itemsize: int, channels: int, rows: int, num_warps: int = 4, vectors: int = 2, wide: int = 128
 ) -> dict[str, int]:

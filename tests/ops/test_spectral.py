@@ -6,7 +6,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from interpreter_child import interpreted, parent, run_child
+from interpreter_child import compiled, interpreted, parent, run_child
 from torch import nn
 from torch.nn.utils import parametrize, remove_spectral_norm
 from torch.nn.utils import spectral_norm as hook_form
@@ -16,7 +16,6 @@ from torch.utils.checkpoint import checkpoint
 from fastgan.acceleration import accelerate, revert
 from fastgan.errors import FastganError
 from fastgan.kernels import tuning
-from fastgan.kernels.common import INTERPRET, has_triton
 from fastgan.kernels.spectral import launch as kernels
 from fastgan.ops.norm.modules import grouped
 from fastgan.ops.spectral import functional as spectral
@@ -405,7 +404,7 @@ def test_registered_ops_pass_opcheck():
     )
 
 
-@pytest.mark.skipif(INTERPRET or not has_triton, reason="compiles, so not under the interpreter")
+@compiled
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", [80, 90])
 def test_kernels_with_pointer_tuples_compile_without_spills(arch):

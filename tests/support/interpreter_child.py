@@ -16,6 +16,10 @@ import pytest
 from fastgan.kernels.common import INTERPRET, has_triton
 
 interpreted = pytest.mark.skipif(not INTERPRET, reason="runs in the interpreter's process")
+compiled = pytest.mark.skipif(
+    INTERPRET or not has_triton, reason="compiles: needs Triton, and no interpreter in its place"
+)
+"""Run in the parent by every suite that has Triton; its child alone leaves them out."""
 parent = pytest.mark.skipif(
     INTERPRET or not has_triton, reason="starts the interpreter's process, which needs Triton"
 )

@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from interpreter_child import interpreted, parent, run_child
+from interpreter_child import compiled, interpreted, parent, run_child
 from norm_checks import channels_last, close, run, wide
 from torch import nn
 
 from fastgan.kernels import tuning
-from fastgan.kernels.common import INTERPRET, has_triton
 from fastgan.kernels.norm import backward as backward_kernels
 from fastgan.kernels.norm import backward_sums
 from fastgan.kernels.norm import forward as forward_kernels
@@ -216,7 +215,7 @@ def test_registered_ops_pass_opcheck():
         torch.library.opcheck(op, args, test_utils=utils)
 
 
-@pytest.mark.skipif(INTERPRET or not has_triton, reason="compiles, so not under the interpreter")
+@compiled
 def test_running_statistics_are_seen_by_the_next_segment():
     """Between the stores of one segment's statistics and the loads of the next's stands a
     barrier."""
@@ -236,7 +235,7 @@ def test_running_statistics_are_seen_by_the_next_segment():
     assert "barrier" in loop[stored : loop.index("tt.store", stored + 1)]
 
 
-@pytest.mark.skipif(INTERPRET or not has_triton, reason="compiles, so not under the interpreter")
+@compiled
 @pytest.mark.parametrize("name", ["merge moments", "merge sums", "apply", "dx"])
 def test_a_chained_kernel_waits_before_it_writes_or_reads_what_the_last_one_made(name):
     """In the machine's order: the wait stands before every store, and before the loads of parts,

@@ -46,8 +46,9 @@ def install() -> None:
     from mock_cuda import coverage
 
     coverage.install()  # before anything of fastgan is imported
-    from mock_cuda import functions, kernels, memory
+    from mock_cuda import functions, kernels, memory, tensor_methods
 
+    tensor_methods.install()
     memory.install()
     functions.install()
     kernels.install()
