@@ -8,6 +8,7 @@ from dataclasses import dataclass
 SMALL = "--size 16 --batch-size 32"
 SMALL_64 = "--size 64 --batch-size 8 --ema-decay 0.99"
 LATENT = f"{SMALL_64} --stage-steps 350 --steps 1300"
+FASTGAN_64 = f"--recipe fastgan --data landscapes {SMALL_64} --width 4 --augment none"
 R3GAN_64 = (
     "--recipe r3gan --data landscapes --size 64 --ema-decay 0.99 --width 8 --group 8 --lr 1e-3 "
     "--gamma 0.5"
@@ -33,7 +34,7 @@ def dcgan_64(data: str, steps: int, batch: int = 8) -> str:
 
 LONGER: Mapping[str, str] = {
     "dcgan": dcgan_64("landscapes", 1650, batch=16),
-    "fastgan": f"--recipe fastgan --data landscapes {SMALL_64} --width 4 --steps 2000",
+    "fastgan": f"{FASTGAN_64} --steps 2000",
     "r3gan": f"{R3GAN_64} --batch-size 16 --steps 230",
     "progressive": f"{GROWING_64} --stage-steps 150 --steps 900",
     "stylegan2-small": f"{STYLES_64} --steps 750",
@@ -66,7 +67,7 @@ TRAININGS: Mapping[str, str] = {
     "semi-supervised-alone": "--recipe semi-supervised --width 100 --hidden 250 --steps 4000 "
     "--unlabelled 0",
     "text-to-image": "--recipe text-to-image --size 16 --lr-g 2e-4 --steps 2500",
-    "fastgan": f"--recipe fastgan --data landscapes {SMALL_64} --width 4 --steps 950",
+    "fastgan": f"{FASTGAN_64} --steps 950",
     "fastgan-faces": "--recipe fastgan --data faces --size 32 --width 8 --steps 1500",
     "dcgan-faces": "--recipe dcgan --data faces --size 32 --base-width 32 --batch-size 16 "
     "--steps 2500",
