@@ -56,3 +56,34 @@ def test_the_language_is_replaced_once_a_launch_and_given_back():
         assert language.load is plain
     finally:
         del kernel.__globals__["language_of_kernel"]
+
+
+def test_types_and_shapes_that_are_kept_are_those_that_would_be_made():
+    from triton import language as tl
+    from triton.runtime import interpreter
+
+    lighten()
+    lighten()  # a second time changes nothing
+    floats, const = tl.float32, tl.pointer_type(tl.float32, const=True)
+    for element in (floats, tl.int32, tl.pointer_type(floats), const):
+        for shape in ([4], [tl.constexpr(4)], [2, 4], tl.tuple([4, 2])):
+            sides = [getattr(side, "value", side) for side in shape]
+            for made in (tl.block_type(element, shape), tl.block_type(element, shape)):
+                assert made.element_ty == element
+                assert list(made.shape) == sides
+                assert made.numel == 2 ** (sum(sides) // 2)
+                assert made.name == str(made)
+                assert str(element) in made.name
+    for wrong, error in (([3], ValueError), ([], TypeError), ([4.0], TypeError)):
+        for _ in range(2):
+            with pytest.raises(error):
+                tl.block_type(floats, wrong)
+    for kind in (floats, tl.block_type(floats, [2, 4]), tl.block_type(tl.int32, [2, 4])):
+        for _ in range(2):
+            value = tl.tensor("handle", kind)
+            assert (value.handle, value.type, value.dtype) == ("handle", kind, kind.scalar)
+            assert [side.value for side in value.shape] == ([2, 4] if kind.is_block() else [])
+            assert value.numel.value == (8 if kind.is_block() else 1)
+    for kind, wanted in ((tl.bfloat16, "uint16"), (tl.int1, "bool"), (const, "uint64")):
+        assert interpreter._get_np_dtype(kind) == wanted
+        assert interpreter._get_np_dtype(tl.block_type(kind, [2])) == wanted

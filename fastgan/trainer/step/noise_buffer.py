@@ -7,14 +7,15 @@ from collections.abc import Mapping
 
 import torch
 
+from fastgan.kernels.common import INTERPRET
 from fastgan.objectives.base import Named, Noise, draw
 
 NUMBERS = 1 << 14
 """Numbers of one draw, about: a draw of ten costs PyTorch as many operators, and nearly as long, as
 one of thousands."""
 
-STEPS = 64
-"""Most steps of one draw."""
+STEPS = 1 if INTERPRET else 64
+"""Most steps of one draw; the interpreter takes as long for each sample."""
 
 
 class NoiseBuffer:
