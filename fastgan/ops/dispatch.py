@@ -93,9 +93,15 @@ class Decision:
         return f"{self.op}: {self.engine}" + (f" ({reasons})" if reasons else "")
 
 
+def constant(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What torch.compiler.assume_constant_result does, without importing all of torch.compile, for
+    three seconds."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
 @functools.cache
-# a tracer would follow the look for a C compiler down to the file system
-@torch.compiler.assume_constant_result
+@constant  # a tracer would follow the look for a C compiler down to the file system
 def missing(engine: str, device: torch.device) -> str | None:
     """Why ``engine`` cannot run anything on ``device``, or None. Asked of the driver once per
     device."""

@@ -258,11 +258,15 @@ def foreign(value: Any) -> Iterator[str]:
 @contextlib.contextmanager
 def shapes_alone() -> Iterator[None]:
     """Within it networks are made without memory, on the meta device, and without what orthogonal
-    weights and spectral norm would compute there: a second a network, in Python."""
+    weights and spectral norm would compute there: a second a network, in Python. Nor is drawn or
+    normalised what is Python there and imports torch.compile's parts, for three seconds."""
     with (
         torch.device("meta"),
         _left_out(nn.init, "orthogonal_", result=lambda weight: weight),
+        _left_out(torch.Tensor, "normal_", result=lambda weight: weight),
+        _left_out(nn.functional, "normalize", result=lambda vector: vector),
         _left_out(parametrizations._SpectralNorm, "_power_method", result=lambda weight: None),
+        _left_out(parametrizations._SpectralNorm, "forward", result=lambda weight: weight),
     ):
         yield
 
