@@ -4,6 +4,7 @@ time."""
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ def lighten() -> None:
     _unread_overflow_checks(interpreter)
     _repeated_patches(interpreter)
     _types_made_again(interpreter)
+    _repeated_looks(interpreter)
 
 
 def _unread_overflow_checks(interpreter: Any) -> None:
@@ -38,6 +40,24 @@ def _repeated_patches(interpreter: Any) -> None:
     interpreter._patch_lang = _OnceALaunch(
         patch, empty, frozenset({id(interpreter.tl), id(interpreter.tl.core)})
     )
+
+
+def _repeated_looks(interpreter: Any) -> None:
+    """Each launch looks through all of triton.language for the functions to replace, which are the
+    same every time."""
+    if not hasattr(interpreter, "_patch_builtin") or not hasattr(interpreter, "_patch_attr"):
+        return
+    known: dict[int, list[tuple[str, Any]]] = {}
+
+    def patch_builtin(package: Any, *rest: Any) -> None:
+        if (members := known.get(id(package))) is None:
+            builtin = interpreter.tl.core.is_builtin
+            members = [one for one in inspect.getmembers(package) if builtin(one[1])]
+            known[id(package)] = members
+        for name, member in members:
+            interpreter._patch_attr(package, name, member, *rest)
+
+    interpreter._patch_builtin = patch_builtin
 
 
 class _OnceALaunch:
