@@ -5,6 +5,8 @@ A test marked `@interpreted` is skipped in the parent and run by `run_child`, or
 `run_interpreted(__file__)`, which fails if one does not pass.
 """
 
+import functools
+import json
 import os
 import re
 import subprocess
@@ -25,19 +27,32 @@ parent = pytest.mark.skipif(
 )
 
 
-def run_child(*arguments: str | Path) -> str:
-    """Runs pytest with these arguments where kernels are interpreted, and returns what it printed.
-    Fails where it fails.
+@functools.cache
+def server() -> subprocess.Popen:
+    """Where children are forked from; it ends with this process.
 
     No plugin of pytest is loaded there: importing them takes longer than many a test.
     """
     env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     env.pop("FASTGAN_IMPL", None)
-    command = [sys.executable, "-m", "pytest", "-x", *map(str, arguments)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
-    text = done.stdout + done.stderr
-    assert done.returncode == 0, text[-6000:]
+    command = [sys.executable, str(Path(__file__).with_name("interpreter_server.py"))]
+    return subprocess.Popen(
+        command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+
+
+def run_child(*arguments: str | Path) -> str:
+    """Runs pytest with these arguments where kernels are interpreted, and returns what it printed.
+    Fails where it fails."""
+    there = server()
+    assert there.stdin is not None
+    assert there.stdout is not None
+    there.stdin.write(json.dumps([os.getcwd(), "-x", *map(str, arguments)]) + "\n")
+    answer = there.stdout.readline()
+    assert answer, "the interpreter's server is gone"
+    code, text = json.loads(answer)
+    assert code == 0, text[-6000:]
     assert re.search(r"\d+ passed|\[100%\]", text), text[-6000:]
     return text
 
