@@ -9,6 +9,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# the many processes of the tests compile fastgan once
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: setup demo test quick long soak lint docs gallery gpu clean
 

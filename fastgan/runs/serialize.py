@@ -264,9 +264,9 @@ def shapes_alone() -> Iterator[None]:
         torch.device("meta"),
         _left_out(nn.init, "orthogonal_", result=lambda weight: weight),
         _left_out(torch.Tensor, "normal_", result=lambda weight: weight),
-        _left_out(nn.functional, "normalize", result=lambda vector: vector),
+        _left_out(nn.functional, "normalize", result=torch.Tensor.detach),
         _left_out(parametrizations._SpectralNorm, "_power_method", result=lambda weight: None),
-        _left_out(parametrizations._SpectralNorm, "forward", result=lambda weight: weight),
+        _left_out(parametrizations._SpectralNorm, "forward", result=torch.Tensor.detach),
     ):
         yield
 

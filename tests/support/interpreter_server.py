@@ -13,6 +13,8 @@ import tempfile
 
 import pytest
 import torch
+import torch._dynamo
+import torch.testing._internal.optests
 
 import fastgan.acceleration
 import fastgan.trainer.trainer

@@ -13,7 +13,7 @@ from fastgan.errors import FastganError
 from fastgan.kernels import toolchain
 from fastgan.kernels.norm import running
 from fastgan.kernels.spectral import launch as spectral
-from fastgan.ops.dispatch import Dispatcher, missing, why
+from fastgan.ops.dispatch import Dispatcher, constant, missing, why
 from fastgan.trainer import loop
 
 
@@ -73,6 +73,11 @@ def test_auto_falls_back_where_info_says_that_triton_cant_run(monkeypatch, tmp_p
     assert info.kernels(facts)["reasons"] == [missing("triton", device)]
     choose = Dispatcher("fall-back-test", ("triton", "reference"))
     assert choose._decide("auto", device, torch.float32, (), None, False).engine == "reference"
+
+
+def test_what_a_tracer_is_not_to_follow_is_marked_as_torch_marks_it():
+    mine = constant(lambda: None)
+    assert vars(mine) == vars(torch.compiler.assume_constant_result(lambda: None)) != {}
 
 
 class OnGpu:

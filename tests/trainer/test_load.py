@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import own_networks
 import pytest
@@ -240,3 +242,15 @@ def test_a_stage_that_is_under_way_is_the_one_that_is_loaded(tmp_path):
     torch.testing.assert_close(
         fastgan.sample(tmp_path / "run", 3, device="cpu"), expected, rtol=0, atol=2e-6
     )
+
+
+def test_a_network_with_spectral_norm_is_made_again_without_importing_the_compiler():
+    """Which takes longer than all the rest of a command's start."""
+    code = (
+        "import sys; from fastgan.models.fastgan import Discriminator; "
+        "from fastgan.trainer.reuse import load; "
+        "from fastgan.runs.serialize import serialize_network; "
+        "assert 'spec' in serialize_network(Discriminator(32, 3, 4)); "
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
