@@ -21,6 +21,7 @@ does: what they run first on a GPU costs GPU minutes when it fails.
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PRODUCT = ("fastgan", "kernels", "bench")
 
 PLAIN_DECORATORS = {
-    *("assume_constant_result", "cache", "cached_property", "classmethod", "contextmanager"),
+    *("constant", "cache", "cached_property", "classmethod", "contextmanager"),
     *("dataclass", "disable", "final", "lru_cache", "no_grad", "once_differentiable", "overload"),
     *("override", "property", "setter", "staticmethod", "total_ordering", "inference_mode"),
 }
@@ -244,7 +245,7 @@ class Walk(Values):
             return left
         if isinstance(node, ast.Lambda):
             self.scopes.append((self.path, node.lineno, node.col_offset))
-            self.unknown.append({a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)})
+            self.unknown.append(set(arguments(node)))
             self.expression(node.body, state)
             self.scopes.pop(), self.unknown.pop()
             return state
@@ -260,7 +261,7 @@ class Walk(Values):
             self.facts.reach(("name", node.id), state)
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
             self.facts.reach(("attribute", node.attr), state)
-        for child in ast.iter_child_nodes(node):
+        for child in children(node):
             if isinstance(child, ast.keyword):
                 child = child.value
             if isinstance(child, ast.expr):
@@ -302,22 +303,20 @@ class Walk(Values):
             if outer is not None:
                 self.expression(outer, state)
         self.facts.assign((self.scopes[-1], node.name), Value(ALL, 0, 0))
-        if any(ast.unparse(d).startswith(("triton", "jit", "gluon")) for d in node.decorator_list):
-            for inner in ast.walk(node):  # runs on the device: what it calls does too
-                if isinstance(inner, (ast.Name, ast.Attribute)):
-                    self.facts.reach(("name", last_name(inner)), ALL)
-                    self.facts.reach(("attribute", last_name(inner)), ALL)
+        if is_kernel(node):
+            for name in named(node):  # runs on the device: what it calls does too
+                self.facts.reach(("name", name), ALL)
+                self.facts.reach(("attribute", name), ALL)
             return state
         entry = self.entry(node, state)
         kept = self.function, self.cls
         self.function, self.cls = node.name, None
         self.scopes.append((self.path, node.lineno, node.name))
-        self.unknown.append({a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)})
+        self.unknown.append(set(arguments(node)))
         self.globals.append(set())
         out = self.block(node.body, entry)
-        yields = any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in ast.walk(node))
-        self.returns(ANYTHING if yields or kept[1] else Value(0, 0, out))
-        if yields or isinstance(node, ast.AsyncFunctionDef) or node.decorator_list:
+        self.returns(ANYTHING if yields(node) or kept[1] else Value(0, 0, out))
+        if yields(node) or isinstance(node, ast.AsyncFunctionDef) or node.decorator_list:
             self.returns(ANYTHING)
         self.scopes.pop(), self.unknown.pop(), self.globals.pop()
         self.function, self.cls = kept
@@ -356,6 +355,33 @@ class Walk(Values):
                     if isinstance(target, ast.Name):
                         facts.assign(("attribute", target.id), self.value(statement.value))
         return state
+
+
+@functools.cache
+def children(node: ast.AST) -> tuple[ast.AST, ...]:
+    return (*ast.iter_child_nodes(node),)
+
+
+@functools.cache
+def is_kernel(node: Function) -> bool:
+    return any(ast.unparse(d).startswith(("triton", "jit", "gluon")) for d in node.decorator_list)
+
+
+@functools.cache
+def named(node: Function) -> frozenset[str]:
+    """What a function refers to."""
+    inner = (n for n in ast.walk(node) if isinstance(n, (ast.Name, ast.Attribute)))
+    return frozenset(map(last_name, inner))
+
+
+@functools.cache
+def arguments(node: Function | ast.Lambda) -> frozenset[str]:
+    return frozenset(a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg))
+
+
+@functools.cache
+def yields(node: Function) -> bool:
+    return any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in ast.walk(node))
 
 
 def product() -> Iterator[tuple[str, str]]:
