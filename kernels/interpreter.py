@@ -102,12 +102,15 @@ def _types_made_again(interpreter: Any) -> None:
 def _kept_block_types(core: Any, make: Callable[..., None]) -> Callable[..., None]:
     """block_type.__init__(self, element_ty, shape); what it sets is never changed."""
     known: dict[Any, dict[str, Any]] = {}
+    shapes = (list, core.tuple)
 
     def init(self: Any, element_ty: Any, shape: Any) -> None:
         sides = [side.value if isinstance(side, core.constexpr) else side for side in shape]
-        key = element_ty.name, *sides
-        found = known.get(key)
-        if found is None or float in map(type, sides):  # 2.0 is 2 to a table, and no side
+        if not (type(shape) in shapes and all(type(side) is int for side in sides)):
+            make(self, element_ty, shape)  # which refuses what is no shape
+            return
+        key = element_ty.name, getattr(element_ty, "address_space", None), *sides
+        if (found := known.get(key)) is None:
             make(self, element_ty, shape)
             known[key] = dict(self.__dict__)
         else:

@@ -150,15 +150,10 @@ def _cpu_peaks() -> dict[str, float]:
     a = torch.zeros(1 << 24)
     b = torch.empty_like(a)
     copy = measure([lambda: b.copy_(a)], samples=7)
-    images = torch.randn(8, 128, 32, 32).contiguous(memory_format=torch.channels_last)
-    weight = torch.randn(128, 128, 3, 3).contiguous(memory_format=torch.channels_last)
-    layer = measure([lambda: torch.conv2d(images, weight, padding=1)], samples=7)
-    # oneDNN's convolutions outrun the matrix library on some CPUs: the ceiling is the faster of the
-    # two
-    fp32 = max(_product(1024, torch.float32), 2 * 8 * 32 * 32 * 9 * 128 * 128 / layer.p20 / 1e9)
-    bf16 = _product(256, torch.bfloat16)
-    if bf16 > fp32 / 4:  # a CPU without units for it takes seconds for a larger one
-        bf16 = max(bf16, _product(1024, torch.bfloat16))
+    fp32 = max(_product(1024, torch.float32), _layer(8, torch.float32))
+    bf16 = max(_product(256, torch.bfloat16), _layer(1, torch.bfloat16))
+    if bf16 > fp32 / 4:  # a CPU without units for it takes seconds for larger ones
+        bf16 = max(bf16, _product(1024, torch.bfloat16), _layer(8, torch.bfloat16))
     return {
         "copy_gbs": 2 * a.numel() * 4 / copy.p20 / 1e6,
         "matmul_tflops": fp32,
@@ -170,3 +165,13 @@ def _product(side: int, dtype: torch.dtype) -> float:
     """TFLOP/s of a product of two square matrices."""
     x, w, y = (torch.randn(side, side).to(dtype) for _ in range(3))
     return 2 * side**3 / measure([lambda: torch.mm(x, w, out=y)], samples=7).p20 / 1e9
+
+
+def _layer(images: int, dtype: torch.dtype) -> float:
+    """TFLOP/s of a convolution: oneDNN's outrun the matrix library on some CPUs."""
+    x, w = (
+        torch.randn(*shape).to(dtype, memory_format=torch.channels_last)
+        for shape in ((images, 128, 32, 32), (128, 128, 3, 3))
+    )
+    time = measure([lambda: torch.conv2d(x, w, padding=1)], samples=7)
+    return 2 * images * 32 * 32 * 9 * 128 * 128 / time.p20 / 1e9

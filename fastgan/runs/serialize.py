@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import importlib
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest import mock
@@ -255,18 +256,35 @@ def foreign(value: Any) -> Iterator[str]:
         yield from foreign(inner)
 
 
+def import_named(spec: Any, folders: Mapping[str, str] | None) -> None:
+    """Imports what `rebuild` of this would: a module that is imported within `shapes_alone` keeps
+    tensors without memory. What can't be imported is left for `rebuild` to say."""
+    if isinstance(spec, dict):
+        for key in ("$object", "$name"):
+            if key in spec:
+                with contextlib.suppress(Exception):
+                    find(spec[key], folders)
+    inside = spec.values() if isinstance(spec, dict) else spec if isinstance(spec, list) else ()
+    for value in inside:
+        import_named(value, folders)
+
+
+_one_at_a_time = threading.RLock()
+
+
 @contextlib.contextmanager
 def shapes_alone() -> Iterator[None]:
     """Within it networks are made without memory, on the meta device, and without what orthogonal
     weights and spectral norm would compute there: a second a network, in Python. Nor is drawn or
     normalised what is Python there and imports torch.compile's parts, for three seconds."""
     with (
+        _one_at_a_time,
         torch.device("meta"),
         _left_out(nn.init, "orthogonal_", result=lambda weight: weight),
         _left_out(torch.Tensor, "normal_", result=lambda weight: weight),
-        _left_out(nn.functional, "normalize", result=torch.Tensor.detach),
+        _left_out(nn.functional, "normalize", result=torch.Tensor.clone),
         _left_out(parametrizations._SpectralNorm, "_power_method", result=lambda weight: None),
-        _left_out(parametrizations._SpectralNorm, "forward", result=torch.Tensor.detach),
+        _left_out(parametrizations._SpectralNorm, "forward", result=torch.Tensor.clone),
     ):
         yield
 
@@ -278,7 +296,7 @@ def _left_out(owner: Any, name: str, result: Callable[[torch.Tensor], Any]) -> I
 
     def function(*args: Any, **kwargs: Any) -> Any:
         tensor = next((a for a in args if isinstance(a, torch.Tensor)), None)
-        if tensor is None or not tensor.is_meta:
+        if tensor is None or not tensor.is_meta or kwargs.get("out") is not None:
             return real(*args, **kwargs)
         return result(tensor)
 

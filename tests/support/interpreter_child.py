@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -37,22 +38,24 @@ def server() -> subprocess.Popen:
     env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     env.pop("FASTGAN_IMPL", None)
     command = [sys.executable, str(Path(__file__).with_name("interpreter_server.py"))]
-    return subprocess.Popen(
-        command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    return subprocess.Popen(command, env=env, start_new_session=True, **pipes)
 
 
 def run_child(*arguments: str | Path) -> str:
     """Runs pytest with these arguments where kernels are interpreted, and returns what it printed.
     Fails where it fails."""
     there = server()
-    assert there.stdin is not None
-    assert there.stdout is not None
-    there.stdin.write(json.dumps([os.getcwd(), "-x", *map(str, arguments)]) + "\n")
-    answer = there.stdout.readline()
-    assert answer, "the interpreter's server is gone"
-    code, text = json.loads(answer)
-    assert code == 0, text[-6000:]
+    try:
+        there.stdin.write(json.dumps([os.getcwd(), "-x", *map(str, arguments)]) + "\n")
+        code, text = json.loads(there.stdout.readline() or '["none", "the server is gone"]')
+    except BaseException:  # its answer, still to come, is not the next one's
+        os.killpg(there.pid, signal.SIGKILL)
+        server.cache_clear()
+        raise
+    if code == "none":
+        server.cache_clear()
+    assert code == 0, f"exit {code}: {text[-6000:]}"
     assert re.search(r"\d+ passed|\[100%\]", text), text[-6000:]
     return text
 

@@ -10,11 +10,15 @@ import os
 import signal
 import sys
 import tempfile
+import traceback
+from pathlib import Path
 
 import pytest
 import torch
 import torch._dynamo
 import torch.testing._internal.optests
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this checkout, as pytest has it
 
 import fastgan.acceleration
 import fastgan.trainer.trainer
@@ -36,6 +40,8 @@ for line in sys.stdin:
                 folder, *arguments = json.loads(line)
                 os.chdir(folder)
                 code = int(pytest.main(arguments))
+            except BaseException:
+                traceback.print_exc()
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()

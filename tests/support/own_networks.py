@@ -90,3 +90,18 @@ class Prepared(nn.Module):
         self.register_buffer("product", torch.mv(self.weight.detach(), torch.ones(4)))
         self.norm = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4))
         nn.init.orthogonal_(self.norm.parametrizations.weight.original)
+
+
+class Measured(nn.Module):
+    """Computes with gradients by what is left out of networks without memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 4))
+        self.norm = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4))
+        unit = nn.functional.normalize(self.weight)
+        (unit.square().sum() + self.norm.weight.sum()).backward()
+        self.live = unit.requires_grad and self.norm.weight.requires_grad
+        whole = torch.empty(3, 4)
+        nn.functional.normalize(self.weight.detach(), out=whole)
+        self.register_buffer("unit", whole)

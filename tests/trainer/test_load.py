@@ -118,6 +118,25 @@ def test_a_default_that_was_used_is_no_difference():
     assert "spec" in serialize_network(own_networks.Renamed())
     assert "spec" in serialize_network(own_networks.Deep())
     assert "spec" in serialize_network(own_networks.Prepared())
+    assert "spec" in serialize_network(own_networks.Measured())
+
+
+def test_a_module_of_ones_own_is_imported_with_memory(tmp_path, monkeypatch):
+    """Not while networks are made without."""
+    code = (
+        "import torch\nfrom torch import nn\nTWO = torch.tensor([2.0])\n"
+        "class Doubling(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.net = nn.Conv2d(4, 1, 1)\n"
+        "    def forward(self, z):\n        return self.net(z).repeat(1, 1, 8, 8) * TWO\n"
+    )
+    (tmp_path / "doubling_network.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    from doubling_network import Doubling
+
+    expected, _ = trained(tmp_path / "run", nets={"G": Doubling(), "D": discriminator()})
+    del sys.modules["doubling_network"]
+    loaded = fastgan.load(tmp_path / "run", trust=True)
+    torch.testing.assert_close(loaded(LATENT), expected, rtol=0, atol=2e-6)
 
 
 def test_another_network_another_step_other_weights(tmp_path):

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import fastgan
 from fastgan.graphs.host_reads import HostRead, NoHostReads
+from fastgan.kernels.common import INTERPRET
 from fastgan.models.dcgan import (
     ConditionalDiscriminator,
     ConditionalGenerator,
@@ -595,7 +596,7 @@ def test_noise_drawn_ahead_is_the_noise_of_each_step(rounds):
         "c": Noise((), "categorical", classes=7),
     }
     ahead = NoiseBuffer(noise, 11, 8, rounds)
-    assert ahead.steps > 1
+    assert (ahead.steps == 1) == INTERPRET
     for step in (0, 1, ahead.steps - 1, ahead.steps, 5 * ahead.steps + 2, 1):
         drawn = ahead.of(step)
         assert len(drawn) == rounds

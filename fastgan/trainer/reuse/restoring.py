@@ -24,7 +24,7 @@ from fastgan.precision import resolve
 from fastgan.runs import schema
 from fastgan.runs.checkpoint import Checkpoints
 from fastgan.runs.run_folder import read_checkpoint, read_facts
-from fastgan.runs.serialize import rebuild, shapes_alone
+from fastgan.runs.serialize import import_named, rebuild, shapes_alone
 from fastgan.trainer import sampling
 from fastgan.trainer.networks import check_network, load_network
 from fastgan.trainer.stages.stage import open_streams
@@ -292,6 +292,7 @@ def network_of(
         )
     folders = folders_of(run, trust)
     with torch.random.fork_rng([]):
+        import_named(how["spec"], folders)
         with shapes_alone():  # before memory is taken for whatever sizes the file asks for
             check_network(_module(how["spec"], folders), weights, name)
         return _module(how["spec"], folders)
@@ -324,6 +325,7 @@ def exported(folder: Path, net: nn.Module | None, trust: bool) -> nn.Module:
     if net is None:
         folders: dict[str, str] | None = {} if trust else None
         with torch.random.fork_rng([]):
+            import_named(config["network"], folders)
             with shapes_alone():
                 check_network(_module(config["network"], folders), weights, "G")
             net = _module(config["network"], folders)
