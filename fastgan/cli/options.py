@@ -37,6 +37,15 @@ step_option = click.option(
 )
 
 
+def default_of(field: Any, kind: type) -> str:
+    """What help says of it."""
+    if field.default is None:
+        return ""
+    value = str(field.default).lower() if kind is bool else field.default
+    here = field.metadata["on_cpu"]
+    return f"  [default: {value}{'' if here is None else f'; without a GPU {here}'}]"
+
+
 def flags(config: type[Config]) -> list[click.Option]:
     """One typed option for each field, showing its default."""
     made = []
@@ -44,11 +53,7 @@ def flags(config: type[Config]) -> list[click.Option]:
         kind, _ = type_of(config, name)
         flag = name.replace("_", "-")
         choices = field.metadata["choices"]
-        shown = (
-            ""
-            if field.default is None
-            else f"  [default: {str(field.default).lower() if kind is bool else field.default}]"
-        )
+        shown = default_of(field, kind)
         made.append(
             click.Option(
                 [f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}", name],

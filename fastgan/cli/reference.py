@@ -34,6 +34,8 @@ def table(config: type[Config], group: str) -> str:
                 if field.default is None and optional
                 else f"`{str(field.default).lower() if kind is bool else field.default}`"
             )
+            if (here := field.metadata["on_cpu"]) is not None:
+                default += f"; without a GPU `{here}`"
             lines.append(
                 f"| `--{flag}` | {shown} | {default} | "
                 f"{field.metadata['help'].replace('|', chr(92) + '|')} |"

@@ -9,7 +9,7 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from fastgan.recipes.config import without
 from fastgan.recipes.training import make_trainer
 from fastgan.runs import changes, layout
 from fastgan.runs.layout import REPORT
-from fastgan.trainer.run_options import of_before
+from fastgan.trainer.run_options import of_before, on_cpu
 
 if TYPE_CHECKING:
     from fastgan.trainer.trainer import Trainer
@@ -206,7 +206,8 @@ def command(
             refuse_existing(given["out"])
         config = auto.decide(file, given, seconds, config_file or "flags")
     else:
-        config = options.assemble(cls, file, given, config_file or "flags")
+        there = smaller(cls, file, given)
+        config = options.assemble(cls, {**there, **file}, given, config_file or "flags")
     if config.model is not None:
         prepare_import(
             config.model, given["model"] is not None, resume, resume or config_file, trust
@@ -214,6 +215,29 @@ def command(
     sys.exit(
         run(config, resume=bool(resume), from_step=from_step, dry_run=dry_run, seconds=seconds)
     )
+
+
+def smaller(
+    cls: type[Config], file: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The options that a CPU needs other defaults for, said in a line."""
+    named = {name.replace("-", "_") for name in file} | {
+        name for name, value in given.items() if value is not None
+    }
+    found = {name: value for name, value in on_cpu(cls).items() if name not in named}
+    if not found or "model" in named:
+        return {}
+    from fastgan.devices import pick_device
+    from fastgan.distributed.context import local_device
+
+    asked = given.get("device") or file.get("device", "auto")
+    if not isinstance(asked, str) or pick_device(local_device(asked)).type != "cpu":
+        return {}
+    if os.environ.get("RANK", "0") == "0":
+        shown = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in found.items())
+        usual = ", ".join(str(options.fields_of(cls)[name].default) for name in found)
+        click.echo(f"no GPU: {shown} ({usual} are for one)")
+    return found
 
 
 def prepare_import(model: str, typed: bool, run: str | None, file: str | None, trust: bool) -> None:

@@ -19,8 +19,10 @@ class Fastgan(Config):
     augment: str = run_option(
         "color,translation,cutout", "what changes reals and fakes alike before D sees them"
     )
-    latent: int = option(256, "numbers in a latent vector")
-    width: int = option(64, "channels of a map of half of 256 pixels; smaller maps have more")
+    latent: int = option(256, "numbers in a latent vector", on_cpu=128)
+    width: int = option(
+        64, "channels of a map of half of 256 pixels; smaller maps have more", on_cpu=8
+    )
     loss: str = option("hinge", "adversarial loss", choices=tuple(LOSSES))
     reconstruction: float = option(1.0, "weight of drawing reals from D's features")
     r1: float = option(0.0, "gamma of the R1 penalty; 0 is off")

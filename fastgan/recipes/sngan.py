@@ -16,8 +16,8 @@ class Sngan(Residual):
     recipe: ClassVar[str] = "sngan"
     summary: ClassVar[str] = "residual networks, spectral norm, hinge loss, five steps of D"
 
-    width_g: int = option(256, "channels of the generator")
-    width_d: int = option(128, "channels of the discriminator")
+    width_g: int = option(256, "channels of the generator", on_cpu=64)
+    width_d: int = option(128, "channels of the discriminator", on_cpu=64)
     loss: str = option("hinge", "adversarial loss", choices=tuple(LOSSES))
 
     def build(self, images: ImageSpec) -> RecipeParts:

@@ -23,17 +23,28 @@ def option(
     most: float | None = None,
     below: float | None = None,
     before: Any = None,
+    on_cpu: Any = None,
 ) -> Any:
     """A field of options: its help text and which values it takes, of the type it is declared with.
 
     choices: of a text. least, most, below: of a number. Without them a count is at least 1, or 0
     where 0 is its default, and any other number at least 0; all are finite and fit 64 bits. before:
-    what runs had whose config.toml is older than the option, where that is not its default.
+    what runs had whose config.toml is older than the option, where that is not its default. on_cpu:
+    what `fastgan train` takes instead of the default where no GPU is.
     """
-    bounds = {"least": least, "most": most, "below": below, "before": before}
+    bounds = {"least": least, "most": most, "below": below, "before": before, "on_cpu": on_cpu}
     return field(
         default=default, metadata={"help": help, "choices": choices, "group": group, **bounds}
     )
+
+
+def on_cpu(options: type) -> dict[str, Any]:
+    """Values of the options that are others without a GPU."""
+    return {
+        one.name: one.metadata["on_cpu"]
+        for one in fields(options)
+        if one.metadata.get("on_cpu") is not None
+    }
 
 
 def of_before(options: type) -> dict[str, Any]:
