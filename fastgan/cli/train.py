@@ -217,9 +217,7 @@ def command(
     )
 
 
-def smaller(
-    cls: type[Config], file: Mapping[str, Any], given: Mapping[str, Any]
-) -> dict[str, Any]:
+def smaller(cls: type[Config], file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a CPU needs other defaults for, said in a line."""
     named = {name.replace("-", "_") for name in file} | {
         name for name, value in given.items() if value is not None
@@ -236,7 +234,7 @@ def smaller(
     if os.environ.get("RANK", "0") == "0":
         shown = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in found.items())
         usual = ", ".join(str(options.fields_of(cls)[name].default) for name in found)
-        click.echo(f"no GPU: {shown} ({usual} are for one)")
+        click.echo(f"no GPU: {shown} (with one {usual})")
     return found
 
 
