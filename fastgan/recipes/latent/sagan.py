@@ -70,7 +70,9 @@ class BigGanSmall(Sagan):
 
     steps: int = run_option(100_000, "updates of the generator")
     latent: int = option(80, "numbers in a latent vector, shared by the blocks")
-    width: int = option(48, "channels of the largest map; inner ones double up to 8 times it")
+    width: int = option(
+        48, "channels of the largest map; inner ones double up to 8 times it", on_cpu=16
+    )
     n_critic: int = option(2, "updates of the discriminator for one of the generator")
     lr_g: float = option(5e-5, "learning rate of the generator")
     lr_d: float = option(2e-4, "learning rate of the discriminator")
