@@ -19,7 +19,7 @@ class Fastgan(Config):
     augment: str = run_option(
         "color,translation,cutout", "what changes reals and fakes alike before D sees them"
     )
-    latent: int = option(256, "numbers in a latent vector", on_cpu=128)
+    latent: int = option(256, "numbers in a latent vector")
     width: int = option(
         64, "channels of a map of half of 256 pixels; smaller maps have more", on_cpu=8
     )

@@ -17,7 +17,7 @@ class WganGp(Residual):
         "residual networks, Wasserstein loss with gradient penalty, five steps of the critic"
     )
 
-    width: int = option(128, "channels of both networks", on_cpu=64)
+    width: int = option(128, "channels of both networks", on_cpu=32)
     gp: float = option(10.0, "weight of the gradient penalty")
 
     def build(self, images: ImageSpec) -> RecipeParts:
