@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -61,6 +63,11 @@ class Discriminator(nn.Module):
         self.mix = nn.ModuleList(fixed(m.shape[1], width, 1) for m in maps)
         self.spread = nn.ModuleList(fixed(width, width, 3) for _ in maps)
         self.heads = nn.ModuleList(head(width, m.shape[2]) for m in maps)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Discriminator:
+        """To a device, the frozen network with the others: a step that is captured copies none."""
+        self._eye[0]._apply(fn)
+        return super()._apply(fn, recurse)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The mixed maps, the finest first."""

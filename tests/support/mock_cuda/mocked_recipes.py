@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 from run_support import in_a_hurry
+from stand_ins import Eye
 from tiny_recipes import MEDIA, tiny
 
 from fastgan import recipes
@@ -24,6 +25,7 @@ QUICK = ("gan", "dcgan", "cgan", "semi-supervised", "r3gan")
 @pytest.fixture(autouse=True)
 def few(monkeypatch, tmp_path):
     in_a_hurry(monkeypatch)
+    monkeypatch.setattr("fastgan.models.frozen.projected.eye", Eye)
     monkeypatch.chdir(tmp_path)
     for name, (draw, _) in rendered.RENDERED.items():
         monkeypatch.setitem(rendered.RENDERED, name, (draw, 12 if name == "sprites" else 40))
