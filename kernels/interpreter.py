@@ -45,8 +45,9 @@ def _repeated_patches(interpreter: Any) -> None:
 def _repeated_looks(interpreter: Any) -> None:
     """Each launch looks through all of triton.language for the functions to replace, which are the
     same every time."""
-    if not hasattr(interpreter, "_patch_builtin") or not hasattr(interpreter, "_patch_attr"):
-        return
+    look = getattr(interpreter, "_patch_builtin", None)
+    if look is None or not hasattr(interpreter, "_patch_attr") or look.__module__ == __name__:
+        return  # another Triton, or done
     known: dict[int, list[tuple[str, Any]]] = {}
 
     def patch_builtin(package: Any, *rest: Any) -> None:
@@ -91,7 +92,7 @@ def _types_made_again(interpreter: Any) -> None:
     """Each operation makes the type and the shape of its result anew, and a table of all NumPy
     types to look one up: a kernel has a few dozen of them, which are made once and kept."""
     core = interpreter.tl.core
-    if getattr(core.block_type.__init__, "kept", False):
+    if core.block_type.__init__.__module__ == __name__:  # done
         return
     core.block_type.__init__ = _kept_block_types(core, core.block_type.__init__)
     core.tensor.__init__ = _kept_shapes(core, core.tensor.__init__)
@@ -116,7 +117,6 @@ def _kept_block_types(core: Any, make: Callable[..., None]) -> Callable[..., Non
         else:
             self.__dict__.update(found)
 
-    init.kept = True  # type: ignore[attr-defined]
     return init
 
 

@@ -95,8 +95,8 @@ class Decision:
 
 def constant(function: Callable[..., Any]) -> Callable[..., Any]:
     """What torch.compiler.assume_constant_result does, without importing all of torch.compile, for
-    three seconds."""
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    three seconds: torch's own mark, which a test compares."""
+    vars(function)["_dynamo_marked_constant"] = True
     return function
 
 

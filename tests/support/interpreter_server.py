@@ -5,6 +5,7 @@ Reads one JSON list a line, a folder and pytest's arguments, and writes one JSON
 child's exit code, and what it printed.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -15,14 +16,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch._dynamo
-import torch.testing._internal.optests
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this checkout, as pytest has it
 
-import fastgan.acceleration
-import fastgan.trainer.trainer
-import fastgan.verify  # noqa: F401
+OURS = ("fastgan.acceleration", "fastgan.trainer.trainer", "fastgan.verify")
+TORCHS = ("torch._dynamo", "torch.testing._internal.optests")
+for module in (*OURS, *TORCHS):
+    importlib.import_module(module)
 
 SECONDS = 600
 """After which a child is killed."""
