@@ -15,9 +15,16 @@ from fastgan.recipes.translation.base import FromImage
 
 if TYPE_CHECKING:
     from fastgan.objectives.medium import Medium
+    from fastgan.recipes.config import Config
 
 MOST = 10_000
 """Seeds of one command."""
+
+FILMS, FPS = (".gif", ".mp4"), 8.0
+"""Endings that are films where the run's kind makes such, and their frames a second."""
+
+FILMED, MOST_FILMED = 16, 256
+"""Cells of a film: where nothing is asked, and at most."""
 
 HIGHEST, LARGEST = 4096, 2**26
 """Pixels: the height of one image, and all images of one picture together."""
@@ -32,7 +39,8 @@ HIGHEST, LARGEST = 4096, 2**26
 @click.option(
     "--out",
     help="a picture of them all (.png, .jpg or .webp), or a folder (ends in /) for one file each; "
-    "rows: a .csv file; sounds: a .wav file or a folder; strings: a .txt or .smi file  [default: "
+    "clips that go on: a film (.gif, or .mp4 where ffmpeg is); rows: a .csv file; sounds: a .wav "
+    "file or a folder; strings: a .txt or .smi file  [default: "
     "samples.png, rows.csv, voice.wav, strings.txt]",
 )
 @click.option(
@@ -71,7 +79,9 @@ HIGHEST, LARGEST = 4096, 2**26
 @step_option
 @click.option("--data", help="what a generator of images from images is given")
 @click.option(
-    "--input", "given", help="an image or a folder of them, for a generator of images from images"
+    "--input",
+    "given",
+    help="an image or a folder of them, for a generator of images from images; for video clips",
 )
 @click.option("--mask", help="with --input, for inpainting: white is what to fill in")
 @click.option("--device", default="auto", show_default=True)
@@ -119,11 +129,13 @@ def command(
     path = files.path_of(out, "--out")
     refuse_own(path)
     into_folder = out.endswith("/") or files.kind(path) == "folder"
-    if not into_folder and path.suffix.lower() not in medium.endings:
-        if medium.endings and path.suffix.lower() not in pictures.FORMATS:
-            known = ", ".join(medium.endings)
-            raise FastganError(f"--out {out}: name it {known}, or .png for a picture of them")
-        pictures.ending_of(path)
+    common: dict[str, Any] = {"step": step, "device": device, "trust": trust}
+    if not into_folder and (kind := filming(run, path)) is not None:
+        refused = (labels, seeds, text, traverse, truncation, mask)
+        film(kind, run, path, count, given, data, size, {"seed": seed, **common}, refused)
+        return
+    if not into_folder:
+        check_ending(out, path, medium)
     if chosen is not None and labels:  # every seed in every class
         chosen, labels = [s for s in chosen for _ in labels], labels * len(chosen)
     n = len(chosen) if chosen is not None else 64 if count is None else count
@@ -144,7 +156,6 @@ def command(
             raise FastganError(f"--out {out}: {medium.noun} go into one file, such as {medium.out}")
     scale = None if size is None else 1
     check_size(size, 100 if traverse is not None else n, into_folder)
-    common: dict[str, Any] = {"step": step, "device": device, "trust": trust}
     config = of_run(run)
     if isinstance(config, FromImage) and data is None:
         datasets = (
@@ -210,6 +221,50 @@ def write(medium: Medium, samples: Any, path: Path, into_folder: bool) -> None:
     click.echo(f"{len(samples):,} {medium.noun} in {path}{'/' * into_folder}")
 
 
+def check_ending(out: str, path: Path, medium: Medium) -> None:
+    """Raises FastganError for the name of a file that can't hold the samples."""
+    from fastgan.monitor import pictures
+
+    ending = path.suffix.lower()
+    if medium.endings and ending not in (*medium.endings, *pictures.FORMATS):
+        known = ", ".join(medium.endings)
+        raise FastganError(f"--out {out}: name it {known}, or .png for a picture of them")
+    if ending not in medium.endings:
+        pictures.ending_of(path)
+
+
+def filming(run: str, path: Path) -> Config | None:
+    """The configuration of a run that makes films, where the path is one's."""
+    config = of_run(run) if path.suffix.lower() in FILMS else None
+    return config if config is not None and config.films else None
+
+
+def film(
+    config: Config,
+    run: str,
+    path: Path,
+    count: int | None,
+    given: str | None,
+    data: str | None,
+    size: int | None,
+    options: dict[str, Any],
+    refused: Sequence[Any],
+) -> None:
+    """Write the film of a run. refused: values of options that mean nothing to it."""
+    from fastgan.monitor.pictures import animation
+
+    if any(value not in (None, ()) for value in refused):
+        raise FastganError("a film takes --n, --input, --data, --seed and --size alone")
+    n = FILMED if count is None else count
+    if not 1 <= n <= MOST_FILMED:
+        raise FastganError(f"--n {n}: from 1 to {MOST_FILMED} cells of a film")
+    check_size(size, 2 * n, False)
+    animation.check_moving(path)
+    frames, line = config.film(run, n, given, data, size, options)
+    animation.save_moving(frames, path, fps=FPS, hold=1.0)
+    click.echo(f"{line}: {path}")
+
+
 def check_size(size: int | None, count: int, into_folder: bool) -> None:
     """Raises FastganError for a size at which images can't be written."""
     if size is None:
@@ -235,6 +290,7 @@ def translated(
     """(outputs, what a picture shows at that size) for the first samples of the data, in [0, 1]."""
     import torch
 
+    from fastgan.data.dataset import left_out
     from fastgan.metrics.fidelity import head
     from fastgan.trainer.reuse.load import walk
     from fastgan.trainer.sampling import beside
@@ -245,6 +301,9 @@ def translated(
         scaled = sized(images.float().cpu().add(1).div(2), size)
         return torch.from_numpy(scaled).float().div(127.5).sub(1)
 
+    for part in datasets.values():
+        if count is None and part.skipped:  # what was given; of held-out data training has told it
+            click.echo(left_out(part.skipped), err=True)
     made, shown = [], []
     for step, images in walk(run, head(datasets, count) if count else datasets, **options):
         made.append(images.float().cpu())

@@ -9,6 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import numpy as np
 from fastgan.data import cache
 from fastgan.data.dataset import Dataset, left_out, none_readable
 from fastgan.data.formats.tables import LARGEST, classes_of, table_of
-from fastgan.data.listing import Listing, class_labels
-from fastgan.data.pixels import Unreadable, decode
+from fastgan.data.listing import Listing, class_labels, clip_labels
+from fastgan.data.pixels import Unreadable, decode, decode_frames
 from fastgan.errors import FastganError, printable
 
 _RUN_BYTES = 4 << 20  # decoded images handed over at once
@@ -35,15 +36,15 @@ def from_listing(
     workers: int | None,
     progress: bool | None,
     use_labels: bool,
+    frames: bool = False,
 ) -> Dataset:
-    """A listing as a Dataset, decoded now or found in the cache."""
+    """A listing as a Dataset, decoded now or found in the cache; frames: of animations all."""
     name = listing.root.name or str(listing.root)
     if not len(listing):
         raise FastganError(f"no files in {listing.root}: give a folder or zip of images")
-    wanted = f"{cache.VERSION} {size} {channels}"
-    builder = _Builder(
-        listing, size, channels, directory, strict, workers or default_workers(), terminal(progress)
-    )
+    wanted = f"{cache.VERSION} {size} {channels}{' frames' * frames}"
+    threads, bar = workers or default_workers(), terminal(progress)
+    builder = _Builder(listing, size, channels, directory, strict, threads, bar, frames)
     entry = cache.obtain(
         directory,
         stamp=hashlib.sha256(f"{wanted} {listing.stamp}".encode()).hexdigest(),
@@ -58,11 +59,15 @@ def from_listing(
         raise FastganError(
             f"{listing.root}: {left_out(skipped)}; repair or remove, or run without --strict"
         )
-    fields = [key for key in entry.arrays if use_labels or key != "label"]
+    arrays, kinds = entry.arrays, entry.kinds
+    if frames:
+        label = np.repeat(*np.array(entry.meta["clips"], np.int64).reshape(-1, 2).T)
+        arrays, kinds = {**arrays, "label": label}, {**kinds, "label": "label"}
+    fields = [key for key in arrays if use_labels or key != "label"]
     return Dataset(
         name,
-        {key: entry.arrays[key] for key in fields},
-        entry.kinds,
+        {key: arrays[key] for key in fields},
+        kinds,
         classes=entry.meta["classes"] if "label" in fields else None,
         skipped=skipped,
         names=entry.names,
@@ -99,8 +104,9 @@ class _Builder:
         strict: bool,
         workers: int,
         progress: bool,
+        frames: bool,
     ) -> None:
-        self.listing, self.size, self.channels = listing, size, channels
+        self.listing, self.size, self.channels, self.frames = listing, size, channels, frames
         self.directory, self.strict, self.workers, self.progress = (
             directory,
             strict,
@@ -108,7 +114,7 @@ class _Builder:
             progress,
         )
 
-        self.table = table_of(listing.names)
+        self.table = None if frames else table_of(listing.names)
         self.classes, self.unread = b"", None
         if self.table is not None:
             try:
@@ -153,7 +159,7 @@ class _Builder:
         for i, name in enumerate(self.listing.names):
             try:
                 with _strict_pillow():
-                    return decode(self.listing.read(i), self.size, self.channels)
+                    return self._images(i, self.channels, self.listing.read(i))[0][1]
             except Unreadable as error:
                 if i == self.table:
                     continue
@@ -172,7 +178,8 @@ class _Builder:
         key = _Key(self.listing, self.classes)
         kept: list[str] = []
         skipped: list[tuple[str, str]] = []
-        step = max(1, min(_RUN_FILES, _RUN_BYTES // int(np.prod(shape))))
+        most = 1 if self.frames else _RUN_FILES  # one animation is as large as a run, or larger
+        step = max(1, min(most, _RUN_BYTES // int(np.prod(shape))))
         runs = (
             range(i, min(i + step, len(self.listing))) for i in range(0, len(self.listing), step)
         )
@@ -185,27 +192,34 @@ class _Builder:
                     key.update(digests)
                     skipped += [(self.listing.names[i], reason) for i, reason in bad]
                     self._refuse_if_strict(skipped)
-                    for i, image in images:
-                        self._check(image, shape, i, kept)
-                        kept.append(self.listing.names[i])
+                    for name, image in images:
+                        self._check(image, shape, name, kept)
+                        kept.append(name)
                     if images:
                         writer.append("image", np.stack([image for _, image in images]))
                     bar.update(len(digests))
             found, note = self._labels(kept)
-            if found:
+            meta: dict[str, Any] = {
+                "classes": found[1] if found else None,
+                "skipped": skipped,
+                "note": note,
+            }
+            if found and self.frames:  # of which there may be more than the writer has room for
+                meta["clips"] = [(label, len([*same])) for label, same in groupby(found[0])]
+            if found and not self.frames:
                 writer.append("label", np.array(found[0], dtype=np.int64))
             else:
                 writer.drop("label")
-            writer.finish(
-                {"classes": found[1] if found else None, "skipped": skipped, "note": note}, kept
-            )
+            writer.finish(meta, kept)
         except BaseException:
             writer.abort()
             raise
         return writer, key.hexdigest()
 
     def _labels(self, kept: list[str]) -> tuple[tuple[list[int], list[str]] | None, str | None]:
-        """Of a file beside the images, else of their folders."""
+        """Of a file beside the images, else of their folders; of frames their clips."""
+        if self.frames:
+            return clip_labels(kept, frozenset(self.listing.names)), None
         note = self.unread
         if self.table is not None and note is None:
             found, note = classes_of(self.listing.names[self.table], self.classes, kept)
@@ -216,8 +230,9 @@ class _Builder:
 
     def _decode(
         self, run: range, shape: tuple[int, int, int]
-    ) -> tuple[list[tuple[int, np.ndarray]], list[bytes], list[Any]]:
-        images, digests, bad = [], [], []
+    ) -> tuple[list[tuple[str, np.ndarray]], list[bytes], list[Any]]:
+        images: list[tuple[str, np.ndarray]] = []
+        digests, bad = [], []
         # Grey so far and nothing asked: look at each image's own channels, to notice the first
         # colour one.
         channels = None if self.channels is None and shape[2] == 1 else shape[2]
@@ -231,20 +246,30 @@ class _Builder:
                 continue
             digests.append(hashlib.sha256(data).digest())
             try:
-                images.append((i, decode(data, self.size, channels)))
+                images += self._images(i, channels, data)
             except Unreadable as error:
                 bad.append((i, str(error)))
         return images, digests, bad
 
+    def _images(self, i: int, channels: int | None, data: bytes) -> list[tuple[str, np.ndarray]]:
+        """What file i holds, named: one image, or the frames of an animation."""
+        name = self.listing.names[i]
+        if not self.frames:
+            return [(name, decode(data, self.size, channels))]
+        made = decode_frames(data, self.size, channels)
+        if len(made) == 1:
+            return [(name, made[0])]
+        return [(f"{name}#{number}", frame) for number, frame in enumerate(made, 1)]
+
     def _check(
-        self, image: np.ndarray, shape: tuple[int, int, int], i: int, kept: list[str]
+        self, image: np.ndarray, shape: tuple[int, int, int], name: str, kept: list[str]
     ) -> None:
         if image.shape[:2] != shape[:2]:
             (h, w), (height, width) = shape[:2], image.shape[:2]
             raise FastganError(
                 f"{self.listing.root}: images differ in size "
                 f"({printable(kept[0] if kept else 'the first')} is {w}x{h}, "
-                f"{printable(self.listing.names[i])} {width}x{height}): give one, for example "
+                f"{printable(name)} {width}x{height}): give one, for example "
                 f"--size {min(h, w, height, width)}"
             )
         if image.shape[2] != shape[2]:

@@ -1,5 +1,5 @@
-"""Folders and zip archives as one thing: a sorted list of named files that can be read by number,
-from any thread."""
+"""Folders, zip archives and single files as one thing: a sorted list of named files that can be
+read by number, from any thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 import zipfile
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -214,6 +214,20 @@ class Zip(Listing):
         return self._archive.open(self._members[i])
 
 
+class OneFile(Listing):
+    """A single file."""
+
+    def __init__(self, path: Path) -> None:
+        facts = path.stat()
+        times = facts.st_mtime_ns, facts.st_ctime_ns
+        real = os.path.realpath(path).encode("utf-8", "surrogateescape")
+        stamp = hashlib.sha256(real + f"\0{facts.st_size} {times}".encode())
+        super().__init__(path, [path.name], [facts.st_size], stamp.hexdigest(), max(times))
+
+    def _open(self, i: int) -> IO[bytes]:
+        return files.open_plain(self.root)
+
+
 def stem(name: str) -> str:
     """A relative name without its extension: what the two halves of a pair share."""
     folder, slash, base = name.rpartition("/")
@@ -271,6 +285,20 @@ def class_labels(names: Sequence[str]) -> tuple[tuple[list[int], list[str]] | No
             return ([number[p[depth]] for p in parts], found), "; ".join(notes) or None
         depth += 1
     return None, "; ".join(notes) or None
+
+
+def clip_labels(names: Sequence[str], files: Collection[str]) -> tuple[list[int], list[str]]:
+    """(the number of each frame's clip, the clips by number). An animation is a clip, and so are
+    the images that lie in one folder; "." is the outermost.
+
+    names: a file, or of a frame of an animation FILE#NUMBER. files: of which they come.
+    """
+    clips = [
+        name.rpartition("/")[0] or "." if name in files else name.rpartition("#")[0]
+        for name in names
+    ]
+    number = {clip: i for i, clip in enumerate(dict.fromkeys(clips))}
+    return [number[clip] for clip in clips], list(number)
 
 
 def _no_classes(found: Sequence[str]) -> str | None:

@@ -19,7 +19,7 @@ from fastgan.data.building import from_listing
 from fastgan.data.dataset import Dataset
 from fastgan.data.formats.naming import HEAD, named
 from fastgan.data.from_rows import from_rows, progress_bar
-from fastgan.data.listing import Folder, Zip
+from fastgan.data.listing import Folder, Listing, OneFile, Zip
 from fastgan.data.mapstyle import from_items
 from fastgan.data.options import OpenOptions
 from fastgan.data.pixels import looks_like_image
@@ -55,6 +55,7 @@ def open_dataset(
     workers: int | None = None,
     progress: bool | None = None,
     labels: Any = None,
+    frames: bool = False,
 ) -> Dataset:
     """Open images as a Dataset.
 
@@ -70,6 +71,9 @@ def open_dataset(
         workers: decoding threads.
     progress: show a bar; None means on a terminal only. labels: False ignores labels, True requires
     them; for array sources also the labels themselves or a file of them.
+    frames: of files, take every frame of an animation (GIF, WebP, APNG) instead of the first, with
+        names such as walk.gif#12; a file of its own will do. Labels then number the clips: an
+        animation is one, and so are the images of a folder.
     Raises FastganError, one line that names the source and the remedy.
     """
     if channels is not None and (type(channels) is not int or channels not in (1, 3, 4)):
@@ -77,10 +81,11 @@ def open_dataset(
             f"channels must be 1 (grey), 3 (colour) or 4 (colour and opacity), not "
             f"{arguments.shown(channels)}"
         )
+    arguments.flag(frames, "frames")
     directory = (
         files.path_of(cache_dir, "cache_dir") if cache_dir is not None else paths.cache_dir()
     )
-    wish = OpenOptions(_size(size), channels, strict, directory, workers, progress, labels)
+    wish = OpenOptions(_size(size), channels, strict, directory, workers, progress, labels, frames)
     dataset = _open(source, wish)
     if labels is True and dataset.classes is None:
         raise FastganError(
@@ -204,6 +209,8 @@ def _open_path(text: str, wish: OpenOptions) -> Dataset:
     if head.startswith(b"\x93NUMPY"):
         return from_rows(path.name, {"image": open_npy(path)}, wish, file=path)
     if looks_like_image(head):
+        if wish.frames:
+            return _from_files(OneFile(path), wish)
         raise FastganError(f"{path} is a single image: give the folder it is in")
     if head.startswith(b"\x1f\x8b") or _like_idx(head):
         found = {"image": open_idx(path)}
@@ -218,7 +225,7 @@ def _open_path(text: str, wish: OpenOptions) -> Dataset:
     raise FastganError(f"{path} is no data fastgan reads: give {_FORMS}")
 
 
-def _from_files(listing: Folder | Zip, wish: OpenOptions) -> Dataset:
+def _from_files(listing: Listing, wish: OpenOptions) -> Dataset:
     if wish.given_labels is not None:
         raise FastganError(
             f"{listing.root}: labels= is for arrays; in a folder or zip, put each class into a "
@@ -233,6 +240,7 @@ def _from_files(listing: Folder | Zip, wish: OpenOptions) -> Dataset:
         workers=wish.workers,
         progress=wish.progress,
         use_labels=wish.use_labels,
+        frames=wish.frames,
     )
 
 

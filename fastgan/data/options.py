@@ -18,6 +18,7 @@ class OpenOptions:
     workers: int | None
     progress: bool | None
     labels: Any
+    frames: bool = False
     primary: bool = True
     field: str = "image"
     exclude: frozenset[str] = frozenset()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +15,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+ANIMATED = ("GIF", "WEBP", "PNG")
+"""Those of `FORMATS` whose further images are frames in time; of others they are pages."""
 MAX_PIXELS = 89_478_485  # Pillow's own warning level: 2^30 bytes / 4 / 3, about 9459 x 9459
+MAX_FRAMES_PIXELS = 4 * MAX_PIXELS
+"""Of all frames of an animation, counted at their own size or the one asked for, whichever is
+larger: they are in memory together."""
 MAX_FILE_BYTES = 512 << 20
 _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"GIF8", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GREY = ("1", "L", "LA", "La", "I", "F")
@@ -50,7 +57,45 @@ def decode(
     samples scaled to 8, transparent pixels composited on white (unless channels is 4). Raises
     Unreadable with the reason.
     """
-    from PIL import Image, ImageOps
+    with _opened(data) as image:
+        return _shown(image, size, channels)
+
+
+def decode_frames(
+    data: bytes, size: tuple[int, int] | None = None, channels: int | None = None
+) -> list[np.ndarray]:
+    """All frames of an animation (GIF, WebP, APNG) as a viewer shows them, one after the other,
+    each as `decode` gives an image; of any other image file the one that `decode` gives.
+
+    channels: None gives 1 where every frame of an animation is grey in each pixel. Raises
+    Unreadable, also above MAX_FRAMES_PIXELS.
+    """
+    with _opened(data) as image:
+        count = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
+        if count == 1:
+            return [_shown(image, size, channels)]
+        first = int(getattr(image, "default_image", False))  # of APNG: no part of the animation
+        room, made = MAX_FRAMES_PIXELS, []
+        for number in range(first, count):
+            image.seek(number)
+            _check_area(image)
+            each = max(image.width * image.height, size[0] * size[1] if size else 0)
+            if each * (count - number) > room:  # the canvas of a GIF may grow on its way
+                raise Unreadable(
+                    f"{count - first:,} frames of {image.width}x{image.height} pixels, more than "
+                    f"{MAX_FRAMES_PIXELS // 10**6} million in all: cut it into shorter ones"
+                )
+            room -= each
+            made.append(_shown(image, size, channels or 3))
+    if channels is None and all((frame == frame[..., :1]).all() for frame in made):
+        return [frame[..., :1] for frame in made]
+    return made
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[PILImage]:
+    """The file open, not decoded. What goes wrong with it inside is Unreadable, with the reason."""
+    from PIL import Image
 
     if not data:
         raise Unreadable("empty file")
@@ -58,18 +103,8 @@ def decode(
         raise Unreadable(named(data[:HEAD]) or "not an image")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Unreadable(f"{image.width}x{image.height} pixels: a decompression bomb")
-            if size is not None and image.format in ("JPEG", "MPO"):
-                side = 2 * max(
-                    size
-                )  # decode at a fraction of the size, but never below twice what is kept
-                image.draft(image.mode, (side, side))
-            image.load()
-            if image.getexif().get(SOFTWARE) == GRID:
-                raise Unreadable("a grid of samples that fastgan made")
-            upright = ImageOps.exif_transpose(image) or image
-            return fit(upright, size, channels)
+            _check_area(image)
+            yield image
     except Unreadable:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -81,6 +116,25 @@ def decode(
         raise Unreadable(
             f"damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from None
+
+
+def _check_area(image: PILImage) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise Unreadable(f"{image.width}x{image.height} pixels: a decompression bomb")
+
+
+def _shown(image: PILImage, size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
+    """The image that an open file stands at, as `decode` gives it."""
+    from PIL import ImageOps
+
+    if size is not None and image.format in ("JPEG", "MPO"):
+        side = 2 * max(size)  # decode at a fraction, but never below twice what is kept
+        image.draft(image.mode, (side, side))
+    image.load()
+    mark = image.info.get("comment")  # of a GIF, which has no EXIF
+    if mark == GRID.encode() or image.getexif().get(SOFTWARE) == GRID:
+        raise Unreadable("a grid of samples that fastgan made")
+    return fit(ImageOps.exif_transpose(image) or image, size, channels)
 
 
 def fit(image: PILImage, size: tuple[int, int] | None, channels: int | None) -> np.ndarray:

@@ -1,8 +1,10 @@
-"""How far into the future predicted frames hold, each made from those before it."""
+"""Frames made from those before them, made ones included, and how far into the future they
+hold."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from torch import Tensor
 from fastgan.data import Dataset
 from fastgan.judges.patches import Patches
 from fastgan.metrics.fidelity import ABOUT_CLOSE, TARGETS, Table, psnr, ssim
+from fastgan.objectives.base import Step
 from fastgan.trainer.reuse.load import walk
 
 
@@ -21,6 +24,40 @@ def sharpness(images: Tensor, targets: Tensor) -> Tensor:
         return across.flatten(1).mean(1) + down.flatten(1).mean(1)
 
     return slope(images.double()) / slope(targets.double()).clamp_min(1e-8)
+
+
+def onwards(step: Step, made: Tensor, count: int) -> Iterator[Tensor]:
+    """`count` frames (B, C, H, W) in [-1, 1]: `made`, then each from those before it. Changes
+    `step.batch["source"]`, the frames that are given."""
+    yield made
+    for _ in range(count - 1):
+        step.batch["source"] = torch.cat([step.batch["source"][:, made.shape[1] :], made], 1)
+        made = step.sample()
+        yield made
+
+
+@torch.no_grad()
+def continued(
+    run: str, datasets: Mapping[str, Dataset], count: int, **options: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(given, made, true) frames, (n, t, C, H, W) in [0, 1] each: those of "source", the `count`
+    with which a run goes on from them, those of "image".
+
+    options: of `fastgan.trainer.reuse.load.walk`. Raises FastganError.
+    """
+    parts: list[tuple[Tensor, ...]] = []
+    for step, first in walk(run, datasets, **options):
+        given, true = (
+            torch.stack(step.batch[name].split(first.shape[1], 1), 1)
+            for name in ("source", "image")
+        )
+        parts.append((given, torch.stack([*onwards(step, first, count)], 1), true))
+    given, made, true = (torch.cat(part).float().cpu() for part in zip(*parts))
+    return _seen(given), _seen(made), _seen(true)
+
+
+def _seen(frames: Tensor) -> Tensor:
+    return frames.add(1).div(2).clamp(0, 1)
 
 
 @torch.no_grad()
@@ -41,11 +78,10 @@ def recursion(
     patches = {ahead: Patches(max(map(len, datasets.values())), seed) for ahead in times}
     count = 0
     for step, first in walk(run, datasets, seed=seed, trust=trust):
-        channels, made = first.shape[1], first
-        truth = step.batch["image"].split(channels, 1)
-        last = step.batch["source"][:, -channels:]
+        truth = step.batch["image"].split(first.shape[1], 1)
+        last = step.batch["source"][:, -first.shape[1] :]
         rows: dict[str, list[Tensor]] = {name: [] for name in found}
-        for ahead in range(1, max(times) + 1):
+        for ahead, made in enumerate(onwards(step, first, max(times)), 1):
             if ahead in times:
                 patches[ahead].add(
                     truth[ahead - 1].float(), {"generator": made, "repeat the last": last}
@@ -53,8 +89,6 @@ def recursion(
                 for name, frame in (("generator", made), ("repeat the last", last)):
                     frame, true = frame.float().clamp(-1, 1), truth[ahead - 1]
                     rows[name] += [psnr(frame, true), ssim(frame, true), sharpness(frame, true)]
-            step.batch["source"] = torch.cat([step.batch["source"][:, channels:], made], 1)
-            made = step.sample()
         for name, values in rows.items():
             found[name].append(torch.stack(values, 1))
         count += len(first)

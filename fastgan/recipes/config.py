@@ -14,6 +14,7 @@ from fastgan.trainer.run_options import RunOptions, checked, run_option
 from fastgan.trainer.run_options import option as option  # recipes take it from here
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import nn
 
     from fastgan.data import Dataset
@@ -64,6 +65,8 @@ class Config(RunOptions):
     """What its samples are, in the plural."""
     without: ClassVar[tuple[str, ...]] = ()
     """Options of every recipe that mean nothing to what this one makes: it has them not."""
+    films: ClassVar[bool] = False
+    """Whether what it makes goes on in time, so that `film` shows it."""
     looks_through: ClassVar[str] = ""
     """The judge of `fastgan evaluate` that training sees through; what it says is circular."""
 
@@ -147,6 +150,23 @@ class Config(RunOptions):
         data: other held-out data. Raises FastganError.
         """
         return None
+
+    def film(
+        self,
+        run: str,
+        n: int,
+        given: str | None,
+        data: str | None,
+        size: int | None,
+        options: Mapping[str, Any],
+    ) -> tuple[Sequence[Image], str]:
+        """What `fastgan sample --out x.gif` shows of a run, frames of one size, and a line about
+        them, for a recipe that `films`.
+
+        n: the most cells. given, data, size: of --input, --data and --size. options: of
+        `fastgan.trainer.reuse.load.walk`. Raises FastganError.
+        """
+        raise NotImplementedError
 
     def beside_distances(self, subject: Subject) -> dict[str, float]:
         """What `fastgan evaluate` tells of a run besides the distances of sets: name -> number."""

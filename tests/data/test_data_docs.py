@@ -23,6 +23,9 @@ def _place(tmp_path, monkeypatch):
             Image.fromarray(rng.integers(0, 256, (70, 80, 3), dtype=np.uint8)).save(
                 f"{folder}/{i}.png"
             )
+    Path("my_gifs").mkdir()
+    walk = [Image.new("RGB", (70, 70), (8 * i, 0, 0)) for i in range(12)]
+    walk[0].save("my_gifs/walk.gif", save_all=True, append_images=walk[1:])
     Path("my_images/cat/cut.png").write_bytes(Path("my_images/cat/0.png").read_bytes()[:200])
 
 
@@ -34,6 +37,8 @@ def test_the_snippets_of_the_documentation_run():
     assert names["images"].shape == (60, 64, 64, 3)
     assert isinstance(names["images"], np.memmap)
     assert names["dataset"].classes == ["cat", "dog"]
+    assert names["clips"].names[11] == "walk.gif#12"
+    assert names["clips"].classes == ["walk.gif"]
     assert set(names["pairs"].fields) == {"image", "source"}
     assert tuple(names["batch"]["image"].shape) == (64, 3, 32, 32)
     assert names["batch"]["label"].shape == (64,)

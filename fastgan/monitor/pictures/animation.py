@@ -8,10 +8,12 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from fastgan import files
+from fastgan.data.pixels import GRID, SOFTWARE
 from fastgan.errors import FastganError
 from fastgan.monitor.pictures.formats import ending, make_parent
 
@@ -42,7 +44,11 @@ def save_moving(
     times = [round(1000 / fps)] * len(frames)
     times[-1] += round(1000 * hold)
     first, *rest = frames
-    options = {"quality": 90} if kind == ".webp" else {"optimize": False}
+    options: dict[str, Any] = {"optimize": False}
+    if kind == ".webp":
+        options = {"quality": 90, "exif": first.getexif()}
+    elif first.getexif().get(SOFTWARE) == GRID:
+        options["comment"] = GRID.encode()  # the mark of `made_here`: a GIF has no EXIF
     files.save_with(
         path,
         lambda f: first.save(

@@ -56,10 +56,13 @@ class FromImage(Config):
 
     def inputs(self, run: str, path: str, mask: str | None) -> dict[str, Dataset]:
         """Images (a folder or one file) as the generator is given them. Raises FastganError."""
-        if mask is not None:
-            raise FastganError(f"--mask is for inpainting, and {run} is a {self.recipe} run")
+        self.check_no_mask(run, mask)
         side = self.source_size()
         return {"source": open_inputs(path, (side, side, self.source_channels(run)))}
+
+    def check_no_mask(self, run: str, mask: str | None) -> None:
+        if mask is not None:
+            raise FastganError(f"--mask is for inpainting, and {run} is a {self.recipe} run")
 
     def source_size(self) -> int:
         """The side of what the generator is given; of a run, whose size is known."""

@@ -7,19 +7,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastgan.ops.loss_table import LOSSES
 from fastgan.recipes.config import ImageSpec, RecipeParts, option, run_option
-from fastgan.recipes.translation.base import FromImage, open_inputs
+from fastgan.recipes.translation.base import FromImage
 
 if TYPE_CHECKING:
     from fastgan.data import Dataset
+
+AHEAD = 12
+"""Made frames of a film."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Video(FromImage):
     recipe: ClassVar[str] = "video"
+    films: ClassVar[bool] = True
     summary: ClassVar[str] = "the next frame of a film: L2, gradient difference, D on the stack"
 
     data: str = run_option(
-        "sprites", "a folder of frames, a sub-folder a clip; sprites are rendered and move"
+        "sprites", "GIFs, or a sub-folder of frames for each clip; sprites are rendered and move"
     )
     past: int = option(4, "frames that are given")
     adversarial: float = option(0.05, "weight of the adversarial loss; 0 trains G alone")
@@ -27,39 +31,73 @@ class Video(FromImage):
     gradients: float = option(1.0, "weight of the gradient difference in that; 0 is off")
     loss: str = option("non-saturating", "adversarial loss", choices=tuple(LOSSES))
 
+    def everything(self, source: str) -> dict[str, Dataset]:
+        from fastgan.data.sets.clips import open_clips
+
+        return {"image": open_clips(source, self.past + 1, **self.opening())}
+
+    def parts(self) -> tuple[Dataset, Dataset]:
+        """(training, held out), as frames."""
+        from fastgan.data.sets.clips import split_clips
+
+        return split_clips(self.everything(self.data)["image"], self.held_out, self.past + 1)
+
     def streams(self, held_out: bool = False) -> dict[str, Dataset]:
-        from fastgan.data.sets.clips import split_clips, windows
-
-        frames = self.everything(self.data)["image"]
-        return {"image": windows(split_clips(frames, self.held_out)[held_out], self.past)}
-
-    def inputs(self, run: str, path: str, mask: str | None) -> dict[str, Dataset]:
-        """Each frame after the first ones of a folder, with those before it."""
-        import numpy as np
-
-        from fastgan.data import Dataset
         from fastgan.data.sets.clips import windows
 
-        super().inputs(run, path, mask)
-        side, channels = self.source_size(), self.source_channels(run) // self.past
-        frames = open_inputs(path, (side, side, channels))
-        end = np.zeros_like(frames.array("image")[:1])  # what follows the last is not known
-        names = [*(frames.names or ()), "end"]
-        longer = np.concatenate([frames.array("image"), end])
-        opened = Dataset(frames.name, {"image": longer}, {"image": "image"}, names=names)
-        found = windows(opened, self.past)
-        only = {"image": found.array("source")}
-        return {"source": Dataset(frames.name, only, {"image": "image"}, names=found.names)}
+        return {"image": windows(self.parts()[held_out], self.past)}
+
+    def given(self, run: str, path: str) -> Dataset:
+        """The frames of --input, as the run's generator knows them."""
+        from fastgan.data.sets.clips import open_clips
+
+        channels = self.source_channels(run) // self.past
+        return open_clips(path, self.past, size=self.source_size(), channels=channels)
+
+    def inputs(self, run: str, path: str, mask: str | None) -> dict[str, Dataset]:
+        """Each frame after the first ones of a clip, with those before it."""
+        from fastgan.data import Dataset
+        from fastgan.data.sets.clips import file_name, windows
+
+        self.check_no_mask(run, mask)
+        found = windows(self.given(run, path), self.past, 0)
+        names = [file_name(name) for name in found.names] if found.names else None
+        arrays = {"image": found.array("source")}
+        made = Dataset(found.name, arrays, {"image": "image"}, names=names, skipped=found.skipped)
+        return {"source": made}
+
+    def film(
+        self, run: str, n: int, given: str | None, data: str | None, size: int | None, options: Any
+    ) -> Any:
+        from fastgan.data.dataset import left_out
+        from fastgan.data.sets.clips import continuations
+        from fastgan.metrics.fidelity import head
+        from fastgan.metrics.recursion import continued
+        from fastgan.monitor.pictures.films import continuation
+
+        if given is not None:
+            frames = self.given(run, given)
+        else:
+            frames = self.everything(data)["image"] if data is not None else self.parts()[1]
+        every = continuations(frames, self.past, AHEAD, at_end=given is not None)
+        before, made, truth = continued(run, head({"image": every}, n), AHEAD, **options)
+        pictures = continuation(before, made, truth if given is None else None, size=size)
+        of = f" of {len(every):,}" if len(every) > len(made) else ""
+        what = f"{len(made):,}{of} clip{'s' * (len(every) > 1)}"
+        line = f"{what}, {AHEAD} frames made after {self.past} given"
+        told = frames.skipped if given is not None or data is not None else ()
+        return pictures, f"{line}; {left_out(told)}" if told else line
 
     def measure(self, run: str, n: int, seed: int, data: str | None, trust: bool) -> Any:
-        from fastgan.data.sets.clips import split_clips, windows
+        from fastgan.data.sets.clips import clips, windows
         from fastgan.metrics.fidelity import head
         from fastgan.metrics.recursion import recursion
 
-        frames = self.everything(data or self.data)["image"]
-        held = frames if data is not None else split_clips(frames, self.held_out)[1]
-        ahead = windows(held, self.past, 10)
-        return recursion(run, head({"image": ahead}, n), (1, 5, 10), seed=seed, trust=trust)
+        held = self.everything(data)["image"] if data is not None else self.parts()[1]
+        longest = max(last - first for first, last in clips(held))
+        times = [t for t in (1, 5, 10) if t <= max(1, longest - self.past)]
+        ahead = windows(held, self.past, max(times))
+        return recursion(run, head({"image": ahead}, n), times, seed=seed, trust=trust)
 
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.unet import PatchDiscriminator, UNet
