@@ -256,7 +256,8 @@ def _torch_dtype(dtype: np.dtype) -> torch.dtype:
 
 
 def _tensor(array: np.ndarray) -> Tensor:
-    """A tensor over the array's memory: nothing is copied."""
+    """A tensor over the array's memory: nothing is copied of what has one."""
+    array = np.asarray(array)
     if array.flags.writeable:
         return torch.from_numpy(array)
     import warnings

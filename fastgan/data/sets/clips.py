@@ -10,6 +10,7 @@ import numpy as np
 
 from fastgan.data.dataset import Dataset
 from fastgan.data.opening import open_dataset
+from fastgan.data.sets.runs_of_frames import runs_of_frames
 from fastgan.errors import FastganError
 
 BLANK = 255
@@ -89,18 +90,22 @@ def windows(frames: Dataset, past: int, ahead: int = 1) -> Dataset:
     first, and "image" (H, W, ahead * C), what follows.
 
     frames: "image", and "label", the number of the clip, where there are several; frames of a clip
-    follow each other. Copies. Raises FastganError where no clip is long enough.
+    follow each other. No frame is copied before a window is read. Raises FastganError where no
+    clip is long enough.
     """
     starts = [
         start for first, last in clips(frames) for start in range(first, last - past - ahead + 1)
     ]
     if not starts:
         raise _no_clip(frames, past + ahead)
-    index = np.array(starts)[:, None] + np.arange(past + ahead)
-    names = frames.names
+    first, pixels, names = np.array(starts), frames.array("image"), frames.names
+    arrays = {
+        "image": runs_of_frames(pixels, first + past, ahead),
+        "source": runs_of_frames(pixels, first, past),
+    }
     return Dataset(
         frames.name,
-        _split(frames.array("image")[index], past),
+        arrays,
         {"image": "image", "source": "image"},
         skipped=frames.skipped,
         names=[names[start + past - 1] for start in starts] if names is not None else None,
