@@ -6,12 +6,18 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import fastgan
 from fastgan import recipes
 from fastgan.cli.main import main
 from fastgan.data import rendered
+from fastgan.metrics.fidelity import psnr
+from fastgan.models.srresnet import enlarged
+from fastgan.objectives import base
+from fastgan.objectives.translation.degradations import Downscale
+from fastgan.recipes.config import ImageSpec
 from fastgan.recipes.translation.base import FromImage
 
 FROM_IMAGE = [name for name in recipes.RECIPES if issubclass(recipes.find(name), FromImage)]
@@ -44,10 +50,14 @@ def own_data(name, pictures):
     return ["--data", pictures] if recipes.find(name).data == "fashion-mnist" else []
 
 
-@pytest.mark.parametrize("name", FROM_IMAGE)
-def test_each_kind_trains_goes_on_samples_and_measures(name, tmp_path, few, pictures, capsys):
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [*((name, []) for name in FROM_IMAGE), ("super-resolution", ["--degradation", "camera"])],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value)[2:],
+)
+def test_each_kind_trains_goes_on_samples_and_measures(name, more, tmp_path, few, pictures, capsys):
     out = tmp_path / "run"
-    tiny = ["--size", 16, "--width", 4, "--batch-size", 4, "--log-every", 1]
+    tiny = ["--size", 16, "--width", 4, "--batch-size", 4, "--log-every", 1, *more]
     tiny += ["--augment", "color,translation,cutout"]
     run("train", "--recipe", name, "--steps", 2, "--out", out, *tiny, *own_data(name, pictures))
     run("train", "--resume", out, "--steps", 3)
@@ -180,6 +190,28 @@ def test_known_pixels_stay_bit_for_bit(tmp_path, pictures):
     assert any((cell == np.asarray(expected)).all() for cell in cells), "no seam in what was made"
 
 
+def test_bicubic_reduction_stays_what_it_was_and_evaluate_compares_as_the_run_was_trained(
+    tmp_path, pictures
+):
+    kind, spec = recipes.find("super-resolution"), ImageSpec(size=16, channels=3)
+    assert kind().build(spec).objective.degradation == Downscale(4)
+    pictures_of = kind(data=str(pictures), size=16).streams(held_out=True)["image"].array("image")
+    images = torch.from_numpy(pictures_of).permute(0, 3, 1, 2).float() / 127.5 - 1
+    found = []
+    for name in ("bicubic", "camera"):
+        out = tmp_path / name
+        command = ("train", "--recipe", "super-resolution", "--data", pictures, "--out", out)
+        run(*command, "--degradation", name, *TINY)
+        degradation = kind(degradation=name).build(spec).objective.degradation
+        noise = base.draw(degradation.noise, 5, torch.tensor(0), len(images))
+        large = enlarged(degradation({"image": images}, noise), 4).clamp(-1, 1)
+        run("evaluate", out, "--seed", 5)
+        rows = json.loads((out / "evaluation.json").read_text())["rows"]
+        assert rows["bicubic"]["PSNR dB"] == pytest.approx(psnr(large, images).mean().item())
+        found.append(rows["bicubic"]["PSNR dB"])
+    assert found[0] > found[1]
+
+
 def test_a_mask_without_a_hole_or_without_inpainting(tmp_path, pictures, capsys):
     out = tmp_path / "run"
     run("train", "--recipe", "inpainting", "--data", pictures, "--out", out, *TINY)
@@ -211,6 +243,7 @@ def test_folders_that_are_no_pairs_name_cyclegan(tmp_path, capsys):
     [
         ("pix2pix", ["--size", 30], "use --size 32 or another multiple of 4"),
         ("super-resolution", ["--size", 30], "use --size 28"),
+        ("super-resolution", ["--degradation", "camera", "--channels", 4], "use --channels 3"),
         ("cyclegan", ["--size", 30], "use --size 28"),
         ("aging", ["--size", 12], "use --size 16 or more"),
         ("pix2pix", ["--pairs", "folders"], "no sub-folders a and b"),

@@ -19,6 +19,12 @@ class SuperResolution(FromImage):
     summary: ClassVar[str] = "images 4 times as large: SRResNet, feature matching, L1"
 
     factor: int = option(4, "how many times larger: 2, 4 or 8")
+    degradation: str = option(
+        "bicubic",
+        "how images are made small: bicubic reduction alone, or as by a camera: blur, noise and "
+        "JPEG, twice (Real-ESRGAN)",
+        choices=("bicubic", "camera"),
+    )
     blocks: int = option(4, "residual blocks of the generator")
     adversarial: float = option(0.01, "weight of the adversarial loss; 0 is L1 alone")
     features: float = option(0.1, "weight of feature matching")
@@ -36,6 +42,7 @@ class SuperResolution(FromImage):
     def build(self, images: ImageSpec) -> RecipeParts:
         from fastgan.models.srresnet import SRResNet
         from fastgan.models.unet import PatchDiscriminator
+        from fastgan.objectives.translation.camera.second_order import Camera
         from fastgan.objectives.translation.degradations import Downscale
         from fastgan.objectives.translation.paired import Translation
 
@@ -44,6 +51,8 @@ class SuperResolution(FromImage):
             raise FastganError(
                 f"{images.size} pixels do not divide by --factor {self.factor}: use --size {near}"
             )
+        shape = (images.channels, images.size, images.size)
+        camera = self.degradation == "camera"
         return self.built(
             images,
             lambda: {
@@ -51,7 +60,7 @@ class SuperResolution(FromImage):
                 "D": PatchDiscriminator(images.channels, 0, self.width, norm=False),
             },
             Translation(
-                Downscale(self.factor),
+                Camera(shape, self.factor) if camera else Downscale(self.factor),
                 self.loss,
                 adversarial=self.adversarial,
                 pixel=self.l1,

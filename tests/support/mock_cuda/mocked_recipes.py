@@ -33,10 +33,10 @@ def few(monkeypatch, tmp_path):
     np.savez("few.npz", images=shown, labels=np.arange(40) % 10)
 
 
-def trained(name, device, impl, out):
+def trained(name, device, impl, out, **more):
     """The rows of metrics of a few steps, and why they run without a graph."""
     kind = recipes.find(name)
-    options = {"width": 4} if name in FROM_IMAGE else tiny(name)
+    options = {"width": 4, **more} if name in FROM_IMAGE else tiny(name)
     options = options if name in MEDIA else {"size": 16, **options}
     if kind.data == "fashion-mnist":
         options["data"] = "few.npz"
@@ -69,9 +69,17 @@ def trained(name, device, impl, out):
     ],
 )
 def test_every_recipe_is_captured_and_loses_what_a_cpu_loses(name, impl, tmp_path):
-    found, reason = trained(name, "cuda", impl, tmp_path / "gpu")
+    the_same(name, impl, tmp_path)
+
+
+def test_images_as_by_a_camera_are_made_in_the_graph(tmp_path):
+    the_same("super-resolution", "reference", tmp_path, degradation="camera")
+
+
+def the_same(name, impl, tmp_path, **more):
+    found, reason = trained(name, "cuda", impl, tmp_path / "gpu", **more)
     assert reason is None
-    wanted, _ = trained(name, "cpu", "reference", tmp_path / "cpu")
+    wanted, _ = trained(name, "cpu", "reference", tmp_path / "cpu", **more)
     assert len(found) == len(wanted)
     for row, other in zip(found, wanted, strict=True):
         assert row.keys() == other.keys()
