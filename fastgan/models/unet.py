@@ -10,6 +10,10 @@ from fastgan.models.dcgan import init_weights, one_hot
 from fastgan.ops.conv.repeated import repeated
 
 
+LEVELS = 7
+"""Most halvings of a U-Net."""
+
+
 def halvings(size: int) -> int:
     """How often a side of `size` pixels can be halved. Raises FastganError below 2."""
     count = 0
@@ -26,7 +30,7 @@ def halvings(size: int) -> int:
 class UNet(nn.Module):
     """(B, inputs, size, size) -> (B, outputs, size, size) in [-1, 1].
 
-    Encoder 4x4/2 convolutions down to a single pixel or an odd side (at most 7 levels), decoder
+    Encoder 4x4/2 convolutions down to a single pixel or an odd side (at most LEVELS of them), decoder
     with skip connections, dropout in its first three levels. Widths double inwards up to 8 * width.
 
     repeat: the decoder repeats pixels before 3x3 convolutions (`ops.conv.repeated`); False: 4x4
@@ -45,7 +49,7 @@ class UNet(nn.Module):
         super().__init__()
         self.size, self.inputs, self.outputs, self.width = size, inputs, outputs, width
         self.dropout, self.repeat = dropout, repeat
-        levels = min(halvings(size), 7)
+        levels = min(halvings(size), LEVELS)
         widths = [width * min(2**i, 8) for i in range(levels)]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for i, wide in enumerate(widths):

@@ -12,7 +12,7 @@ from fastgan.objectives.translation import degradations
 from fastgan.objectives.translation.cycle import Cycle
 from fastgan.objectives.translation.frames import NextFrame
 from fastgan.objectives.translation.inpainting import Inpainting
-from fastgan.objectives.translation.paired import Translation
+from fastgan.objectives.translation.paired import Translation, cut
 from fastgan.objectives.translation.segmentation import Segmentation
 from fastgan.objectives.translation.to_class import ToClass
 
@@ -280,3 +280,35 @@ def test_the_pool_gives_back_what_it_was_given_and_is_saved():
     assert len(set(pool.images.flatten().tolist())) == 8
     assert len(set(returned[8:])) == 392
     assert set(pool.state_dict()) == {"images", "filled"}
+
+
+def test_a_crop_is_the_same_square_of_image_and_source_and_lies_anywhere_inside():
+    place = torch.tensor([[0.0, 0.0], [1 - 2**-24, 1 - 2**-24], [0.5, 0.25]])
+    whole, source = images(2), images(1, 1)
+    part, given = cut(12, place, whole, source)
+    for sample, (top, left) in enumerate([(0, 0), (4, 4), (2, 1)]):
+        square = slice(top, top + 12), slice(left, left + 12)
+        assert torch.equal(part[sample], whole[sample][:, *square])
+        assert torch.equal(given[sample], source[sample][:, *square])
+
+
+def test_a_crop_of_a_smaller_source_is_of_whole_pixels_of_it():
+    large = torch.arange(16.0).expand(1, 1, 16, 16).contiguous()
+    place = torch.tensor([[0.0, 0.7]])
+    part, given = cut(8, place, large, large[..., ::4, ::4].contiguous())
+    assert part[0, 0, 0].tolist() == [8, 9, 10, 11, 12, 13, 14, 15]
+    assert given[0, 0, 0].tolist() == [8, 12]
+
+
+@pytest.mark.parametrize("adversarial", [0.0, 1.0])
+def test_losses_of_a_crop_are_those_of_the_square_and_both_phases_see_it(adversarial):
+    torch.manual_seed(0)
+    nets = {"G": conv(1, 2).double(), "D": _Pair(conv(3, 1, end=False).double())}
+    batch = {"image": images(2), "source": images(1, 1)}
+    objective = Translation(adversarial=adversarial, crop=12)
+    step = step_of(objective, nets, batch, live=True)
+    found = [phase.loss(step) for phase in objective.phases()]
+    parts = dict(zip(batch, cut(12, step.noise.place, *batch.values())))
+    plain = Translation(adversarial=adversarial)
+    wanted = step_of(plain, nets, parts, live=True)
+    assert found == [phase.loss(wanted) for phase in plain.phases()]

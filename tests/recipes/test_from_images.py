@@ -326,3 +326,25 @@ def test_forms_are_their_factors():
     assert abs(np.corrcoef([made[name] for name in rendered.FACTORS]) - np.eye(4)).max() < 0.2
     dataset = fastgan.data.open("forms", size=8)
     assert dataset.classes == ["circle", "square", "triangle", "cross"]
+
+
+@pytest.mark.parametrize("name", ["super-resolution", "pix2pix"])
+def test_squares_are_trained_on_and_whole_images_sampled(name, tmp_path, pictures):
+    out = tmp_path / "run"
+    options = ["--size", 32, "--crop", 16, "--width", 4, "--batch-size", 4, "--data", pictures]
+    run("train", "--recipe", name, "--steps", 1, "--out", out, *options)
+    run("sample", out, "--n", 2, "--out", f"{tmp_path}/made/")
+    assert {Image.open(path).size for path in (tmp_path / "made").iterdir()} == {(32, 32)}
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "crop", "said"),
+    [
+        ("super-resolution", 16, 32, "--crop 32 is no part of images of 16 pixels: from 16 to 16"),
+        ("super-resolution", 32, 18, "18 pixels do not divide by --factor 4: use --crop 16"),
+        ("pix2pix", 40, 32, "--crop 32 makes networks for sides that divide by 32"),
+    ],
+)
+def test_a_square_that_does_not_fit_is_one_line(name, size, crop, said, pictures, capsys):
+    wrong = ["--size", size, "--crop", crop, "--data", pictures, "--dry-run"]
+    assert said in refused(capsys, "train", "--recipe", name, *wrong)

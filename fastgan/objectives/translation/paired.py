@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fastgan.objectives.base import Step
+
+    Loss = Callable[[Step], Mapping[str, Tensor]]
 
 
 @dataclass
@@ -39,6 +41,8 @@ class Translation(Augmented):
         pixel: The weight of the L1 distance to the target.
         features: The weight of feature matching.
         conditional: Whether D sees the source beside the image.
+        crop: The side of the square that a training step cuts out of each image, and at the same
+            place out of its source; 0: none. G and D must take images of any size.
 
     Raises:
         FastganError: There is no such loss.
@@ -50,17 +54,37 @@ class Translation(Augmented):
     pixel: float = 100.0
     features: float = 0.0
     conditional: bool = True
+    crop: int = 0
     noise: Mapping[str, Noise] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         losses.check(self.loss)
         self.check_augment()
         self.noise = dict(noise_of(self.degradation))
+        if self.crop:
+            self.noise |= {"place": Noise((2,), "uniform", 0.0, 1.0)}
 
     def phases(self) -> Sequence[Phase]:
         if not self.adversarial:
-            return (Phase("G", ("G",), self.g_loss),)
-        return (Phase("D", ("D",), self.d_loss), Phase("G", ("G",), self.g_loss, fresh=False))
+            return (Phase("G", ("G",), self.in_part(self.g_loss)),)
+        return (
+            Phase("D", ("D",), self.in_part(self.d_loss)),
+            Phase("G", ("G",), self.in_part(self.g_loss), fresh=False),
+        )
+
+    def in_part(self, loss: Loss) -> Loss:
+        """The loss on what `crop` leaves of the batch, which is cut once."""
+
+        def cut_first(step: Step) -> Mapping[str, Tensor]:
+            batch = step.batch
+            if "whole" not in batch:
+                batch["whole"] = batch["image"]
+                batch["image"], batch["source"] = cut(
+                    self.crop, step.noise.place, batch["image"], self.source(step)
+                )
+            return loss(step)
+
+        return cut_first if self.crop else loss
 
     def source(self, step: Step) -> Tensor:
         """What G is given: the batch's source, or the degraded image, made once for a batch."""
@@ -127,3 +151,24 @@ class Translation(Augmented):
                 f"the generator makes {made} (HxWxC) images, but the targets are {data}: change "
                 "the network, or --size and --channels"
             )
+
+
+def cut(side: int, place: Tensor, *images: Tensor) -> list[Tensor]:
+    """The same square of each of several pictures: (B, C, side, side) of the first, (B, C, H, W),
+    and as much of each other one, which is smaller by a whole factor or as large. place (B, 2) in
+    [0, 1): down and across, from the first place at which it lies inside to the last; whole pixels
+    of the smallest picture. H, W and side are multiples of its factor."""
+    factors = [images[0].shape[2] // x.shape[2] for x in images]
+    coarse = max(factors)
+    corners = []
+    for i, extent in enumerate(images[0].shape[2:]):
+        last = (extent - side) // coarse
+        corners.append((place[:, i].float() * (last + 1)).long().clamp(max=last) * coarse)
+    sample = torch.arange(len(place), device=place.device)[:, None, None]
+    found = []
+    for x, factor in zip(images, factors):
+        at = torch.arange(side // factor, device=place.device)
+        rows, columns = (corner[:, None] // factor + at for corner in corners)
+        part = x[sample, :, rows[:, :, None], columns[:, None]]  # channels come last
+        found.append(part.permute(0, 3, 1, 2).contiguous())
+    return found

@@ -12,6 +12,7 @@ from fastgan.errors import FastganError
 from fastgan.ops.loss_table import LOSSES
 from fastgan.recipes.config import ImageSpec, RecipeParts, option
 from fastgan.recipes.translation.base import FromImage
+from fastgan.recipes.translation.parts import crop_option, side_of, whole_steps
 
 if TYPE_CHECKING:
     from fastgan.data import Dataset
@@ -33,6 +34,7 @@ class Pix2Pix(FromImage):
     l1: float = option(100.0, "weight of the L1 distance to the target")
     loss: str = option("non-saturating", "adversarial loss", choices=tuple(LOSSES))
     dropout: float = option(0.5, "share of units dropped in the decoder's first layers", below=1)
+    crop: int = crop_option()
 
     def layout(self, source: str) -> str:
         return layout_of(source) if self.pairs == "auto" else self.pairs
@@ -51,15 +53,16 @@ class Pix2Pix(FromImage):
         return {"source as it is": lambda step: step.batch["source"].expand_as(step.batch["image"])}
 
     def build(self, images: ImageSpec) -> RecipeParts:
-        from fastgan.models.unet import PatchDiscriminator, UNet
+        from fastgan.models.unet import LEVELS, PatchDiscriminator, UNet, halvings
         from fastgan.objectives.translation.degradations import Edges
         from fastgan.objectives.translation.paired import Translation
 
-        given = images.source_channels or 1
+        given, side = images.source_channels or 1, side_of(images, self.crop)
+        whole_steps(images, self.crop, 2 ** min(halvings(side), LEVELS))
         return self.built(
             images,
             lambda: {
-                "G": UNet(images.size, given, images.channels, self.width, self.dropout),
+                "G": UNet(side, given, images.channels, self.width, self.dropout),
                 "D": PatchDiscriminator(images.channels, given, self.width),
             },
             Translation(
@@ -67,5 +70,6 @@ class Pix2Pix(FromImage):
                 self.loss,
                 adversarial=self.adversarial,
                 pixel=self.l1,
+                crop=self.crop,
             ),
         )

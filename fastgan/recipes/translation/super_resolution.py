@@ -11,6 +11,7 @@ from fastgan.errors import FastganError
 from fastgan.ops.loss_table import LOSSES
 from fastgan.recipes.config import ImageSpec, RecipeParts, option
 from fastgan.recipes.translation.base import FromImage
+from fastgan.recipes.translation.parts import crop_option, side_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class SuperResolution(FromImage):
         "JPEG, twice (Real-ESRGAN)",
         choices=("bicubic", "camera"),
     )
+    crop: int = crop_option()
     blocks: int = option(4, "residual blocks of the generator")
     adversarial: float = option(0.01, "weight of the adversarial loss; 0 is L1 alone")
     features: float = option(0.1, "weight of feature matching")
@@ -46,11 +48,12 @@ class SuperResolution(FromImage):
         from fastgan.objectives.translation.degradations import Downscale
         from fastgan.objectives.translation.paired import Translation
 
-        if images.size % self.factor:
-            near = max(1, images.size // self.factor) * self.factor
-            raise FastganError(
-                f"{images.size} pixels do not divide by --factor {self.factor}: use --size {near}"
-            )
+        for name, side in (("size", images.size), ("crop", side_of(images, self.crop))):
+            if side % self.factor:
+                near = max(1, side // self.factor) * self.factor
+                raise FastganError(
+                    f"{side} pixels do not divide by --factor {self.factor}: use --{name} {near}"
+                )
         shape = (images.channels, images.size, images.size)
         camera = self.degradation == "camera"
         return self.built(
@@ -66,5 +69,6 @@ class SuperResolution(FromImage):
                 pixel=self.l1,
                 features=self.features if self.adversarial else 0.0,
                 conditional=False,
+                crop=self.crop,
             ),
         )

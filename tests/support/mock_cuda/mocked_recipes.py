@@ -72,8 +72,9 @@ def test_every_recipe_is_captured_and_loses_what_a_cpu_loses(name, impl, tmp_pat
     the_same(name, impl, tmp_path)
 
 
-def test_images_as_by_a_camera_are_made_in_the_graph(tmp_path):
-    the_same("super-resolution", "reference", tmp_path, degradation="camera")
+@pytest.mark.parametrize("wish", [{}, {"crop": 16, "size": 32}])
+def test_images_as_by_a_camera_and_parts_of_them_are_made_in_the_graph(wish, tmp_path):
+    the_same("super-resolution", "reference", tmp_path, degradation="camera", **wish)
 
 
 def the_same(name, impl, tmp_path, **more):
