@@ -48,10 +48,17 @@ def test_missing_captions_are_one_line(tmp_path):
     with pytest.raises(FastganError, match=r"has no captions: put a .txt of the same name"):
         opened(folder)
     (folder / "a.txt").write_text("a dog")
-    with pytest.raises(FastganError, match=r"1 of 2 images have no caption, such as b.png"):
+    with pytest.raises(
+        FastganError, match=r"1 of 2 images have no caption in a .txt .* b.png: add"
+    ):
         opened(folder)
-    with pytest.raises(FastganError, match="no folder"):
+    with pytest.raises(FastganError, match="a single image: give the folder"):
         opened(folder / "a.png")
+    for captionless in ("fashion-mnist", "galaxies"):
+        with pytest.raises(FastganError, match="holds no files with captions"):
+            open_captioned(captionless, size=8, channels=None)
+    with pytest.raises(FastganError, match="leave --caption-column out"):
+        open_captioned("shapes", size=8, channels=3, column="text")
 
 
 def test_shapes_are_what_they_are_called():

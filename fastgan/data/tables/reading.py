@@ -42,15 +42,26 @@ def read_sheet(source: str) -> Sheet:
         data = files.read(path, LARGEST, follow=True)
     if b"\0" in data[:4096] and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise FastganError(f"{source} is no text: save the table as CSV")
+    return parse(decoded(data), path.name)
+
+
+def decoded(data: bytes) -> str:
+    """The text of a file: UTF-8 or UTF-16 with or without a mark, else Windows-1252."""
     try:
-        text = files.text(data)
+        return files.text(data)
     except UnicodeDecodeError:
-        text = data.decode("cp1252", "replace")
-    return parse(text, path.name)
+        return data.decode("cp1252", "replace")
 
 
 def parse(text: str, name: str = "the table") -> Sheet:
     """The table in a text, as `read_sheet` reads it. Raises FastganError."""
+    sheet = cut(text, name)
+    _check_header(sheet.header, name)
+    return sheet
+
+
+def cut(text: str, name: str = "the table") -> Sheet:
+    """The table in a text, whatever its first line names. Raises FastganError."""
     separator = separator_of(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     lines: list[tuple[int, list[str]]] = []
@@ -69,7 +80,6 @@ def parse(text: str, name: str = "the table") -> Sheet:
                 f"{name}, line {number}: {len(cells)} values for {len(header)} columns: a value "
                 f"with {separator!r} in it stands in quotes"
             )
-    _check_header(header, name)
     return Sheet(header, [cells for _, cells in lines[1:]], separator)
 
 

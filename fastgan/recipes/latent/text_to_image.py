@@ -23,9 +23,13 @@ class TextToImage(Config):
     summary: ClassVar[str] = "images from captions: hinge, mismatched captions, gradient penalty"
     generated: ClassVar[tuple[str, ...]] = ("shapes",)
 
-    data: str = run_option("shapes", "folder of images with captions, or shapes (drawn)")
+    data: str = run_option("shapes", "folder or .zip of images with captions, or shapes (drawn)")
     size: int | None = run_option(32, "side of the images in pixels: 8, 16, 32, 64 or 128")
     batch_size: int = run_option(32, "images of a step")
+    caption_column: str | None = option(
+        None, "column of a table, or of JSON, that holds the captions; default: caption, text, ..."
+    )
+    only_captioned: bool = option(False, "leave out images without a caption")
     latent: int = option(32, "numbers in a latent vector")
     features: int = option(64, "numbers that a text becomes")
     encoder: str = option("bag", "mean of word vectors, or a GRU over them", choices=("bag", "gru"))
@@ -40,10 +44,17 @@ class TextToImage(Config):
     def open_data(self) -> Captioned:
         from fastgan.data.sets.captions import open_captioned
 
-        return open_captioned(self.data, size=self.size, channels=self.channels, strict=self.strict)
+        return open_captioned(
+            self.data,
+            size=self.size,
+            channels=self.channels,
+            strict=self.strict,
+            column=self.caption_column,
+            only_captioned=self.only_captioned,
+        )
 
     def build(self, images: ImageSpec) -> RecipeParts:
-        from fastgan.data.sets.captions import LENGTH
+        from fastgan.data.sets.captions import LENGTH, spoken
         from fastgan.models.text import TextDiscriminator, TextEncoder, TextGenerator
         from fastgan.objectives import Matching
         from fastgan.trainer.optimization.optimizers import adam
@@ -60,7 +71,8 @@ class TextToImage(Config):
             "T": TextEncoder(tuple(words), LENGTH, self.features, self.encoder == "gru"),
         }
         distinct = list(dict.fromkeys(images.captions))
-        prompts = tuple(distinct[:: max(1, len(distinct) // PROMPTS)][:PROMPTS])
+        some = distinct[:: max(1, len(distinct) // PROMPTS)][:PROMPTS]
+        prompts = tuple(spoken(caption, words) for caption in some)
         judge = adam(self.lr_d, (self.beta1, self.beta2))
         return RecipeParts(
             nets=nets,
@@ -70,32 +82,8 @@ class TextToImage(Config):
         )
 
     def beside_distances(self, subject: Subject) -> dict[str, float]:
-        """R-precision of samples of the data's captions and of held-out reals, beside chance."""
-        import torch
+        """Where the images have captions: R-precision, and how often colours, sizes and forms are
+        as told, of samples, of held-out reals, and by chance."""
+        from fastgan.metrics.captions.following import following
 
-        from fastgan.data.sets.captions import Captioned
-        from fastgan.metrics import retrieval
-
-        dataset = subject.reals
-        if not isinstance(dataset, Captioned):
-            return {}
-        tokens = torch.from_numpy(dataset.array("tokens"))
-        reals = torch.from_numpy(dataset.array("image").copy()).permute(0, 3, 1, 2)
-        order = torch.randperm(len(reals), generator=torch.Generator().manual_seed(0))
-        apart, rest = order[: len(order) // 10], order[len(order) // 10 :]
-        if len(apart) < 10 or len(rest) < 64:
-            return {}
-        judge = retrieval.fit(reals[rest], tokens[rest], words=len(dataset.words))
-        distinct = tokens.unique(dim=0)
-        told = apart[:500]
-        made = subject.sample(len(told), text=[dataset.captions[i] for i in told])
-        count = min(retrieval.CANDIDATES, len(distinct))
-        return {
-            f"R-precision of samples, 1 of {count}": retrieval.r_precision(
-                judge, made, tokens[told], distinct
-            ),
-            "R-precision of held-out reals": retrieval.r_precision(
-                judge, reals[told].float() / 255, tokens[told], distinct
-            ),
-            "chance": 1 / count,
-        }
+        return following(subject)

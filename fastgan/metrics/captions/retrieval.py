@@ -1,5 +1,5 @@
 """R-precision: whether an image's own caption is the nearest of many, by two encoders fitted on
-reals (Xu et al. 2018, arXiv 1711.10485, section 4)."""
+reals (Xu et al. 2018, arXiv 1711.10485, section 4); and whether it is nearer than another one."""
 
 from __future__ import annotations
 
@@ -23,8 +23,17 @@ class Retriever:
 
     def scores(self, images: Tensor, tokens: Tensor) -> Tensor:
         """Cosines (n, m) of images float (n, C, H, W) in [0, 1] and tokens int64 (m, length)."""
-        mine = F.normalize(self.images.features(shrink(images)), dim=1)
-        return mine @ F.normalize(self.words(tokens), dim=1).mT
+        return self._seen(images) @ self._read(tokens).mT
+
+    def match(self, images: Tensor, tokens: Tensor) -> Tensor:
+        """Cosines (n,) of n images, each with its own tokens (n, length)."""
+        return (self._seen(images) * self._read(tokens)).sum(1)
+
+    def _seen(self, images: Tensor) -> Tensor:
+        return F.normalize(self.images.features(shrink(images)), dim=1)
+
+    def _read(self, tokens: Tensor) -> Tensor:
+        return F.normalize(self.words(tokens), dim=1)
 
 
 def fit(
@@ -69,3 +78,12 @@ def r_precision(
         others = order[order != mine][: CANDIDATES - 1]
         right += bool((scores[others] < scores[mine]).all())
     return right / len(images)
+
+
+@torch.no_grad()
+def preferred(retriever: Retriever, images: Tensor, own: Tensor, other: Tensor) -> float:
+    """The share of images float (n, C, H, W) in [0, 1] that match their own tokens (n, length)
+    better than other ones (n, length); a tie is half of one."""
+    parts = zip(images.split(250), own.split(250), other.split(250), strict=True)
+    more = [retriever.match(x, a) - retriever.match(x, b) for x, a, b in parts]
+    return float(torch.cat(more).sign().double().add(1).div(2).mean())

@@ -1,0 +1,1 @@
+"""How well images show what their captions say."""
