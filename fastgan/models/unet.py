@@ -9,7 +9,6 @@ from fastgan.errors import FastganError
 from fastgan.models.dcgan import init_weights, one_hot
 from fastgan.ops.conv.repeated import repeated
 
-
 LEVELS = 7
 """Most halvings of a U-Net."""
 
@@ -30,8 +29,8 @@ def halvings(size: int) -> int:
 class UNet(nn.Module):
     """(B, inputs, size, size) -> (B, outputs, size, size) in [-1, 1].
 
-    Encoder 4x4/2 convolutions down to a single pixel or an odd side (at most LEVELS of them), decoder
-    with skip connections, dropout in its first three levels. Widths double inwards up to 8 * width.
+    Encoder 4x4/2 convolutions down to a single pixel or an odd side, LEVELS at most, decoder with
+    skip connections, dropout in its first three levels. Widths double inwards up to 8 * width.
 
     repeat: the decoder repeats pixels before 3x3 convolutions (`ops.conv.repeated`); False: 4x4
         kernels of their own, as in the article, which leave a grid.
