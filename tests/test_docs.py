@@ -287,6 +287,7 @@ def test_pages_of_kinds_begin_with_three_commands(page):
     assert third.startswith(f"fastgan evaluate {run}")
     known = reference.page() + " ".join(
         ["--input", "--mask", "--label", "--text", "--traverse", "--out", "--network", "--n"]
+        + ["--every-class"]
     )
     for flag in re.findall(r"--[a-z][a-z0-9-]+", page.read_text()):
         assert flag in known or flag.removeprefix("--").replace("-", "_") in known, flag

@@ -6,19 +6,15 @@ import dataclasses
 import io
 import json
 import textwrap
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from fastgan import files
 from fastgan.cli.completion import PATH
-from fastgan.cli.options import of_run, read_file, step_option
+from fastgan.cli.options import of_run, step_option, trained_on
 from fastgan.errors import FastganError, printable
 from fastgan.runs.layout import COPIES, EVALUATION
-
-if TYPE_CHECKING:
-    from fastgan.recipes.config import Config
 
 
 @click.command(epilog="Example: fastgan evaluate runs/mine --n 2000")
@@ -94,7 +90,7 @@ def command(
         raise FastganError(f"--n {count}: distances of fewer than 100 samples say nothing")
     images, untrained = samples_of(run, count, seed=seed, step=step, trust=trust)
     _, channels, height, width = images.shape
-    named = data or _trained_on(files.path_of(run, "RUN"), config)
+    named = data or trained_on(files.path_of(run, "RUN"), config)
     reals = None
     if config is not None and not config.model and height == width:
         mine = dataclasses.replace(config, data=named, size=height, channels=channels)
@@ -178,21 +174,3 @@ def _keep(run: str, content: dict[str, bytes]) -> None:
             files.replace(folder / name, data)
     except FastganError as error:
         click.echo(printable(f"fastgan: {error}; nothing is kept there"), err=True)
-
-
-def _trained_on(run: Path, config: Config | None) -> str:
-    from fastgan.data.opening import BUNDLED
-    from fastgan.data.rendered import RENDERED
-    from fastgan.recipes.training import built_in, moved
-
-    if config is not None and built_in(config):
-        return config.data
-    try:
-        named = read_file(str(run / "config.toml"), follow=False).get("data")
-    except FastganError as error:
-        raise FastganError(f"{error}: name the real images with --data") from error
-    if not isinstance(named, str) or (
-        named not in (BUNDLED, *RENDERED) and files.kind(files.path_of(named)) is None
-    ):
-        raise moved(named or "data", run)
-    return named

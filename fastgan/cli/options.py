@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import click
@@ -123,6 +124,27 @@ def of_run(run: str) -> Config | None:
         return assemble(cls, {**of_before(cls), **file}, {}, f"{run}/config.toml")
     except (FastganError, ValueError):  # a name that no file can have is told by what reads it next
         return None
+
+
+def trained_on(run: Path, config: Config | None) -> str:
+    """The data that a run was trained on, as `fastgan.data.open` takes them. Raises FastganError
+    where they are not known, or no longer there."""
+    from fastgan import files
+    from fastgan.data.opening import BUNDLED
+    from fastgan.data.rendered import RENDERED
+    from fastgan.recipes.training import built_in, moved
+
+    if config is not None and built_in(config):
+        return config.data
+    try:
+        named = read_file(str(run / "config.toml"), follow=False).get("data")
+    except FastganError as error:
+        raise FastganError(f"{error}: name the real images with --data") from error
+    if not isinstance(named, str) or (
+        named not in (BUNDLED, *RENDERED) and files.kind(files.path_of(named)) is None
+    ):
+        raise moved(named or "data", run)
+    return named
 
 
 def toml_text(config: Config) -> str:

@@ -236,8 +236,11 @@ def cached(
     ]
     key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
     path = folder / f"classifier-{key}.safetensors"
-    if files.kind(path) == "file" and (found := _read(path, key)):
-        return found
+    if (found := kept(path)) is not None:
+        network, known = found
+        with contextlib.suppress(KeyError):
+            accuracy, held_out, names = known["accuracy"], known["held_out"], known["names"]
+            return Classifier(network, known["task"], accuracy, held_out, names, key)
     made = fit(images, labels, classes=classes, seed=seed)
     made.key = key
     about = {
@@ -247,26 +250,31 @@ def cached(
         "names": made.names,
         "channels": images.shape[1],
     }
-    data = save_safetensors(
-        {k: v.contiguous() for k, v in made.network.state_dict().items()},
-        {"about": json.dumps(about)},
-    )
-    with contextlib.suppress(OSError):  # a cache that can't be written costs time, not correctness
-        folder.mkdir(parents=True, exist_ok=True)
-        files.write_atomically(path, data)
+    keep(path, made.network, about)
     return made
 
 
-def _read(path: Path, key: str) -> Classifier | None:
+def keep(path: Path, network: Network, about: dict[str, Any]) -> None:
+    """Leave a fitted network and what is known of it in a file (safetensors)."""
+    weights = {name: value.contiguous() for name, value in network.state_dict().items()}
+    data = save_safetensors(weights, {"about": json.dumps(about)})
+    with contextlib.suppress(OSError):  # a cache that can't be written costs time, not correctness
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomically(path, data)
+
+
+def kept(path: Path) -> tuple[Network, dict[str, Any]] | None:
+    """What `keep` left in a file; None where that is not there or can't be read."""
+    if files.kind(path) != "file":
+        return None
     try:
         data = path.read_bytes()
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         about = json.loads(header["__metadata__"]["about"])
-        network = Network(about["channels"], len(about["names"]))
-        network.load_state_dict(load_safetensors(data))
+        weights = load_safetensors(data)
+        channels, outputs = weights["body.0.weight"].shape[1], weights["head.weight"].shape[0]
+        network = Network(channels, outputs)
+        network.load_state_dict(weights)
     except Exception:  # a damaged cache file of whatever kind is made anew
         return None
-    network.eval().requires_grad_(False)
-    return Classifier(
-        network, about["task"], about["accuracy"], about["held_out"], about["names"], key
-    )
+    return network.eval().requires_grad_(False), about

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from fastgan.errors import FastganError
 from fastgan.latent.directions import differentiable
-from fastgan.trainer.reuse.restoring import OpenRun
+from fastgan.trainer.reuse.restoring import OpenRun, classes_seen
 
 CANDIDATES, KEPT = 128, 4
 """Latents that are tried first, and those of them that are followed."""
@@ -25,13 +25,15 @@ LEVELS = 4
 @dataclass(frozen=True)
 class Inversion:
     """image: (C, H, W) in [0, 1]. latents: (1, ...) by name. label: the class, where the run has
-    some. l1: mean absolute difference to the photo in [0, 1]. features: whether D's were used."""
+    some. l1: mean absolute difference to the photo in [0, 1]. features: whether D's were used.
+    apart: squared distance of embeddings to the photo's, before and after they were followed."""
 
     image: Tensor
     latents: dict[str, Tensor]
     label: int | None
     l1: float
     features: bool
+    apart: tuple[float, float] | None = None
 
 
 def invert(
@@ -41,14 +43,19 @@ def invert(
     steps: int = 300,
     seed: int = 0,
     label: int | None = None,
+    embed: Callable[[Tensor], Tensor] | None = None,
     tell: Callable[[int], Any] = lambda step: None,
 ) -> Inversion:
     """Find the latent of a photo (C, H, W) in [0, 1] of the generator's size.
 
     The loss is L1 on a pyramid of four sizes, and on the features of D's convolutions where D
     takes these images. The best of 128 latents are followed by Adam, its rate raised over the first
-    twentieth and lowered over the last quarter (as the projector of StyleGAN2 does). Raises
-    FastganError.
+    twentieth and lowered over the last quarter (as the projector of StyleGAN2 does).
+
+    embed: float images (n, C, H, W) in [0, 1] on the run's device -> (n, d), with a gradient, such
+    as a face network. From what was found, as many steps more follow the squared distance of
+    embeddings to the photo's alone (Antipov et al. 2017, arXiv 1702.01983, eq. 2), the class as it
+    is. tell: called with the number of each step. Raises FastganError.
     """
     target = photo[None].to(run.device) * 2 - 1
     classes = run.classes
@@ -70,6 +77,42 @@ def invert(
     latents = {name: value[best.cpu()].to(run.device) for name, value in latents.items()}
     labels = labels[best.cpu()] if labels is not None else None
     distance = Distance(run, target.expand(len(best), -1, -1, -1), labels)
+    latents = _followed(run, latents, labels, moving, distance, steps, tell)
+    with torch.no_grad():
+        images = differentiable(run, latents, labels)
+        winner = int(distance(images).argmin())
+    made = images[winner : winner + 1]
+    latents = {name: value.detach()[winner : winner + 1] for name, value in latents.items()}
+    labels = labels[winner : winner + 1] if labels is not None else None
+    apart = None
+    if embed is not None:
+        embedded = Embedded(embed, photo[None].to(run.device))
+        with torch.no_grad():
+            before = float(embedded(made))
+        latents = _followed(
+            run, latents, labels, moving, embedded, steps, lambda step: tell(steps + step)
+        )
+        with torch.no_grad():
+            made = differentiable(run, latents, labels)
+            apart = before, float(embedded(made))
+    image = ((made[0] + 1) / 2).clamp(0, 1).cpu()
+    chosen = {name: value.detach().cpu() for name, value in latents.items()}
+    number = int(labels[0]) if labels is not None else None
+    l1 = float((image - photo).abs().mean())
+    return Inversion(image, chosen, number, l1, bool(distance.levels), apart)
+
+
+def _followed(
+    run: OpenRun,
+    latents: dict[str, Tensor],
+    labels: Tensor | None,
+    moving: list[str],
+    distance: Callable[[Tensor], Tensor],
+    steps: int,
+    tell: Callable[[int], Any],
+) -> dict[str, Tensor]:
+    """The latents after so many steps down a distance of images (n, C, H, W) in [-1, 1]: (n,)."""
+    latents = dict(latents)
     for name in moving:
         latents[name] = latents[name].clone().requires_grad_()
     optimizer = torch.optim.Adam([latents[name] for name in moving], lr=RATE)
@@ -88,14 +131,40 @@ def invert(
         loss.sum().backward()
         optimizer.step()
         tell(step + 1)
-    with torch.no_grad():
-        images = differentiable(run, latents, labels)
-        winner = int(distance(images).argmin())
-        image = ((images[winner] + 1) / 2).clamp(0, 1).cpu()
-    chosen = {name: value.detach()[winner : winner + 1].cpu() for name, value in latents.items()}
-    number = int(labels[winner]) if labels is not None else None
-    l1 = float((image - photo).abs().mean())
-    return Inversion(image, chosen, number, l1, bool(distance.levels))
+    return latents
+
+
+def every_class(run: OpenRun) -> list[int]:
+    """The numbers of the classes that had images in training. Raises FastganError for none."""
+    if not run.classes:
+        raise FastganError(f"{run.path} was trained without labels: it has no classes to show")
+    return classes_seen(run.facts)
+
+
+def in_classes(run: OpenRun, latents: dict[str, Tensor], numbers: list[int]) -> Tensor:
+    """One latent, (1, ...) by name, in each of the classes: (k, C, H, W) in [0, 1], on the CPU.
+    Raises FastganError."""
+    same = {name: value.expand(len(numbers), *value.shape[1:]) for name, value in latents.items()}
+    return run.images(len(numbers), noise=same, labels=numbers)
+
+
+class Embedded:
+    """Squared Euclidean distances of embeddings, of images (n, C, H, W) in [-1, 1] to that of a
+    photo (1, C, H, W) in [0, 1]: (n,). embed: as for `invert`. Raises FastganError where it gives
+    no gradient."""
+
+    def __init__(self, embed: Callable[[Tensor], Tensor], photo: Tensor) -> None:
+        self.embed = embed
+        with torch.no_grad():
+            self.target = embed(photo).flatten(1)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        found = self.embed((images + 1) / 2).flatten(1)
+        if images.requires_grad and not found.requires_grad:
+            raise FastganError(
+                "embed= gives no gradient: leave out no_grad, inference_mode, detach and NumPy"
+            )
+        return (found - self.target).square().sum(1)
 
 
 class Distance:

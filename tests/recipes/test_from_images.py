@@ -1,6 +1,7 @@
 """Recipes whose generator is given an image: each trains, goes on, samples and measures itself; the
 mistakes of newcomers get one line."""
 
+import importlib
 import itertools
 import json
 
@@ -276,6 +277,22 @@ def test_masks_that_are_black_and_ages_from_names(tmp_path, capsys):
     assert ages["3_0_0.jpg.png"] == 0
     assert ages["13_0_0.jpg.png"] == 1
     assert ages["73_0_0.jpg.png"] == 4
+
+
+def test_own_faces_with_persons_are_not_taken_for_drawn_ones(tmp_path, monkeypatch):
+    """Those are compared with drawings of each person; others as sets."""
+    import torch
+
+    from fastgan.metrics import fidelity
+
+    evaluate = importlib.import_module("fastgan.metrics.evaluate")
+    arrays = {"labels": np.arange(20) % 2, "identity": np.arange(20)}
+    np.savez(tmp_path / "faces.npz", images=noise(0, 20, 16, 16, 3), **arrays)
+    made = torch.rand(20, 3, 16, 16)
+    monkeypatch.setattr(fidelity, "made_from", lambda run, given, **_: made)
+    monkeypatch.setattr(evaluate, "evaluate", lambda images, reals, n, **_: images)
+    config = recipes.find("aging")(data=str(tmp_path / "faces.npz"), size=16)
+    assert config.measure("run", 20, 0, config.data, False) is made
 
 
 def test_runs_from_images_say_what_python_needs(tmp_path, pictures):

@@ -145,6 +145,11 @@ def faces(
     return {"image": made, "label": label, "identity": who.astype(np.int64)}
 
 
+def are_faces(data: Dataset) -> bool:
+    """Whether these are `faces`, of which every person can be drawn at every age."""
+    return data.name == "faces" and "identity" in data.fields
+
+
 def _face(p: np.ndarray, label: np.ndarray, side: int) -> np.ndarray:
     y, x = (g[..., None] for g in _grid(side))
     age = (label / (len(AGES) - 1))[:, None, None, None]

@@ -48,13 +48,14 @@ class Aging(FromImage):
 
     def measure(self, run: str, n: int, seed: int, data: str | None, trust: bool) -> Any:
         """Against the rendered truth; of one's own data, as sets of images."""
+        from fastgan.data.rendered import are_faces
         from fastgan.metrics.aging import aging
         from fastgan.metrics.evaluate import evaluate
         from fastgan.metrics.fidelity import head, made_from
 
         held = self.streams(held_out=True) if data is None else self.everything(data)
         faces = head(held, n)["image"]
-        if "identity" in faces.fields:
+        if are_faces(faces):
             return aging(run, faces, seed=seed, trust=trust)
         images = made_from(run, {"image": faces}, seed=seed, trust=trust)
         return evaluate(images, held["image"], len(images), seed=seed, name=run)

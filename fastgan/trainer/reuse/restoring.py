@@ -232,10 +232,15 @@ def scalars(objective: Objective, step: int, device: torch.device) -> dict[str, 
         raise FastganError(f"run.json is damaged: its objective has no schedule ({why})") from error
 
 
+def classes_seen(facts: dict[str, Any]) -> list[int]:
+    """The numbers of the classes that had images in training, of a run that has classes."""
+    return sorted(set(range(len(facts["classes"]))) - set(facts.get("empty", ()))) or [0]
+
+
 def classes_in_turn(facts: dict[str, Any], n: int) -> Tensor:
     """int64 (n,): each class in turn that had images in training."""
-    kept = sorted(set(range(len(facts["classes"]))) - set(facts.get("empty", ())))
-    return torch.tensor(kept or [0])[torch.arange(n) % max(len(kept), 1)]
+    kept = classes_seen(facts)
+    return torch.tensor(kept)[torch.arange(n) % len(kept)]
 
 
 def class_numbers(labels: Any, n: int, classes: list[str] | None, path: str | Path) -> Tensor:
