@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastgan import files
 from fastgan.errors import FastganError
-from fastgan.export.tracing import Traced, exported, trace
+from fastgan.export.tracing import Traced, exported, refuse_complex, trace
 from fastgan.trainer.reuse.restoring import open_run
 
 COUNT = 5
@@ -67,6 +67,7 @@ def _torch(traced: Traced) -> tuple[bytes, Call]:
 
 
 def _onnx(traced: Traced) -> tuple[bytes, Call]:
+    refuse_complex(traced, "ONNX")
     try:
         import onnx
     except ImportError as error:

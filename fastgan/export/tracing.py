@@ -137,6 +137,18 @@ def layer_of(node: fx.Node) -> str:
     return f"{path.removeprefix('nets.') or 'the objective'} ({kind.rpartition('.')[2]})"
 
 
+def refuse_complex(traced: Traced, place: str) -> None:
+    """Raises FastganError, naming the layer, where a graph computes with complex numbers, which
+    Fourier transforms do and `place` can't."""
+    for node in traced.module.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, Tensor) and value.is_complex():
+            raise FastganError(
+                f"layer {layer_of(node)} computes with complex numbers, which {place} can't hold: "
+                "use --format torch"
+            )
+
+
 def _refuse_random(module: fx.GraphModule, run: OpenRun) -> None:
     for node in module.graph.nodes:
         tags = getattr(node.target, "tags", ())

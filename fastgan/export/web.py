@@ -16,7 +16,7 @@ from torch import Tensor, fx
 
 from fastgan import files
 from fastgan.errors import FastganError
-from fastgan.export.tracing import Traced, aten, layer_of, trace
+from fastgan.export.tracing import Traced, aten, layer_of, refuse_complex, trace
 from fastgan.reports.document import asset, document, json_text
 from fastgan.trainer.reuse.restoring import OpenRun, open_run
 
@@ -82,6 +82,7 @@ def export_web(run: str | Path, out: Path, *, trust: bool = False) -> tuple[Trac
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of exporters, about their own future
         traced = trace(opened, batch=1)
+    refuse_complex(traced, "a page")
     program, weights = _program(traced, opened)
     with torch.no_grad():
         wanted = _levels(traced.whole(*traced.inputs.values()))

@@ -3,7 +3,8 @@ distance of patches), on held-out data, beside baselines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -88,7 +89,25 @@ class Table:
         return "\n".join([*lines, "", f"  {self.note}"])
 
 
+class ByShare(Table):
+    """A table whose columns of some images alone, which end with %, are shown below the others, so
+    that it fits a terminal. The part of the note after an empty line is theirs."""
+
+    def __str__(self) -> str:
+        all_of, some = {}, {}
+        for name, row in self.rows.items():
+            all_of[name] = {key: value for key, value in row.items() if not key.endswith("%")}
+            if apart := {key: value for key, value in row.items() if key.endswith("%")}:
+                some[name] = apart
+        note, _, counts = self.note.partition("\n\n")
+        title = "by its share of the image"
+        return f"{Table(self.title, all_of, note)}\n\n{Table(title, some, counts)}"
+
+
 Candidate = Callable[[Step], Tensor]
+
+PSNR_IN = "PSNR in it, dB"
+"""The column of the PSNR over the pixels that are compared alone."""
 
 TARGETS = "targets"
 """The row of the right images themselves: the floor of `CLOSE`, all else being perfect."""
@@ -118,6 +137,7 @@ def fidelity(
     *,
     baselines: Mapping[str, Candidate],
     where: Candidate | None = None,
+    shares: Sequence[float] = (),
     measures: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None,
     as_sets: bool = True,
     seed: int = 0,
@@ -125,16 +145,20 @@ def fidelity(
 ) -> Table:
     """L1, PSNR and SSIM (in `where`: L1 and PSNR; or other `measures`) of what a run makes of the
     data sets, and of baselines, which are functions of the step; as_sets: and the distance
-    of `Patches` to the targets, of `TARGETS` as well."""
+    of `Patches` to the targets, of `TARGETS` as well. shares: rising bounds of the share of an
+    image's pixels that `where` tells, by which PSNR is told apart as well."""
     patches = Patches(max(map(len, datasets.values())), seed) if as_sets else None
     ways_of = measures or {"L1": l1, "PSNR dB": psnr, "SSIM": ssim}
     found: dict[str, list[Tensor]] = {}
+    covered: list[Tensor] = []
     count = 0
     for step, made in walk(run, datasets, seed=seed, trust=trust):
         target = step.batch["image"].float()
         region = where(step) if where is not None else None
         ways = {"generator": made, **{name: base(step) for name, base in baselines.items()}}
         count += len(made)
+        if region is not None:
+            covered.append(region.double().mean((1, 2, 3)))
         if patches is not None:
             patches.add(target, ways, region)
         for name, images in ways.items():
@@ -144,14 +168,33 @@ def fidelity(
             else:
                 values = [l1(images, target, region), psnr(images, target, region)]
             found.setdefault(name, []).append(torch.stack(values, 1))
-    columns = tuple(ways_of) if where is None else ("L1 in it", "PSNR in it, dB")
+    columns = tuple(ways_of) if where is None else ("L1 in it", PSNR_IN)
     rows = {name: _row(columns, parts) for name, parts in found.items()}
     note = "means over images; L1 of a range of 1"
     if patches is not None and (of_sets := patches.distances()):
         for name, distance in of_sets.items():
             rows.setdefault(name or TARGETS, {})[CLOSE] = distance
         note += f"\n  {ABOUT_CLOSE}"
-    return Table(f"{run}: {count:,} held-out images", rows, note)
+    title = f"{run}: {count:,} held-out images"
+    if not (covered and shares):
+        return Table(title, rows, note)
+    groups = _groups(torch.cat(covered).cpu(), shares)
+    for name, parts in found.items():
+        each = torch.cat(parts).cpu()[:, columns.index(PSNR_IN)]
+        rows[name] |= {f"PSNR {group}": float(each[of].mean()) for group, of in groups.items()}
+    counts = ", ".join(f"{len(of):,} ({group})" for group, of in groups.items())
+    return ByShare(title, rows, f"{note}\n\nPSNR in it, dB, means over images: {counts}")
+
+
+def _groups(covered: Tensor, bounds: Sequence[float]) -> dict[str, Tensor]:
+    """Rows of the images, int64, whose share (n,) lies between two bounds, by a name for that; one
+    at a bound is in the group below, and groups without images are left out."""
+    ends = [f"{100 * bound:g}" for bound in bounds]
+    between = [f"{a}-{b} %" for a, b in itertools.pairwise(ends)]
+    names = [f"to {ends[0]} %", *between, f"over {ends[-1]} %"]
+    group = torch.bucketize(covered, torch.tensor(bounds, dtype=covered.dtype))
+    rows = [(group == i).nonzero().flatten() for i in range(len(names))]
+    return {name: of for name, of in zip(names, rows, strict=True) if len(of)}
 
 
 def _row(columns: Iterable[str], parts: list[Tensor]) -> dict[str, float]:

@@ -1,7 +1,9 @@
-"""Residual networks from images to images: SRResNet for larger ones, CycleGAN's for equally large
-ones."""
+"""Residual networks from images to images: SRResNet for larger ones, CycleGAN's and LaMa's for
+equally large ones."""
 
 from __future__ import annotations
+
+import itertools
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,6 +11,8 @@ from torch.nn import functional as F
 from fastgan.errors import FastganError
 from fastgan.models.dcgan import init_weights
 from fastgan.models.layers.conditional import ClassAffine
+from fastgan.models.layers.fourier import FourierBlock
+from fastgan.ops.conv.repeated import repeated
 
 
 class Residual(nn.Module):
@@ -117,3 +121,47 @@ class Translator(nn.Module):
         for layer in self.layers:
             made = layer(made, label) if isinstance(layer, ClassAffine) else layer(made)
         return images + 2 * made if self.residual else made
+
+
+class FourierResNet(nn.Module):
+    """(B, inputs, size, size) -> (B, outputs, size, size) in [-1, 1].
+
+    LaMa's generator (Suvorov et al. 2022, arXiv 2109.07161): halvings, `blocks` residual blocks of
+    fast Fourier convolutions on the smallest map, doublings, batch normalisation. Sides are halved
+    twice, from 128 pixels on three times, as the article's 256; channels double with each. The
+    doublings repeat pixels before 3x3 convolutions (`ops.conv.repeated`).
+
+    Raises:
+        FastganError: The size can't be halved so often.
+    """
+
+    def __init__(
+        self, size: int = 32, inputs: int = 3, outputs: int = 3, width: int = 32, blocks: int = 3
+    ) -> None:
+        super().__init__()
+        self.size, self.inputs, self.outputs = size, inputs, outputs
+        self.width, self.blocks = width, blocks
+        times = 3 if size >= 128 else 2
+        if size % 2**times:
+            raise FastganError(
+                f"Fourier blocks need images whose side can be halved {times} times, unlike {size} "
+                f"pixels: use --size {max(size // 2**times, 1) * 2**times}"
+            )
+        widths = [width * 2**i for i in range(times + 1)]
+
+        def normed(layer: nn.Module, wide: int) -> list[nn.Module]:
+            return [layer.apply(init_weights), nn.BatchNorm2d(wide), nn.ReLU()]
+
+        layers = normed(nn.Conv2d(inputs, width, 5, 1, 2, bias=False), width)
+        for outer, inner in itertools.pairwise(widths):
+            layers += normed(nn.Conv2d(outer, inner, 4, 2, 1, bias=False), inner)
+        layers += [FourierBlock(widths[-1]) for _ in range(blocks)]
+        for inner, outer in itertools.pairwise(widths[::-1]):
+            layers += normed(nn.ConvTranspose2d(inner, outer, 4, 2, 1, bias=False), outer)
+        last = nn.Conv2d(width, outputs, 5, 1, 2).apply(init_weights)
+        self.layers = nn.Sequential(*layers, last, nn.Tanh())
+        for layer in [m for m in self.layers if isinstance(m, nn.ConvTranspose2d)]:
+            repeated(layer)
+
+    def forward(self, source: Tensor) -> Tensor:
+        return self.layers(source)

@@ -13,6 +13,8 @@ import fastgan
 from fastgan.cli import main as cli
 from fastgan.export.program import export_program
 from fastgan.export.tracing import exported, trace
+from fastgan.export.web import export_web
+from fastgan.models.layers.fourier import FourierBlock
 from fastgan.trainer.reuse.restoring import OpenRun
 
 
@@ -102,6 +104,20 @@ def test_a_layer_that_draws_is_named():
 
     with pytest.raises(fastgan.FastganError, match=r"G\.1 \(.*Noisy.*\) of mine draws random"):
         trace(opened_with(nn.Sequential(nn.Conv2d(3, 3, 1), Noisy()), (3, 4, 4)))
+
+
+def test_fourier_transforms_leave_as_a_torch_file_alone(tmp_path, monkeypatch):
+    layers = nn.ConvTranspose2d(4, 8, 4), FourierBlock(8), nn.Conv2d(8, 1, 1), nn.Tanh()
+    run = opened_with(awake(nn.Sequential(*layers)), (4, 1, 1))
+    for module in ("program", "web"):
+        monkeypatch.setattr(f"fastgan.export.{module}.open_run", lambda *a, **how: run)
+    assert export_program("mine", tmp_path / "g.pt2", "torch")[1] < 1e-5
+    said = r"layer G\.1\.layers\.0\.spectral\.unit \(FourierUnit\) computes with complex"
+    with pytest.raises(fastgan.FastganError, match=f"{said}.*ONNX can't hold: use --format torch"):
+        export_program("mine", tmp_path / "g.onnx", "onnx")
+    with pytest.raises(fastgan.FastganError, match=f"{said}.*a page can't hold"):
+        export_web("mine", tmp_path / "g.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["g.pt2"]
 
 
 def test_torch_file_needs_no_fastgan(run, tmp_path, capsys):

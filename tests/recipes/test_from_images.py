@@ -246,6 +246,7 @@ def test_folders_that_are_no_pairs_name_cyclegan(tmp_path, capsys):
         ("super-resolution", ["--size", 30], "use --size 28"),
         ("super-resolution", ["--degradation", "camera", "--channels", 4], "use --channels 3"),
         ("cyclegan", ["--size", 30], "use --size 28"),
+        ("inpainting", ["--size", 30, "--fourier", 1], "unlike 30 pixels: use --size 28"),
         ("aging", ["--size", 12], "use --size 16 or more"),
         ("pix2pix", ["--pairs", "folders"], "no sub-folders a and b"),
         ("cyclegan", ["--data", "PICTURES"], "no sub-folders a and b"),

@@ -24,6 +24,8 @@ class FromImage(Config):
 
     as_sets: ClassVar[bool] = True
     """Whether what it makes is to look like real images, so that sets of both are compared, too."""
+    shares: ClassVar[tuple[float, ...]] = ()
+    """Bounds of the share of an image's pixels in `where` by which its PSNR is told apart."""
 
     size: int | None = run_option(32, "side of the images in pixels")
     steps: int = run_option(2000, "updates of the generator")
@@ -99,6 +101,7 @@ class FromImage(Config):
             head(datasets, n),
             baselines=self.baselines(),
             where=self.where(),
+            shares=self.shares,
             measures=self.measures(),
             as_sets=self.as_sets,
             seed=seed,

@@ -1,5 +1,6 @@
-"""Inpainting: a U-Net fills holes; adversarial loss, feature matching and L1 in the hole (after
-Pathak et al. 2016, arXiv 1604.07379, and Suvorov et al. 2022, arXiv 2109.07161)."""
+"""Inpainting: a U-Net, or a ResNet of Fourier convolutions, fills holes; adversarial loss, feature
+matching and L1 in the hole (after Pathak et al. 2016, arXiv 1604.07379, and Suvorov et al. 2022,
+arXiv 2109.07161)."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 class Inpaint(FromImage):
     recipe: ClassVar[str] = "inpainting"
     summary: ClassVar[str] = "fills holes in images; known pixels stay as they are"
+    shares: ClassVar[tuple[float, ...]] = (0.2, 0.3)
 
     boxes: int = option(2, "random rectangles of a training mask")
     strokes: int = option(2, "random strokes of a training mask")
@@ -28,6 +30,9 @@ class Inpaint(FromImage):
     features: float = option(1.0, "weight of feature matching")
     l1: float = option(10.0, "weight of the L1 distance in the hole")
     loss: str = option("non-saturating", "adversarial loss", choices=tuple(LOSSES))
+    fourier: int = option(
+        0, "blocks of fast Fourier convolutions, in a ResNet in place of the U-Net; 0: the U-Net"
+    )
 
     def inputs(self, run: str, path: str, mask: str | None) -> dict[str, Dataset]:
         import numpy as np
@@ -50,22 +55,34 @@ class Inpaint(FromImage):
         return {"image": images, "mask": masks}
 
     def baselines(self) -> Mapping[str, Callable]:
-        from fastgan.metrics.baselines import filled
+        from fastgan.metrics.baselines import biharmonic, filled
 
-        return {"harmonic fill": lambda step: filled(step.batch["image"], self.where()(step))}
+        return {
+            "harmonic fill": lambda step: filled(step.batch["image"], self.where()(step)),
+            "biharmonic fill": lambda step: biharmonic(step.batch["image"], self.where()(step)),
+        }
 
     def where(self) -> Callable:
         return lambda step: step.batch["source"][:, -1:] > 0
 
     def build(self, images: ImageSpec) -> RecipeParts:
+        from torch import nn
+
+        from fastgan.models.srresnet import FourierResNet
         from fastgan.models.unet import PatchDiscriminator, UNet
         from fastgan.objectives.translation.degradations import Holes
         from fastgan.objectives.translation.inpainting import Inpainting
 
+        def generator() -> nn.Module:
+            shape = (images.size, images.channels + 1, images.channels, self.width)
+            if self.fourier:
+                return FourierResNet(*shape, self.fourier)
+            return UNet(*shape, dropout=0.0)
+
         return self.built(
             images,
             lambda: {
-                "G": UNet(images.size, images.channels + 1, images.channels, self.width, 0.0),
+                "G": generator(),
                 "D": PatchDiscriminator(images.channels, images.channels + 1, self.width),
             },
             Inpainting(

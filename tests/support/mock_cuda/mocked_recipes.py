@@ -69,15 +69,19 @@ def trained(name, device, impl, out, **more):
     ],
 )
 def test_every_recipe_is_captured_and_loses_what_a_cpu_loses(name, impl, tmp_path):
-    the_same(name, impl, tmp_path)
+    captured_and_alike(name, impl, tmp_path)
+
+
+def test_fourier_transforms_are_captured(tmp_path):
+    captured_and_alike("inpainting", "reference", tmp_path, fourier=1)
 
 
 @pytest.mark.parametrize("wish", [{}, {"crop": 16, "size": 32}])
 def test_images_as_by_a_camera_and_parts_of_them_are_made_in_the_graph(wish, tmp_path):
-    the_same("super-resolution", "reference", tmp_path, degradation="camera", **wish)
+    captured_and_alike("super-resolution", "reference", tmp_path, degradation="camera", **wish)
 
 
-def the_same(name, impl, tmp_path, **more):
+def captured_and_alike(name, impl, tmp_path, **more):
     found, reason = trained(name, "cuda", impl, tmp_path / "gpu", **more)
     assert reason is None
     wanted, _ = trained(name, "cpu", "reference", tmp_path / "cpu", **more)
