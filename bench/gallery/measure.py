@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fastgan import files, machine
-from fastgan.bench.gallery.rows import LONGER, ROWS, TRAININGS
+from fastgan.bench.gallery.rows import ROWS
+from fastgan.bench.gallery.trainings import LONGER, TRAININGS
 from fastgan.errors import FastganError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fastgan.bench.gallery.measure import PICTURES, ROOT, SEEDS, kept, needed
-from fastgan.bench.gallery.rows import CLOSE, FD, LONGER, ROWS, TRAININGS, Measure, Rival, Row
+from fastgan.bench.gallery.rows import CLOSE, FD, ROWS, Measure, Rival, Row
+from fastgan.bench.gallery.trainings import LONGER, TRAININGS
 
 PAGE = ROOT / "docs" / "gallery.md"
 BEGIN, END = "<!-- gallery: begin -->", "<!-- gallery: end -->"

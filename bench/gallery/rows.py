@@ -1,104 +1,8 @@
-"""The trainings of the gallery and what is read from them: a new kind is an entry here."""
+"""What is read from the gallery's trainings, and beside what: a kind is a row."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-
-SMALL = "--size 16 --batch-size 32"
-SMALL_64 = "--size 64 --batch-size 8 --ema-decay 0.99"
-LATENT = f"{SMALL_64} --stage-steps 350 --steps 1300"
-FASTGAN_64 = f"{SMALL_64} --width 4 --augment none"
-R3GAN_64 = (
-    "--recipe r3gan --data landscapes --size 64 --ema-decay 0.99 --width 8 --group 8 --lr 1e-3 "
-    "--gamma 0.5"
-)
-STYLES_64 = (
-    f"--recipe stylegan2-small --data landscapes {SMALL_64} --most 32 --path 0 --mixing 0 --r1 2.5 "
-    "--lr 4e-3"
-)
-GROWING_64 = (
-    "--recipe progressive --data landscapes --size 64 --batch-size 16 --ema-decay 0.99 --most 32 "
-    "--lr 2e-3 --loss non-saturating --gp 0 --drift 0 --r1 5"
-)
-PROJECTED_64 = (
-    "--recipe projected --data landscapes --size 64 --width 8 --seen 48 --lr 5e-4 --ema-decay 0.99"
-)
-
-
-def dcgan_64(data: str, steps: int, batch: int = 8) -> str:
-    """Options of what the kinds for larger images are compared with."""
-    shape = f"--size 64 --batch-size {batch} --ema-decay 0.99 --base-width 16"
-    return f"--recipe dcgan --data {data} {shape} --r1 5 --steps {steps}"
-
-
-LONGER: Mapping[str, str] = {
-    "dcgan": dcgan_64("landscapes", 1650, batch=16),
-    "fastgan": f"--recipe fastgan --data landscapes {FASTGAN_64} --steps 2000",
-    "r3gan": f"{R3GAN_64} --batch-size 16 --steps 230",
-    "progressive": f"{GROWING_64} --stage-steps 150 --steps 900",
-    "stylegan2-small": f"{STYLES_64} --steps 750",
-    "latent": f"--recipe latent --data landscapes {SMALL_64} --stage-steps 700 --steps 2600",
-    "projected": f"{PROJECTED_64} --steps 200",
-}
-"""Options of three minutes by kind, seed 0 alone: places among kinds change with time."""
-
-TRAININGS: Mapping[str, str] = {
-    "dcgan": f"--recipe dcgan {SMALL} --base-width 32 --steps 3000",
-    "cgan": f"--recipe cgan {SMALL} --base-width 32 --steps 2500",
-    "cgan-long": f"--recipe cgan {SMALL} --base-width 32 --steps 5000",
-    "gan": "--recipe gan --size 16 --hidden-g 256 --hidden-d 64 --batch-size 100 --steps 5000",
-    "sngan": f"--recipe sngan {SMALL} --width-g 32 --width-d 32 --n-critic 1 --steps 1000",
-    "wgan-gp": f"--recipe wgan-gp {SMALL} --width 32 --n-critic 2 --steps 500",
-    "r3gan": f"{R3GAN_64} --batch-size 16 --steps 90",
-    "r3gan-stacked": f"--recipe r3gan --data stacked {SMALL} --width 16 --group 16 --lr 1e-3 "
-    "--gamma 0.5 --ema-decay 0.99 --steps 340",
-    "dcgan-stacked": f"--recipe dcgan --data stacked {SMALL} --base-width 32 --steps 2500",
-    "sagan": f"--recipe sagan {SMALL} --width 16 --attention 8 --lr-d 2e-3 --steps 1000",
-    "biggan-small": f"--recipe biggan-small {SMALL} --width 16 --attention 8 --lr-g 1e-3 "
-    "--lr-d 2e-3 --n-critic 1 --ema-decay 0.99 --steps 700",
-    "stylegan2-small": f"{STYLES_64} --steps 355",
-    "stylegan2-small-forms": "--recipe stylegan2-small --data forms --size 32 --batch-size 32 "
-    "--ema-decay 0.99 --most 32 --path 0 --mixing 0 --r1 1 --lr 4e-3 --steps 400",
-    "progressive": f"{GROWING_64} --stage-steps 45 --steps 270",
-    "infogan": "--recipe infogan --steps 1500",
-    "infogan-forms": "--recipe infogan --data forms --classes 4 --codes 4 --batch-size 64 "
-    "--base-width 16 --steps 1000",
-    "lapgan": "--recipe lapgan --width 16 --stage-steps 1500 --steps 4000 --lr 5e-4",
-    "gan-32": "--recipe gan --size 32 --hidden-g 211 --hidden-d 31 --steps 9000",
-    "semi-supervised": "--recipe semi-supervised --width 100 --hidden 250 --steps 4000",
-    "semi-supervised-alone": "--recipe semi-supervised --width 100 --hidden 250 --steps 4000 "
-    "--unlabelled 0",
-    "text-to-image": "--recipe text-to-image --size 16 --lr-g 2e-4 --steps 2500",
-    "fastgan": f"--recipe fastgan --data landscapes {FASTGAN_64} --steps 950",
-    "fastgan-faces": f"--recipe fastgan --data faces {FASTGAN_64} --steps 950",
-    **{
-        f"{name}{'-alone' if alone else ''}": f"--recipe {name} --width 16 --steps {steps}"
-        + (f" {alone}" if alone else "")
-        for name, steps, without in (
-            ("pix2pix", 1500, "--adversarial 0"),
-            ("super-resolution", 1200, "--adversarial 0"),
-            ("inpainting", 1500, "--adversarial 0"),
-            ("astronomy", 1500, "--adversarial 0"),
-            ("segmentation", 1200, "--adversarial 0"),
-            ("video", 1500, "--adversarial 0 --gradients 0"),
-        )
-        for alone in ("", without)
-    },
-    "latent": f"--recipe latent --data landscapes {LATENT}",
-    "latent-faces": f"--recipe latent --data faces {LATENT}",
-    "dcgan-landscapes-64": dcgan_64("landscapes", 1130),
-    "dcgan-faces-64": dcgan_64("faces", 1130),
-    "projected": f"{PROJECTED_64} --steps 90",
-    "tabular": "--recipe tabular --steps 1500",
-    "voice": "--recipe voice --length 1024 --rate 4000 --batch-size 16 --steps 3000",
-    "molecule": "--recipe molecule --steps 1200",
-    "molecule-alone": "--recipe molecule --steps 1200 --adversarial 0",
-    "cyclegan": "--recipe cyclegan --width 16 --steps 800",
-    "aging": "--recipe aging --size 16 --width 16 --steps 800",
-    **{f"longer-{kind}": options for kind, options in LONGER.items()},
-}
-"""Options of `fastgan train` by the name of the training; the seed and the folder are added."""
 
 
 @dataclass(frozen=True)
@@ -200,12 +104,39 @@ def told(rival: Rival) -> Measure:
     return Measure("class as told, %", key, (rival, reals), higher=True, factor=100)
 
 
+def within(*rivals: Rival) -> Measure:
+    """How far the images of a class are from reals of it."""
+    return Measure("KD within classes", "measures/KD-small within classes", rivals)
+
+
 CGAN = Rival("cgan", "cgan-long")
 
 
 def of_classes(kind: str) -> Row:
     """A kind told its classes, beside cgan."""
-    return Row(kind, kind, (Measure(FD, FD, (CGAN,)), told(CGAN)))
+    return Row(kind, kind, (Measure(FD, FD, (CGAN,)), told(CGAN), within(CGAN)))
+
+
+def with_labels(count: int) -> Measure:
+    """The error of a classifier that was given so many labels, beside what it learns from these
+    alone, and from these moved about."""
+    name = "semi-supervised" + (f"-{count}" if count != 100 else "")
+    return Measure(
+        f"error with {count} labels, %",
+        "measures/error on 2000 held-out images",
+        (
+            Rival("the labels alone", f"{name}-alone", paired=True),
+            Rival("these alone, shifted", f"{name}-shifted", paired=True),
+        ),
+        factor=100,
+        run=name if count != 100 else None,
+    )
+
+
+def aged(label: str, other: Rival) -> Measure:
+    """A measure of faces made older or younger, beside the same run without its identity term."""
+    alone = Rival("without the identity term", "aging-alone", paired=True)
+    return Measure(label, f"rows/generator/{label}", (alone, other), True)
 
 
 PSNR, SSIM = ("PSNR, dB", "PSNR dB"), ("SSIM", "SSIM")
@@ -214,7 +145,7 @@ DCGAN = (Rival("dcgan", "dcgan"),)
 ROWS: tuple[Row, ...] = (
     sets("gan", GAUSSIAN),
     sets("dcgan", GAUSSIAN, Rival("gan", "gan")),
-    Row("cgan", "cgan", (Measure(FD, FD, DCGAN), told(Rival("chance", value=10)))),
+    Row("cgan", "cgan", (Measure(FD, FD, DCGAN), told(Rival("chance", value=10)), within())),
     sets("sngan", *DCGAN),
     sets("wgan-gp", *DCGAN),
     on_landscapes("fastgan", on_faces("fastgan-faces")),
@@ -235,14 +166,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         "semi-supervised",
         "semi-supervised",
-        (
-            Measure(
-                "error with 100 labels, %",
-                "measures/error on 2000 held-out images",
-                (Rival("the labels alone", "semi-supervised-alone", paired=True),),
-                factor=100,
-            ),
-        ),
+        tuple(with_labels(count) for count in (100, 500, 1000)),
     ),
     on_landscapes(
         "r3gan",
@@ -279,7 +203,17 @@ ROWS: tuple[Row, ...] = (
     ),
     on_landscapes("latent", on_faces("latent-faces")),
     on_landscapes("projected"),
-    Row("lapgan", "lapgan", (Measure(FD, FD, (Rival("a gan of more parameters", "gan-32"),)),)),
+    Row(
+        "lapgan",
+        "lapgan",
+        tuple(
+            Measure(label, key, (Rival("a gan of more parameters", "gan-32"),), higher, factor)
+            for label, key, higher, factor in (
+                (FD, FD, False, 1),
+                ("called real by a classifier, %", "measures/samples called real", True, 100),
+            )
+        ),
+    ),
     Row(
         "text-to-image",
         "text-to-image",
@@ -366,7 +300,10 @@ ROWS: tuple[Row, ...] = (
             Measure(
                 "PSNR to the known map, dB",
                 "rows/generator/PSNR dB",
-                (Rival("source as it is", key="rows/source as it is/PSNR dB"),),
+                (
+                    Rival("source as it is", key="rows/source as it is/PSNR dB"),
+                    Rival("pix2pix, given the pairs", "two-colours", ceiling=True),
+                ),
                 True,
             ),
         ),
@@ -375,15 +312,8 @@ ROWS: tuple[Row, ...] = (
         "aging",
         "aging",
         (
-            Measure(
-                "age reached", "rows/generator/age reached", (Rival("chance", value=0.2),), True
-            ),
-            Measure(
-                "identity kept",
-                "rows/generator/identity kept",
-                (Rival("input as it is", key="rows/input as it is/identity kept"),),
-                True,
-            ),
+            aged("identity kept", found("input as it is", "identity kept")),
+            aged("age reached", Rival("chance", value=0.2)),
         ),
     ),
 )

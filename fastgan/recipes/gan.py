@@ -6,9 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from fastgan.recipes.config import Config, ImageSpec, RecipeParts, load_networks, option, run_option
+
+if TYPE_CHECKING:
+    from fastgan.trainer.reuse.subject import Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,3 +70,9 @@ class Gan(Config):
             },
             schedules=schedules,
         )
+
+    def beside_distances(self, subject: Subject) -> dict[str, float]:
+        """The share of samples that pass for real: what LAPGAN's article compares the two by."""
+        from fastgan.recipes.latent.judging import called_real
+
+        return called_real(subject)

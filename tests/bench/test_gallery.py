@@ -6,7 +6,7 @@ import shlex
 import numpy as np
 import pytest
 
-from fastgan.bench.gallery import measure, page, rows
+from fastgan.bench.gallery import measure, page, rows, trainings
 from fastgan.bench.gallery.page import Numbers, verdict
 from fastgan.cli.main import main as cli
 from fastgan.errors import FastganError
@@ -32,7 +32,7 @@ def test_every_kind_has_one_row_and_trainings_that_exist():
     assert len(kinds) == len(set(kinds))
     assert set(RECIPES) <= set(kinds)
     names = {name for name in measure.needed(kinds) if name != "gaussian"}
-    assert names | {f"longer-{kind}" for kind in rows.LONGER} == set(rows.TRAININGS)
+    assert names | {f"longer-{kind}" for kind in trainings.LONGER} == set(trainings.TRAININGS)
 
 
 def test_numbers_have_three_digits_that_count_and_their_spread():
@@ -220,7 +220,7 @@ def test_results_are_of_the_options_that_the_page_shows():
         words = shlex.split(command)
         return sorted(zip(words[::2], words[1::2], strict=True))
 
-    for name, options in rows.TRAININGS.items():
+    for name, options in trainings.TRAININGS.items():
         for seed, found in measure.kept(name).items():
             command = found["command"].removeprefix("fastgan train ")
             assert told(command) == told(f"{options} --seed {seed} --device cpu"), name

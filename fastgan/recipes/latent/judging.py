@@ -11,23 +11,44 @@ SAMPLES = 1000
 PAIRS = 500
 """Of latents, for path lengths."""
 
+LEAST = 20
+"""Reals of a class, for a distance within it."""
+
 
 def class_accuracy(subject: Subject) -> dict[str, float]:
     """The share of samples whose class a classifier of the reals names as told, beside its share on
-    held-out reals; nothing without labels. The classifier is that of `fastgan evaluate`."""
+    held-out reals, and the mean over classes of the kernel distance between samples that were told
+    a class and reals of it, which a generator of one image a class doesn't pass; nothing without
+    labels. The classifier, and its features, are those of `fastgan evaluate`."""
     import torch
 
     from fastgan.judges import instruments
+    from fastgan.judges.distances import kernel_distance
 
     if not subject.labelled:
         return {}
-    judge = instruments.fitted(subject.reals, instruments.reals_of(subject.reals))
+    reals = instruments.reals_of(subject.reals)
+    judge = instruments.fitted(subject.reals, reals)
     told = torch.arange(SAMPLES) % len(judge.names)
-    seen = judge.predict(subject.sample(SAMPLES, labels=told))
-    return {
-        f"samples of the class they were told ({SAMPLES})": float((seen == told).float().mean()),
+    made = subject.sample(SAMPLES, labels=told)
+    found = {
+        f"samples of the class they were told ({SAMPLES})": float(
+            (judge.predict(made) == told).float().mean()
+        ),
         "the same of held-out reals": judge.accuracy,
     }
+    labels = torch.from_numpy(subject.reals.array("label").copy())
+    classes = [k for k in told.unique().tolist() if int((labels == k).sum()) >= LEAST]
+    if classes:
+        features = judge.features(made)
+        distances = [
+            kernel_distance(
+                features[told == k], judge.features(reals[labels == k][:SAMPLES].float() / 255)
+            )
+            for k in classes
+        ]
+        found["KD-small within classes"] = sum(distances) / len(distances)
+    return found
 
 
 def called_real(subject: Subject) -> dict[str, float]:
