@@ -117,20 +117,15 @@ def of_classes(kind: str) -> Row:
     return Row(kind, kind, (Measure(FD, FD, (CGAN,)), told(CGAN), within(CGAN)))
 
 
-def with_labels(count: int) -> Measure:
-    """The error of a classifier that was given so many labels, beside what it learns from these
-    alone, and from these moved about."""
-    name = "semi-supervised" + (f"-{count}" if count != 100 else "")
-    return Measure(
-        f"error with {count} labels, %",
-        "measures/error on 2000 held-out images",
-        (
-            Rival("the labels alone", f"{name}-alone", paired=True),
-            Rival("these alone, shifted", f"{name}-shifted", paired=True),
-        ),
-        factor=100,
-        run=name if count != 100 else None,
+def follows(word: str, how: str) -> Measure:
+    """How often a judge sees what a caption says, or prefers it to one with another such word."""
+    key = f"measures/{word} {how}"
+    reals = Rival("held-out reals", key=f"{key}, held-out reals", ceiling=True)
+    chance = Rival("chance", key=f"{key}, chance")
+    label = (
+        f"{word} as told, %" if how == "as told" else f"own caption before one of another {word}, %"
     )
+    return Measure(label, f"{key}, samples", (chance, reals), True, 100)
 
 
 def aged(label: str, other: Rival) -> Measure:
@@ -166,7 +161,17 @@ ROWS: tuple[Row, ...] = (
     Row(
         "semi-supervised",
         "semi-supervised",
-        tuple(with_labels(count) for count in (100, 500, 1000)),
+        (
+            Measure(
+                "error with 100 labels, %",
+                "measures/error on 2000 held-out images",
+                (
+                    Rival("the labels alone", "semi-supervised-alone", paired=True),
+                    Rival("these moved about", "semi-supervised-shifted", paired=True),
+                ),
+                factor=100,
+            ),
+        ),
     ),
     on_landscapes(
         "r3gan",
@@ -230,6 +235,8 @@ ROWS: tuple[Row, ...] = (
                 True,
                 100,
             ),
+            *(follows(name, "as told") for name in ("colour", "size", "form")),
+            follows("colour", "swapped"),
         ),
     ),
     from_image("pix2pix", PSNR, SSIM),

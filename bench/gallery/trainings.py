@@ -67,8 +67,7 @@ TRAININGS: Mapping[str, str] = {
     "lapgan": "--recipe lapgan --width 16 --stage-steps 1500 --steps 4000 --lr 5e-4",
     "gan-32": "--recipe gan --size 32 --hidden-g 211 --hidden-d 31 --steps 9000",
     **{
-        f"semi-supervised{labels}{name}": f"{FEW_LABELS}{wish}{arm}"
-        for labels, wish in (("", ""), ("-500", " --labels 500"), ("-1000", " --labels 1000"))
+        f"semi-supervised{name}": f"{FEW_LABELS}{arm}"
         for name, arm in (
             ("", ""),
             ("-alone", " --unlabelled 0"),
