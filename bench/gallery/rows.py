@@ -241,7 +241,11 @@ ROWS: tuple[Row, ...] = (
     ),
     from_image("pix2pix", PSNR, SSIM),
     from_image("super-resolution", PSNR, SSIM, free=("bicubic",)),
-    from_image("inpainting", ("PSNR in the hole, dB", "PSNR in it, dB"), free=("harmonic fill",)),
+    from_image(
+        "inpainting",
+        ("PSNR in the hole, dB", "PSNR in it, dB"),
+        free=("harmonic fill", "biharmonic fill"),
+    ),
     from_image("astronomy", PSNR, SSIM, free=("smoothed by 1 pixel", "Richardson-Lucy, 5")),
     Row("segmentation", "segmentation", (generator("mean IoU", "mean IoU", "segmentation"),)),
     Row(
