@@ -100,7 +100,6 @@ TRAININGS: Mapping[str, str] = {
     "molecule": "--recipe molecule --steps 1200",
     "molecule-alone": "--recipe molecule --steps 1200 --adversarial 0",
     "cyclegan": "--recipe cyclegan --width 16 --steps 800",
-    "two-colours": "--recipe pix2pix --data two-colours --width 16 --steps 1500",
     "aging": "--recipe aging --size 16 --width 16 --steps 800",
     "aging-alone": "--recipe aging --size 16 --width 16 --steps 800 --identity 0",
     **{f"longer-{kind}": options for kind, options in LONGER.items()},
