@@ -92,7 +92,7 @@ def test_evaluate_marks_the_judge_that_training_looked_through(
     report = SimpleNamespace(general=general, as_dict=dict, worst=torch.zeros(2, 1, 1, 32, 32))
     monkeypatch.setattr(evaluate, "of_run", lambda run: config)
     monkeypatch.setattr(evaluate, "_measured_at", lambda *_: {})
-    monkeypatch.setattr(evaluate, "_trained_on", lambda *_: "fashion-mnist")
+    monkeypatch.setattr(evaluate, "trained_on", lambda *_: "fashion-mnist")
     module = importlib.import_module("fastgan.metrics.evaluate")
     monkeypatch.setattr(module, "evaluate", lambda *_, **__: report)
     images = torch.zeros(100, 1, 32, 32)
