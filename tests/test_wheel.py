@@ -26,13 +26,16 @@ def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip"]
     alone = ["--no-deps", "--no-index", "--quiet"]
+    # not in the tree, where two processes would build into one folder
+    (folder / "build.cfg").write_text(f"[build]\nbuild_base={folder / 'build'}\n")
+    apart = {**os.environ, "DIST_EXTRA_CONFIG": str(folder / "build.cfg")}
     for command in (
         [*pip, "wheel", "--no-build-isolation", *alone, "--wheel-dir", folder, ROOT],
         [*pip, "install", *alone, "--target", folder / "site", folder],
     ):
         if command[3] == "install":
             command[-1] = next(folder.glob("*.whl"))
-        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=apart)
         assert done.returncode == 0, done.stderr[-2000:]
     environment = {
         **os.environ,
