@@ -22,7 +22,10 @@ from fastgan.objectives.base import Noise
 class Degradation:
     """From a batch and noise to the generator's input."""
 
-    noise: Mapping[str, Noise] = {}
+    @property
+    def noise(self) -> Mapping[str, Noise]:
+        """What is random in it, by name: numbers of one sample."""
+        return {}
 
     def __call__(self, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> Tensor:
         raise NotImplementedError
@@ -75,7 +78,7 @@ class Holes(Degradation):
     largest: float = 0.45
 
     @property
-    def noise(self) -> Mapping[str, Noise]:  # type: ignore[override]
+    def noise(self) -> Mapping[str, Noise]:
         return {"holes": Noise((4 * (self.boxes + self.strokes),), "uniform", 0.0, 1.0)}
 
     def mask(self, image: Tensor, numbers: Tensor) -> Tensor:
@@ -118,7 +121,7 @@ class Telescope(Degradation):
     sky: float = 0.05
 
     @property
-    def noise(self) -> Mapping[str, Noise]:  # type: ignore[override]
+    def noise(self) -> Mapping[str, Noise]:
         return {"sky": Noise(tuple(self.shape))}
 
     def __call__(self, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> Tensor:

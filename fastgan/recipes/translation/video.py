@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,6 +11,8 @@ from fastgan.recipes.config import ImageSpec, RecipeParts, option, run_option
 from fastgan.recipes.translation.base import FromImage
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from fastgan.data import Dataset
 
 AHEAD = 12
@@ -67,8 +70,14 @@ class Video(FromImage):
         return {"source": made}
 
     def film(
-        self, run: str, n: int, given: str | None, data: str | None, size: int | None, options: Any
-    ) -> Any:
+        self,
+        run: str,
+        n: int,
+        given: str | None,
+        data: str | None,
+        size: int | None,
+        options: Mapping[str, Any],
+    ) -> tuple[Sequence[Image], str]:
         from fastgan.data.dataset import left_out
         from fastgan.data.sets.clips import continuations
         from fastgan.metrics.fidelity import head

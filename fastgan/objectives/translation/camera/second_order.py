@@ -116,7 +116,7 @@ class Camera(Degradation):
         return height, width
 
     @property
-    def noise(self) -> Mapping[str, Noise]:  # type: ignore[override]
+    def noise(self) -> Mapping[str, Noise]:
         channels = self.shape[0]
         return {
             "settings": Noise((2 * len(NUMBERS) + len(LAST),), "uniform", 0.0, 1.0),
